@@ -1,0 +1,35 @@
+# What a person types. `make demo` and `make test` set up what they need and do nothing twice.
+PYTHON ?= python3
+PROFILE ?= paper
+BIN := .venv/bin
+export DO_NOT_TRACK := 1
+
+.PHONY: demo test check format serve clean
+
+demo: .venv/ready
+	$(BIN)/python -m flows.demo
+
+test: .venv/ready
+	$(BIN)/python -m pytest -q
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+serve: .venv/ready
+	$(BIN)/python -m flows.serve --profile $(PROFILE)
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version); name another one: make PYTHON=python3.12 demo"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache

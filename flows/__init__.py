@@ -1,0 +1,1 @@
+"""Orchestration: the order of the stages, their commands and profiles."""

@@ -1,0 +1,1 @@
+"""Prompts, rewards, training and inference of Qwen2-Audio."""

@@ -1,0 +1,213 @@
+"""The settings of training and evaluation. The defaults are the paper's (arXiv 2503.11197; xiaomi-research/r1-aqa).
+
+Sources of the defaults: src/train.py of the original (group size 8, temperature 1.0, one prompt a GPU with two
+accumulation steps, 1000 steps, a checkpoint every 100), TRL 0.15.2's defaults that it leaves unset (beta 0.04, learning
+rate 1e-6 falling linearly, gradient norm 1.0), transformers' sampler (top-k 50).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from storage.config import BenchmarkConfig, Config
+
+PromptName = Literal["answer", "think", "plain"]
+ControlName = Literal["silence", "shuffled-audio", "first-choice", "longest-choice", "cyclic-shifts"]
+ScorerName = Literal["official", "strict"]
+PartName = Literal["audio_encoder", "projector", "language_model"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class GrpoConfig(Config):
+    """Group relative policy optimisation (arXiv 2402.03300), as R1-AQA uses it."""
+
+    group_size: Annotated[int, Field(ge=2)] = 8
+    """Completions sampled per prompt, G."""
+    beta: Annotated[float, Field(ge=0)] = 0.04
+    """Weight of the KL term against the start model; 0 holds no reference model."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
+    """Peak learning rate."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Sampling temperature of the rollout."""
+    top_k: Annotated[int, Field(ge=0)] = 50
+    """Words kept at each sampling step; 0: all. 50 is transformers' default, which the original takes."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling: smallest share of probability kept."""
+    min_new_tokens: Annotated[int, Field(ge=0)] = 0
+    """Tokens before which a completion cannot end."""
+    max_completion_tokens: Annotated[int, Field(ge=1)] = 256
+    """Tokens after which a completion is cut off."""
+    loss_aggregation: Literal["sequence", "token", "constant"] = "sequence"
+    """`sequence`: mean over tokens, then over completions (the paper); `token`: mean over all tokens of the batch
+    (DAPO, arXiv 2503.14476); `constant`: sum over tokens divided by the longest completion allowed
+    (Dr. GRPO, arXiv 2503.20783)."""
+    advantage_scale: Literal["group", "batch", "none"] = "group"
+    """Divide the centred rewards by the standard deviation of the group (the paper) or of the batch
+    (REINFORCE++, arXiv 2501.03262), or not at all (Dr. GRPO)."""
+    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """The probability ratio is clipped at 1 - clip_low (arXiv 1707.06347)."""
+    clip_high: Annotated[float, Field(gt=0)] = 0.2
+    """The probability ratio is clipped at 1 + clip_high; 0.28 in DAPO."""
+    steps_per_rollout: Annotated[int, Field(ge=1)] = 1
+    """Optimiser steps on each rollout; 1 in the paper, where the ratio is always 1."""
+    zero_variance: Literal["keep", "skip", "resample"] = "keep"
+    """What to do with groups whose rewards are all alike: `keep` (the paper), `skip` (leave them out of the mean),
+    `resample` (sample other prompts in their place, DAPO's dynamic sampling)."""
+    accuracy_weight: float = 1.0
+    """Weight of the accuracy reward (0 or 1)."""
+    format_weight: float = 1.0
+    """Weight of the format reward (0 or 1)."""
+    accuracy_rule: Literal["exact", "math-verify"] = "exact"
+    """`exact`: the answer equals the right choice. `math-verify`: the original's rule, for comparison only: it pays
+    for wrong choices that end in the same number."""
+    ignore_case: bool = False
+    """Count `dog` right for `Dog`."""
+    ignore_final_punctuation: bool = False
+    """Count `Dog.` right for `Dog`."""
+    reward: str | None = None
+    """Dotted path of your own reward, `package.module.function(completion: str, example: dict) -> float`, added to the others."""
+
+
+class SftConfig(Config):
+    """Supervised fine-tuning on the right answer's text."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    """Peak learning rate."""
+    random_target_share: Share = 0.0
+    """Share of examples whose target is a random choice instead of the right one: a start that knows the answer's
+    format and little more."""
+
+
+class LoraConfig(Config):
+    """Low-rank adapters (arXiv 2106.09685) on the language model."""
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    """Rank of the update."""
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """Scale of the update: alpha / rank."""
+    dropout: Share = 0.05
+    """Dropout on the adapter's input."""
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    """Names of the adapted layers, in the language model only."""
+
+
+class TrainConfig(Config):
+    """One training: one row of the leaderboard."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")] = "grpo"
+    """Folder name; also the name by which a later training starts from this one."""
+    method: Literal["grpo", "sft"] = "grpo"
+    """How it learns."""
+    model: str = "Qwen/Qwen2-Audio-7B-Instruct"
+    """Start model: a name on the hub, a folder, or `training:NAME` for the last checkpoint of an earlier training."""
+    prompt: PromptName = "answer"
+    """Prompt of training and of its evaluation."""
+    max_steps: Annotated[int, Field(ge=1)] = 1000
+    """Optimiser steps."""
+    save_steps: Annotated[int, Field(ge=1)] = 100
+    """Optimiser steps between checkpoints."""
+    keep_full_checkpoints: Annotated[int, Field(ge=1)] = 2
+    """Newest checkpoints that keep optimiser state for resuming; older ones keep only the weights, for evaluation."""
+    seed: int = 42
+    """Seed of data order, sampling and initialisation of adapters."""
+    prompts_per_device: Annotated[int, Field(ge=1)] = 1
+    """Prompts in one forward pass of one device."""
+    gradient_accumulation: Annotated[int, Field(ge=1)] = 2
+    """Forward passes per optimiser step."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps in which the learning rate rises."""
+    lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    """Course of the learning rate, from transformers."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's weight decay."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are scaled down to this norm."""
+    precision: Literal["fp32", "bf16-mixed", "bf16"] = "bf16-mixed"
+    """`bf16-mixed`: fp32 weights, bf16 compute (the paper); `bf16`: bf16 weights, which need an optimiser with
+    stochastic rounding; `fp32`: for a CPU."""
+    optimizer: Literal["adamw", "adamw-8bit-sr"] = "adamw"
+    """`adamw-8bit-sr`: torchao's 8-bit AdamW with stochastic rounding, for bf16 weights on one GPU."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    sharding: Literal["none", "zero2", "fsdp"] = "none"
+    """How masters, gradients and optimiser state are split over GPUs."""
+    num_gpus: Annotated[int, Field(ge=0)] | None = None
+    """GPUs of this host to train on; None: all that are visible."""
+    freeze: tuple[PartName, ...] = ()
+    """Parts that do not learn. The encoder's position table never does."""
+    shuffle_choices: bool = False
+    """Shuffle the order of the choices each time an example is seen."""
+    max_prompt_tokens: Annotated[int, Field(ge=16)] = 1024
+    """Longest prompt, audio included (25 tokens a second); longer examples are dropped and listed."""
+    max_bad_share: Share = 0.01
+    """Largest share of examples that may be dropped because their audio cannot be read."""
+    dataloader_workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that decode audio and compute its features."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads of torch; None: torch's choice."""
+    completions_every: Annotated[int, Field(ge=1)] = 50
+    """Steps between samples of completions in the log."""
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Where metrics go besides metrics.jsonl."""
+    evaluate: bool = True
+    """Whether its checkpoints are evaluated; a warm start's need not be."""
+    grpo: GrpoConfig = GrpoConfig()
+    """Settings of GRPO; used where method is `grpo`."""
+    sft: SftConfig = SftConfig()
+    """Settings of supervised fine-tuning; used where method is `sft`."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters instead of all weights."""
+
+    @model_validator(mode="after")
+    def _refuse_vanishing_updates(self) -> "TrainConfig":
+        if self.precision == "bf16" and self.optimizer == "adamw" and self.lora is None:
+            msg = (
+                "precision bf16 with optimizer adamw: at learning rates like 1e-6 98% of bf16 weights never move; "
+                "use optimizer adamw-8bit-sr, or precision bf16-mixed"
+            )
+            raise ValueError(msg)
+        return self
+
+
+class ModelConfig(Config):
+    """A model to evaluate besides the trainings."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Row name and folder name."""
+    model: str
+    """A name on the hub or a folder; a folder with a LoRA adapter is loaded on its base."""
+    prompt: PromptName = "answer"
+    """Prompt to ask with."""
+
+
+class EvaluateConfig(Config):
+    """What is evaluated and how. Decoding is greedy, whatever the checkpoint's own defaults say."""
+
+    benchmarks: tuple[BenchmarkConfig, ...] = (
+        BenchmarkConfig(name="mmau-test-mini-original"),
+        BenchmarkConfig(name="mmau-test-mini-v05.15.25"),
+    )
+    """Benchmarks; two versions of one are two benchmarks."""
+    base: bool = True
+    """Also evaluate the model that each training started from."""
+    models: tuple[ModelConfig, ...] = ()
+    """Further models, e.g. a released one."""
+    scorers: tuple[ScorerName, ...] = ("official", "strict")
+    """Scorers in the tables; the first leads."""
+    controls: tuple[ControlName, ...] = ()
+    """Controls to run on start models and last checkpoints."""
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Questions decoded together."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 256
+    """Tokens after which an answer is cut off."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 on a GPU, fp32 on a CPU."""
+    workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that decode audio and compute its features."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads of torch; None: torch's choice."""
+    parity_questions: Annotated[int, Field(ge=0)] = 32
+    """Questions answered one by one and in a batch before each run; a disagreement stops it."""
+    declared_step: int | None = None
+    """Step whose row leads the report, declared before the test is seen; None: chosen on the validation file
+    where there is one, else the last step."""

@@ -1,0 +1,1 @@
+"""Counts, statistics, tables, charts and pages."""

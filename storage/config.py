@@ -1,0 +1,126 @@
+"""The settings of fetching, converting and of the benchmarks; the base of every settings class.
+
+Every key of a profile is a field of one of these classes. A field's docstring is what Prefect's form shows.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+WATCH_PAGE = "https://www.youtube.com/watch?v={video_id}"
+
+
+class Config(BaseModel):
+    """Frozen settings; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class AnnotationsConfig(Config):
+    """Where AVQA's questions come from."""
+
+    train: str = (
+        "https://raw.githubusercontent.com/AlyssaYoung/AVQA/main/data/annotation/train_qa.json"
+    )
+    """Path or URL of train_qa.json; the published file is checked against its git blob id."""
+    validation: str | None = None
+    """Path or URL of val_qa.json, from which checkpoints are chosen; None: no validation file."""
+    validation_size: Annotated[int, Field(ge=1)] = 1000
+    """Number of validation questions to use, taken evenly over the file."""
+
+
+class YoutubeSource(Config):
+    """Fetch each video by yt-dlp."""
+
+    kind: Literal["youtube"] = "youtube"
+    url_template: str = WATCH_PAGE
+    """Address of a video; `{video_id}` is replaced. Another template fetches from a mirror."""
+    cookies: Path | None = None
+    """Netscape cookie file. Off by default: it can get the account banned."""
+    proxy: str | None = None
+    """Proxy URL for every request."""
+    extractor_args: dict[str, dict[str, list[str]]] = {}
+    """Passed to yt-dlp, e.g. `{youtube: {player_client: [web]}}`."""
+
+
+class FolderSource(Config):
+    """Take media files from a folder, named by clip (`<id>_<start>`, VGGSound's names) or by video id."""
+
+    kind: Literal["folder"] = "folder"
+    path: Path
+    """Folder, searched with its sub-folders; any container that ffmpeg reads."""
+
+
+class HuggingFaceSource(Config):
+    """Take clips from a data set on the hub, matched by question and choices."""
+
+    kind: Literal["huggingface"] = "huggingface"
+    dataset: str = "gijs/avqa-processed"
+    """Name on the hub, or a local folder in the same format."""
+    split: str = "train"
+    """Split to read."""
+
+
+Source = Annotated[YoutubeSource | FolderSource | HuggingFaceSource, Field(discriminator="kind")]
+
+
+class FetchConfig(Config):
+    """How audio is fetched and cut."""
+
+    sources: tuple[Source, ...] = (YoutubeSource(),)
+    """Tried in this order for each clip."""
+    clip_length_s: Annotated[float, Field(gt=0, le=60)] = 10.0
+    """Seconds cut from the annotated start; AVQA's clips are 10 s."""
+    videos_per_hour: Annotated[float, Field(gt=0)] | None = 240.0
+    """Videos asked for per hour, over all workers; None: no limit (loopback, own mirror).
+    YouTube allows a guest about 300."""
+    workers: Annotated[int, Field(ge=1, le=16)] = 2
+    """Threads that download and cut. More do not help against YouTube, whose limit is the rate."""
+    batch_size: Annotated[int, Field(ge=1)] = 150
+    """Clips in one Prefect task."""
+    deadline_s: Annotated[float, Field(gt=0)] = 180.0
+    """Seconds after which the download of one video is given up."""
+    canary_video_id: str | None = None
+    """A video known to exist, asked for before ambiguous failures are believed."""
+    min_usable_share: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Smallest share of annotation rows with audio; below it convert stops."""
+
+
+class ConvertConfig(Config):
+    """How R1-AQA's JSON lines are written."""
+
+    audio_dir: str | None = None
+    """Folder written in `audio_path`; None: the workspace's clips folder."""
+
+
+class BenchmarkConfig(Config):
+    """A benchmark and where its files are."""
+
+    name: str
+    """A name from storage/benchmarks (e.g. `mmau-test-mini-v05.15.25`), or any other with `questions` given."""
+    questions: str | None = None
+    """Path or URL of the questions' JSON; None: the published address of a known benchmark."""
+    audio: str | None = None
+    """Folder that the questions' `audio_id` is relative to, or a data set on the hub; None: the known one."""
+    silence: bool = False
+    """Give every question 10 s of zeros instead of audio, for trying things without the audio at hand."""
+    allow_unreadable: bool = False
+    """Go on although some clips cannot be read; their questions count as wrong."""
+
+
+class WorldConfig(Config):
+    """A small made world, served on loopback: AVQA's annotations, media of all kinds, a benchmark."""
+
+    seed: int = 7
+    """Seed of everything in it."""
+    port: Annotated[int, Field(ge=1024, le=65535)] = 8631
+    """Loopback port of its media server."""
+    num_videos: Annotated[int, Field(ge=20)] = 240
+    """Videos with one or more annotated clips."""
+    num_questions: Annotated[int, Field(ge=20)] = 400
+    """Rows of the annotations."""
+    num_benchmark_questions: Annotated[int, Field(ge=30)] = 150
+    """Questions of the benchmark, in sound, music and speech."""
+    clip_length_s: Annotated[float, Field(ge=1, le=10)] = 2.0
+    """Seconds that hold the sound asked about."""

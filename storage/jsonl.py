@@ -1,0 +1,112 @@
+"""JSON and JSON lines on disk: whole files by rename, single lines by append.
+
+A file written here is either the old one or the new one after a kill at any moment: the bytes go to `NAME.part`,
+are flushed to the disk, and the name changes last.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from storage.errors import PipelineError
+
+Record = dict[str, Any]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file's text in one step; lone surrogates (from a model's output, say) become `?`."""
+    write_bytes(path, text.encode("utf-8", errors="replace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file's content in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write one JSON document, indented; a NaN is refused because browsers cannot read it."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, records: Iterable[Mapping[str, object]]) -> None:
+    """Write JSON lines as one whole file."""
+    write_text(path, "".join(to_line(record) for record in records))
+
+
+def to_line(record: Mapping[str, object]) -> str:
+    """One JSON line with its newline; text stays readable, not escaped to ASCII."""
+    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def append_line(path: Path, record: Mapping[str, object]) -> None:
+    """Append one line and flush it; a kill in mid-write leaves at most one torn last line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write(to_line(record).encode("utf-8", errors="replace"))
+        file.flush()
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401  JSON is whatever was written; callers check it at the border
+    """Read one JSON document.
+
+    Raises:
+        PipelineError: If the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        msg = f"{path} is missing"
+        raise PipelineError(msg) from error
+    except ValueError as error:
+        msg = f"{path} is not JSON: {error}"
+        raise PipelineError(msg) from error
+
+
+def read_jsonl(path: Path) -> list[Record]:
+    """Read JSON lines.
+
+    Raises:
+        PipelineError: If the file is missing or a line is not a JSON object; names the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError as error:
+        msg = f"{path} is missing"
+        raise PipelineError(msg) from error
+    records: list[Record] = []
+    for line_number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            msg = f"{path}:{line_number} is not JSON: {error}"
+            raise PipelineError(msg) from error
+        if not isinstance(record, dict):
+            msg = f"{path}:{line_number} is {type(record).__name__}, expected a JSON object"
+            raise PipelineError(msg)
+        records.append(record)
+    return records
+
+
+def read_appended(path: Path) -> list[Record]:
+    """Read a log of appended lines: a missing file is empty, and a torn last line is passed over."""
+    if not path.exists():
+        return []
+    records: list[Record] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records

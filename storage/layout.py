@@ -1,0 +1,111 @@
+"""Every path of a workspace, in one place.
+
+```
+workspace/
+  ledger.sqlite  clips/-HG3Omg_89c_30.wav           shared by all experiments
+  benchmarks/mmau-test-mini-original/{questions.json, audio/, features/}
+  models/tiny/                                      models made here (the demo's)
+  locks/                                            one file a lock
+  <experiment>/fetch/{fetch_report.json, invalid.jsonl, clips.csv}
+  <experiment>/train.jsonl validation.jsonl dropped.jsonl
+  <experiment>/training/<name>/{run.json, metrics.jsonl, trainer.log, checkpoint-100/, ...}
+  <experiment>/evaluation/<model>/<benchmark>/<prompt>/{run.json, answers.jsonl, verdicts.jsonl, score.json}
+  <experiment>/manifests/*.json   <experiment>/site/
+```
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything of one experiment lies."""
+
+    workspace: Path
+    """Folder shared by all experiments; absolute."""
+    experiment: str
+    """Name of the experiment's folder, e.g. `paper`."""
+
+    @property
+    def root(self) -> Path:
+        """The experiment's own folder."""
+        return self.workspace / self.experiment
+
+    @property
+    def ledger(self) -> Path:
+        """SQLite account of every clip that any experiment asked for."""
+        return self.workspace / "ledger.sqlite"
+
+    @property
+    def clips(self) -> Path:
+        """Folder of trimmed clips, named `<video id>_<start second>.wav`."""
+        return self.workspace / "clips"
+
+    @property
+    def locks(self) -> Path:
+        """Folder of lock files."""
+        return self.workspace / "locks"
+
+    @property
+    def models(self) -> Path:
+        """Folder of models made here."""
+        return self.workspace / "models"
+
+    @property
+    def fetch(self) -> Path:
+        """The experiment's account of its clips: fetch_report.json, invalid.jsonl, clips.csv."""
+        return self.root / "fetch"
+
+    @property
+    def train_jsonl(self) -> Path:
+        """Training examples, one R1-AQA line each."""
+        return self.root / "train.jsonl"
+
+    @property
+    def validation_jsonl(self) -> Path:
+        """Held-out examples of AVQA, for choosing a checkpoint."""
+        return self.root / "validation.jsonl"
+
+    @property
+    def dropped_jsonl(self) -> Path:
+        """Annotation rows that did not become examples, with the reason."""
+        return self.root / "dropped.jsonl"
+
+    @property
+    def site(self) -> Path:
+        """The HTML report and the leaderboard's exports."""
+        return self.root / "site"
+
+    def benchmark(self, name: str) -> Path:
+        """Folder of one benchmark version, shared by all experiments."""
+        return self.workspace / "benchmarks" / name
+
+    def training(self, name: str) -> Path:
+        """Folder of one training."""
+        return self.root / "training" / name
+
+    def evaluation(self, model: str, benchmark: str, prompt: str) -> Path:
+        """Folder of one model's answers to one benchmark; a control is part of the prompt's name."""
+        return self.root / "evaluation" / model / benchmark / prompt
+
+    def manifest(self, stage: str) -> Path:
+        """Manifest of a stage, or of one unit of it (`train/grpo` becomes `train--grpo.json`)."""
+        return self.root / "manifests" / f"{stage.replace('/', '--')}.json"
+
+
+def checkpoint_step(path: Path) -> int | None:
+    """The optimiser step in a folder's name `checkpoint-100`; None for any other name."""
+    match = CHECKPOINT_NAME.fullmatch(path.name)
+    return int(match.group(1)) if match else None
+
+
+def list_checkpoints(training: Path) -> list[Path]:
+    """A training's checkpoint folders by step; a folder still being written has another name."""
+    if not training.is_dir():
+        return []
+    found = [(step, path) for path in training.iterdir() if (step := checkpoint_step(path)) is not None]
+    return [path for _, path in sorted(found)]

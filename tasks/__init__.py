@@ -1,0 +1,1 @@
+"""One stage a file: Prefect tasks, retries, progress, artifacts."""

@@ -7,7 +7,7 @@ export DO_NOT_TRACK := 1
 .PHONY: demo test check format serve clean
 
 demo: .venv/ready
-	$(BIN)/python -m flows.demo
+	$(BIN)/python -m flows.full_pipeline --profile demo
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q

@@ -12,5 +12,3 @@ class ReportConfig(Config):
     """Show published rows of the same benchmark version beside ours."""
     rows: Path | None = None
     """Your own CSV of further rows, with the columns of reports/published.csv."""
-    min_last_accuracy: float | None = None
-    """Fail the run if the last checkpoint's average is below this share (0..1); for a demo or a release check."""

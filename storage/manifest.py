@@ -1,0 +1,160 @@
+"""What a stage made, from what, and whether it still stands.
+
+A manifest is the commit record of a unit of work (a stage, one training, one model on one benchmark): it is written
+last, by rename, and holds a key (what decided the output) and a stamp of every output file. The work is done when the
+key is the same and the stamps still match. Prefect's own result cache knows only the returned value and calls a task
+cached although its folder is gone, so it is not used for this.
+
+A stamp is compared by size and time first, as git's index does, and by content only where those differ: a folder of
+checkpoints is not read again at every start.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from storage.errors import PipelineError
+from storage.jsonl import write_json
+
+CHUNK_BYTES = 1 << 20
+
+
+class Stamp(NamedTuple):
+    """State of one output file when it was made."""
+
+    size_bytes: int
+    mtime_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Commit record of one unit of work."""
+
+    unit: str
+    """Name, e.g. `convert` or `train/grpo`."""
+    key: str
+    """sha256 over everything that decides the output."""
+    reasons: dict[str, str]
+    """Digest of each part of the key, so that a rerun can say what changed."""
+    outputs: dict[str, Stamp]
+    """Stamp of each output file, by absolute path."""
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the outputs' contents, for the key of what is made from them."""
+        return digest_of([stamp.sha256 for _, stamp in sorted(self.outputs.items())])
+
+
+class Verdict(NamedTuple):
+    """Whether a unit of work has to run, and why."""
+
+    is_done: bool
+    reason: str
+
+
+def digest_of(value: object) -> str:
+    """sha256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8", errors="replace")).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def check(path: Path, unit: str, parts: Mapping[str, object]) -> Verdict:
+    """Tell whether a unit's outputs stand: same key, every file as it was."""
+    manifest = read(path)
+    if manifest is None:
+        return Verdict(is_done=False, reason="never done")
+    reasons = {name: digest_of(part) for name, part in parts.items()}
+    changed = sorted(
+        name
+        for name in reasons.keys() | manifest.reasons.keys()
+        if reasons.get(name) != manifest.reasons.get(name)
+    )
+    if changed or manifest.unit != unit:
+        return Verdict(is_done=False, reason=f"changed: {', '.join(changed) or 'unit'}")
+    for name, stamp in manifest.outputs.items():
+        state = _state(Path(name), stamp)
+        if state != "same":
+            return Verdict(is_done=False, reason=f"output {state}: {name}")
+    return Verdict(is_done=True, reason="done before, unchanged")
+
+
+def commit(
+    path: Path, unit: str, parts: Mapping[str, object], outputs: Iterable[Path]
+) -> Manifest:
+    """Stamp the outputs (folders by every file in them) and write the manifest, last.
+
+    Raises:
+        PipelineError: If an output is missing; nothing is written then.
+    """
+    stamps: dict[str, Stamp] = {}
+    for output in outputs:
+        if not output.exists():
+            msg = f"{unit} ended without its output {output}; run it again"
+            raise PipelineError(msg)
+        files = sorted(output.rglob("*")) if output.is_dir() else [output]
+        stamps |= {str(file): _stamp(file) for file in files if file.is_file()}
+    reasons = {name: digest_of(part) for name, part in parts.items()}
+    manifest = Manifest(unit, digest_of([unit, reasons]), reasons, stamps)
+    write_json(path, asdict(manifest))
+    return manifest
+
+
+def read(path: Path) -> Manifest | None:
+    """Read a manifest; one that is missing or unreadable says nothing."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        outputs = {name: Stamp(*stamp) for name, stamp in fields["outputs"].items()}
+        return Manifest(fields["unit"], fields["key"], fields["reasons"], outputs)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def require(path: Path, unit: str, remedy: str) -> Manifest:
+    """Read the manifest of work that must have been done, with every output in place.
+
+    Raises:
+        PipelineError: If it was not done or an output is gone; says which and what to do.
+    """
+    manifest = read(path)
+    if manifest is None:
+        msg = f"{unit} has not been run here: {path} is missing. {remedy}"
+        raise PipelineError(msg)
+    for name, stamp in manifest.outputs.items():
+        if _state(Path(name), stamp) != "same":
+            msg = f"{unit}: {name} is missing or was changed since. {remedy}"
+            raise PipelineError(msg)
+    return manifest
+
+
+def _stamp(path: Path) -> Stamp:
+    status = path.stat()
+    return Stamp(status.st_size, status.st_mtime_ns, file_digest(path))
+
+
+def _state(path: Path, stamp: Stamp) -> str:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return "missing"
+    if status.st_size != stamp.size_bytes:
+        return "changed"
+    if status.st_mtime_ns == stamp.mtime_ns:
+        return "same"
+    if file_digest(path) != stamp.sha256:
+        return "changed"
+    os.utime(path, ns=(status.st_atime_ns, stamp.mtime_ns))  # same bytes: next time is quick again
+    return "same"

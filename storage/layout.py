@@ -4,7 +4,7 @@
 workspace/
   ledger.sqlite  clips/-HG3Omg_89c_30.wav           shared by all experiments
   benchmarks/mmau-test-mini-original/{questions.json, audio/, features/}
-  models/tiny/                                      models made here (the demo's)
+  models/tiny/  world/                              models and media made here (the demo's)
   locks/                                            one file a lock
   <experiment>/fetch/{fetch_report.json, invalid.jsonl, clips.csv}
   <experiment>/train.jsonl validation.jsonl dropped.jsonl
@@ -54,6 +54,11 @@ class Layout:
     def models(self) -> Path:
         """Folder of models made here."""
         return self.workspace / "models"
+
+    @property
+    def world(self) -> Path:
+        """A made world's media, annotations and benchmark (the demo's)."""
+        return self.workspace / "world"
 
     @property
     def fetch(self) -> Path:

@@ -1,0 +1,177 @@
+"""The configuration of a whole experiment: the stages' settings composed, read from a profile.
+
+A profile is a YAML file of these keys, by name from flows/profiles (`demo`, `paper`, ...) or by path. Strings may hold
+`{workspace}`. Single keys are changed by `--set a.b=value`; the value is read as YAML. Under `train`, a number or a
+training's name picks one entry (`train.0.seed=1`, `train.warm-start.max_steps=80`); a key without either is set in every
+training (`train.grpo.learning_rate=2e-6`).
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from model.config import EvaluateConfig, Share, TrainConfig
+from reports.config import ReportConfig
+from storage.config import AnnotationsConfig, Config, ConvertConfig, FetchConfig, WorldConfig
+from storage.errors import PipelineError
+
+PROFILES = Path(__file__).parent / "profiles"
+StageName = Literal["fetch", "convert", "train", "evaluate", "report"]
+STAGES: tuple[StageName, ...] = ("fetch", "convert", "train", "evaluate", "report")
+
+
+class ExpectConfig(Config):
+    """What the measured result must show for the run to succeed; nothing is checked where a bound is left out."""
+
+    start_at_most: Share | None = None
+    """Largest average accuracy (0..1) of the model that the last training started from."""
+    last_at_least: Share | None = None
+    """Smallest average accuracy (0..1) of the last training's last checkpoint."""
+
+
+class PipelineConfig(Config):
+    """A whole experiment."""
+
+    experiment: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+    """Name of the experiment's folder in the workspace."""
+    world: WorldConfig | None = None
+    """A small made world to fetch from and be tested on; None: the real one."""
+    annotations: AnnotationsConfig = AnnotationsConfig()
+    """AVQA's questions."""
+    fetch: FetchConfig = FetchConfig()
+    """How audio is fetched and cut."""
+    convert: ConvertConfig = ConvertConfig()
+    """How R1-AQA's JSON lines are written."""
+    train: tuple[TrainConfig, ...] = (TrainConfig(),)
+    """Trainings, in order; each has its own row in the leaderboard."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """Benchmarks, models and scorers."""
+    report: ReportConfig = ReportConfig()
+    """What the tables and pages show."""
+    expect: ExpectConfig = ExpectConfig()
+    """Bounds on the result."""
+
+    @model_validator(mode="after")
+    def _check_names(self) -> "PipelineConfig":
+        earlier: list[str] = []
+        for training in self.train:
+            if training.name in earlier:
+                msg = f"two trainings are named {training.name}; each needs its own name"
+                raise ValueError(msg)
+            start = training.model.removeprefix("training:")
+            if start != training.model and start not in earlier:
+                msg = (
+                    f"training {training.name} starts from training:{start}, which no earlier "
+                    f"entry is named; earlier: {', '.join(earlier) or 'none'}"
+                )
+                raise ValueError(msg)
+            earlier.append(training.name)
+        return self
+
+
+def load_config(
+    profile: str, *, workspace: Path, overrides: Sequence[str] = ()
+) -> PipelineConfig:
+    """Read a profile and apply overrides.
+
+    Args:
+        profile: A name from flows/profiles or the path of a YAML file.
+        workspace: Replaces `{workspace}` in the profile's strings.
+        overrides: `a.b=value` each.
+
+    Raises:
+        PipelineError: For an unknown profile or key, or a value out of range; names the key.
+    """
+    path = _find_profile(profile)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        msg = f"profile {path} is not YAML: {error}"
+        raise PipelineError(msg) from error
+    if not isinstance(tree, dict):
+        msg = f"profile {path} holds {type(tree).__name__}, expected keys such as `experiment:`"
+        raise PipelineError(msg)
+    return apply_overrides(cast("dict[str, Any]", tree), overrides, workspace=workspace, origin=str(path))
+
+
+def apply_overrides(
+    tree: dict[str, Any], overrides: Iterable[str], *, workspace: Path, origin: str
+) -> PipelineConfig:
+    """Set single keys in a profile's tree and validate the whole."""
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            msg = f"--set {override}: expected KEY=VALUE, e.g. train.grpo.learning_rate=2e-6"
+            raise PipelineError(msg)
+        _set(tree, key.split("."), yaml.safe_load(text), override)
+    tree = cast("dict[str, Any]", _fill_in(tree, str(workspace)))
+    try:
+        return PipelineConfig.model_validate(tree)
+    except ValidationError as error:
+        raise PipelineError(describe(error, origin)) from error
+
+
+def describe(error: ValidationError, origin: str) -> str:
+    """One line a wrong key: where it stands, what is wrong, what was found."""
+    lines = [f"{origin} does not validate:"]
+    for detail in error.errors():
+        place = ".".join(str(part) for part in detail["loc"]) or "profile"
+        message = detail["msg"].removeprefix("Value error, ")
+        found = "" if detail["type"] in {"missing", "value_error"} else f" (found {detail['input']!r})"
+        lines.append(f"  {place}: {message}{found}")
+    return "\n".join(lines)
+
+
+def _find_profile(profile: str) -> Path:
+    for path in (PROFILES / f"{profile}.yaml", Path(profile)):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(path.stem for path in PROFILES.glob("*.yaml")))
+    msg = f"unknown profile {profile}: expected one of {known}, or the path of a YAML file"
+    raise PipelineError(msg)
+
+
+def _set(tree: Any, keys: Sequence[str], value: object, override: str) -> None:  # noqa: ANN401  any YAML
+    if isinstance(tree, list):
+        entries = cast("list[Any]", tree)
+        for entry in _pick(entries, keys[0], override) or entries:
+            _set(entry, keys[1:] if _pick(entries, keys[0], override) else keys, value, override)
+        return
+    if not isinstance(tree, dict) or not keys:
+        msg = f"--set {override}: there is no such key"
+        raise PipelineError(msg)
+    branch = cast("dict[str, Any]", tree)
+    if len(keys) == 1:
+        branch[keys[0]] = value
+    elif keys[0] == "train" and "train" not in branch:
+        branch["train"] = [{}]
+        _set(branch["train"], keys[1:], value, override)
+    else:
+        if branch.get(keys[0]) is None:
+            branch[keys[0]] = {}
+        _set(branch[keys[0]], keys[1:], value, override)
+
+
+def _pick(entries: list[Any], key: str, override: str) -> list[Any]:
+    """The entry of a list that a key's part names: by position, or by its `name` where that is no field."""
+    if key.isdecimal():
+        if int(key) >= len(entries):
+            msg = f"--set {override}: there are {len(entries)} entries, counted from 0"
+            raise PipelineError(msg)
+        return [entries[int(key)]]
+    if key in TrainConfig.model_fields:
+        return []
+    return [entry for entry in entries if isinstance(entry, dict) and entry.get("name") == key]
+
+
+def _fill_in(value: object, workspace: str) -> object:
+    if isinstance(value, str):
+        return value.replace("{workspace}", workspace)
+    if isinstance(value, list):
+        return [_fill_in(item, workspace) for item in cast("list[object]", value)]
+    if isinstance(value, dict):
+        return {key: _fill_in(item, workspace) for key, item in cast("dict[str, object]", value).items()}
+    return value

@@ -116,11 +116,17 @@ class WorldConfig(Config):
     """Seed of everything in it."""
     port: Annotated[int, Field(ge=1024, le=65535)] = 8631
     """Loopback port of its media server."""
-    num_videos: Annotated[int, Field(ge=20)] = 240
-    """Videos with one or more annotated clips."""
-    num_questions: Annotated[int, Field(ge=20)] = 400
-    """Rows of the annotations."""
-    num_benchmark_questions: Annotated[int, Field(ge=30)] = 150
+    num_videos: Annotated[int, Field(ge=20)] = 130
+    """Videos that the annotations for training speak of."""
+    clips_per_video: Annotated[int, Field(ge=1, le=5)] = 4
+    """Annotated clips of a video, each with another sound."""
+    unusable_share: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Share of those videos that cannot be used: gone, broken, silent and so on."""
+    num_questions: Annotated[int, Field(ge=20)] = 1040
+    """Rows of the annotations for training; the clips are asked about in turn."""
+    num_validation_questions: Annotated[int, Field(ge=4)] = 60
+    """Rows of the annotations for validation, about videos of their own."""
+    num_benchmark_questions: Annotated[int, Field(ge=30)] = 180
     """Questions of the benchmark, in sound, music and speech."""
     clip_length_s: Annotated[float, Field(ge=1, le=10)] = 2.0
     """Seconds that hold the sound asked about."""

@@ -1,0 +1,80 @@
+"""Controls: what a score is worth without hearing, without reading, and in another order.
+
+| control | what the model is given | what it shows |
+|---|---|---|
+| `silence` | the question, and 30 s of zeros | what text alone gives (49.8% in arXiv 2509.21060) |
+| `shuffled-audio` | the question, and another clip of the same task | the same, with real sound |
+| `cyclic-shift-k` | the choices rotated by k | whether the answer follows the text or the place |
+| `first-choice`, `longest-choice` | no model | what a rule without ears or eyes gets (39%) |
+"""
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from model.config import ControlName
+from storage.mmau import Question
+
+SILENCE_S = 30.0  # the longest clip that Qwen2-Audio hears; arXiv 2509.21060 uses the same
+NUM_SHIFTS = 4
+SHUFFLE_SEED = 42
+SHIFT_PREFIX = "cyclic-shift-"
+BASELINES = ("first-choice", "longest-choice")
+
+
+def runs_of(controls: Iterable[ControlName]) -> list[str]:
+    """The inference runs that controls ask for; the baselines need none.
+
+    Returns:
+        Names as they stand in run.json and, after a `+`, in the folder's name.
+    """
+    runs: list[str] = []
+    for control in controls:
+        if control == "cyclic-shifts":
+            runs += [f"{SHIFT_PREFIX}{shift}" for shift in range(1, NUM_SHIFTS + 1)]
+        elif control not in BASELINES:
+            runs.append(control)
+    return runs
+
+
+def asked_questions(questions: Sequence[Question], control: str | None) -> list[Question]:
+    """The questions as a control asks them: choices rotated by a cyclic shift, else unchanged."""
+    if control is None or not control.startswith(SHIFT_PREFIX):
+        return list(questions)
+    shift = int(control.removeprefix(SHIFT_PREFIX))
+    return [replace(q, choices=_rotated(q.choices, shift)) for q in questions]
+
+
+def shuffled_audio(questions: Sequence[Question], seed: int = SHUFFLE_SEED) -> dict[str, str]:
+    """Give every question the clip of another one of its task.
+
+    Returns:
+        `audio_id` by question id. Within a task the clips go round in a random order, so none is
+        used twice; a question whose task has no other clip keeps its own.
+    """
+    by_task: dict[str, list[Question]] = {}
+    for question in questions:
+        by_task.setdefault(question.task, []).append(question)
+    generator = random.Random(seed)  # noqa: S311  reproducible, not secret
+    heard: dict[str, str] = {}
+    for task in sorted(by_task):
+        clips = sorted({question.audio_id for question in by_task[task]})
+        generator.shuffle(clips)
+        following = dict(zip(clips, clips[1:] + clips[:1], strict=True))
+        heard |= {question.id: following[question.audio_id] for question in by_task[task]}
+    return heard
+
+
+def first_choice(question: Question) -> str:
+    """The choice shown first."""
+    return question.choices[0]
+
+
+def longest_choice(question: Question) -> str:
+    """The choice with the most characters; the first of them where several have."""
+    return max(question.choices, key=len)
+
+
+def _rotated(choices: tuple[str, ...], shift: int) -> tuple[str, ...]:
+    places = shift % len(choices)
+    return choices[places:] + choices[:places]

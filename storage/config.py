@@ -81,6 +81,12 @@ class FetchConfig(Config):
     """Clips in one Prefect task."""
     deadline_s: Annotated[float, Field(gt=0)] = 180.0
     """Seconds after which the download of one video is given up."""
+    retry_waits_s: tuple[Annotated[float, Field(ge=0)], ...] = (30.0, 300.0, 3600.0, 86400.0)
+    """Waits before a clip whose download broke is tried again; after the last it counts as unconfirmed."""
+    block_waits_s: tuple[Annotated[float, Field(ge=0)], ...] = (1800.0, 7200.0, 21600.0)
+    """Waits of all workers after YouTube refuses this address; after the last the run stops with exit code 75."""
+    drop_silent: bool = False
+    """Count a clip whose peak is below -60 dBFS as unusable; by default it is only flagged."""
     canary_video_id: str | None = None
     """A video known to exist, asked for before ambiguous failures are believed."""
     min_usable_share: Annotated[float, Field(ge=0, le=1)] = 0.9

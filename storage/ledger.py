@@ -1,0 +1,328 @@
+"""The account of every clip that any experiment of a workspace asked for: one SQLite file.
+
+States of a clip: `pending` (not tried, or given back while YouTube refused us), `done`, `invalid`, `unconfirmed`, `geo`,
+`credentials`, `retry`. `blocked` is a state of a run, never of a clip. Tables: `clip` (one row a clip), `attempt` (every
+try, appended), `run` (every run, with its versions). A clip's row and its attempt are one transaction, made after the wav
+has its final name: a kill leaves at most the clips in flight, which are done again.
+"""
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, get_args
+
+from storage.avqa import Clip, ClipState
+from storage.errors import PipelineError
+
+State = Literal["pending", "done", "invalid", "unconfirmed", "geo", "credentials", "retry"]
+STATES: tuple[State, ...] = get_args(State)
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS clip (
+  clip_id TEXT PRIMARY KEY,
+  video_id TEXT NOT NULL,
+  start_s INTEGER NOT NULL,
+  clip_length_s REAL NOT NULL,
+  state TEXT NOT NULL DEFAULT 'pending',
+  reason_code TEXT NOT NULL DEFAULT '',
+  message TEXT NOT NULL DEFAULT '',
+  http_status INTEGER,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  first_try REAL,               -- seconds since 1970, UTC; show with datetime(first_try, 'unixepoch')
+  last_try REAL,
+  next_try REAL,                -- when `retry` and `unconfirmed` are due
+  source TEXT NOT NULL DEFAULT '',
+  sha256 TEXT NOT NULL DEFAULT '',
+  duration_s REAL,
+  peak_dbfs REAL,
+  rms_dbfs REAL,
+  silent INTEGER NOT NULL DEFAULT 0,
+  short INTEGER NOT NULL DEFAULT 0,
+  format_id TEXT,
+  bitrate_kbps REAL,
+  language TEXT,
+  source_duration_s REAL,
+  source_bytes INTEGER,
+  ytdlp_version TEXT NOT NULL DEFAULT '',
+  ffmpeg_version TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS clip_state ON clip (state, next_try);
+CREATE TABLE IF NOT EXISTS attempt (
+  at REAL NOT NULL, run INTEGER NOT NULL, clip_id TEXT NOT NULL, state TEXT NOT NULL, reason_code TEXT NOT NULL,
+  message TEXT NOT NULL, http_status INTEGER, source TEXT NOT NULL, seconds REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS run (
+  run INTEGER PRIMARY KEY, started REAL NOT NULL, finished REAL, outcome TEXT NOT NULL DEFAULT 'running',
+  config TEXT NOT NULL, versions TEXT NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRow:
+    """A clip's row; the names are the table's columns."""
+
+    clip_id: str
+    video_id: str
+    start_s: int
+    clip_length_s: float
+    state: State = "pending"
+    reason_code: str = ""
+    message: str = ""
+    http_status: int | None = None
+    attempts: int = 0
+    first_try: float | None = None
+    last_try: float | None = None
+    next_try: float | None = None
+    source: str = ""
+    sha256: str = ""
+    duration_s: float | None = None
+    peak_dbfs: float | None = None
+    rms_dbfs: float | None = None
+    silent: bool = False
+    short: bool = False
+    format_id: str | None = None
+    bitrate_kbps: float | None = None
+    language: str | None = None
+    source_duration_s: float | None = None
+    source_bytes: int | None = None
+    ytdlp_version: str = ""
+    ffmpeg_version: str = ""
+
+    @property
+    def clip(self) -> Clip:
+        """Which clip it is."""
+        return Clip(self.clip_id, self.video_id, self.start_s)
+
+
+_COLUMNS: tuple[str, ...] = tuple(ClipRow.__dataclass_fields__)
+
+
+class Ledger:
+    """An open ledger; one connection, one writer at a time, safe between threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create it.
+
+        Raises:
+            PipelineError: If the file is no ledger, or one of a newer version.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._lock = threading.RLock()
+        self._connection = sqlite3.connect(
+            path, timeout=30, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            msg = f"{path} is not a ledger that can be read ({error}); move it away, or restore it from a copy"
+            raise PipelineError(msg) from error
+
+    def _open(self) -> None:
+        self._connection.row_factory = sqlite3.Row
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=FULL")
+        version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+        if version > SCHEMA_VERSION:
+            self._connection.close()
+            msg = f"{self.path} was written by a newer version (schema {version}, this one knows {SCHEMA_VERSION})"
+            raise PipelineError(msg)
+        self._connection.executescript(_SCHEMA)
+        self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    def __enter__(self) -> Self:
+        """Give the ledger itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._connection.close()
+
+    def add(self, clips: Iterable[Clip], *, clip_length_s: float) -> None:
+        """Ask for clips; those known keep their state, unless they were cut to another length."""
+        values = [(clip.clip_id, clip.video_id, clip.start_s, clip_length_s) for clip in clips]
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT INTO clip (clip_id, video_id, start_s, clip_length_s) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (clip_id) DO UPDATE SET clip_length_s = excluded.clip_length_s, "
+                "state = CASE WHEN state = 'done' THEN 'pending' ELSE state END "
+                "WHERE clip_length_s != excluded.clip_length_s",
+                values,
+            )
+
+    def rows(self, clips: Iterable[Clip] | None = None) -> list[ClipRow]:
+        """Rows of these clips, in their order; None: of all."""
+        with self._lock:
+            found = self._connection.execute("SELECT * FROM clip ORDER BY clip_id").fetchall()
+        by_id = {row["clip_id"]: _as_row(row) for row in found}
+        if clips is None:
+            return list(by_id.values())
+        return [by_id[clip.clip_id] for clip in clips if clip.clip_id in by_id]
+
+    def row(self, clip_id: str) -> ClipRow | None:
+        """One clip's row; None if nobody asked for it."""
+        with self._lock:
+            found = self._connection.execute(
+                "SELECT * FROM clip WHERE clip_id = ?", (clip_id,)
+            ).fetchone()
+        return None if found is None else _as_row(found)
+
+    def states(self, clips: Iterable[Clip]) -> dict[str, ClipState]:
+        """How clips stand, by clip id."""
+        return {
+            row.clip_id: ClipState(row.state, row.reason_code, row.message)
+            for row in self.rows(clips)
+        }
+
+    def write(self, row: ClipRow, *, run: int, seconds: float) -> None:
+        """Record a try: the clip's row and one line of `attempt`, together."""
+        with self._transaction() as connection:
+            _upsert(connection, [row])
+            connection.execute(
+                "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    row.last_try or time.time(),
+                    run,
+                    row.clip_id,
+                    row.state,
+                    row.reason_code,
+                    row.message,
+                    row.http_status,
+                    row.source,
+                    round(seconds, 3),
+                ),
+            )
+
+    def note_refusal(self, clip_id: str, *, run: int, reason: str, message: str) -> None:
+        """Record that YouTube refused us while asked for this clip; the clip's row stays as it was."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO attempt VALUES (?, ?, ?, 'blocked', ?, ?, NULL, '', 0)",
+                (time.time(), run, clip_id, reason, message),
+            )
+
+    def replace(self, rows: Sequence[ClipRow]) -> None:
+        """Write rows without an attempt, in one transaction: adopted or reset clips."""
+        with self._transaction() as connection:
+            _upsert(connection, rows)
+
+    def retry(self, state: str) -> int:
+        """Put all clips of a state back to pending.
+
+        Returns:
+            How many.
+
+        Raises:
+            PipelineError: If there is no such state.
+        """
+        allowed = [each for each in STATES if each not in {"pending", "done"}]
+        if state not in allowed:
+            msg = f"--retry {state}: expected one of {', '.join(allowed)}"
+            raise PipelineError(msg)
+        with self._transaction() as connection:
+            done = connection.execute(
+                "UPDATE clip SET state = 'pending', attempts = 0, next_try = NULL WHERE state = ?",
+                (state,),
+            )
+            return done.rowcount
+
+    def merge(self, other: Path) -> int:
+        """Take over what another ledger knows and this one does not: `done` wins over all, else the later try.
+
+        Returns:
+            How many rows were taken.
+
+        Raises:
+            PipelineError: If the other file is missing or no ledger.
+        """
+        if not other.is_file():
+            msg = f"--merge {other}: there is no such ledger"
+            raise PipelineError(msg)
+        with Ledger(other) as theirs:
+            their_rows = theirs.rows()
+        mine = {row.clip_id: row for row in self.rows()}
+        taken = [row for row in their_rows if _is_better(row, mine.get(row.clip_id))]
+        self.replace(taken)
+        return len(taken)
+
+    def begin_run(self, *, config: str, versions: Mapping[str, str]) -> int:
+        """Open a run's row.
+
+        Returns:
+            Its number.
+        """
+        with self._transaction() as connection:
+            done = connection.execute(
+                "INSERT INTO run (started, config, versions) VALUES (?, ?, ?)",
+                (time.time(), config, json.dumps(dict(versions))),
+            )
+            return done.lastrowid or 0
+
+    def end_run(self, run: int, outcome: str) -> None:
+        """Close a run's row: `finished`, `stopped`, `blocked` or `failed`."""
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE run SET finished = ?, outcome = ? WHERE run = ?",
+                (time.time(), outcome, run),
+            )
+
+    def last_done_video(self, source: str) -> str | None:
+        """The video that a source served last: known to exist a while ago."""
+        with self._lock:
+            found = self._connection.execute(
+                "SELECT video_id FROM clip WHERE state = 'done' AND source = ? "
+                "ORDER BY last_try DESC LIMIT 1",
+                (source,),
+            ).fetchone()
+        return None if found is None else str(found[0])
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+
+def _upsert(connection: sqlite3.Connection, rows: Sequence[ClipRow]) -> None:
+    names = ", ".join(_COLUMNS)
+    marks = ", ".join("?" * len(_COLUMNS))
+    statement = f"INSERT OR REPLACE INTO clip ({names}) VALUES ({marks})"  # noqa: S608  our own column names
+    connection.executemany(statement, ([getattr(row, name) for name in _COLUMNS] for row in rows))
+
+
+def _as_row(found: sqlite3.Row) -> ClipRow:
+    values = {name: found[name] for name in _COLUMNS}
+    values["silent"] = bool(values["silent"])
+    values["short"] = bool(values["short"])
+    return ClipRow(**values)
+
+
+def _is_better(theirs: ClipRow, mine: ClipRow | None) -> bool:
+    if mine is None:
+        return True
+    if (theirs.state == "done") != (mine.state == "done"):
+        return theirs.state == "done"
+    return mine.state != "done" and (theirs.last_try or 0.0) > (mine.last_try or 0.0)

@@ -1,0 +1,202 @@
+"""Run a trainer or an evaluator as a child process that cannot be left behind on a GPU.
+
+The child writes straight into its log file, and this side reads the file as it grows: nothing is
+lost and nothing blocks when the flow process dies, and the log reads the same as if the command had
+been started by hand. storage/process.py supervises the child; between it and here runs the
+lifeline, a pipe that closes when this process is gone.
+
+"Cancelled" in Prefect's UI does not free a GPU by itself: a task that only iterates over a silent
+child's output leaves it running on cancel and on kill -9. Call the task that comes here directly:
+Prefect cannot interrupt a submitted task's thread, so that cancelling takes 30 s more, until
+Prefect kills the whole flow process.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from storage import process
+from storage.errors import BLOCKED_EXIT_CODE, PipelineError
+from tasks.gpu import held_locks
+
+POLL_S = 0.2  # between two looks at the log; a training step takes seconds
+STOP_S = process.GRACE_S + process.GIVE_UP_S + 5  # the supervisor needs no longer
+ERROR_LINE = re.compile(r"^(error: |[\w.]*(Error|Exception|Interrupt|Exit)\b(:|$))")
+# torchrun sums up its ranks' deaths in this one, after the rank's own last word.
+SUMMARY_LINE = "ChildFailedError"
+
+
+def run_child(
+    command: Sequence[str],
+    *,
+    log: Path,
+    on_line: Callable[[str], None],
+    deadline_s: float | None = None,
+    silence_s: float | None = None,
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Run a command to its end; on any way out of here, no process of it is left.
+
+    Args:
+        command: Program and arguments, e.g. `[sys.executable, "-m", "model.run_training", FILE]`.
+        log: The child's whole output is appended to it.
+        on_line: Called with each line of output, without its newline; a progress bar's redraws are
+            lines too.
+        deadline_s: Seconds after which the child is stopped; None: never.
+        silence_s: Seconds without output after which the child is taken for hung and stopped; None:
+            never.
+        env: Variables to set besides this process's own.
+
+    Raises:
+        PipelineError: If the child fails, overruns or hangs; quotes its last error line and names
+            the log.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        start_byte = output.tell()
+        with _supervised(command, output, env) as child, log.open("rb") as written:
+            written.seek(start_byte)
+            _follow(child, written, on_line, _Limits(command, log, deadline_s, silence_s))
+    if child.returncode:
+        raise PipelineError(
+            _describe(command, log, start_byte, child.returncode),
+            exit_code=BLOCKED_EXIT_CODE if child.returncode == BLOCKED_EXIT_CODE else 1,
+        )
+
+
+class _Limits:
+    """Tells when a child has run or been silent for too long."""
+
+    def __init__(
+        self, command: Sequence[str], log: Path, deadline_s: float | None, silence_s: float | None
+    ) -> None:
+        self._name = name_of(command)
+        self._log = log
+        self._deadline_s = deadline_s
+        self._silence_s = silence_s
+        self._started_s = self._heard_s = time.monotonic()
+
+    def heard(self) -> None:
+        """Note a sign of life."""
+        self._heard_s = time.monotonic()
+
+    def check(self) -> None:
+        """Raise if a limit is passed."""
+        now_s = time.monotonic()
+        if self._deadline_s is not None and now_s - self._started_s > self._deadline_s:
+            msg = (
+                f"{self._name} was stopped at its deadline of {self._deadline_s:g} s; "
+                f"it can be resumed by running the stage again; its output is in {self._log}"
+            )
+            raise PipelineError(msg)
+        if self._silence_s is not None and now_s - self._heard_s > self._silence_s:
+            msg = (
+                f"{self._name} wrote nothing for {self._silence_s:g} s and was stopped as hung; "
+                f"running the stage again resumes it; its output is in {self._log}"
+            )
+            raise PipelineError(msg)
+
+
+@contextmanager
+def _supervised(
+    command: Sequence[str], output: BinaryIO, env: Mapping[str, str] | None
+) -> Generator[subprocess.Popen[bytes]]:
+    """Start a command under its supervisor; stop both on leaving, however that comes about."""
+    child = subprocess.Popen(
+        [sys.executable, "-I", "-S", process.__file__, *command],
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+        pass_fds=held_locks(),
+        start_new_session=True,
+    )
+    try:
+        yield child
+    finally:
+        _stop(child)
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    if child.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()  # the lifeline: the supervisor stops everything below it
+    try:
+        child.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def _follow(
+    child: subprocess.Popen[bytes],
+    written: BinaryIO,
+    on_line: Callable[[str], None],
+    limits: _Limits,
+) -> None:
+    """Hand over lines until the child has ended and all that it wrote was read."""
+    torn = b""
+    while True:
+        has_ended = child.poll() is not None  # before reading: what it wrote last is then read too
+        if chunk := written.read():
+            limits.heard()
+            *lines, torn = re.split(rb"\r\n|\n|\r", torn + chunk)
+            for line in lines:
+                _hand_over(line, on_line)
+        elif has_ended:
+            _hand_over(torn, on_line)
+            return
+        else:
+            limits.check()
+            time.sleep(POLL_S)
+
+
+def _hand_over(line: bytes, on_line: Callable[[str], None]) -> None:
+    if text := line.decode("utf-8", errors="replace").rstrip():
+        on_line(text)
+
+
+def _describe(command: Sequence[str], log: Path, start_byte: int, code: int) -> str:
+    """What to tell of a failed child, in one or two lines."""
+    how = f"exit code {code}"
+    if code < 0 or code > 128:
+        number = -code if code < 0 else code - 128
+        name = signal.Signals(number).name if number in list(signal.Signals) else str(number)
+        how = f"ended by {name}" + (", as when memory runs out" if name == "SIGKILL" else "")
+    said = last_error_line(log, start_byte)
+    return (
+        f"{name_of(command)} failed ({how})"
+        + (f": {said}" if said else "")
+        + f"; its output is in {log}"
+    )
+
+
+def last_error_line(log: Path, start_byte: int = 0) -> str:
+    """The last line of a log that names an error, else its last line; empty for a silent child.
+
+    Args:
+        log: File of a child's output.
+        start_byte: Where this run's output begins.
+    """
+    with log.open("rb") as file:
+        file.seek(start_byte)
+        text = file.read().decode("utf-8", errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if ERROR_LINE.match(line) and SUMMARY_LINE not in line]
+    return (errors or lines or [""])[-1].removeprefix("error: ")
+
+
+def name_of(command: Sequence[str]) -> str:
+    """A command's short name: its module (`model.run_training`), else its program."""
+    modules = [word for flag, word in itertools.pairwise(command) if flag == "-m"]
+    return modules[-1] if modules else Path(command[0]).name

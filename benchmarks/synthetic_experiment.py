@@ -1,0 +1,340 @@
+"""Writes the folders of an experiment that never ran, of any size: made answers to made questions.
+
+For measuring and testing the report alone. Accuracies rise with the step by a rule, so that charts look like charts; nothing
+here was measured.
+"""
+
+import csv
+import hashlib
+import random
+import struct
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from storage.jsonl import write_bytes, write_json, write_jsonl, write_text
+from storage.layout import Layout
+
+TASKS = ("sound", "music", "speech")
+SUB_CATEGORIES = {
+    "sound": (
+        "Acoustic Source Inference",
+        "Temporal Event Reasoning",
+        "Ambient Sound Interpretation",
+    ),
+    "music": ("Instrumentation", "Rhythm and Tempo Understanding", "Lyrical Reasoning"),
+    "speech": (
+        "Emotion State summarisation",
+        "Key highlight Extraction",
+        "Conversational Fact Retrieval",
+    ),
+}
+DIFFICULTIES = ("easy", "medium", "hard")
+START_ACCURACY = {"sound": 0.55, "music": 0.51, "speech": 0.42}
+THOUGHT = "A steady tone opens the clip, then a second voice enters; timbre and rhythm suggest the option chosen. "
+
+Json = dict[str, Any]
+
+
+def write_experiment(
+    workspace: Path,
+    *,
+    num_questions: int = 60,
+    steps: Sequence[int] = (10, 20, 30),
+    benchmarks: Sequence[str] = ("demo-mmau",),
+    trainings: Sequence[str] = ("grpo",),
+    with_fetch: bool = True,
+    with_curves: bool = True,
+    with_audio: bool = False,
+    with_controls: bool = False,
+    num_thoughts: int = 0,
+) -> tuple[Layout, Json]:
+    """Write everything that the report reads.
+
+    Returns:
+        The layout and the profile as JSON.
+    """
+    layout = Layout(workspace, "demo")
+    for benchmark in benchmarks:
+        questions = make_questions(num_questions)
+        write_json(layout.benchmark(benchmark) / "questions.json", questions)
+        if with_audio:
+            _write_audio(layout.benchmark(benchmark) / "audio", questions)
+        runs: list[tuple[str, str | None, int | None, str | None]] = [("tiny", None, None, None)]
+        runs += [(f"{name}-step-{step}", name, step, None) for name in trainings for step in steps]
+        if with_controls:
+            runs += [
+                ("tiny", None, None, "silence"),
+                (f"{trainings[0]}-step-{steps[-1]}", trainings[0], steps[-1], "silence"),
+            ]
+        for key, training, step, control in runs:
+            gain = 0.0 if step is None else 0.28 * step / (step + max(steps) / 4)
+            _write_evaluation(
+                layout,
+                questions,
+                benchmark,
+                key,
+                training=training,
+                step=step,
+                control=control,
+                gain=gain,
+                num_thoughts=num_thoughts,
+            )
+    for name in trainings:
+        if with_curves:
+            write_jsonl(layout.training(name) / "metrics.jsonl", _metrics(max(steps)))
+            write_json(layout.training(name) / "run.json", {"name": name, "start_model": "tiny"})
+    if with_fetch:
+        _write_fetch(layout)
+    return layout, {
+        "experiment": "demo",
+        "train": [
+            {"name": name, "method": name.split("-")[0], "model": "models/tiny", "prompt": "answer"}
+            for name in trainings
+        ],
+        "evaluate": {
+            "benchmarks": [{"name": name} for name in benchmarks],
+            "scorers": ["official", "strict"],
+            "declared_step": None,
+        },
+        "report": {"published": True},
+    }
+
+
+def make_questions(num_questions: int) -> list[Json]:
+    """Questions in MMAU's schema, every 40th with two choices and every 45th with eight."""
+    generator = random.Random(0)
+    questions: list[Json] = []
+    for index in range(num_questions):
+        task = TASKS[index % 3]
+        size = 2 if index % 40 == 7 else 8 if index % 45 == 11 else 4
+        choices = [
+            f"{task} {word} {index % 17}"
+            for word in ("bell", "rain", "horn", "dog", "wind", "piano", "clap", "train")
+        ][:size]
+        questions.append(
+            {
+                "id": hashlib.sha256(f"question {index}".encode()).hexdigest()[:32],
+                "audio_id": f"./test-mini-audios/{index:04d}.wav",
+                "question": f"Based on the given audio, which of these {task}s is heard first in clip {index}?",
+                "choices": choices,
+                "answer": generator.choice(choices),
+                "dataset": "synthetic",
+                "task": task,
+                "split": "test-mini",
+                "category": "Reasoning",
+                "sub-category": generator.choice(SUB_CATEGORIES[task]),
+                "difficulty": generator.choice(DIFFICULTIES),
+            }
+        )
+    return questions
+
+
+def _write_evaluation(
+    layout: Layout,
+    questions: Sequence[Json],
+    benchmark: str,
+    key: str,
+    *,
+    training: str | None,
+    step: int | None,
+    control: str | None,
+    gain: float,
+    num_thoughts: int,
+) -> None:
+    folder = layout.evaluation(key, benchmark, f"answer+{control}" if control else "answer")
+    answers: list[Json] = []
+    verdicts: list[Json] = []
+    for question in questions:
+        right, text, parsed = _made_answer(question, key, gain=-0.25 if control else gain)
+        thought = f"<think>{THOUGHT * num_thoughts}</think>" if num_thoughts else ""
+        completion = thought + (f"<answer>{text}</answer>" if parsed else text)
+        answers.append(
+            {
+                "id": question["id"],
+                "completion": completion,
+                "answer": text,
+                "num_tokens": 9,
+                "finished": True,
+            }
+        )
+        reason = (
+            "equals the answer"
+            if right
+            else "another choice"
+            if parsed
+            else "no answer tag; the whole text was taken"
+        )
+        verdicts.append(
+            {
+                "id": question["id"],
+                "answer": text,
+                "official": right,
+                "strict": right and parsed,
+                "parsed": parsed,
+                "reason": reason,
+            }
+        )
+    write_jsonl(folder / "answers.jsonl", answers)
+    write_jsonl(folder / "verdicts.jsonl", verdicts)
+    write_json(
+        folder / "run.json", _run(key, benchmark, training=training, step=step, control=control)
+    )
+    scorers = {scorer: {"overall": _overall(verdicts, scorer)} for scorer in ("official", "strict")}
+    write_json(
+        folder / "score.json",
+        {"benchmark": benchmark, "scorers": scorers, "num_unparsed": 0, "hashes": {}},
+    )
+
+
+def _made_answer(question: Json, key: str, *, gain: float) -> tuple[bool, str, bool]:
+    """Whether the answer is right, its text, and whether it could be parsed; ability is a question's own plus some noise."""
+    ability = random.Random(question["id"]).random()
+    noise = random.Random(question["id"] + key)
+    right = 0.8 * ability + 0.2 * noise.random() < START_ACCURACY[question["task"]] + gain
+    wrong = [choice for choice in question["choices"] if choice != question["answer"]]
+    text = question["answer"] if right else noise.choice(wrong)
+    return right, text, noise.random() > 0.02
+
+
+def _overall(verdicts: Sequence[Json], scorer: str) -> Json:
+    return {"num_correct": sum(row[scorer] for row in verdicts), "num_questions": len(verdicts)}
+
+
+def _run(
+    key: str, benchmark: str, *, training: str | None, step: int | None, control: str | None
+) -> Json:
+    return {
+        "model": key,
+        "model_path": f"models/{key}",
+        "model_digest": hashlib.sha256(key.encode()).hexdigest(),
+        "method": training.split("-")[0] if training else "base",
+        "training": training,
+        "step": step,
+        "benchmark": benchmark,
+        "benchmark_sha256": hashlib.sha256(benchmark.encode()).hexdigest(),
+        "prompt": "answer",
+        "prompt_template": "{question} Please choose the answer from the following options: {choices}. "
+        "Output the final answer in <answer> </answer>.",
+        "control": control,
+        "decode": {
+            "do_sample": False,
+            "max_new_tokens": 256,
+            "batch_size": 16,
+            "precision": "bf16",
+        },
+        "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
+        "seconds": 12.5,
+    }
+
+
+def _metrics(num_steps: int) -> list[Json]:
+    generator = random.Random(1)
+    return [
+        {
+            "step": step,
+            "loss": 0.002 * generator.random(),
+            "reward": 0.4 + 1.4 * step / (step + num_steps / 5) + generator.gauss(0, 0.08),
+            "accuracy_reward": 0.3 + 0.5 * step / (step + num_steps / 5),
+            "format_reward": min(1.0, 0.1 + 0.9 * step / (step + num_steps / 30)),
+            "zero_variance_share": 0.2 + 0.5 * step / (step + num_steps / 3),
+            "kl": 0.5 * step / num_steps + abs(generator.gauss(0, 0.05)),
+            "completion_length": 9 + generator.gauss(0, 0.5),
+            "grad_norm": abs(generator.gauss(1, 0.2)),
+            "learning_rate": 1e-6 * (1 - step / num_steps),
+            "seconds": {"rollout": 1.0, "update": 0.5},
+        }
+        for step in range(1, num_steps + 1)
+    ]
+
+
+def _write_fetch(layout: Layout) -> None:
+    reasons = Counter(
+        {
+            ("invalid", "private"): 7,
+            ("invalid", "removed"): 5,
+            ("geo", "blocked in this country"): 2,
+            ("invalid", "no audio track"): 1,
+        }
+    )
+    requested = 200
+    usable = requested - reasons.total()
+    by_reason = [
+        {"state": state, "reason": reason, "count": count}
+        for (state, reason), count in reasons.most_common()
+    ]
+    losses = [
+        {
+            "clip_id": f"lost{index:07d}_000030",
+            "state": state,
+            "reason": reason,
+            "last_try": f"2026-11-{20 + index % 3}T10:00:00Z",
+        }
+        for index, (state, reason) in enumerate(reasons.elements())
+    ]
+    account = {
+        "requested": requested,
+        "usable": usable,
+        "by_state": {"done": usable, "invalid": 13, "geo": 2},
+        "by_reason": by_reason,
+        "silent": 1,
+        "short": 0,
+        "versions": {"yt-dlp": "2026.10.26"},
+        "videos_per_hour": 240,
+        "started": "2026-11-20T10:00:00Z",
+        "finished": "2026-11-22T10:00:00Z",
+    }
+    write_json(layout.fetch / "fetch_report.json", account)
+    write_jsonl(layout.fetch / "invalid.jsonl", losses)
+    layout.fetch.mkdir(parents=True, exist_ok=True)
+    with (layout.fetch / "clips.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["clip_id", "state", "reason", "source"])
+        writer.writerows(
+            [f"kept{index:07d}_000030", "done", "", "youtube"] for index in range(usable)
+        )
+        writer.writerows([loss["clip_id"], loss["state"], loss["reason"], ""] for loss in losses)
+    kinds = ("Happening", "Come From", "Where", "Which")
+    write_jsonl(
+        layout.train_jsonl,
+        [
+            {"id": index, "question_type": kinds[index % 4], "question_relation": "Both"}
+            for index in range(usable)
+        ],
+    )
+    dropped = [
+        {
+            "id": usable + index,
+            "video_name": loss["clip_id"],
+            "reason": loss["reason"],
+            "detail": "",
+        }
+        for index, loss in enumerate(losses)
+    ]
+    write_jsonl(layout.dropped_jsonl, dropped)
+
+
+def _write_audio(folder: Path, questions: Sequence[Json]) -> None:
+    """Twelve seconds of a quiet tone for each question, mono PCM16 at 8 kHz."""
+    samples = b"".join(
+        struct.pack("<h", 2000 if index % 40 < 20 else -2000) for index in range(12 * 8000)
+    )
+    head = (
+        b"RIFF"
+        + struct.pack("<I", 36 + len(samples))
+        + b"WAVEfmt "
+        + struct.pack("<IHHIIHH", 16, 1, 1, 8000, 16000, 2, 16)
+    )
+    content = head + b"data" + struct.pack("<I", len(samples)) + samples
+    for question in questions:
+        write_bytes(folder / question["audio_id"], content)
+
+
+def write_published_rows(path: Path, benchmark: str) -> None:
+    """A user's own file of rows for a benchmark."""
+    lines = [
+        "benchmark,version,model,method,sound,music,speech,average,source,date,note",
+        f"{benchmark},,A model of theirs,direct,50.00,51.00,52.00,51.00,Their paper,2026-01,",
+    ]
+    write_text(path, "\n".join(lines) + "\n")

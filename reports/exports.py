@@ -1,0 +1,253 @@
+"""The leaderboard as text: Markdown, LaTeX (booktabs), CSV, JSON, and a table in the terminal.
+
+Names come from models, files and users: each format gets its own escaping. CSV cells of text that a spreadsheet would take
+for a formula get an apostrophe in front.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from reports.leaderboard import LeaderboardRow, Score, task_names
+from reports.tally import FIRST_TASKS
+
+CSV_COLUMNS = (
+    "benchmark",
+    "model",
+    "method",
+    "step",
+    "prompt",
+    "scorer",
+    *FIRST_TASKS,
+    "average",
+    "num_questions",
+    "source",
+)
+LATEX_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    **{character: "\\" + character for character in "&%$#_{}"},
+}
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+CONTROL_CHARACTERS = dict.fromkeys((*range(32), *range(127, 160), 8232, 8233), " ")
+
+
+def to_csv(rows: Iterable[LeaderboardRow]) -> str:
+    """CSV with the columns of DESIGN.md: percent with two decimals, step empty for a start model."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for row in rows:
+        names = [_plain_cell(name) for name in (row.benchmark, row.model, row.method)]
+        step = "" if row.step is None else str(row.step)
+        scores = [*(row.tasks.get(task) for task in FIRST_TASKS), row.average]
+        count = "" if row.num_questions is None else str(row.num_questions)
+        writer.writerow(
+            [
+                *names,
+                step,
+                _plain_cell(row.prompt),
+                _plain_cell(row.scorer),
+                *(_percent(score, missing="") for score in scores),
+                count,
+                _plain_cell(row.source),
+            ]
+        )
+    return text.getvalue()
+
+
+def _plain_cell(text: str) -> str:
+    """Text that no spreadsheet runs as a formula."""
+    text = one_line(text)
+    return "'" + text if text.startswith(FORMULA_STARTS) else text
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks and control characters."""
+    return text.translate(CONTROL_CHARACTERS)
+
+
+def _percent(score: Score | None, *, missing: str = "–") -> str:
+    return missing if score is None else f"{score.percent:.2f}"
+
+
+def to_json(rows: Iterable[LeaderboardRow]) -> str:
+    """JSON with the CSV's keys, and for each accuracy its counts and interval (percent)."""
+    return (
+        json.dumps([_json_row(row) for row in rows], ensure_ascii=False, indent=1, allow_nan=False)
+        + "\n"
+    )
+
+
+def _json_row(row: LeaderboardRow) -> dict[str, Any]:
+    return {
+        "benchmark": row.benchmark,
+        "model": row.model,
+        "method": row.method,
+        "step": row.step,
+        "prompt": row.prompt,
+        "scorer": row.scorer,
+        **{task: _json_score(row.tasks.get(task)) for task in task_names([row]) or FIRST_TASKS},
+        "average": _json_score(row.average),
+        "num_questions": row.num_questions,
+        "source": row.source,
+        "date": row.date,
+        "training": row.training,
+        "mark": row.mark,
+        "note": row.note,
+    }
+
+
+def _json_score(score: Score | None) -> dict[str, Any] | None:
+    if score is None:
+        return None
+    counted: dict[str, Any] = {"percent": round(score.percent, 2)}
+    if score.tally:
+        counted |= {
+            "num_correct": score.tally.num_correct,
+            "num_questions": score.tally.num_questions,
+        }
+        counted |= {"low": round(score.low or 0.0, 2), "high": round(score.high or 0.0, 2)}
+    return counted
+
+
+def to_markdown(rows: Iterable[LeaderboardRow]) -> str:
+    """One Markdown table a benchmark and scorer, intervals after our numbers."""
+    parts: list[str] = []
+    for title, table in tables(rows):
+        tasks = task_names(table)
+        heads = [
+            "Model",
+            "Method",
+            "Prompt",
+            *(task.capitalize() for task in tasks),
+            "Average",
+            "n",
+            "Source",
+        ]
+        parts += [f"### {_markdown(title)}", ""]
+        parts += [
+            _markdown_line(heads),
+            _markdown_line(["---"] * 3 + ["---:"] * (len(tasks) + 2) + ["---"]),
+        ]
+        parts += [_markdown_line(_cells(row, tasks, escape=_markdown)) for row in table]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def tables(rows: Iterable[LeaderboardRow]) -> list[tuple[str, list[LeaderboardRow]]]:
+    """Rows by benchmark and scorer; the published rows of a benchmark stand under its first scorer."""
+    found: list[tuple[str, list[LeaderboardRow]]] = []
+    for benchmark, group in groupby(rows, key=lambda row: row.benchmark):
+        members = list(group)
+        scorers = list(dict.fromkeys(row.scorer for row in members if row.is_ours))
+        for index, scorer in enumerate(scorers or [""]):
+            table = [row for row in members if row.is_ours and row.scorer == scorer]
+            table += [] if index else [row for row in members if not row.is_ours]
+            found.append((f"{benchmark}, {scorer} scorer" if scorer else benchmark, table))
+    return found
+
+
+def _cells(row: LeaderboardRow, tasks: Sequence[str], *, escape: Any) -> list[str]:  # noqa: ANN401  a function of text
+    name = f"{row.model} ({row.mark})" if row.mark else row.model
+    source = ", ".join(text for text in (row.source, row.date, row.note) if text)
+    return [
+        escape(name),
+        escape(row.method),
+        escape(row.prompt or "–"),
+        *(escape(score_text(row.tasks.get(task))) for task in tasks),
+        escape(score_text(row.average)),
+        "–" if row.num_questions is None else str(row.num_questions),
+        escape(source),
+    ]
+
+
+def score_text(score: Score | None) -> str:
+    """`64.50 (61.5–67.4)`, without an interval for a published row."""
+    if score is None or score.low is None or score.high is None:
+        return _percent(score)
+    return f"{score.percent:.2f} ({score.low:.1f}–{score.high:.1f})"
+
+
+def _markdown(text: str) -> str:
+    escaped = one_line(text).replace("\\", "\\\\").replace("|", "\\|")
+    for character in "<>`*_[]":
+        escaped = escaped.replace(character, "\\" + character)
+    return escaped
+
+
+def _markdown_line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def to_latex(rows: Iterable[LeaderboardRow]) -> str:
+    """One booktabs table a benchmark and scorer."""
+    parts: list[str] = []
+    for title, table in tables(rows):
+        tasks = task_names(table)
+        heads = [
+            "Model",
+            "Method",
+            "Prompt",
+            *(task.capitalize() for task in tasks),
+            "Average",
+            "n",
+            "Source",
+        ]
+        parts += [
+            f"% {_latex(title)}",
+            r"\begin{tabular}{lll" + "r" * (len(tasks) + 2) + "l}",
+            r"\toprule",
+        ]
+        parts += [" & ".join(_latex(head) for head in heads) + r" \\", r"\midrule"]
+        parts += [
+            " & ".join(_cells(row, tasks, escape=_latex)).replace("–", "--") + r" \\"
+            for row in table
+        ]
+        parts += [r"\bottomrule", r"\end{tabular}", ""]
+    return "\n".join(parts)
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX_ESCAPES.get(character, character) for character in one_line(text))
+
+
+def print_table(rows: Iterable[LeaderboardRow], *, console: Console | None = None) -> None:
+    """Print our rows in the terminal, by step: start models, then checkpoints; percent with 95 % intervals."""
+    console = console or Console()
+    for title, table in tables(row for row in rows if row.is_ours):
+        tasks = task_names(table)
+        shown = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        shown.add_column("model", no_wrap=True)
+        for name in (*tasks, "average"):
+            shown.add_column(Text(name), justify="right", no_wrap=True)
+        shown.add_column("n", justify="right")
+        for row in sorted(
+            table, key=lambda row: (row.training, -1 if row.step is None else row.step)
+        ):
+            cells = [Text(short_score(row.tasks.get(task))) for task in tasks]
+            name = Text(one_line(row.model), style="bold" if "declared" in row.mark else "")
+            shown.add_row(name, *cells, Text(short_score(row.average)), str(row.num_questions))
+        console.print(shown)
+        for row in table:
+            if row.mark:
+                console.print(Text(f"{one_line(row.model)}: {row.mark}"))
+
+
+def short_score(score: Score | None) -> str:
+    """`64.5 [61–67]`, to fit five columns into 80 characters."""
+    if score is None or score.low is None or score.high is None:
+        return _percent(score)
+    return f"{score.percent:.1f} [{score.low:.0f}–{score.high:.0f}]"

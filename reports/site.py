@@ -1,0 +1,118 @@
+"""Renders the static site of one report: pages, exports, question data and audio, in one folder.
+
+The same report gives the same bytes: there is no clock here and no order of a dictionary of the file system. The site is
+made in `site.part` and renamed at the end. Text of models, files and users is hostile: Jinja escapes every value, pages run
+only our own script and style (named by their hash in the content security policy), no link is made of data, and every file
+has a name of ours.
+"""
+
+import base64
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from reports.leaderboard import rows as leaderboard_rows
+from reports.pages import Page, index_page, leaderboard_files
+from storage.jsonl import write_text
+
+HERE = Path(__file__).parent
+TEMPLATES = HERE / "templates"
+ASSETS = HERE / "assets"
+NAVIGATION = (
+    ("index.html", "Overview"),
+    ("questions.html", "Questions"),
+    ("data.html", "Training audio"),
+    ("provenance.html", "Provenance"),
+)
+
+Json = dict[str, Any]
+
+
+def render(report: Json, site: Path, *, audio_roots: Mapping[str, Path]) -> None:
+    """Write the whole site and put it in the place of the last one.
+
+    Args:
+        report: Of `gather.gather`, or its report.json read again.
+        site: Folder to write.
+        audio_roots: Folder that the questions' audio ids are relative to, by benchmark; one that is not named is silent.
+    """
+    report = clean(report)
+    part = site.with_name(site.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    write_text(part / "report.json", json.dumps(report, ensure_ascii=False, allow_nan=False) + "\n")
+    rows = leaderboard_rows(report)
+    for name, text in leaderboard_files(rows).items():
+        write_text(part / name, text)
+    environment = make_environment()
+    pages = [index_page(report, rows)]
+    for page in pages:
+        write_text(part / page.file, render_page(environment, page, report, pages))
+    _replace_folder(part, site)
+
+
+def clean(value: Any) -> Any:  # noqa: ANN401  any JSON value
+    """The same JSON value without lone surrogates and NULs, which no page can hold."""
+    if isinstance(value, str):
+        return value.encode("utf-8", errors="replace").decode("utf-8").replace("\0", "\ufffd")
+    if isinstance(value, Mapping):
+        return {clean(key): clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(item) for item in value]
+    return value
+
+
+def make_environment() -> Environment:
+    """Jinja that escapes everything and fails on an unknown name."""
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def render_page(environment: Environment, page: Page, report: Json, pages: Sequence[Page]) -> str:
+    """One page with its style and script inside, both named by hash in its policy."""
+    style = (ASSETS / "report.css").read_text(encoding="utf-8")
+    script = (ASSETS / "report.js").read_text(encoding="utf-8")
+    files = {one.file for one in pages}
+    return environment.get_template(page.template).render(
+        **page.context,
+        title=page.title,
+        file=page.file,
+        experiment=report["experiment"],
+        schema=report["schema"],
+        navigation=[{"file": file, "text": text} for file, text in NAVIGATION if file in files],
+        policy=policy(style, script),
+        style=style,
+        script=script,
+    )
+
+
+def policy(style: str, script: str) -> str:
+    """Content security policy: our style, our script, audio and question data of this site, nothing else."""
+    return (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _replace_folder(part: Path, site: Path) -> None:
+    """Put the new folder in the old one's place; a kill between the two renames leaves both on disk."""
+    old = site.with_name(site.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if site.exists():
+        site.replace(old)
+    part.replace(site)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,185 @@
+"""The statistics of the tables: intervals, paired tests, resolution, and what choosing the best of N is worth.
+
+Proportions are fractions in 0..1, intervals are 95 % unless said. scipy does the tests and Wilson's interval, statsmodels
+Newcombe's interval and Holm's correction. Checked against worked numbers in tests/reports/test_statistics.py.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.stats import binomtest, norm
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import confint_proportions_2indep
+
+CONFIDENCE = 0.95
+USUAL_FLIP_SHARE = 0.13  # neighbouring checkpoints of a 7B disagree on about 13 % of the questions
+NUM_RESAMPLES = 2000  # the corrected value moves by less than 0.05 points between seeds
+RESAMPLING_SEED = 0  # the same report gives the same number
+
+
+class Interval(NamedTuple):
+    """Ends of a confidence interval, fractions."""
+
+    low: float
+    high: float
+
+
+class PairedTest(NamedTuple):
+    """Two models on the same questions."""
+
+    num_questions: int
+    both_right: int
+    only_first: int
+    only_second: int
+    both_wrong: int
+    difference: float
+    """Accuracy of the second minus that of the first, -1..1."""
+    interval: Interval
+    """Of the difference; Agresti and Min 2005 (half a question added to each cell)."""
+    p_value: float
+    """Exact McNemar, two-sided."""
+    odds: float | None
+    """Questions gained for each one lost, only_second / only_first; None where none was lost."""
+    flip_share: float
+    """Share of the questions on which the two disagree."""
+    detectable: float | None
+    """Smallest difference found with 80 % power at this size and flip share; None: none can be."""
+
+
+class BestOfN(NamedTuple):
+    """The highest of N accuracies on one set of questions, and what is left of it after correction."""
+
+    index: int
+    num_candidates: int
+    accuracy: float
+    corrected: float
+    """Mean accuracy on the questions left out, where the choice was made on a resample of the rest."""
+
+
+def wilson(num_correct: int, num_questions: int) -> Interval:
+    """Wilson's score interval of a proportion.
+
+    Raises:
+        ValueError: If there are no questions.
+    """
+    if num_questions < 1:
+        msg = "an interval needs at least one question"
+        raise ValueError(msg)
+    ends = binomtest(num_correct, num_questions).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(float(ends.low), float(ends.high))
+
+
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """Two-sided exact p-value that two models flip questions either way alike; 1 where they never disagree."""
+    num_flips = only_first + only_second
+    return float(binomtest(only_second, num_flips).pvalue) if num_flips else 1.0
+
+
+def paired(first: Sequence[bool], second: Sequence[bool]) -> PairedTest:
+    """Compare two models question by question.
+
+    Raises:
+        ValueError: If the two do not answer the same number of questions, or none.
+    """
+    if len(first) != len(second) or not first:
+        msg = f"a paired test needs the same questions, got {len(first)} and {len(second)}"
+        raise ValueError(msg)
+    num_questions = len(first)
+    pairs = list(zip(first, second, strict=True))
+    only_first, only_second = pairs.count((True, False)), pairs.count((False, True))
+    flip_share = (only_first + only_second) / num_questions
+    return PairedTest(
+        num_questions=num_questions,
+        both_right=pairs.count((True, True)),
+        only_first=only_first,
+        only_second=only_second,
+        both_wrong=pairs.count((False, False)),
+        difference=(only_second - only_first) / num_questions,
+        interval=paired_interval(only_first, only_second, num_questions=num_questions),
+        p_value=mcnemar_exact(only_first, only_second),
+        odds=only_second / only_first if only_first else None,
+        flip_share=flip_share,
+        detectable=smallest_detectable_gap(num_questions, flip_share=flip_share),
+    )
+
+
+def paired_interval(only_first: int, only_second: int, *, num_questions: int) -> Interval:
+    """Interval of a paired difference (Agresti and Min 2005): Wald's, with 0.5 added to each of the four cells."""
+    total = num_questions + 2
+    centre = (only_second - only_first) / total
+    half = float(norm.ppf((1 + CONFIDENCE) / 2))
+    half *= math.sqrt(only_first + only_second + 1 - total * centre * centre) / total
+    return Interval(max(-1.0, centre - half), min(1.0, centre + half))
+
+
+def newcombe(
+    first_correct: int, first_questions: int, second_correct: int, second_questions: int
+) -> Interval:
+    """Interval of the difference second minus first of two unpaired proportions (Newcombe 1998, method 10)."""
+    low, high = confint_proportions_2indep(
+        second_correct,
+        second_questions,
+        first_correct,
+        first_questions,
+        method="newcomb",
+        compare="diff",
+    )
+    return Interval(float(low), float(high))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number (Holm 1979), in the order given."""
+    if not p_values:
+        return []
+    corrected = multipletests(list(p_values), method="holm")[1]
+    return [float(p) for p in corrected]
+
+
+def smallest_detectable_gap(
+    num_questions: int, *, flip_share: float = USUAL_FLIP_SHARE, power: float = 0.8
+) -> float | None:
+    """Smallest true paired difference that McNemar's test finds with the given power, a fraction.
+
+    Solves sqrt(n) d = z_a sqrt(flips) + z_b sqrt(flips - d^2) (Connor 1987).
+
+    Returns:
+        None if even a difference as large as the flip share would be missed.
+    """
+    z_alpha, z_beta = float(norm.ppf((1 + CONFIDENCE) / 2)), float(norm.ppf(power))
+
+    def missing(gap: float) -> float:
+        spread = z_beta * math.sqrt(max(0.0, flip_share - gap * gap))
+        return math.sqrt(num_questions) * gap - z_alpha * math.sqrt(flip_share) - spread
+
+    largest = min(flip_share, math.sqrt(flip_share))
+    return float(brentq(missing, 0.0, largest)) if largest and missing(largest) > 0 else None
+
+
+def best_of_n(right: Sequence[Sequence[bool]]) -> BestOfN:
+    """Choose the best of N candidates on their own test questions, and say what the choice is worth.
+
+    The candidate is chosen again on each of 2,000 resamples of the questions and scored on those that the resample left
+    out (Tsamardinos 2018, bootstrap bias corrected).
+
+    Args:
+        right: One sequence of marks a candidate, all on the same questions; the earliest wins a tie.
+    """
+    marks_SQ = np.asarray(right, dtype=np.int64)
+    num_candidates, num_questions = marks_SQ.shape
+    generator = np.random.default_rng(RESAMPLING_SEED)
+    drawn_BQ: NDArray[np.int64] = generator.multinomial(
+        num_questions, [1 / num_questions] * num_questions, size=NUM_RESAMPLES
+    )
+    chosen_B = (drawn_BQ @ marks_SQ.T).argmax(axis=1)
+    left_out_BQ = (drawn_BQ == 0).astype(np.int64)
+    scores_B = (left_out_BQ @ marks_SQ.T)[np.arange(NUM_RESAMPLES), chosen_B]
+    sizes_B = left_out_BQ.sum(axis=1)
+    accuracies = scores_B[sizes_B > 0] / sizes_B[sizes_B > 0]
+    index = int(marks_SQ.sum(axis=1).argmax())
+    accuracy = float(marks_SQ[index].mean())
+    corrected = float(accuracies.mean()) if accuracies.size else accuracy
+    return BestOfN(index, num_candidates, accuracy, min(accuracy, corrected))

@@ -1,0 +1,62 @@
+"""Right answers out of questions asked, and the same by task, difficulty or sub-category.
+
+A mark is one character a question, in the benchmark's order: `1` right, `0` wrong, `-` not judged (the answer is withheld).
+An unanswered question is wrong, never left out.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reports.statistics import Interval, wilson
+
+FIRST_TASKS = ("sound", "music", "speech")
+FIRST_DIFFICULTIES = ("easy", "medium", "hard")
+SMALL_GROUP = 20  # below it an interval is wider than +-19 points: shown, but greyed
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Correct answers out of questions asked, unanswered ones included."""
+
+    num_correct: int
+    num_questions: int
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction in 0..1; a tally of no questions has none, so it raises."""
+        return self.num_correct / self.num_questions
+
+    @property
+    def interval(self) -> Interval:
+        """Wilson's 95 % interval, fractions."""
+        return wilson(self.num_correct, self.num_questions)
+
+
+def tally(marks: str, *, indices: Iterable[int] | None = None) -> Tally:
+    """Count the judged questions, all of them or those at the given positions."""
+    picked = marks if indices is None else [marks[index] for index in indices]
+    return Tally(sum(mark == "1" for mark in picked), sum(mark != "-" for mark in picked))
+
+
+def as_booleans(marks: str) -> list[bool]:
+    """Marks as booleans; withheld ones count as wrong."""
+    return [mark == "1" for mark in marks]
+
+
+def group_indices(questions: Sequence[dict[str, Any]], key: str) -> dict[str, list[int]]:
+    """Positions of the questions by one of their keys, in the usual order of its values.
+
+    Args:
+        key: `task`, `difficulty`, `category` or `sub_category`.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, question in enumerate(questions):
+        groups.setdefault(str(question[key]), []).append(index)
+    return {name: groups[name] for name in sorted(groups, key=usual_order(key))}
+
+
+def usual_order(key: str) -> Callable[[str], tuple[int, str]]:
+    """Sorting key: sound, music, speech and easy, medium, hard first, the rest by name."""
+    first = {"task": FIRST_TASKS, "difficulty": FIRST_DIFFICULTIES}.get(key, ())
+    return lambda name: (first.index(name) if name in first else len(first), name)

@@ -1,10 +1,10 @@
 """Clips out of a data set on the hub: one file a question, with the bytes that the data set holds.
 
-The copies of MMAU differ in their columns (research of public code, not of the data sets' cards):
-`gamma-lab-umd/MMAU-test-mini` has `context` {bytes, path}, `instruction`, `choices` with "(A) " and,
-in `other_attributes`, a JSON text with the id; `TwinkStart/MMAU` has `audio`, `question`, `choices`,
-and not always an id. A row is therefore matched by its id, else by its clip's file name, else by
-its question and choices where only one question has them.
+The copies of MMAU differ in their columns (known from public code, not from the data sets' cards).
+`gamma-lab-umd/MMAU-test-mini` has `context` {bytes, path}, `instruction`, `choices` with "(A) " and
+`other_attributes`, a JSON text with the id. `TwinkStart/MMAU` has `audio`, `question`, `choices`,
+not always an id. A row is therefore matched by its id, else by its clip's file name, else by its
+question and choices, where only one question has them.
 
 Audio columns are read undecoded: decoding in `datasets` needs torchcodec, and the bytes are what
 one wants to keep.

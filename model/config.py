@@ -12,9 +12,12 @@ from pydantic import Field, model_validator
 from storage.config import BenchmarkConfig, Config
 
 PromptName = Literal["answer", "think", "plain"]
-ControlName = Literal["silence", "shuffled-audio", "first-choice", "longest-choice", "cyclic-shifts"]
+ControlName = Literal[
+    "silence", "shuffled-audio", "first-choice", "longest-choice", "cyclic-shifts"
+]
 ScorerName = Literal["official", "strict"]
 PartName = Literal["audio_encoder", "projector", "language_model"]
+Precision = Literal["fp32", "bf16-mixed", "bf16"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -122,7 +125,7 @@ class TrainConfig(Config):
     """AdamW's weight decay."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are scaled down to this norm."""
-    precision: Literal["fp32", "bf16-mixed", "bf16"] = "bf16-mixed"
+    precision: Precision = "bf16-mixed"
     """`bf16-mixed`: fp32 weights, bf16 compute (the paper); `bf16`: bf16 weights, which need an optimiser with
     stochastic rounding; `fp32`: for a CPU."""
     optimizer: Literal["adamw", "adamw-8bit-sr"] = "adamw"
@@ -142,9 +145,15 @@ class TrainConfig(Config):
     max_bad_share: Share = 0.01
     """Largest share of examples that may be dropped because their audio cannot be read."""
     dataloader_workers: Annotated[int, Field(ge=0)] = 2
-    """Processes that decode audio and compute its features."""
+    """Processes that decode audio and compute its features; 0: the training process itself."""
+    feature_memory_mb: Annotated[float, Field(ge=0)] = 256.0
+    """Features kept in memory by each of these processes, so that small data are decoded once."""
+    feature_cache: str | None = None
+    """Folder that keeps features between runs (0.5 MB a 10 s clip); None: no such folder."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads of torch; None: torch's choice."""
+    progress_every_s: Annotated[float, Field(gt=0)] = 2.0
+    """Seconds between progress lines."""
     completions_every: Annotated[int, Field(ge=1)] = 50
     """Steps between samples of completions in the log."""
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()

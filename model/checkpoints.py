@@ -1,0 +1,173 @@
+"""Checkpoints of a training: which one is whole, which can be resumed, which only evaluated.
+
+A checkpoint is written in `saving.part/` and moved to `checkpoint-<step>` when all of it is on the disk. Its last file,
+`checkpoint.json`, lists every file with its size and holds the settings that made it; a folder whose files do not match
+that list (a copy that broke off, a disk that filled up) is torn and passed over.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from model.config import TrainConfig
+from storage.errors import PipelineError
+from storage.jsonl import read_json, write_json
+from storage.layout import checkpoint_step, list_checkpoints
+
+SAVING = "saving.part"  # folder in which a checkpoint is written
+RECORD = "checkpoint.json"
+# What only resuming needs; the rest of a checkpoint is what `from_pretrained` reads.
+RESUME_FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json", "training_args.bin")
+RESUME_PREFIXES = ("rng_state", "optimizer", "scaler")
+
+# Settings that may differ in a resumed run: they do not change what is learned.
+FREE_KEYS = frozenset(
+    {
+        "keep_full_checkpoints",
+        "num_gpus",
+        "dataloader_workers",
+        "feature_memory_mb",
+        "feature_cache",
+        "threads",
+        "progress_every_s",
+        "completions_every",
+        "report_to",
+        "evaluate",
+        "max_bad_share",
+    }
+)
+
+
+def seal(folder: Path, settings: Mapping[str, object]) -> None:
+    """Write the record of a checkpoint's files, flushed to the disk; the last file written."""
+    files = {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != RECORD
+    }
+    for name in files:
+        _flush(folder / name)
+    can_resume = any(_is_resume_file(name) for name in files)
+    write_json(
+        folder / RECORD, {"can_resume": can_resume, "settings": dict(settings), "files": files}
+    )
+
+
+def publish(folder: Path, training: Path) -> Path:
+    """Move a sealed checkpoint to its name in the training's folder; one rename."""
+    target = training / folder.name
+    if target.exists():  # torn, or made by a run that was since resumed from before it
+        shutil.rmtree(target)
+    folder.replace(target)
+    return target
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether every file of the checkpoint is there with its size."""
+    record = _record(folder)
+    return record is not None and all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size
+        for name, size in record["files"].items()
+    )
+
+
+def find_resumable(training: Path) -> Path | None:
+    """The newest whole checkpoint that has its optimiser state; None if there is none."""
+    for folder in reversed(list_checkpoints(training)):
+        record = _record(folder)
+        if record is not None and record["can_resume"] and is_whole(folder):
+            return folder
+    return None
+
+
+def check_same_settings(folder: Path, settings: Mapping[str, object]) -> None:
+    """Refuse to go on from a checkpoint that other settings made.
+
+    Raises:
+        PipelineError: If so; names the keys, with both values.
+    """
+    record = _record(folder)
+    before = {} if record is None else dict(record["settings"])
+    differing = [
+        f"{key} (was {before.get(key)!r}, now {settings.get(key)!r})"
+        for key in sorted(before.keys() | settings.keys())
+        if before.get(key) != settings.get(key)
+    ]
+    if differing:
+        msg = (
+            f"{folder} was made with other settings: {'; '.join(differing)}. A resumed run must be the same run: "
+            f"set them back, give the training another name, or delete {folder.parent}"
+        )
+        raise PipelineError(msg)
+
+
+def settings_that_decide(
+    config: TrainConfig, start_model_key: str, num_devices: int
+) -> dict[str, object]:
+    """The settings that decide what a run learns, flat: `grpo.beta: 0.04`."""
+    flat: dict[str, object] = {"start_model_key": start_model_key, "num_devices": num_devices}
+    unused = {"grpo": "sft", "sft": "grpo"}[config.method]
+    for key, value in config.model_dump(mode="json", exclude={unused}).items():
+        if isinstance(value, dict):
+            flat.update({f"{key}.{inner}": inner_value for inner, inner_value in value.items()})
+        elif key not in FREE_KEYS:
+            flat[key] = value
+    return flat
+
+
+def strip_old(training: Path, *, keep_full: int) -> None:
+    """Take the optimiser's state out of all but the newest checkpoints; their weights stay for evaluation."""
+    for folder in list_checkpoints(training)[:-keep_full]:
+        record = _record(folder)
+        if record is not None and record["can_resume"]:
+            _strip(folder, record)
+
+
+def discard_unfinished(training: Path) -> None:
+    """Remove what an interrupted save left behind."""
+    shutil.rmtree(training / SAVING, ignore_errors=True)
+
+
+def step_of(folder: Path) -> int:
+    """The optimiser step in a checkpoint folder's name."""
+    step = checkpoint_step(folder)
+    if step is None:
+        msg = f"{folder} is no checkpoint folder: expected a name like checkpoint-100"
+        raise ValueError(msg)
+    return step
+
+
+def last_step(training: Path) -> int | None:
+    """Step of the newest whole checkpoint, resumable or not; None if there is none."""
+    steps = [checkpoint_step(folder) for folder in list_checkpoints(training) if is_whole(folder)]
+    return steps[-1] if steps else None
+
+
+def _strip(folder: Path, record: dict[str, Any]) -> None:
+    """The record is replaced first: a kill in between leaves a whole, not resumable checkpoint with extra files."""
+    kept = {name: size for name, size in record["files"].items() if not _is_resume_file(name)}
+    write_json(folder / RECORD, {**record, "can_resume": False, "files": kept})
+    for name in record["files"].keys() - kept.keys():
+        (folder / name).unlink(missing_ok=True)
+
+
+def _is_resume_file(name: str) -> bool:
+    return name in RESUME_FILES or name.startswith(RESUME_PREFIXES)
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    try:
+        record = read_json(folder / RECORD)
+    except PipelineError:  # missing or torn
+        return None
+    return record if isinstance(record, dict) and "files" in record else None
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

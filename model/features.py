@@ -1,0 +1,175 @@
+"""From a question and its clip to what the model reads: tokens with one place for each audio token, and mel frames.
+
+The extractor would pad every clip to 30 s; here it pads by what its window needs, and only the frames that the encoder
+can see are kept (see `qwen2_audio.encode_audio`), with the same numbers in them. Features depend on the clip alone, so
+they can be kept, in memory and on disk, whatever is asked about the clip.
+
+Axes: B prompts, P prompt tokens, M mel bands, F mel frames.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import Qwen2AudioProcessor
+
+from storage.audio import read_audio
+
+Batch = dict[str, Tensor]
+
+
+class Mel(NamedTuple):
+    """The features of one clip."""
+
+    mel_MF: Tensor
+    """Log-mel features, float32: the real frames and one more where the extractor has it."""
+    num_frames: int
+    """Real frames; 100 a second."""
+
+
+class Prompt(NamedTuple):
+    """What the model reads for one question."""
+
+    token_P: Tensor
+    """Token ids, int64, one audio token for each 40 ms of audio."""
+    mel: Mel
+    """The clip's features."""
+
+
+def num_audio_tokens(num_frames: int) -> int:
+    """Tokens that the encoder makes of a clip: two convolution strides, 25 tokens a second."""
+    return (((num_frames - 1) // 2 + 1) - 2) // 2 + 1
+
+
+def num_frames_of(num_samples: int, processor: Qwen2AudioProcessor) -> int:
+    """Mel frames of a clip, cut at the extractor's longest (30 s)."""
+    extractor: Any = processor.feature_extractor
+    return -(-min(num_samples, extractor.n_samples) // extractor.hop_length)
+
+
+def mel_features(processor: Qwen2AudioProcessor, waveform: NDArray[np.float32]) -> Mel:
+    """Compute a clip's features; what lies beyond the extractor's longest clip (30 s) is not heard.
+
+    Args:
+        processor: Of the model.
+        waveform: Mono samples at the extractor's rate, float32.
+    """
+    extractor: Any = processor.feature_extractor
+    num_samples = min(len(waveform), extractor.n_samples)
+    padded = min(num_samples + 2 * extractor.n_fft, extractor.n_samples)
+    padded = min(-(-padded // extractor.hop_length) * extractor.hop_length, extractor.n_samples)
+    extracted = extractor(
+        waveform[:num_samples],
+        sampling_rate=extractor.sampling_rate,
+        padding="max_length",
+        max_length=padded,
+        return_tensors="pt",
+    )
+    num_frames = num_frames_of(num_samples, processor)
+    num_kept = 2 * ((num_frames - 1) // 2 + 1) + 1
+    return Mel(extracted["input_features"][0][:, :num_kept].contiguous(), num_frames)
+
+
+def prompt_tokens(processor: Qwen2AudioProcessor, text: str, num_frames: int) -> Tensor:
+    """Tokens of the chat template around one clip and a text; the text is what follows the clip.
+
+    Raises:
+        ValueError: If the text itself holds the audio token.
+    """
+    content = [{"type": "audio", "audio_url": ""}, {"type": "text", "text": text}]
+    chat: Any = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    num_tokens = num_audio_tokens(num_frames)
+    expanded = str(chat).replace(processor.audio_token, processor.audio_token * num_tokens, 1)
+    tokens = processor.tokenizer(expanded)["input_ids"]
+    if tokens.count(processor.tokenizer.convert_tokens_to_ids(processor.audio_token)) != num_tokens:
+        msg = f"the question {text!r} holds the audio token {processor.audio_token}: expected plain text"
+        raise ValueError(msg)
+    return torch.tensor(tokens, dtype=torch.long)
+
+
+class FeatureStore:
+    """Features by clip, computed once and kept: in memory up to a size, on disk where a folder is given."""
+
+    def __init__(
+        self, processor: Qwen2AudioProcessor, *, memory_mb: float, folder: Path | None = None
+    ) -> None:
+        """Start empty, with whatever the folder holds."""
+        self._processor = processor
+        self._free_bytes = memory_mb * 1e6
+        self._kept: dict[Path, Mel] = {}
+        self._folder = None if folder is None else folder / _extractor_digest(processor)
+
+    def features(self, clip: Path) -> Mel:
+        """The features of a clip.
+
+        Raises:
+            UnreadableAudioError: If the clip cannot be read.
+        """
+        kept = self._kept.get(clip)
+        if kept is not None:
+            return kept
+        mel = self._from_disk(clip)
+        size_bytes = mel.mel_MF.numel() * mel.mel_MF.element_size()
+        if size_bytes <= self._free_bytes:
+            self._free_bytes -= size_bytes
+            self._kept[clip] = mel
+        return mel
+
+    def _from_disk(self, clip: Path) -> Mel:
+        if self._folder is None or not clip.exists():
+            return mel_features(self._processor, read_audio(clip))
+        stat = clip.stat()
+        key = f"{clip}|{stat.st_size}|{stat.st_mtime_ns}"
+        cached = self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+        if cached.exists():
+            with np.load(cached) as stored:
+                return Mel(torch.from_numpy(stored["mel"]), int(stored["num_frames"]))
+        mel = mel_features(self._processor, read_audio(clip))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # Each process writes under its own name; whichever renames last wins, with the same content.
+        part = cached.with_name(
+            f"{cached.stem}.{id(self)}-{np.random.default_rng().integers(2**32)}.part"
+        )
+        with part.open("wb") as file:
+            np.savez(file, mel=mel.mel_MF.numpy(), num_frames=np.int64(mel.num_frames))
+        part.replace(cached)
+        return mel
+
+
+def collate(prompts: Sequence[Prompt], pad_id: int) -> Batch:
+    """Prompts as one batch, padded on the left, clips on the right.
+
+    Returns:
+        The prompt arguments of `qwen2_audio.prefill` and `score_completions`: prompt_ids (B, P), prompt_mask (B, P)
+        int64, mel (B, M, F) float32, num_frames (B,) int64.
+    """
+    longest = max(len(prompt.token_P) for prompt in prompts)
+    most_frames = max(prompt.mel.mel_MF.shape[1] for prompt in prompts)
+    num_bands = prompts[0].mel.mel_MF.shape[0]
+    prompt_ids = torch.full((len(prompts), longest), pad_id, dtype=torch.long)
+    prompt_mask = torch.zeros(len(prompts), longest, dtype=torch.long)
+    mel = torch.zeros(len(prompts), num_bands, most_frames)
+    for row, prompt in enumerate(prompts):
+        prompt_ids[row, longest - len(prompt.token_P) :] = prompt.token_P
+        prompt_mask[row, longest - len(prompt.token_P) :] = 1
+        mel[row, :, : prompt.mel.mel_MF.shape[1]] = prompt.mel.mel_MF
+    num_frames = torch.tensor([prompt.mel.num_frames for prompt in prompts], dtype=torch.long)
+    return {
+        "prompt_ids": prompt_ids,
+        "prompt_mask": prompt_mask,
+        "mel": mel,
+        "num_frames": num_frames,
+    }
+
+
+def _extractor_digest(processor: Qwen2AudioProcessor) -> str:
+    """Names the extractor's settings, so that another extractor's features are never taken for its own."""
+    extractor: Any = processor.feature_extractor
+    return hashlib.sha256(extractor.to_json_string().encode()).hexdigest()[:16]

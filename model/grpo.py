@@ -1,0 +1,144 @@
+"""The arithmetic of GRPO: advantages, KL estimate, loss. Pure functions of tensors.
+
+Formula (arXiv 2402.03300, as in xiaomi-research/r1-aqa src/trainer/grpo_trainer.py):
+
+    loss = mean over completions of mean over their tokens of -(ratio x A - beta x KL)
+    ratio = exp(logprob - old), clipped as in PPO where a rollout serves several steps
+    KL = exp(reference - logprob) - (reference - logprob) - 1        (the k3 estimate; never negative)
+    A = (reward - mean) / (std + 1e-4), both within the group
+
+With one step a rollout the ratio is always 1, so the loss's value is beta x KL whatever was learned: near 0 at the
+start, and no sign of trouble.
+
+Axes: Q prompts, G completions a prompt, C completion tokens.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+STD_FLOOR = 1e-4  # added to the standard deviation, as in R1-AQA
+
+AdvantageScale = Literal["group", "batch", "none"]
+LossAggregation = Literal["sequence", "token", "constant"]
+
+
+class TokenLoss(NamedTuple):
+    """Loss of every completion token, with what it is made of."""
+
+    loss_QGC: Tensor
+    """-(clipped ratio x advantage - beta x KL); padding holds values that do not count."""
+    kl_QGC: Tensor
+    """The KL estimate, without gradient; zeros where there is no reference."""
+    clipped_QGC: Tensor
+    """True where the clip cuts the gradient off."""
+
+
+def group_advantages(reward_QG: Tensor, *, scale: AdvantageScale = "group") -> Tensor:
+    """Centre each reward within its prompt's group, and scale it.
+
+    A group whose completions all score alike teaches nothing: its row is zero.
+
+    Args:
+        reward_QG: One reward a completion, float32, any range. For `batch`, all prompts of the step.
+        scale: Divide by the group's standard deviation (the paper), by the batch's (REINFORCE++,
+            arXiv 2501.03262), or not at all (Dr. GRPO, arXiv 2503.20783).
+
+    Returns:
+        Advantages, (Q, G), unitless; each row has mean 0.
+
+    Raises:
+        ValueError: If a group has fewer than two completions.
+    """
+    _, group_size = reward_QG.shape
+    if group_size < 2:
+        msg = f"GRPO compares completions: group_size must be at least 2, got {group_size}"
+        raise ValueError(msg)
+    centred_QG = reward_QG - reward_QG.mean(dim=1, keepdim=True)
+    if scale == "none":
+        return centred_QG
+    std = centred_QG.std() if scale == "batch" else reward_QG.std(dim=1, keepdim=True)
+    return centred_QG / (std + STD_FLOOR)
+
+
+def is_zero_variance(reward_QG: Tensor) -> Tensor:
+    """True for each group whose completions all score alike, (Q,)."""
+    return (reward_QG == reward_QG[:, :1]).all(dim=1)
+
+
+def token_loss(
+    logprob_QGC: Tensor,
+    *,
+    old_QGC: Tensor,
+    reference_QGC: Tensor | None,
+    advantage_QG: Tensor,
+    beta: float,
+    clip_low: float,
+    clip_high: float,
+) -> TokenLoss:
+    """The loss of each token (arXiv 1707.06347, equation 7, with the KL term of arXiv 2402.03300).
+
+    Args:
+        logprob_QGC: Under the policy, with gradient.
+        old_QGC: Under the policy that sampled; the detached `logprob_QGC` on the first step of a rollout.
+        reference_QGC: Under the start model; None where beta is 0.
+        advantage_QG: From `group_advantages`.
+        beta: Weight of the KL term.
+        clip_low: The ratio is clipped at 1 - clip_low.
+        clip_high: The ratio is clipped at 1 + clip_high (larger in DAPO, arXiv 2503.14476).
+    """
+    ratio_QGC = (logprob_QGC - old_QGC).exp()
+    advantage_QG1 = advantage_QG.unsqueeze(-1)
+    free_QGC = ratio_QGC * advantage_QG1
+    bounded_QGC = ratio_QGC.clamp(1 - clip_low, 1 + clip_high) * advantage_QG1
+    loss_QGC = -torch.minimum(free_QGC, bounded_QGC)
+    kl_QGC = torch.zeros_like(logprob_QGC)
+    if reference_QGC is not None:
+        kl_QGC = kl_estimate(logprob_QGC, reference_QGC)
+        loss_QGC = loss_QGC + beta * kl_QGC
+    return TokenLoss(loss_QGC, kl_QGC.detach(), bounded_QGC < free_QGC)
+
+
+def kl_estimate(logprob_QGC: Tensor, reference_QGC: Tensor) -> Tensor:
+    """Unbiased, never negative estimate of KL(policy || reference) at each token."""
+    difference_QGC = reference_QGC - logprob_QGC
+    return difference_QGC.exp() - difference_QGC - 1
+
+
+def loss_weights(
+    mask_QGC: Tensor,
+    keep_Q: Tensor,
+    *,
+    aggregation: LossAggregation,
+    max_completion_tokens: int,
+) -> Tensor:
+    """Weight of every token, such that the loss of the step is the weighted sum over all its tokens.
+
+    Computed for the prompts of the whole step before any backward pass, so that micro-batches and devices add up to
+    what one large batch would give.
+
+    Args:
+        mask_QGC: True for tokens that count.
+        keep_Q: False for prompts left out of the mean.
+        aggregation: `sequence`: mean over tokens, then over completions (the paper); `token`: mean over all tokens
+            (DAPO, arXiv 2503.14476); `constant`: sum over tokens divided by the longest completion allowed, mean over
+            completions (Dr. GRPO, arXiv 2503.20783).
+        max_completion_tokens: The longest completion allowed.
+
+    Returns:
+        float32, (Q, G, C), zero on padding; not yet divided by the step's total (see `loss_denominator`).
+    """
+    weight_QGC = mask_QGC.float() * keep_Q.float()[:, None, None]
+    if aggregation == "sequence":
+        return weight_QGC / mask_QGC.sum(-1, keepdim=True).clamp(min=1)
+    if aggregation == "constant":
+        return weight_QGC / max_completion_tokens
+    return weight_QGC
+
+
+def loss_denominator(mask_QGC: Tensor, keep_Q: Tensor, *, aggregation: LossAggregation) -> Tensor:
+    """What the weighted sum of a step is divided by: its completions, or its tokens; a scalar, sums over devices."""
+    if aggregation == "token":
+        return (mask_QGC & keep_Q[:, None, None]).sum().float()
+    return (keep_Q.sum() * mask_QGC.shape[1]).float()

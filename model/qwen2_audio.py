@@ -1,0 +1,380 @@
+"""Qwen2-Audio as the rest of the project uses it: load, encode audio, prefill, log-probabilities of completions.
+
+The model is transformers' own class with a forward that also takes a prompt and its G completions and returns their
+log-probabilities in one packed pass (see packing.py). That pass is the module's `forward`, because DDP and FSDP
+synchronise only what goes through the wrapped module's forward. Where it saves work against a plain forward of every
+completion, with equal numbers (fp32: within 2e-6):
+
+- the audio encoder runs on the real mel frames, not on 30 s of padding;
+- audio and prompt are encoded once a prompt instead of once a completion;
+- the vocabulary head runs on completion positions only, in chunks that are recomputed in the backward pass.
+
+Log-probabilities are those of the model at temperature 1, whatever the rollout's, as in TRL 0.15.2.
+
+Axes: B prompts, P prompt tokens, G completions a prompt, C completion tokens, S packed completion tokens, N chosen
+positions, M mel bands, F mel frames, L encoder positions, D width, V vocabulary.
+"""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import (
+    AutoConfig,
+    AutoProcessor,
+    DynamicCache,
+    Qwen2AudioForConditionalGeneration,
+    Qwen2AudioProcessor,
+)
+from transformers.masking_utils import create_bidirectional_mask
+
+from model.config import Precision
+from model.packing import pack, prompt_positions
+from storage.errors import PipelineError
+
+HEAD_CHUNK = (
+    256  # positions per pass of the vocabulary head: 160 MB of fp32 logits at 156,032 words
+)
+PLAIN_CLASS = Qwen2AudioForConditionalGeneration.__name__
+
+
+class CompletionScores(NamedTuple):
+    """What the packed pass says about each completion token; padding holds 0."""
+
+    logprob_BGC: Tensor
+    """Natural log of the token's probability, float32, differentiable."""
+    entropy_BGC: Tensor
+    """Entropy in nats of the distribution that the token was drawn from, float32, without gradient."""
+
+
+class Prefilled(NamedTuple):
+    """A batch of prompts that the model has read."""
+
+    cache: DynamicCache
+    """Keys and values of every prompt token."""
+    last_BD: Tensor
+    """Hidden state at the last prompt token, which predicts the first completion token."""
+    mask_BP: Tensor
+    """True for real tokens, on the right."""
+
+
+class PackedQwen2Audio(Qwen2AudioForConditionalGeneration):
+    """Qwen2-Audio whose forward also scores packed completions."""
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """False, so that weights are named and read as transformers' own class does.
+
+        Custom classes get no conversion of names; the published checkpoint's `language_model.lm_head` would then be
+        passed over, and the head start from random numbers with no more than a warning.
+        """
+        return False
+
+    @functools.wraps(Qwen2AudioForConditionalGeneration.forward)  # generate reads the signature
+    def forward(self, *args: Any, completion_ids: Tensor | None = None, **kwargs: Any) -> Any:  # noqa: ANN401  two contracts in one
+        """Score completions where `completion_ids` is given, else do what transformers does.
+
+        With `completion_ids` (B, G, C), the other arguments are those of `score_completions` and the result is a
+        `CompletionScores`.
+        """
+        if completion_ids is None:
+            return super().forward(*args, **kwargs)
+        return score_completions(self, completion_ids=completion_ids, **kwargs)
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # noqa: ANN401  as in transformers
+        """Save under the name of transformers' class, which knows nothing of this one."""
+        super().save_pretrained(save_directory, **kwargs)
+        config_path = Path(save_directory) / "config.json"
+        if config_path.exists():  # only the main process writes
+            config = json.loads(config_path.read_text(encoding="utf-8"))
+            config["architectures"] = [PLAIN_CLASS]
+            config_path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def load_processor(name: str | Path) -> Qwen2AudioProcessor:
+    """Load tokenizer, feature extractor and chat template from a folder or the hub.
+
+    Raises:
+        PipelineError: If there is none, or it has no audio token.
+    """
+    try:
+        processor = AutoProcessor.from_pretrained(str(name))
+    except (OSError, ValueError) as error:
+        msg = f"{name} has no processor that can be loaded ({error}): expected a Qwen2-Audio folder or hub name"
+        raise PipelineError(msg) from error
+    audio_token = getattr(processor, "audio_token", None)
+    known = audio_token is not None and audio_token in processor.tokenizer.get_vocab()
+    if not known:
+        msg = (
+            f"the processor of {name} ({type(processor).__name__}) has no audio token in its vocabulary: "
+            "expected Qwen2-Audio's <|AUDIO|>; use the processor that was saved with the model"
+        )
+        raise PipelineError(msg)
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def load_model(
+    name: str | Path, *, precision: Precision, device: torch.device | str = "cpu"
+) -> PackedQwen2Audio:
+    """Load a model in evaluation mode; a folder with a LoRA adapter is loaded and merged into its base.
+
+    Args:
+        name: Folder or hub name.
+        precision: `bf16` loads bf16 weights; `fp32` and `bf16-mixed` load fp32.
+        device: Where the weights go.
+
+    Raises:
+        PipelineError: If it cannot be loaded or is not a Qwen2-Audio; says what was found.
+    """
+    adapter = Path(name) / "adapter_config.json"
+    if adapter.is_file():
+        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        adapted = PeftModel.from_pretrained(load_base(base, precision=precision), str(name))
+        model = cast("PackedQwen2Audio", adapted.merge_and_unload())
+    else:
+        model = load_base(name, precision=precision)
+    model.to(torch.device(device))  # pyright: ignore[reportArgumentType]  transformers' wrapper hides the overloads
+    return model.eval()
+
+
+def load_base(name: str | Path, *, precision: Precision) -> PackedQwen2Audio:
+    """Load a model without adapters onto the CPU; its table of positions is frozen.
+
+    transformers 5.23 leaves that table trainable after `from_pretrained` (4.49 froze it), so it is frozen here.
+    """
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    try:
+        config = AutoConfig.from_pretrained(str(name))
+        if config.model_type != "qwen2_audio":
+            msg = f"{name} is a {config.model_type} model, expected qwen2_audio: give the folder or hub name of one"
+            raise PipelineError(msg)
+        model, loading = PackedQwen2Audio.from_pretrained(
+            str(name), dtype=dtype, attn_implementation="sdpa", output_loading_info=True
+        )
+    except (OSError, ValueError) as error:
+        msg = f"the model {name} cannot be loaded ({error}): expected a Qwen2-Audio folder or hub name"
+        raise PipelineError(msg) from error
+    absent = sorted([*loading["missing_keys"], *map(str, loading["mismatched_keys"])])
+    if absent:
+        msg = (
+            f"{name} lacks {len(absent)} of the model's weights ({', '.join(absent[:3])}, ...): they would be random; "
+            "the folder is incomplete, get it again"
+        )
+        raise PipelineError(msg)
+    model.model.audio_tower.embed_positions.requires_grad_(requires_grad=False)
+    return model
+
+
+def stop_tokens(
+    model: Qwen2AudioForConditionalGeneration, processor: Qwen2AudioProcessor
+) -> Tensor:
+    """Ids that end a completion: the tokenizer's and all that the model's own settings name, int64, sorted.
+
+    Which one an instruct model emits differs by release (`<|im_end|>` or `<|endoftext|>`), so all of them count.
+    """
+    generation_config = model.generation_config
+    named = None if generation_config is None else generation_config.eos_token_id
+    ids = set(named if isinstance(named, list) else [named]) | {processor.tokenizer.eos_token_id}
+    return torch.tensor(sorted(i for i in ids if i is not None), dtype=torch.long)
+
+
+def embed_prompt(
+    model: Qwen2AudioForConditionalGeneration,
+    *,
+    prompt_ids: Tensor,
+    mel: Tensor,
+    num_frames: Tensor,
+) -> Tensor:
+    """Embed prompts, with the encoded audio in place of the audio tokens; (B, P, D)."""
+    embedded_BPD = model.get_input_embeddings()(prompt_ids)
+    audio_ND = encode_audio(model, mel, num_frames)
+    is_audio_BP1 = (prompt_ids == model.config.audio_token_id).unsqueeze(-1)
+    return embedded_BPD.masked_scatter(is_audio_BP1, audio_ND.to(embedded_BPD.dtype))
+
+
+def encode_audio(
+    model: Qwen2AudioForConditionalGeneration, mel_BMF: Tensor, num_frames_B: Tensor
+) -> Tensor:
+    """Encode the real frames of each clip and project them to the language model's width.
+
+    Exact, not an approximation: the encoder masks its padding, so only the two convolutions look beyond the real
+    frames, and position L - 1 reads mel frame 2L at most. transformers' own forward insists on 30 s of frames.
+
+    Args:
+        model: The model.
+        mel_BMF: Log-mel features, real frames first, at least 2L + 1 of them (or all that the extractor made).
+        num_frames_B: Real mel frames of each clip.
+
+    Returns:
+        The audio tokens of all clips one after another, (sum of tokens, D).
+    """
+    tower: Any = model.model.audio_tower
+    length_B = (num_frames_B - 1) // 2 + 1
+    longest = int(length_B.max())
+    mel_BMF = mel_BMF[..., : 2 * longest + 1].to(tower.conv1.weight.dtype)
+    hidden_BDF = F.gelu(tower.conv1(mel_BMF))[..., : 2 * longest]
+    hidden_BLD = F.gelu(tower.conv2(hidden_BDF)).transpose(1, 2)
+    hidden_BLD = hidden_BLD + tower.embed_positions.weight[:longest]
+    hidden_BLD = F.dropout(hidden_BLD, p=tower.dropout, training=tower.training)
+    mask = _encoder_mask(tower, hidden_BLD, length_B)
+    for layer in tower.layers:
+        hidden_BLD = layer(hidden_BLD, mask)
+    pooled_BLD = tower.layer_norm(tower.avg_pooler(hidden_BLD.transpose(1, 2)).transpose(1, 2))
+    num_tokens_B = (length_B - 2) // 2 + 1
+    places_L = torch.arange(pooled_BLD.shape[1], device=mel_BMF.device)
+    return model.model.multi_modal_projector(pooled_BLD[places_L < num_tokens_B[:, None]])
+
+
+def _encoder_mask(tower: Any, hidden_BLD: Tensor, length_B: Tensor) -> Tensor | None:  # noqa: ANN401  nn.Module's attributes are untyped
+    places_L = torch.arange(hidden_BLD.shape[1], device=hidden_BLD.device)
+    is_real_BL = places_L < length_B[:, None]
+    if bool(is_real_BL.all()):
+        return None
+    mask = create_bidirectional_mask(
+        config=tower.config, inputs_embeds=hidden_BLD, attention_mask=is_real_BL.long()
+    )
+    return cast("Tensor | None", mask)
+
+
+def prefill(
+    model: Qwen2AudioForConditionalGeneration,
+    *,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    mel: Tensor,
+    num_frames: Tensor,
+) -> Prefilled:
+    """Read a batch of prompts once, keeping keys and values for decoding."""
+    embedded_BPD = embed_prompt(model, prompt_ids=prompt_ids, mel=mel, num_frames=num_frames)
+    cache = DynamicCache(config=model.config.get_text_config())
+    hidden_BPD = model.model.language_model(
+        inputs_embeds=embedded_BPD,
+        attention_mask=prompt_mask,
+        position_ids=prompt_positions(prompt_mask),
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    return Prefilled(cache=cache, last_BD=hidden_BPD[:, -1], mask_BP=prompt_mask.bool())
+
+
+def score_completions(
+    model: Qwen2AudioForConditionalGeneration,
+    *,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    mel: Tensor,
+    num_frames: Tensor,
+    completion_ids: Tensor,
+    completion_mask: Tensor,
+    head_chunk: int = HEAD_CHUNK,
+) -> CompletionScores:
+    """Log-probability and entropy of every completion token, in one pass over [prompt | c1 | ... | cG].
+
+    Args:
+        model: The model.
+        prompt_ids: (B, P), left padded.
+        prompt_mask: (B, P), 1 for real tokens.
+        mel: (B, M, F), see `encode_audio`.
+        num_frames: (B,).
+        completion_ids: (B, G, C), right padded.
+        completion_mask: (B, G, C), True for tokens that count.
+        head_chunk: Positions per pass of the vocabulary head.
+    """
+    packing = pack(completion_ids, completion_mask, prompt_mask)
+    prompt_BPD = embed_prompt(model, prompt_ids=prompt_ids, mel=mel, num_frames=num_frames)
+    completion_BSD = model.get_input_embeddings()(packing.token_BS)
+    embedded_BTD = torch.cat([prompt_BPD, completion_BSD.to(prompt_BPD.dtype)], 1)
+    hidden_BTD = model.model.language_model(
+        inputs_embeds=embedded_BTD,
+        attention_mask=_attention_mask(model, packing.visible_B1TT, embedded_BTD.dtype),
+        position_ids=packing.position_BT,
+        use_cache=False,
+    ).last_hidden_state
+    last = prompt_ids.shape[1] - 1
+    return _score_tokens(
+        model.lm_head.weight,
+        first_BD=hidden_BTD[:, last],
+        rest_BSD=hidden_BTD[:, last + 1 :],
+        slot_BGC=packing.slot_BGC,
+        completion_BGC=completion_ids,
+        mask_BGC=completion_mask,
+        head_chunk=head_chunk,
+    )
+
+
+def _attention_mask(
+    model: Qwen2AudioForConditionalGeneration, visible: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """A boolean mask for sdpa; eager attention adds it, so it gets numbers."""
+    if model.config.get_text_config()._attn_implementation != "eager":  # noqa: SLF001  transformers has no public name for it
+        return visible
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(
+        ~visible, torch.finfo(dtype).min
+    )
+
+
+def _score_tokens(
+    head_VD: Tensor,
+    *,
+    first_BD: Tensor,
+    rest_BSD: Tensor,
+    slot_BGC: Tensor,
+    completion_BGC: Tensor,
+    mask_BGC: Tensor,
+    head_chunk: int,
+) -> CompletionScores:
+    """Run the head where a completion token is predicted: once on each prompt's end, then on packed tokens."""
+    logits_BV = F.linear(first_BD, head_VD).float()
+    first_BG = logits_BV.log_softmax(-1).gather(1, completion_BGC[:, :, 0])
+    first_entropy_B1 = entropy(logits_BV.detach()).unsqueeze(1)
+    # Token t >= 1 is predicted at the packed place of token t - 1.
+    prompt_N, group_N, before_N = mask_BGC[..., 1:].nonzero(as_tuple=True)
+    hidden_ND = rest_BSD[prompt_N, slot_BGC[prompt_N, group_N, before_N]]
+    target_N = completion_BGC[prompt_N, group_N, before_N + 1]
+    logprob_N, entropy_N = _score_rows(head_VD, hidden_ND, target_N, head_chunk)
+    logprob_BGC = torch.zeros(mask_BGC.shape, dtype=torch.float32, device=mask_BGC.device)
+    entropy_BGC = logprob_BGC.clone()
+    entropy_BGC[..., 0] = first_entropy_B1
+    entropy_BGC[prompt_N, group_N, before_N + 1] = entropy_N
+    rest_BGC = logprob_BGC[..., 1:].index_put((prompt_N, group_N, before_N), logprob_N)
+    return CompletionScores(torch.cat([first_BG.unsqueeze(-1), rest_BGC], -1), entropy_BGC)
+
+
+def _score_rows(
+    head_VD: Tensor, hidden_ND: Tensor, target_N: Tensor, head_chunk: int
+) -> tuple[Tensor, Tensor]:
+    """Log-probability of each row's target and entropy of each row, chunk by chunk."""
+    if hidden_ND.shape[0] == 0:
+        empty = hidden_ND.new_zeros(0, dtype=torch.float32)
+        return empty, empty
+    recompute = torch.is_grad_enabled() and hidden_ND.shape[0] > head_chunk
+    parts = [
+        checkpoint(_score_chunk, head_VD, hidden, target, use_reentrant=False)
+        if recompute
+        else _score_chunk(head_VD, hidden, target)
+        for hidden, target in zip(
+            hidden_ND.split(head_chunk), target_N.split(head_chunk), strict=True
+        )
+    ]
+    pairs = cast("list[tuple[Tensor, Tensor]]", parts)
+    return torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
+
+
+def _score_chunk(head_VD: Tensor, hidden_ND: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
+    logits_NV = F.linear(hidden_ND, head_VD).float()
+    logprob_N = logits_NV.gather(1, target_N[:, None])[:, 0] - logits_NV.logsumexp(-1)
+    return logprob_N, entropy(logits_NV.detach())
+
+
+def entropy(logits_NV: Tensor) -> Tensor:
+    """Entropy in nats of each row's softmax."""
+    log_total_N = logits_NV.logsumexp(-1)
+    mean_N = (logits_NV.softmax(-1) * logits_NV).sum(-1)
+    return log_total_N - mean_N

@@ -1,0 +1,144 @@
+"""What a completion earns: accuracy, format, and whatever function the user names.
+
+Source: src/utils/rewards.py of xiaomi-research/r1-aqa; both rewards are 0 or 1 and are added up. Differences, on
+purpose: the answer is compared as text (the original first asks math_verify, which pays 1.0 for "2 women and 1 man"
+where the answer is "2 men and 1 woman": only the last number after a space counts), and a line break inside the tag is
+accepted by both rewards (the original's accuracy refuses what its format accepts).
+"""
+
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, cast
+
+from model.answers import extract_answer
+from model.config import GrpoConfig, PromptName
+from storage.errors import PipelineError
+
+Score = Callable[[str, Mapping[str, object]], float]
+
+ANSWER_FORMAT = re.compile(r"<answer>.*?</answer>", re.DOTALL)
+THINK_FORMAT = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
+FINAL_PUNCTUATION = ".!?,;: "
+
+
+class Reward(NamedTuple):
+    """One part of what a completion earns."""
+
+    name: str
+    """Name in the metrics, e.g. `accuracy`."""
+    weight: float
+    """Factor in the sum."""
+    score: Score
+    """From a completion and its example (keys question, choices, answer, id, ...) to a number."""
+
+
+def rewards_of(config: GrpoConfig, prompt: PromptName) -> tuple[Reward, ...]:
+    """The rewards of a run, accuracy and format first.
+
+    Raises:
+        PipelineError: If the user's own reward cannot be imported.
+    """
+    rewards = (
+        Reward("accuracy", config.accuracy_weight, _accuracy(config, prompt)),
+        Reward("format", config.format_weight, _format(prompt)),
+    )
+    if config.reward is None:
+        return rewards
+    return (*rewards, Reward("own", 1.0, import_reward(config.reward)))
+
+
+def is_right(
+    completion: str,
+    answer: str,
+    *,
+    prompt: PromptName,
+    ignore_case: bool = False,
+    ignore_final_punctuation: bool = False,
+) -> bool:
+    """Whether the completion gives the answer, as the text in its tag; without a tag, as the whole text."""
+
+    def normal(text: str) -> str:
+        text = text.strip()
+        text = text.casefold() if ignore_case else text
+        return text.rstrip(FINAL_PUNCTUATION) if ignore_final_punctuation else text
+
+    extracted = extract_answer(completion, prompt)
+    return normal(completion if extracted is None else extracted) == normal(answer)
+
+
+def has_format(completion: str, *, prompt: PromptName) -> bool:
+    """Whether the whole completion is what the prompt asks for; a `plain` prompt asks for nothing but some text."""
+    if prompt == "plain":
+        return bool(completion.strip())
+    pattern = THINK_FORMAT if prompt == "think" else ANSWER_FORMAT
+    return pattern.fullmatch(completion) is not None
+
+
+def import_reward(path: str) -> Score:
+    """Import `package.module.function`.
+
+    Raises:
+        PipelineError: If there is no such function.
+    """
+    module_name, _, function_name = path.rpartition(".")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        msg = (
+            f"reward {path}: {error}; expected package.module.function(completion: str, example: dict) -> float, "
+            "importable from where the training is started"
+        )
+        raise PipelineError(msg) from error
+    if not callable(function):
+        msg = f"reward {path} is {type(function).__name__}, expected a function of a completion and an example"
+        raise PipelineError(msg)
+    return cast("Score", function)
+
+
+def math_verify_score(completion: str, answer: str) -> float:
+    """The original's accuracy rule, kept for comparison only; see the module's text for what it pays for.
+
+    Raises:
+        PipelineError: If the package math-verify is not installed.
+    """
+    try:
+        # Not a dependency of the project: a rule that nobody should train with.
+        from math_verify import parse, verify  # noqa: PLC0415
+    except ImportError as error:
+        msg = "accuracy_rule math-verify needs the package math-verify: install it, or use accuracy_rule exact"
+        raise PipelineError(msg) from error
+    if float(verify(parse(_tagged(answer)), parse(completion))) > 0:
+        return 1.0
+    match = re.search(r"<answer>(.*?)</answer>", completion)
+    given = match.group(1).strip() if match else completion.strip()
+    return 1.0 if given == answer.strip() else 0.0
+
+
+def _tagged(answer: str) -> str:
+    return f"<answer>{answer}</answer>"
+
+
+def _accuracy(config: GrpoConfig, prompt: PromptName) -> Score:
+    def score(completion: str, example: Mapping[str, object]) -> float:
+        answer = str(example["answer"])
+        if config.accuracy_rule == "math-verify":
+            return math_verify_score(completion, answer)
+        right = is_right(
+            completion,
+            answer,
+            prompt=prompt,
+            ignore_case=config.ignore_case,
+            ignore_final_punctuation=config.ignore_final_punctuation,
+        )
+        return float(right)
+
+    return score
+
+
+def _format(prompt: PromptName) -> Score:
+    def score(completion: str, example: Mapping[str, object]) -> float:
+        del example  # the format does not depend on it
+        return float(has_format(completion, prompt=prompt))
+
+    return score

@@ -1,0 +1,195 @@
+"""Entry point of the training process: `python -m model.run_training RUN.json`, also what torchrun starts.
+
+RUN.json holds a `TrainingRun`. The run goes on from the newest whole checkpoint in its folder, prints progress lines,
+and ends with exit code 0 only when the last step's checkpoint is whole. SIGTERM ends it at once; whatever was being
+written stays under another name and is thrown away by the next start.
+"""
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+from transformers import Qwen2AudioProcessor, set_seed
+from transformers.utils import logging as transformers_logging
+
+from model import checkpoints
+from model.config import TrainConfig
+from model.examples import Draws, check_examples, read_examples, write_dropped
+from model.freezing import freeze_parts
+from model.grpo_trainer import GrpoTrainer
+from model.lora import add_adapter, load_adapter, without_adapter
+from model.qwen2_audio import load_base, load_model, load_processor, stop_tokens
+from model.sft_trainer import SftTrainer
+from model.trainer import Materials, StepTrainer, is_main_process, world_size
+from storage.config import Config
+from storage.errors import PipelineError
+from storage.jsonl import read_json
+
+TERMINATED = 128 + signal.SIGTERM
+
+
+class TrainingRun(Config):
+    """Everything that one training needs."""
+
+    train: TrainConfig
+    """Settings."""
+    start_model: str
+    """Folder or hub name of the model to start from."""
+    start_model_key: str
+    """Its name in results, e.g. `Qwen2-Audio-7B-Instruct`; a resumed run must have the same."""
+    train_jsonl: Path
+    """The examples."""
+    output: Path
+    """Folder of the training: checkpoints, metrics.jsonl, completions.jsonl, dropped.jsonl."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the training that a file describes; an expected failure is one line and its exit code."""
+    signal.signal(signal.SIGTERM, _end)
+    if len(arguments) != 1:
+        print("usage: python -m model.run_training RUN.json", file=sys.stderr)  # noqa: T201  a command
+        return 2
+    try:
+        train(read_run(Path(arguments[0])))
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201  a command
+        return error.exit_code
+    return 0
+
+
+def read_run(path: Path) -> TrainingRun:
+    """Read RUN.json.
+
+    Raises:
+        PipelineError: If it is missing or not a training run; names what is wrong in it.
+    """
+    try:
+        return TrainingRun.model_validate(read_json(path))
+    except ValidationError as error:
+        msg = f"{path} is no training run: {error}"
+        raise PipelineError(msg) from error
+
+
+def train(run: TrainingRun) -> None:
+    """Train from the newest whole checkpoint, or from the start model, to the last step."""
+    config = run.train
+    check_settings(config)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    transformers_logging.set_verbosity_error()
+    settings = checkpoints.settings_that_decide(config, run.start_model_key, world_size())
+    resume_from = checkpoints.find_resumable(run.output)
+    if resume_from is not None:
+        checkpoints.check_same_settings(resume_from, settings)
+    if checkpoints.last_step(run.output) == config.max_steps:
+        print(f"step {config.max_steps}/{config.max_steps} is done already")  # noqa: T201  progress
+        return
+    set_seed(config.seed)
+    trainer = make_trainer(run, settings, resume_from)
+    trainer.fit(resume_from)
+    if trainer.args.should_save and checkpoints.last_step(run.output) != config.max_steps:
+        msg = f"{run.output} has no whole checkpoint of step {config.max_steps}: start the training again"
+        raise PipelineError(msg)
+
+
+def check_settings(config: TrainConfig) -> None:
+    """Refuse settings that contradict each other.
+
+    Raises:
+        PipelineError: If so; says which.
+    """
+    reuse = config.grpo.steps_per_rollout
+    if config.method == "grpo" and config.save_steps % reuse:
+        msg = (
+            f"save_steps {config.save_steps} is no multiple of grpo.steps_per_rollout {reuse}: a checkpoint in the "
+            "middle of a rollout could not be resumed; change one of them"
+        )
+        raise PipelineError(msg)
+    if config.precision == "bf16" and config.optimizer == "adamw" and config.lora is None:
+        msg = "plain bf16 weights with adamw: 98% of them never move at 1e-6; use adamw-8bit-sr or bf16-mixed"
+        raise PipelineError(msg)
+
+
+def make_trainer(
+    run: TrainingRun, settings: dict[str, object], resume_from: Path | None
+) -> StepTrainer:
+    """Load model and data as the step to start from needs them."""
+    config = run.train
+    processor = load_processor(run.start_model)
+    model = _policy(run, resume_from)
+    step = 0 if resume_from is None else checkpoints.step_of(resume_from)
+    materials = Materials(
+        config=config,
+        settings=settings,
+        output=run.output,
+        model=model,
+        processor=processor,
+        draws=_draws(run, processor, step),
+        stop_ids=stop_tokens(without_adapter(model), processor),
+    )
+    if config.method == "sft":
+        return SftTrainer(materials)
+    needs_reference = config.grpo.beta > 0 and config.lora is None
+    reference = None
+    if needs_reference:
+        precision = "bf16" if torch.cuda.is_available() and config.precision != "fp32" else "fp32"
+        reference = load_model(run.start_model, precision=precision).requires_grad_(
+            requires_grad=False
+        )
+    _explain(resume_from)
+    return GrpoTrainer(materials, reference=reference)
+
+
+def _policy(run: TrainingRun, resume_from: Path | None) -> nn.Module:
+    """The model to train, from the start model or from the checkpoint, with its frozen parts frozen."""
+    config = run.train
+    if config.lora is not None:
+        base = load_base(run.start_model, precision=config.precision)
+        if resume_from is not None:
+            return load_adapter(base, resume_from)
+        return add_adapter(base, config.lora)
+    model = load_base(resume_from or run.start_model, precision=config.precision)
+    freeze_parts(model, config.freeze)
+    return model
+
+
+def _draws(run: TrainingRun, processor: Qwen2AudioProcessor, step: int) -> Draws:
+    config = run.train
+    checked = check_examples(read_examples(run.train_jsonl), processor, config)
+    if checked.dropped:
+        print(f"{len(checked.dropped)} examples dropped, see dropped.jsonl")  # noqa: T201  progress
+    if is_main_process():
+        write_dropped(run.output / "dropped.jsonl", checked)
+    per_step = config.prompts_per_device * config.gradient_accumulation * world_size()
+    reuse = config.grpo.steps_per_rollout if config.method == "grpo" else 1
+    return Draws(
+        checked.kept,
+        processor,
+        config,
+        num_draws=config.max_steps * per_step,
+        start=step // reuse * per_step,
+    )
+
+
+def _explain(resume_from: Path | None) -> None:
+    if not is_main_process():
+        return
+    begin = "from the start model" if resume_from is None else f"from {resume_from.name}"
+    print(  # noqa: T201  the log of the training
+        f"training {begin}; a loss near 0 is expected (it is beta x KL while each rollout serves one step): "
+        "watch the reward",
+        flush=True,
+    )
+
+
+def _end(signal_number: int, frame: FrameType | None) -> None:
+    del signal_number, frame
+    sys.exit(TERMINATED)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

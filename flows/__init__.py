@@ -1,1 +1,46 @@
-"""Orchestration: the order of the stages, their commands and profiles."""
+"""Orchestration: the order of the stages, their commands and profiles.
+
+Prefect reads its settings when it is first imported, so what our commands want of it is set here,
+before: nothing is sent to anybody, the database lies in the workspace, the terminal shows our lines
+and not Prefect's. Whatever the user has set wins, a Prefect profile of theirs included.
+"""
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+DEFAULT_WORKSPACE = "workspace"
+COMMAND_DEFAULTS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",  # a cold, busy laptop takes 20
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # the least that Prefect allows
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",  # errors are told once, by the command
+}
+
+
+def _named_workspace(arguments: list[str]) -> Path:
+    name = DEFAULT_WORKSPACE
+    for position, argument in enumerate(arguments):
+        if argument == "--workspace" and position + 1 < len(arguments):
+            name = arguments[position + 1]
+        elif argument.startswith("--workspace="):
+            name = argument.partition("=")[2]
+    return Path(name).absolute()
+
+
+def _set_defaults_of_commands() -> None:
+    has_own_profile = Path("~/.prefect/profiles.toml").expanduser().exists()
+    if not has_own_profile and "PREFECT_PROFILES_PATH" not in os.environ:
+        home = _named_workspace(sys.orig_argv) / "prefect"
+        os.environ.setdefault("PREFECT_HOME", str(home))
+        if not {"-h", "--help"} & set(sys.orig_argv):
+            with contextlib.suppress(OSError):  # the command itself says what cannot be written
+                home.mkdir(parents=True, exist_ok=True)
+    for name, value in COMMAND_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+if sys.argv[:1] == ["-m"]:  # what Python has there while it imports the package of a command
+    _set_defaults_of_commands()

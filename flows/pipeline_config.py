@@ -1,9 +1,10 @@
 """The configuration of a whole experiment: the stages' settings composed, read from a profile.
 
-A profile is a YAML file of these keys, by name from flows/profiles (`demo`, `paper`, ...) or by path. Strings may hold
-`{workspace}`. Single keys are changed by `--set a.b=value`; the value is read as YAML. Under `train`, a number or a
-training's name picks one entry (`train.0.seed=1`, `train.warm-start.max_steps=80`); a key without either is set in every
-training (`train.grpo.learning_rate=2e-6`).
+A profile is a YAML file of these keys, by name from flows/profiles (`demo`, `paper`, ...) or by
+path. Strings may hold `{workspace}`. Single keys are changed by `--set a.b=value`; the value is
+read as YAML. Under `train`, a number or a training's name picks one entry (`train.0.seed=1`,
+`train.warm-start.max_steps=80`); a key without either is set in every training
+(`train.grpo.learning_rate=2e-6`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,7 +25,7 @@ STAGES: tuple[StageName, ...] = ("fetch", "convert", "train", "evaluate", "repor
 
 
 class ExpectConfig(Config):
-    """What the measured result must show for the run to succeed; nothing is checked where a bound is left out."""
+    """What the result must show for the run to succeed; a bound left out is not checked."""
 
     start_at_most: Share | None = None
     """Largest average accuracy (0..1) of the model that the last training started from."""
@@ -72,9 +73,7 @@ class PipelineConfig(Config):
         return self
 
 
-def load_config(
-    profile: str, *, workspace: Path, overrides: Sequence[str] = ()
-) -> PipelineConfig:
+def load_config(profile: str, *, workspace: Path, overrides: Sequence[str] = ()) -> PipelineConfig:
     """Read a profile and apply overrides.
 
     Args:
@@ -94,7 +93,9 @@ def load_config(
     if not isinstance(tree, dict):
         msg = f"profile {path} holds {type(tree).__name__}, expected keys such as `experiment:`"
         raise PipelineError(msg)
-    return apply_overrides(cast("dict[str, Any]", tree), overrides, workspace=workspace, origin=str(path))
+    return apply_overrides(
+        cast("dict[str, Any]", tree), overrides, workspace=workspace, origin=str(path)
+    )
 
 
 def apply_overrides(
@@ -120,7 +121,9 @@ def describe(error: ValidationError, origin: str) -> str:
     for detail in error.errors():
         place = ".".join(str(part) for part in detail["loc"]) or "profile"
         message = detail["msg"].removeprefix("Value error, ")
-        found = "" if detail["type"] in {"missing", "value_error"} else f" (found {detail['input']!r})"
+        found = (
+            "" if detail["type"] in {"missing", "value_error"} else f" (found {detail['input']!r})"
+        )
         lines.append(f"  {place}: {message}{found}")
     return "\n".join(lines)
 
@@ -156,7 +159,7 @@ def _set(tree: Any, keys: Sequence[str], value: object, override: str) -> None: 
 
 
 def _pick(entries: list[Any], key: str, override: str) -> list[Any]:
-    """The entry of a list that a key's part names: by position, or by its `name` where that is no field."""
+    """The entry that a key's part names: by position, or by its `name` where that is no field."""
     if key.isdecimal():
         if int(key) >= len(entries):
             msg = f"--set {override}: there are {len(entries)} entries, counted from 0"
@@ -164,7 +167,8 @@ def _pick(entries: list[Any], key: str, override: str) -> list[Any]:
         return [entries[int(key)]]
     if key in TrainConfig.model_fields:
         return []
-    return [entry for entry in entries if isinstance(entry, dict) and entry.get("name") == key]
+    named = [cast("dict[str, Any]", entry) for entry in entries if isinstance(entry, dict)]
+    return [entry for entry in named if entry.get("name") == key]
 
 
 def _fill_in(value: object, workspace: str) -> object:
@@ -173,5 +177,7 @@ def _fill_in(value: object, workspace: str) -> object:
     if isinstance(value, list):
         return [_fill_in(item, workspace) for item in cast("list[object]", value)]
     if isinstance(value, dict):
-        return {key: _fill_in(item, workspace) for key, item in cast("dict[str, object]", value).items()}
+        return {
+            key: _fill_in(item, workspace) for key, item in cast("dict[str, object]", value).items()
+        }
     return value

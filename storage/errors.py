@@ -1,14 +1,15 @@
 """The one exception that a user is meant to read.
 
-Raised where the remedy lies with the person who runs the pipeline: a wrong setting, a missing file, a full disk.
-The commands in `flows` print its message alone, without a traceback, and exit with its code.
+Raised where the remedy lies with the person who runs the pipeline: a wrong setting, a missing file,
+a full disk. The commands in `flows` print its message alone, without a traceback, and exit with its
+code.
 """
 
 BLOCKED_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong here, try again later
 
 
 class PipelineError(Exception):
-    """An expected failure: names the thing, what was expected, what was found and what to do next."""
+    """An expected failure: names the thing, what was expected and found, and what to do."""
 
     def __init__(self, message: str, *, exit_code: int = 1) -> None:
         """Keep the exit code beside the message."""

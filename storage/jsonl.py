@@ -1,14 +1,14 @@
 """JSON and JSON lines on disk: whole files by rename, single lines by append.
 
-A file written here is either the old one or the new one after a kill at any moment: the bytes go to `NAME.part`,
-are flushed to the disk, and the name changes last.
+A file written here is either the old one or the new one after a kill at any moment: the bytes go to
+`NAME.part`, are flushed to the disk, and the name changes last.
 """
 
 import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from storage.errors import PipelineError
 
@@ -16,7 +16,7 @@ Record = dict[str, Any]
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file's text in one step; lone surrogates (from a model's output, say) become `?`."""
+    """Replace a file's text in one step; lone surrogates (of a model's output) become `?`."""
     write_bytes(path, text.encode("utf-8", errors="replace"))
 
 
@@ -93,12 +93,12 @@ def read_jsonl(path: Path) -> list[Record]:
         if not isinstance(record, dict):
             msg = f"{path}:{line_number} is {type(record).__name__}, expected a JSON object"
             raise PipelineError(msg)
-        records.append(record)
+        records.append(cast("Record", record))
     return records
 
 
 def read_appended(path: Path) -> list[Record]:
-    """Read a log of appended lines: a missing file is empty, and a torn last line is passed over."""
+    """Read a log of appended lines; a missing file is empty, a torn last line passed over."""
     if not path.exists():
         return []
     records: list[Record] = []
@@ -108,5 +108,5 @@ def read_appended(path: Path) -> list[Record]:
         except ValueError:
             continue
         if isinstance(record, dict):
-            records.append(record)
+            records.append(cast("Record", record))
     return records

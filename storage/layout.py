@@ -3,14 +3,13 @@
 ```
 workspace/
   ledger.sqlite  clips/-HG3Omg_89c_30.wav           shared by all experiments
-  benchmarks/mmau-test-mini-original/{questions.json, audio/, features/}
-  models/tiny/  world/                              models and media made here (the demo's)
-  locks/                                            one file a lock
-  <experiment>/fetch/{fetch_report.json, invalid.jsonl, clips.csv}
-  <experiment>/train.jsonl validation.jsonl dropped.jsonl
-  <experiment>/training/<name>/{run.json, metrics.jsonl, trainer.log, checkpoint-100/, ...}
-  <experiment>/evaluation/<model>/<benchmark>/<prompt>/{run.json, answers.jsonl, verdicts.jsonl, score.json}
-  <experiment>/manifests/*.json   <experiment>/site/
+  benchmarks/mmau-test-mini-original/{questions.json, audio/, features/} models/tiny/  world/
+  models and media made here (the demo's) locks/                                            one file
+  a lock <experiment>/fetch/{fetch_report.json, invalid.jsonl, clips.csv} <experiment>/train.jsonl
+  validation.jsonl dropped.jsonl validation/questions.json <experiment>/training/<name>/{run.json,
+  metrics.jsonl, trainer.log, checkpoint-100/, ...}
+  <experiment>/evaluation/<model>/<benchmark>/<prompt>/{run.json, answers.jsonl, verdicts.jsonl,
+  score.json} <experiment>/manifests/*.json   <experiment>/site/
 ```
 """
 
@@ -18,6 +17,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+VALIDATION = "validation"  # the benchmark made of held-out training examples
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -86,7 +86,9 @@ class Layout:
         return self.root / "site"
 
     def benchmark(self, name: str) -> Path:
-        """Folder of one benchmark version, shared by all experiments."""
+        """Folder of one benchmark version; all but the held-out examples are shared."""
+        if name == VALIDATION:
+            return self.root / VALIDATION
         return self.workspace / "benchmarks" / name
 
     def training(self, name: str) -> Path:
@@ -94,7 +96,7 @@ class Layout:
         return self.root / "training" / name
 
     def evaluation(self, model: str, benchmark: str, prompt: str) -> Path:
-        """Folder of one model's answers to one benchmark; a control is part of the prompt's name."""
+        """Folder of a model's answers; a control is part of the prompt's name."""
         return self.root / "evaluation" / model / benchmark / prompt
 
     def manifest(self, stage: str) -> Path:
@@ -112,5 +114,7 @@ def list_checkpoints(training: Path) -> list[Path]:
     """A training's checkpoint folders by step; a folder still being written has another name."""
     if not training.is_dir():
         return []
-    found = [(step, path) for path in training.iterdir() if (step := checkpoint_step(path)) is not None]
+    found = [
+        (step, path) for path in training.iterdir() if (step := checkpoint_step(path)) is not None
+    ]
     return [path for _, path in sorted(found)]

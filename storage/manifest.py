@@ -1,12 +1,13 @@
 """What a stage made, from what, and whether it still stands.
 
-A manifest is the commit record of a unit of work (a stage, one training, one model on one benchmark): it is written
-last, by rename, and holds a key (what decided the output) and a stamp of every output file. The work is done when the
-key is the same and the stamps still match. Prefect's own result cache knows only the returned value and calls a task
-cached although its folder is gone, so it is not used for this.
+A manifest is the commit record of a unit of work (a stage, one training, one model on one
+benchmark): it is written last, by rename, and holds a key (what decided the output) and a stamp of
+every output file. The work is done when the key is the same and the stamps still match. Prefect's
+own result cache knows only the returned value and calls a task cached although its folder is gone,
+so it is not used for this.
 
-A stamp is compared by size and time first, as git's index does, and by content only where those differ: a folder of
-checkpoints is not read again at every start.
+A stamp is compared by size and time first, as git's index does, and by content only where those
+differ: a folder of checkpoints is not read again at every start.
 """
 
 import hashlib
@@ -92,9 +93,7 @@ def check(path: Path, unit: str, parts: Mapping[str, object]) -> Verdict:
     return Verdict(is_done=True, reason="done before, unchanged")
 
 
-def commit(
-    path: Path, unit: str, parts: Mapping[str, object], outputs: Iterable[Path]
-) -> Manifest:
+def commit(path: Path, unit: str, parts: Mapping[str, object], outputs: Iterable[Path]) -> Manifest:
     """Stamp the outputs (folders by every file in them) and write the manifest, last.
 
     Raises:

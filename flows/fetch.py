@@ -1,0 +1,159 @@
+"""Fetch: audio of every annotated clip, with an account of what is gone.
+
+Stopped at any moment, it goes on where it was. Exit code 75: YouTube refuses this address for now;
+the message says how to go on. `--retry geo` (or invalid, unconfirmed, credentials) tries a class of
+clips again; `--deep` reads every wav and compares its sha256; `--merge LEDGER` joins the ledger of
+another host.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+
+from prefect import flow
+
+from flows.command import Command, read_config, run_command
+from flows.pipeline_config import PipelineConfig
+from storage.account import FetchReport, write_account
+from storage.errors import PipelineError
+from storage.fetching import FetchRun, Plan
+from storage.layout import Layout
+from storage.ledger import ClipRow, Ledger
+from tasks.annotations import read_annotations
+from tasks.fetch import fetch_batch, fetch_unit, show_account, stopping_between_clips
+from tasks.outcome import expected_errors_fail, skipped, value_of
+from tasks.progress import Meter, format_duration, meter, say
+from tasks.world import make_world, served_world
+
+RETRYABLE = ("geo", "invalid", "unconfirmed", "credentials", "retry")
+
+
+@flow(name="fetch", flow_run_name="fetch-{config.experiment}")
+@expected_errors_fail
+def fetch_flow(
+    config: PipelineConfig,
+    workspace: Path = Path("workspace"),
+    force: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
+    deep: bool = False,  # noqa: FBT001, FBT002
+) -> object:
+    """Fetch and trim the clips that are due.
+
+    Args:
+        config: The whole experiment.
+        workspace: Folder of all data.
+        force: Write the account anew although nothing is due.
+        deep: Also compare the sha256 of every wav with the ledger.
+    """
+    layout = Layout(workspace.absolute(), config.experiment)
+    make_world(config.world, layout)
+    annotations = read_annotations(config.annotations, layout)
+    unit = fetch_unit(annotations, config.fetch, layout)
+    progress = _Progress()
+    resume = f"python -m flows.fetch --profile {config.experiment} --workspace {layout.workspace}"
+    with FetchRun(config.fetch, layout, resume_command=resume, on_clip=progress.note) as run:
+        plan = run.plan(annotations.clips, deep=deep)
+        verdict = unit.verdict()
+        if verdict.is_done and not plan.num_due and not force:
+            return skipped(verdict.reason)
+        _announce(plan, len(annotations.clips))
+        try:
+            with (
+                served_world(config.world, layout),
+                meter("fetch", plan.num_due) as progress.meter,
+                stopping_between_clips(run),
+            ):
+                _fetch_all(run, plan)
+        finally:
+            report = write_account(
+                run.ledger,
+                annotations.clips,
+                layout.fetch,
+                versions=run.versions,
+                videos_per_hour=config.fetch.videos_per_hour,
+            )
+    show_account(report)
+    unit.commit()
+    _tell(report, layout)
+    return None
+
+
+def _fetch_all(run: FetchRun, plan: Plan) -> None:
+    first = 1
+    for batch in plan.batches:
+        if run.stop_event.is_set():
+            return
+        last = first + len(batch) - 1
+        value_of(fetch_batch(run, batch, first, last, return_state=True))
+        first = last + 1
+
+
+class _Progress:
+    """Counts outcomes as they come, from the worker threads."""
+
+    def __init__(self) -> None:
+        self.meter: Meter | None = None
+        self._states: Counter[str] = Counter()
+        self._lock = Lock()
+
+    def note(self, row: ClipRow) -> None:
+        """Take one clip's new row."""
+        with self._lock:
+            self._states[row.state] += 1
+            counts = " ".join(f"{state} {count}" for state, count in self._states.most_common())
+            if self.meter is not None:
+                self.meter.show(self._states.total(), counts)
+
+
+def _announce(plan: Plan, num_wanted: int) -> None:
+    eta = f", about {format_duration(plan.eta_s)} at the set pace" if plan.eta_s else ""
+    say(f"fetch: {plan.num_due} of {num_wanted} clips are due{eta}")
+
+
+def _tell(report: FetchReport, layout: Layout) -> None:
+    reasons = ", ".join(f"{each.reason} {each.count}" for each in report.by_reason)
+    say(
+        f"fetch: {report.num_usable} of {report.num_requested} clips usable"
+        + (f"; not: {reasons}" if reasons else "")
+        + f" -> {layout.fetch}"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = Command("fetch", __doc__)
+    parser.add_argument("--retry", choices=RETRYABLE, help="try a class of clips again")
+    parser.add_argument("--deep", action="store_true", help="compare the sha256 of every wav")
+    parser.add_argument(
+        "--merge", type=Path, metavar="LEDGER", help="join another host's ledger, and stop"
+    )
+    options = parser.parse_args(arguments)
+    config, layout = read_config(options)
+    if options.merge:
+        return _merge(options.merge, layout)
+    if options.retry:
+        with Ledger(layout.ledger) as ledger:
+            say(
+                f"fetch: {ledger.retry(options.retry)} clips of class {options.retry} are due again"
+            )
+    state = fetch_flow(
+        config, layout.workspace, force=options.force, deep=options.deep, return_state=True
+    )
+    value_of(state)
+    if state.name == "Skipped":
+        say(f"fetch: skipped ({state.message})")
+    return 0
+
+
+def _merge(other: Path, layout: Layout) -> int:
+    if not other.is_file():
+        msg = f"--merge {other}: there is no such ledger"
+        raise PipelineError(msg)
+    with Ledger(layout.ledger) as ledger:
+        num_taken = ledger.merge(other)
+    say(f"fetch: {num_taken} clips taken over from {other}; copy their wavs into {layout.clips}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,114 @@
+"""The five stages in order: `python -m flows.full_pipeline --profile demo`.
+
+The same through Prefect: `prefect deployment run full-pipeline/full-pipeline`.
+
+A stage whose outputs stand is skipped. `--only evaluate,report` runs just those, `--from train` leaves out what comes
+before, `--force` runs them although they are done, `--plan` says what would run and why.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from prefect import flow
+
+from flows.command import Command, read_config, run_command
+from flows.convert import convert_flow
+from flows.evaluate import evaluate_flow
+from flows.fetch import fetch_flow
+from flows.pipeline_config import STAGES, PipelineConfig, StageName
+from flows.plan import print_plan
+from flows.report import report_flow
+from flows.train import train_flow
+from storage.errors import PipelineError
+from tasks.outcome import expected_errors_fail, value_of
+from tasks.progress import say
+
+FLOWS: dict[StageName, Callable[..., Any]] = {
+    "fetch": fetch_flow,
+    "convert": convert_flow,
+    "train": train_flow,
+    "evaluate": evaluate_flow,
+    "report": report_flow,
+}
+
+
+@flow(name="full-pipeline", flow_run_name="full-pipeline-{config.experiment}")
+@expected_errors_fail
+def full_pipeline_flow(
+    config: PipelineConfig,
+    workspace: Path = Path("workspace"),
+    only: tuple[StageName, ...] = (),
+    start_from: StageName = "fetch",
+    force: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
+) -> None:
+    """Run the stages whose outputs do not stand, in order.
+
+    Args:
+        config: The whole experiment.
+        workspace: Folder of all data.
+        only: Run just these stages.
+        start_from: Leave out the stages before this one.
+        force: Run the stages although their outputs stand.
+    """
+    for stage in chosen_stages(only, start_from):
+        state = FLOWS[stage](config, workspace, force=force, return_state=True)
+        value_of(state)
+        if state.name == "Skipped":
+            say(f"{stage}: skipped ({state.message})")
+
+
+def chosen_stages(only: Sequence[StageName], start_from: StageName) -> list[StageName]:
+    """The stages to go through, in their order."""
+    later = STAGES[STAGES.index(start_from) :]
+    return [stage for stage in later if not only or stage in only]
+
+
+def stage_names(text: str) -> tuple[StageName, ...]:
+    """Read `evaluate,report`.
+
+    Raises:
+        PipelineError: If a name is no stage.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in STAGES:
+            msg = f"unknown stage {name}: expected some of {','.join(STAGES)}"
+            raise PipelineError(msg)
+    return cast("tuple[StageName, ...]", tuple(names))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = Command("full_pipeline", __doc__)
+    parser.add_argument(
+        "--only", default="", metavar="STAGES", help="comma-separated, e.g. evaluate,report"
+    )
+    parser.add_argument(
+        "--from", dest="start_from", default="fetch", metavar="STAGE", help="first stage to run"
+    )
+    parser.add_argument("--plan", action="store_true", help="say what would run and why, and stop")
+    options: argparse.Namespace = parser.parse_args(arguments)
+    config, layout = read_config(options)
+    only = stage_names(options.only)
+    (start_from,) = stage_names(options.start_from) or ("fetch",)
+    if options.plan:
+        print_plan(config, layout, chosen_stages(only, start_from), force=options.force)
+        return 0
+    value_of(
+        full_pipeline_flow(
+            config,
+            layout.workspace,
+            only=only,
+            start_from=start_from,
+            force=options.force,
+            return_state=True,
+        )
+    )
+    say(f"report: {layout.site / 'index.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,37 @@
+"""The annotation files that a profile names, read together."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from storage import avqa
+from storage.config import AnnotationsConfig
+from storage.layout import Layout
+
+
+class AnnotationFiles(NamedTuple):
+    """Training rows, and the held-out rows that checkpoints are chosen on."""
+
+    train: avqa.Annotations
+    validation: avqa.Annotations | None
+
+    @property
+    def clips(self) -> list[avqa.Clip]:
+        """Every clip that a row asks about, once."""
+        held_out = self.validation.rows if self.validation else ()
+        return avqa.clips_of([*self.train.rows, *held_out])
+
+
+def read_annotations(config: AnnotationsConfig, layout: Layout) -> AnnotationFiles:
+    """Read both files; of the validation rows, those that are used.
+
+    Raises:
+        PipelineError: If a file is missing or is not AVQA's.
+    """
+    cache = layout.workspace / "annotations"
+    train = avqa.read_annotations(config.train, cache)
+    if config.validation is None:
+        return AnnotationFiles(train, None)
+    whole = avqa.read_annotations(config.validation, cache)
+    rows = avqa.take_evenly(whole.rows, config.validation_size)
+    used = replace(whole, rows=rows, malformed=(), num_read=len(rows))
+    return AnnotationFiles(train, used)

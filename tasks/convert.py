@@ -1,0 +1,106 @@
+"""Convert: annotations and the account of clips become R1-AQA's JSON lines.
+
+Every row is kept or accounted for.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from prefect import task
+from prefect.artifacts import create_table_artifact
+
+from storage import avqa
+from storage.config import AnnotationsConfig, ConvertConfig
+from storage.jsonl import write_jsonl
+from storage.layout import Layout
+from storage.ledger import Ledger
+from tasks.annotations import read_annotations
+from tasks.outcome import expected_errors_fail
+from tasks.units import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertCounts:
+    """The row account."""
+
+    num_read: int
+    num_kept: int
+    num_validation: int
+    by_reason: dict[str, int]
+
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        num_dropped = self.num_read - self.num_kept
+        return f"{self.num_read} rows read = {self.num_kept} kept + {num_dropped} dropped"
+
+
+def convert_unit(
+    annotations: AnnotationsConfig, config: ConvertConfig, min_usable_share: float, layout: Layout
+) -> Unit:
+    """What decides the examples."""
+    read = read_annotations(annotations, layout)
+    return Unit(
+        name="convert",
+        layout=layout,
+        parts={
+            "annotations": [read.train.sha256, read.validation and read.validation.sha256],
+            "settings": [
+                config.model_dump(mode="json"),
+                annotations.validation_size,
+                min_usable_share,
+            ],
+            "clips": sorted(_usable(read.clips, layout)),
+        },
+        outputs=(layout.train_jsonl, layout.validation_jsonl, layout.dropped_jsonl),
+    )
+
+
+@task(task_run_name="convert")
+@expected_errors_fail
+def convert(
+    annotations: AnnotationsConfig, config: ConvertConfig, min_usable_share: float, layout: Layout
+) -> ConvertCounts:
+    """Write train.jsonl, validation.jsonl and dropped.jsonl."""
+    read = read_annotations(annotations, layout)
+    audio_dir = config.audio_dir or str(layout.clips)
+    with Ledger(layout.ledger) as ledger:
+        states = ledger.states(read.clips)
+
+    def has_wav(clip: avqa.Clip) -> bool:
+        return (layout.clips / clip.file_name).exists()
+
+    train = avqa.convert(read.train, states, audio_dir=audio_dir, has_wav=has_wav)
+    avqa.check_usable_share(train, min_usable_share)
+    write_jsonl(layout.train_jsonl, train.examples)
+    write_jsonl(layout.dropped_jsonl, (row.as_record() for row in train.dropped))
+    validation = (
+        avqa.convert(read.validation, states, audio_dir=audio_dir, has_wav=has_wav).examples
+        if read.validation
+        else ()
+    )
+    write_jsonl(layout.validation_jsonl, validation)
+    counts = ConvertCounts(train.num_read, len(train.examples), len(validation), train.reasons)
+    create_table_artifact(
+        [{"rows": counts.num_kept, "what": "kept"}]
+        + [
+            {"rows": count, "what": f"dropped: {reason}"} for reason, count in train.reasons.items()
+        ],
+        key="convert-rows",
+        description=f"{counts.summary}.",
+    )
+    return counts
+
+
+def _usable(clips: Iterable[avqa.Clip], layout: Layout) -> list[list[str]]:
+    """The clips that make examples, with what they hold: what changes when a clip comes or goes."""
+    if not layout.ledger.exists():
+        return []
+    wanted = list(clips)
+    with Ledger(layout.ledger) as ledger:
+        rows = ledger.rows(wanted)
+    return [
+        [row.clip_id, row.sha256 or ""]
+        for row in rows
+        if row.state == "done" and (layout.clips / row.clip.file_name).exists()
+    ]

@@ -1,0 +1,234 @@
+"""Evaluate: models answer the benchmarks in child processes, and every scorer judges the answers.
+
+A unit is one model on one benchmark with one prompt, or with one control of it. The answers are
+appended as they come, so that a killed run goes on where it was; scoring follows in this process,
+without torch.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from model.config import EvaluateConfig, PromptName, TrainConfig
+from model.controls import runs_of
+from model.scoring import score_folder
+from storage import manifest
+from storage.benchmark import Benchmark
+from storage.errors import PipelineError
+from storage.jsonl import read_appended, write_json
+from storage.layout import Layout
+from tasks.child_process import run_child
+from tasks.gpu import hold_gpus
+from tasks.models import Model, resolve, trained
+from tasks.outcome import expected_errors_fail
+from tasks.progress import meter
+from tasks.units import Unit
+
+PROGRESS_LINE = re.compile(r"(\S+) on (.+?): (\d+)/(\d+) answered")
+SILENCE_LIMIT_S = 1800.0  # loading 7B weights from a cold disk takes minutes, a batch seconds
+START_MODEL = "base"  # method of a model that was not trained here
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A model and how it is asked."""
+
+    model: Model
+    """Weights."""
+    method: str
+    """`base`, or the training's: `grpo`, `sft`, `lora-grpo`, `lora-sft`."""
+    prompt: PromptName
+    """Prompt to ask with."""
+    has_controls: bool
+    """Whether the controls are run on it: start models and last checkpoints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run of one model over one benchmark."""
+
+    asked: Asked
+    benchmark: Benchmark
+    control: str | None
+
+    @property
+    def run_name(self) -> str:
+        """Folder name: the prompt, and after a `+` the control."""
+        return f"{self.asked.prompt}+{self.control}" if self.control else self.asked.prompt
+
+    @property
+    def name(self) -> str:
+        """The unit's name."""
+        return f"evaluate/{self.asked.model.key}/{self.benchmark.name}/{self.run_name}"
+
+    def folder(self, layout: Layout) -> Path:
+        """Where its answers lie."""
+        return layout.evaluation(self.asked.model.key, self.benchmark.name, self.run_name)
+
+
+def asked_models(
+    trainings: Sequence[TrainConfig], config: EvaluateConfig, layout: Layout
+) -> list[Asked]:
+    """Every model to evaluate: start models, checkpoints by training and step, further ones.
+
+    Raises:
+        PipelineError: If a training has not been run or a checkpoint is missing.
+    """
+    evaluated = [training for training in trainings if training.evaluate]
+    asked: list[Asked] = []
+    if config.base:
+        for training in evaluated:
+            start = Asked(
+                resolve(training.model, layout), START_MODEL, training.prompt, has_controls=True
+            )
+            if start not in asked:
+                asked.append(start)
+    for training in evaluated:
+        models = trained(training.name, layout)
+        asked += [
+            Asked(model, _method(training), training.prompt, has_controls=model is models[-1])
+            for model in models
+        ]
+    for further in config.models:
+        model = resolve(further.model, layout)._replace(key=further.name)
+        asked.append(Asked(model, START_MODEL, further.prompt, has_controls=True))
+    return asked
+
+
+def jobs_of(
+    asked: Sequence[Asked], benchmarks: Sequence[Benchmark], config: EvaluateConfig
+) -> list[Job]:
+    """Every run: each model on each benchmark, and the controls where they are wanted."""
+    controls: list[str | None] = [None, *runs_of(config.controls)]
+    return [
+        Job(each, benchmark, control)
+        for each in asked
+        for benchmark in benchmarks
+        for control in controls
+        if control is None or (each.has_controls and benchmark.is_test)
+    ]
+
+
+def evaluate_unit(job: Job, config: EvaluateConfig, layout: Layout) -> Unit:
+    """What decides a run's answers and scores."""
+    folder = job.folder(layout)
+    return Unit(
+        name=job.name,
+        layout=layout,
+        parts={
+            "model": job.asked.model.digest,
+            "benchmark": job.benchmark.digest,
+            "method": job.asked.method,
+            "decoding": [config.max_new_tokens, config.precision, config.batch_size],
+            "scorers": config.scorers,
+        },
+        outputs=tuple(
+            folder / name for name in ("run.json", "answers.jsonl", "verdicts.jsonl", "score.json")
+        ),
+    )
+
+
+@task(task_run_name="answer-{part}")
+@expected_errors_fail
+def answer(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout, part: int) -> None:
+    """Answer in one child process, on a GPU where there is one; then score each finished run.
+
+    A child that fails leaves what it has answered; its finished runs are recorded before the
+    failure is told.
+    """
+    run_path = layout.root / "evaluation" / f"run-{part}.json"
+    with (
+        hold_gpus(1) as gpus,
+        meter("evaluate", sum(job.benchmark.num_questions for job in jobs)) as progress,
+    ):
+        write_json(run_path, _run(jobs, config, layout, device="cuda:0" if gpus else "cpu"))
+        watcher = _Watcher(jobs, progress.show)
+        try:
+            run_child(
+                [sys.executable, "-m", "model.run_inference", str(run_path)],
+                log=layout.root / "evaluation" / f"inference-{part}.log",
+                on_line=watcher,
+                silence_s=SILENCE_LIMIT_S,
+                env={"CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in gpus)} if gpus else None,
+            )
+        finally:
+            record_finished(jobs, config, layout)
+
+
+def record_finished(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout) -> None:
+    """Score and record every run whose questions are all answered."""
+    for job in jobs:
+        folder = job.folder(layout)
+        if len(read_appended(folder / "answers.jsonl")) >= job.benchmark.num_questions:
+            score_folder(folder, job.benchmark.questions, config.scorers)
+            evaluate_unit(job, config, layout).commit()
+
+
+def check_declared_step(config: EvaluateConfig, trainings: Sequence[TrainConfig]) -> None:
+    """Refuse a declared step that no training saves.
+
+    Raises:
+        PipelineError: Names the step and what is saved.
+    """
+    step = config.declared_step
+    evaluated = [training for training in trainings if training.evaluate]
+    if step is None or any(step % t.save_steps == 0 and step <= t.max_steps for t in evaluated):
+        return
+    msg = f"evaluate.declared_step is {step}, but no training saves a checkpoint at that step"
+    raise PipelineError(msg)
+
+
+def _method(training: TrainConfig) -> str:
+    return f"lora-{training.method}" if training.lora else training.method
+
+
+def _run(
+    jobs: Sequence[Job], config: EvaluateConfig, layout: Layout, *, device: str
+) -> dict[str, Any]:
+    return {
+        "jobs": [_job_record(job, layout) for job in jobs],
+        "evaluate": config.model_dump(mode="json"),
+        "device": device,
+        "features": str(layout.workspace / "features"),
+    }
+
+
+def _job_record(job: Job, layout: Layout) -> dict[str, Any]:
+    model, benchmark = job.asked.model, job.benchmark
+    return {
+        "model": model.key,
+        "model_path": model.path,
+        "model_digest": model.digest,
+        "method": job.asked.method,
+        "training": model.training,
+        "step": model.step if job.asked.method != START_MODEL else None,
+        "benchmark": benchmark.name,
+        "questions": str(benchmark.questions_path),
+        "questions_sha256": manifest.file_digest(benchmark.questions_path),
+        "audio": str(benchmark.audio) if benchmark.audio else None,
+        "silence": benchmark.silence,
+        "prompt": job.asked.prompt,
+        "control": job.control,
+        "output": str(job.folder(layout)),
+    }
+
+
+class _Watcher:
+    """Add up the child's counts over its runs."""
+
+    def __init__(self, jobs: Sequence[Job], show: Any) -> None:  # noqa: ANN401  Meter.show
+        self._answered = {
+            f"{job.asked.model.key} {job.benchmark.name} {job.run_name}": 0 for job in jobs
+        }
+        self._show = show
+
+    def __call__(self, line: str) -> None:
+        match = PROGRESS_LINE.search(line)
+        if match:
+            self._answered[f"{match.group(1)} {match.group(2)}"] = int(match.group(3))
+            self._show(sum(self._answered.values()), match.group(1))

@@ -1,0 +1,90 @@
+"""Fetch: clips in batches, each a task; the ledger, not Prefect, is the truth about each clip."""
+
+import signal
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from prefect import task
+from prefect.artifacts import create_table_artifact
+
+from storage import manifest
+from storage.account import FetchReport
+from storage.avqa import Clip
+from storage.config import FetchConfig
+from storage.fetching import BatchCounts, FetchRun
+from storage.layout import Layout
+from tasks.annotations import AnnotationFiles
+from tasks.outcome import expected_errors_fail
+from tasks.units import Unit
+
+SPEED_ONLY = {
+    "videos_per_hour",
+    "workers",
+    "batch_size",
+    "deadline_s",
+    "retry_waits_s",
+    "block_waits_s",
+    "min_usable_share",
+}
+
+
+def fetch_unit(annotations: AnnotationFiles, config: FetchConfig, layout: Layout) -> Unit:
+    """What decides which clips are wanted, and the account of them."""
+    return Unit(
+        name="fetch",
+        layout=layout,
+        parts={
+            "clips": manifest.digest_of([clip.clip_id for clip in annotations.clips]),
+            "settings": config.model_dump(mode="json", exclude=SPEED_ONLY),
+        },
+        outputs=tuple(
+            layout.fetch / name for name in ("fetch_report.json", "invalid.jsonl", "clips.csv")
+        ),
+    )
+
+
+@task(task_run_name="fetch-{first}-to-{last}")
+@expected_errors_fail
+def fetch_batch(run: FetchRun, batch: Sequence[Clip], first: int, last: int) -> BatchCounts:  # noqa: ARG001  first and last name the run
+    """Fetch and trim a batch; each clip ends in the ledger as done, or with the reason why not.
+
+    Network errors are recorded with the time of the next try; a full disk or a missing ffmpeg ends
+    the stage. No retries of Prefect's: the ledger knows what to try again and when.
+    """
+    return run.fetch_batch(batch)
+
+
+@contextmanager
+def stopping_between_clips(run: FetchRun) -> Generator[None]:
+    """On SIGTERM let the clips in flight end; the signal then takes its usual course."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    usual = signal.getsignal(signal.SIGTERM)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        run.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, usual)
+        if run.stop_event.is_set():
+            signal.raise_signal(signal.SIGTERM)
+
+
+def show_account(report: FetchReport) -> None:
+    """Put the table of reasons on Prefect's pages."""
+    rows = [{"clips": report.num_usable, "state": "done", "reason": ""}]
+    rows += [
+        {"clips": each.count, "state": each.state, "reason": each.reason}
+        for each in report.by_reason
+    ]
+    create_table_artifact(
+        rows,
+        key="fetch-account",
+        description=f"{report.num_requested} clips asked for, {report.num_usable} usable.",
+    )

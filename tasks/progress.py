@@ -1,0 +1,101 @@
+"""What a person sees while a stage runs.
+
+A bar with count and ETA in a terminal, plain lines elsewhere. Everything said here also goes to the
+run's log in Prefect; in a terminal, where Prefect's own lines are turned off, it is printed.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+LINE_EVERY_S = 15.0  # plain lines: often enough to see life, seldom enough to read
+
+
+def say(text: str) -> None:
+    """Tell the user something."""
+    try:
+        logger = get_run_logger()
+    except MissingContextError:
+        logger = logging.getLogger(__name__)
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(text)
+    else:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+class Meter:
+    """Count of what is done out of what there is to do."""
+
+    def __init__(self, name: str, total: int, bar: Progress | None) -> None:
+        """Start at nothing done."""
+        self._name = name
+        self._total = total
+        self._bar = bar
+        self._task = bar.add_task(name, total=total, note="") if bar else None
+        self._started = self._said = time.monotonic()
+        self._first_count: int | None = None
+
+    def show(self, num_done: int, note: str = "", *, eta_s: float | None = None) -> None:
+        """Show the count.
+
+        Args:
+            num_done: How many are done, not how many more.
+            note: What else to show, short.
+            eta_s: Seconds left where the caller knows better than the speed so far.
+        """
+        if self._bar is not None and self._task is not None:
+            shown = note if eta_s is None else f"{note} {format_duration(eta_s)} left"
+            self._bar.update(self._task, completed=num_done, note=shown)
+            return
+        if self._first_count is None:
+            self._first_count = num_done
+        now = time.monotonic()
+        if now - self._said < LINE_EVERY_S and num_done < self._total:
+            return
+        self._said = now
+        if eta_s is None and num_done > self._first_count:
+            rate = (num_done - self._first_count) / (now - self._started)
+            eta_s = (self._total - num_done) / rate
+        left = (
+            f", {format_duration(eta_s)} left"
+            if eta_s is not None and num_done < self._total
+            else ""
+        )
+        say(f"  {self._name}: {num_done}/{self._total} {note}{left}".rstrip())
+
+
+@contextmanager
+def meter(name: str, total: int) -> Generator[Meter]:
+    """Show progress for as long as the block runs."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Meter(name, total, None)
+        return
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield Meter(name, total, bar)
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as a person says them: `45 s`, `12 min`, `5.5 h`, `6.6 days`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 172_800:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86_400:.1f} days"

@@ -1,0 +1,124 @@
+"""Report: one report.json from all that was measured, and the site rendered from it."""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from model.choosing import chosen_steps
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+from reports import exports, leaderboard, site
+from reports.config import ReportConfig
+from reports.gather import gather
+from storage import manifest
+from storage.jsonl import read_json, write_json
+from storage.layout import Layout
+from tasks.outcome import expected_errors_fail
+from tasks.units import Unit
+
+SHOWN_VERSIONS = (
+    "torch",
+    "transformers",
+    "prefect",
+    "yt-dlp",
+    "numpy",
+    "soundfile",
+    "soxr",
+    "peft",
+    "accelerate",
+)
+REPOSITORY = Path(__file__).parent.parent
+
+
+def report_unit(experiment: Mapping[str, Any], config: ReportConfig, layout: Layout) -> Unit:
+    """What decides the site: every manifest's digest, the clips' account, the settings."""
+    manifests = sorted((layout.root / "manifests").glob("*.json"))
+    records = {path.name: manifest.read(path) for path in manifests if path.name != "report.json"}
+    rows = config.rows
+    return Unit(
+        name="report",
+        layout=layout,
+        parts={
+            "measurements": {name: record.digest for name, record in records.items() if record},
+            "settings": experiment,
+            "further rows": manifest.file_digest(rows) if rows and rows.exists() else None,
+        },
+        outputs=(layout.site,),
+    )
+
+
+@task(task_run_name="report")
+@expected_errors_fail
+def report(experiment: Mapping[str, Any], config: ReportConfig, layout: Layout) -> None:
+    """Gather, render, and put leaderboard, summary and link on Prefect's pages."""
+    gathered = gather(
+        layout, config, experiment_config=dict(experiment), provenance=provenance(layout)
+    )
+    gathered["chosen_steps"] = chosen_steps(layout, gathered)
+    site.render(gathered, layout.site, audio_roots=_audio_roots(gathered, layout))
+    write_json(layout.site / "report.json", gathered)
+    rows = leaderboard.rows(gathered)
+    create_table_artifact(
+        [dict(row) for row in _table(rows)],
+        key="leaderboard",
+        description=f"Experiment {layout.experiment}.",
+    )
+    create_markdown_artifact(exports.to_markdown(rows), key="leaderboard-markdown")
+    create_link_artifact(f"http://127.0.0.1:8090/{layout.experiment}/site/index.html", key="report")
+
+
+def print_leaderboard(layout: Layout) -> None:
+    """Show the leaderboard in the terminal."""
+    exports.print_table(leaderboard.rows(read_json(layout.site / "report.json")))
+
+
+def provenance(layout: Layout) -> dict[str, Any]:
+    """Commit, versions, hardware and command: what stands beside every number."""
+    return {
+        "command": shlex.join(sys.orig_argv[1:]),
+        "workspace": str(layout.workspace),
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain")),
+        "python": sys.version.split()[0],
+        "versions": {name: version(name) for name in SHOWN_VERSIONS},
+    }
+
+
+def _git(*arguments: str) -> str:
+    """What git says of this checkout; empty outside one or where git is not installed."""
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(REPOSITORY), *arguments],  # noqa: S607  the user's own git
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        return ""
+    return found.stdout.strip()
+
+
+def _audio_roots(gathered: Mapping[str, Any], layout: Layout) -> dict[str, Path]:
+    roots = {
+        each["name"]: layout.benchmark(each["name"]) / "audio" for each in gathered["benchmarks"]
+    }
+    return {name: root for name, root in roots.items() if root.is_dir()}
+
+
+def _table(rows: list[leaderboard.LeaderboardRow]) -> list[dict[str, Any]]:
+    return [
+        {
+            "benchmark": row.benchmark,
+            "model": row.model,
+            "method": row.method,
+            "scorer": row.scorer,
+            **{task_name: exports.score_text(score) for task_name, score in row.tasks.items()},
+            "average": exports.score_text(row.average),
+        }
+        for row in rows
+    ]

@@ -1,0 +1,185 @@
+"""Train: the training examples become checkpoints, in a child process that owns the GPUs.
+
+The child (`python -m model.run_training RUN.json`) resumes by itself from its newest whole
+checkpoint, so a retry and a second start of the pipeline are the same thing.
+"""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+from prefect import task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+from model.config import TrainConfig
+from storage import manifest
+from storage.errors import PipelineError
+from storage.jsonl import read_json, write_json
+from storage.layout import Layout, list_checkpoints
+from tasks.child_process import run_child
+from tasks.gpu import hold_gpus
+from tasks.models import Model, resolve
+from tasks.outcome import expected_errors_fail
+from tasks.progress import meter, say
+from tasks.units import Unit
+
+STEP_LINE = re.compile(r"step (\d+)/(\d+)\s*(.*)")
+# settings that change how a training runs, not what comes out
+INDIFFERENT = {
+    "name",
+    "keep_full_checkpoints",
+    "num_gpus",
+    "dataloader_workers",
+    "threads",
+    "completions_every",
+    "report_to",
+    "evaluate",
+}
+SILENCE_LIMIT_S = (
+    1800.0  # a child without a word for this long hangs; a step of the 7B takes seconds
+)
+
+
+def train_unit(training: TrainConfig, layout: Layout) -> Unit:
+    """What decides a training's outcome, and its checkpoints."""
+    if not layout.train_jsonl.exists():
+        msg = (
+            f"{layout.train_jsonl} is missing. "
+            "Run `python -m flows.convert` with this profile first."
+        )
+        raise PipelineError(msg)
+    folder = layout.training(training.name)
+    steps = [
+        *range(training.save_steps, training.max_steps, training.save_steps),
+        training.max_steps,
+    ]
+    return Unit(
+        name=f"train/{training.name}",
+        layout=layout,
+        parts={
+            "settings": deciding_settings(training),
+            "examples": manifest.file_digest(layout.train_jsonl),
+            "start model": resolve(training.model, layout).digest,
+        },
+        outputs=(*(folder / f"checkpoint-{step}" for step in steps), folder / "metrics.jsonl"),
+    )
+
+
+def deciding_settings(training: TrainConfig) -> dict[str, Any]:
+    """The settings that decide the weights."""
+    unused = {"grpo", "sft"} - {training.method}
+    return training.model_dump(mode="json", exclude=INDIFFERENT | unused)
+
+
+@task(task_run_name="train-{training.name}")
+@expected_errors_fail
+def train(training: TrainConfig, layout: Layout, *, from_start: bool = False) -> None:
+    """Run one training to its last step, from wherever it stands.
+
+    Called directly, not submitted: a signal cannot interrupt a submitted task, and the GPU would
+    stay busy after a cancel.
+
+    Args:
+        training: Its settings.
+        layout: Where the examples are and the checkpoints go.
+        from_start: Set aside what stands there, even if it was made from the same settings.
+    """
+    folder = layout.training(training.name)
+    start = resolve(training.model, layout)
+    if (folder / "run.json").exists():
+        if from_start or not _is_same_training(folder, training, start, layout):
+            _set_aside(folder)
+        else:
+            _drop_after_gap(folder, training)
+    write_json(
+        folder / "run.json",
+        {
+            "train": training.model_dump(mode="json"),
+            "start_model": start.path,
+            "start_model_key": start.key,
+            "start_model_digest": start.digest,
+            "train_jsonl": str(layout.train_jsonl),
+            "examples_sha256": manifest.file_digest(layout.train_jsonl),
+            "output": str(folder),
+        },
+    )
+    say(
+        f"train {training.name}: {training.method}, {training.max_steps} steps from {start.key}; "
+        f"log: {folder / 'trainer.log'}"
+    )
+    with hold_gpus(training.num_gpus) as gpus, meter(training.name, training.max_steps) as progress:
+        run_child(
+            _command(folder / "run.json", num_gpus=len(gpus)),
+            log=folder / "trainer.log",
+            on_line=_Watcher(progress.show, training.name),
+            silence_s=SILENCE_LIMIT_S,
+            env={"CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in gpus)} if gpus else None,
+        )
+
+
+def _command(run: Path, *, num_gpus: int) -> list[str]:
+    if num_gpus <= 1:
+        return [sys.executable, "-m", "model.run_training", str(run)]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_gpus}"]
+    return [sys.executable, *launcher, "-m", "model.run_training", str(run)]
+
+
+def _is_same_training(folder: Path, training: TrainConfig, start: Model, layout: Layout) -> bool:
+    before = read_json(folder / "run.json")
+    settings = deciding_settings(TrainConfig.model_validate(before["train"]))
+    return (
+        settings == deciding_settings(training)
+        and before["start_model_digest"] == start.digest
+        and before["examples_sha256"] == manifest.file_digest(layout.train_jsonl)
+    )
+
+
+def _set_aside(folder: Path) -> None:
+    """Keep under another name what other settings or inputs made: it may have cost days."""
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.replaced-{number}")).exists():
+        number += 1
+    folder.rename(aside)
+    say(f"train {folder.name}: starts anew; what was there is kept in {aside}")
+
+
+def _drop_after_gap(folder: Path, training: TrainConfig) -> None:
+    """A checkpoint that was deleted can only be made again from before it: later ones give way."""
+    for position, checkpoint in enumerate(list_checkpoints(folder), start=1):
+        expected = min(position * training.save_steps, training.max_steps)
+        if checkpoint.name == f"checkpoint-{expected}":
+            continue
+        for later in list_checkpoints(folder)[position - 1 :]:
+            shutil.rmtree(later)
+        say(f"train {training.name}: checkpoint-{expected} is gone; training again from before it")
+        return
+
+
+class _Watcher:
+    """Turn the child's lines into progress."""
+
+    def __init__(self, show: Any, name: str) -> None:  # noqa: ANN401  Meter.show
+        self._show = show
+        self._name = name
+        self._artifact: UUID | None = None
+        self._shown_percent = -1
+
+    def __call__(self, line: str) -> None:
+        match = STEP_LINE.search(line)
+        if not match:
+            return
+        step, total, note = int(match.group(1)), int(match.group(2)), match.group(3)
+        self._show(step, note)
+        percent = 100 * step // total
+        if percent == self._shown_percent:
+            return
+        self._shown_percent = percent
+        if self._artifact is None:
+            key = f"train-{self._name}".replace(".", "-")
+            made = create_progress_artifact(percent, key=key, description=note)
+            self._artifact = cast("UUID", made)  # typed as if it might be awaited
+        else:
+            update_progress_artifact(self._artifact, percent, description=note)

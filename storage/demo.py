@@ -52,8 +52,8 @@ CATEGORIES = {
     "rain": ("Reasoning", "Ambient Sound Interpretation"),
     "clock": ("Information Extraction", "Sound-Based Event Recognition"),
     "siren": ("Reasoning", "Acoustic Source Inference"),
-    "melody": ("Information Extraction", "Melodic Structure Interpretation"),
-    "organ": ("Information Extraction", "Instrumentation"),
+    "bells": ("Information Extraction", "Instrumentation"),
+    "organ": ("Information Extraction", "Harmony and Chord Progressions"),
     "man": ("Reasoning", "Multi Speaker Role Mapping"),
     "child": ("Reasoning", "Conversational Fact Retrieval"),
 }

@@ -57,18 +57,18 @@ def _siren(time_s: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.
     return np.sin(_phase(frequency_hz))
 
 
-def _melody(time_s: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    note_s = rng.uniform(0.18, 0.3)
-    note_index = (time_s / note_s).astype(int)
-    num_notes = int(note_index[-1]) + 1
-    octaves: NDArray[np.float64] = rng.integers(-7, 8, size=num_notes) / 12
-    phase = _phase((rng.uniform(350, 900) * 2**octaves)[note_index])
-    decay = np.exp(-(time_s % note_s) / 0.12)
-    return decay * (np.sin(phase) + 0.3 * np.sin(2 * phase))
+def _bells(time_s: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    stroke_s = rng.uniform(0.3, 0.5)
+    stroke_index = (time_s / stroke_s).astype(int)
+    pitches_hz = rng.uniform(1000, 1800) * rng.choice((1.0, 9 / 8, 5 / 4, 3 / 2), size=8)
+    phase = _phase(pitches_hz[stroke_index % 8])
+    # Partials of a church bell, as ratios to the strike note.
+    wave = sum(np.sin(ratio * phase) / ratio**0.5 for ratio in (1.0, 2.0, 2.5, 3.0, 4.0))
+    return np.exp(-(time_s % stroke_s) / 0.15) * wave
 
 
 def _organ(time_s: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    root_hz = rng.uniform(180, 400)
+    root_hz = rng.uniform(150, 300)
     chord = rng.choice(((4, 5, 6), (10, 12, 15)))  # major, minor, in just intonation
     wave = np.zeros(len(time_s))
     for ratio in chord / chord[0]:
@@ -117,7 +117,7 @@ SOUNDS: dict[str, tuple[Task, Draw]] = {
     "rain": ("sound", _rain),
     "clock": ("sound", _clock),
     "siren": ("sound", _siren),
-    "melody": ("music", _melody),
+    "bells": ("music", _bells),
     "organ": ("music", _organ),
     "man": ("speech", _man),
     "child": ("speech", _child),

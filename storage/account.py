@@ -1,4 +1,7 @@
-"""The account of an experiment's clips, written after each fetch: fetch_report.json, invalid.jsonl, clips.csv."""
+"""The account of an experiment's clips, written after each fetch.
+
+fetch_report.json (the sums), invalid.jsonl (what is not there and why), clips.csv (all clips).
+"""
 
 import csv
 import io

@@ -1,105 +1,32 @@
 """AVQA's annotation rows and R1-AQA's training examples: parsed once, at the border.
 
-AVQA (AlyssaYoung/AVQA@main:data/annotation/train_qa.json) is a list of 40,425 rows with eight keys. Its `video_name`
-follows VGG-Sound: 11 characters of YouTube id, `_`, six digits of start second. Ids contain `_` and `-`, so the name is
-cut by position, never split.
+AVQA (AlyssaYoung/AVQA@main:data/annotation/train_qa.json) is a list of 40,425 rows with eight keys
+(storage/avqa_rows.py).
 
-R1-AQA's example (xiaomi-research/r1-aqa@main:README.md) is the row, its keys in their order, plus `dataset_name` and
-`audio_path`. A row that cannot become an example becomes a `Dropped` with its reason: kept + dropped == read.
+R1-AQA's example (xiaomi-research/r1-aqa@main:README.md) is the row, its keys in their order, plus
+`dataset_name` and `audio_path`. A row that cannot become an example becomes a `Dropped` with its
+reason: kept + dropped == read.
 """
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 import requests
 
+from storage.avqa_rows import AvqaRow, Clip, Dropped, parse_row
 from storage.errors import PipelineError
 from storage.jsonl import Record, write_bytes
 
-VIDEO_NAME = re.compile(r"[A-Za-z0-9_-]{11}_[0-9]{6}")
-ROW_KEYS = (
-    "id",
-    "video_name",
-    "video_id",
-    "question_text",
-    "multi_choice",
-    "answer",
-    "question_relation",
-    "question_type",
-)
 # Git's own name of the published train_qa.json: sha1 of `blob SIZE\0` + content.
 TRAIN_BLOB_ID = "dcf7ee2555bb4ce861a3e1e08fbda1508818d63c"
 TRAIN_PATH = "/AlyssaYoung/AVQA/main/data/annotation/train_qa.json"
 DOWNLOAD_TIMEOUT_S = 60
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Clip:
-    """A stretch of one video that the annotations ask about."""
-
-    clip_id: str
-    """AVQA's `video_name`, e.g. `-HG3Omg_89c_000030`."""
-    video_id: str
-    """YouTube's id, 11 characters."""
-    start_s: int
-    """Second of the video at which the clip starts."""
-
-    @property
-    def file_name(self) -> str:
-        """Name of its wav, as R1-AQA has it: `-HG3Omg_89c_30.wav`."""
-        return f"{self.video_id}_{self.start_s}.wav"
-
-
-@dataclass(frozen=True, slots=True)
-class AvqaRow:
-    """One question of AVQA about one clip, its types and ranges checked."""
-
-    id: int | str
-    """AVQA's number of the question, kept as it came."""
-    video_id: int | str
-    """AVQA's number of the video; not YouTube's id."""
-    clip: Clip
-    """What `video_name` says."""
-    question_text: str
-    """E.g. `What happened in the video?`."""
-    multi_choice: tuple[str, ...]
-    """Choices; four in AVQA."""
-    answer: int
-    """Index of the right choice."""
-    question_relation: str
-    """`View`, `Sound` or `Both`."""
-    question_type: str
-    """E.g. `Happening`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """An annotation row that did not become an example."""
-
-    id: int | str | None
-    """The row's id; None where it has none that can be read."""
-    video_name: str | None
-    """The row's clip; None where it has none that can be read."""
-    reason: str
-    """E.g. `malformed:answer` or `invalid:private`; what the account is grouped by."""
-    detail: str
-    """What was found."""
-
-    def as_record(self) -> Record:
-        """One line of dropped.jsonl."""
-        return {
-            "id": self.id,
-            "video_name": self.video_name,
-            "reason": self.reason,
-            "detail": self.detail,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,31 +77,17 @@ class Converted:
         return len(self.examples) / self.num_read
 
 
-def parse_video_name(video_name: str) -> Clip:
-    """Cut a name into YouTube id and start second.
-
-    Raises:
-        ValueError: If it is not 11 characters of id, `_` and six digits; a name with a path in it is none.
-    """
-    if VIDEO_NAME.fullmatch(video_name) is None:
-        msg = (
-            f"video_name {video_name!r} is not 11 characters of YouTube id, '_' and six digits of start second, "
-            "e.g. '-HG3Omg_89c_000030'"
-        )
-        raise ValueError(msg)
-    return Clip(video_name, video_name[:-7], int(video_name[-6:]))
-
-
 def read_annotations(path_or_url: str, cache_dir: Path) -> Annotations:
-    """Read AVQA's questions; malformed rows are set aside with their reason and never stop the rest.
+    """Read AVQA's questions; malformed rows are set aside and never stop the rest.
 
     Args:
         path_or_url: A local file, or an http address, which is downloaded once into `cache_dir`.
         cache_dir: Folder of downloaded annotations.
 
     Raises:
-        PipelineError: If the file is missing, cannot be downloaded, is not a JSON list, has no rows, or is the published
-            train_qa.json with another content than the one that was published.
+        PipelineError: If the file is missing, cannot be downloaded, is not a JSON list, has no
+            rows, or is the published train_qa.json with another content than the one that was
+            published.
     """
     content = _content_of(path_or_url, cache_dir)
     try:
@@ -182,19 +95,19 @@ def read_annotations(path_or_url: str, cache_dir: Path) -> Annotations:
     except ValueError as error:
         msg = f"annotations {path_or_url} are not JSON: {error}"
         raise PipelineError(msg) from error
-    if not isinstance(records, list) or not records:
+    if not isinstance(records, list) or not (entries := cast("list[object]", records)):
         msg = f"annotations {path_or_url}: expected a JSON list of rows as in AVQA's train_qa.json"
         raise PipelineError(msg)
     rows: list[AvqaRow] = []
     malformed: list[Dropped] = []
-    for index, record in enumerate(cast("list[object]", records)):
-        parsed = _parse_row(record, index)
+    for index, record in enumerate(entries):
+        parsed = parse_row(record, index)
         if isinstance(parsed, AvqaRow):
             rows.append(parsed)
         else:
             malformed.append(parsed)
     sha256 = hashlib.sha256(content).hexdigest()
-    return Annotations(tuple(rows), tuple(malformed), len(records), sha256)
+    return Annotations(tuple(rows), tuple(malformed), len(entries), sha256)
 
 
 def clips_of(rows: Iterable[AvqaRow]) -> list[Clip]:
@@ -251,15 +164,18 @@ def check_usable_share(converted: Converted, min_usable_share: float) -> None:
     """Refuse to go on with too little of the data.
 
     Raises:
-        PipelineError: If fewer rows than that share have audio; its text holds the table of reasons.
+        PipelineError: If fewer rows than that share have audio; its text holds the table of
+            reasons.
     """
     if converted.usable_share >= min_usable_share:
         return
     table = "\n".join(f"  {count:>7}  {reason}" for reason, count in converted.reasons.items())
     msg = (
         f"only {len(converted.examples)} of {converted.num_read} annotation rows have audio "
-        f"({converted.usable_share:.1%}), and fetch.min_usable_share asks for {min_usable_share:.0%}. Dropped rows:\n"
-        f"{table}\nRun fetch again for those that can still come, or lower it: --set fetch.min_usable_share=0.5"
+        f"({converted.usable_share:.1%}), and fetch.min_usable_share asks for "
+        f"{min_usable_share:.0%}. Dropped rows:\n{table}\n"
+        "Run fetch again for those that can still come, or lower the share: "
+        "--set fetch.min_usable_share=0.5"
     )
     raise PipelineError(msg)
 
@@ -283,63 +199,6 @@ def _lost(row: AvqaRow, state: ClipState | None, has_wav: Callable[[Clip], bool]
     return None
 
 
-def _parse_row(record: object, index: int) -> AvqaRow | Dropped:
-    if not isinstance(record, dict):
-        detail = f"row {index} is {type(record).__name__}, expected an object"
-        return Dropped(None, None, "malformed:row", detail)
-    fields = cast("dict[str, Any]", record)
-    fault = _fault(fields)
-    if fault is not None:
-        row_id = fields.get("id") if _is_number_or_text(fields.get("id")) else None
-        name = fields.get("video_name")
-        key, problem = fault
-        detail = f"row {index} (id {row_id}): {problem}"
-        return Dropped(row_id, name if isinstance(name, str) else None, f"malformed:{key}", detail)
-    return AvqaRow(
-        id=fields["id"],
-        video_id=fields["video_id"],
-        clip=parse_video_name(fields["video_name"]),
-        question_text=fields["question_text"],
-        multi_choice=tuple(fields["multi_choice"]),
-        answer=fields["answer"],
-        question_relation=fields["question_relation"],
-        question_type=fields["question_type"],
-    )
-
-
-def _fault(fields: dict[str, Any]) -> tuple[str, str] | None:
-    """The first key at fault and what is wrong with it; None for a good row."""
-    for key in ROW_KEYS:
-        if key not in fields:
-            return key, f"key {key!r} is missing"
-    for key in ("id", "video_id"):
-        if not _is_number_or_text(fields[key]):
-            return key, f"{key} is {fields[key]!r}, expected a number"
-    for key in ("video_name", "question_text", "question_relation", "question_type"):
-        if not isinstance(fields[key], str) or not fields[key].strip():
-            return key, f"{key} is {fields[key]!r}, expected text"
-    try:
-        parse_video_name(fields["video_name"])
-    except ValueError as error:
-        return "video_name", str(error)
-    return _choices_fault(fields["multi_choice"], fields["answer"])
-
-
-def _choices_fault(choices: object, answer: object) -> tuple[str, str] | None:
-    if not isinstance(choices, list):
-        return "multi_choice", f"multi_choice is {choices!r}, expected a list of at least two texts"
-    texts = [each for each in cast("list[object]", choices) if isinstance(each, str)]
-    if len(texts) < 2 or len(texts) != len(cast("list[object]", choices)):
-        return "multi_choice", f"multi_choice is {choices!r}, expected a list of at least two texts"
-    if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(texts):
-        return "answer", f"answer is {answer!r}, expected an index from 0 to {len(texts) - 1}"
-    return None
-
-
-def _is_number_or_text(value: object) -> bool:
-    return isinstance(value, int | str) and not isinstance(value, bool)
-
-
 def _content_of(path_or_url: str, cache_dir: Path) -> bytes:
     address = urlsplit(path_or_url)
     if address.scheme not in {"http", "https"}:
@@ -348,15 +207,17 @@ def _content_of(path_or_url: str, cache_dir: Path) -> bytes:
         except OSError as error:
             msg = f"annotations {path_or_url} cannot be read: {error.strerror}"
             raise PipelineError(msg) from error
-    # The address is part of the name, so that two files called train_qa.json do not meet in the cache.
+    # The address is part of the name, so that two files called train_qa.json do not meet in the
+    # cache.
     digest = hashlib.sha256(path_or_url.encode()).hexdigest()[:8]
     cached = cache_dir / f"{digest}-{Path(address.path).name or 'annotations.json'}"
     content = cached.read_bytes() if cached.exists() else _download(path_or_url)
     if address.path == TRAIN_PATH and git_blob_id(content) != TRAIN_BLOB_ID:
         cached.unlink(missing_ok=True)
         msg = (
-            f"{path_or_url} is not the published file: git blob {git_blob_id(content)}, expected {TRAIN_BLOB_ID}. "
-            "Run again; if it stays so, download it yourself and set annotations.train to its path"
+            f"{path_or_url} is not the published file: git blob {git_blob_id(content)}, "
+            f"expected {TRAIN_BLOB_ID}. Run again; if it stays so, download it "
+            "yourself and set annotations.train to its path"
         )
         raise PipelineError(msg)
     if not cached.exists():
@@ -365,7 +226,7 @@ def _content_of(path_or_url: str, cache_dir: Path) -> bytes:
 
 
 def git_blob_id(content: bytes) -> str:
-    """The name that git gives a file: sha1 of `blob SIZE\\0` and its content."""
+    r"""The name that git gives a file: sha1 of `blob SIZE\0` and its content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 

@@ -1,19 +1,18 @@
 """Why a clip could not be had: yt-dlp's messages sorted into classes.
 
-yt-dlp 2026.10.26 raises `DownloadError` for everything; the cause hides in `exc_info[1]`, in the text, or (a 429 of the
-player's interface) only in the warnings. The texts below are its own and YouTube's; tests/storage/test_failures.py runs
-the real extractor through each. A class decides what happens next:
+yt-dlp 2026.10.26 raises `DownloadError` for everything; the cause hides in `exc_info[1]`, in the
+text, or (a 429 of the player's interface) only in the warnings. The texts below are its own and
+YouTube's; tests/storage/test_failures.py runs the real extractor through each. A class decides what
+happens next:
 
-| kind          | meaning                                          | next                                             |
-|---------------|--------------------------------------------------|--------------------------------------------------|
-| `invalid`     | gone for good                                    | never again, unless `--retry invalid`            |
-| `unconfirmed` | gone, or hidden from us: the text fits both      | again a day later, or after a canary has passed  |
-| `geo`         | not in this country                              | `--retry geo` from another one                   |
-| `credentials` | only for those who may                           | `--retry credentials` with cookies               |
-| `retry`       | the wire failed                                  | again, later and later                           |
-| `blocked`     | YouTube refuses this address; not the clip's own | all workers pause; the clip stays pending        |
-| `extractor`   | yt-dlp or its JS runtime is out of date          | the clip stays pending; five in a row stop       |
-| `local`       | disk full, no permission                         | the run stops at once                            |
+- `invalid`: gone for good; asked for again only by `--retry invalid`.
+- `unconfirmed`: gone, or hidden from us, the text fits both; again a day later.
+- `geo`: not in this country; `--retry geo` from another one.
+- `credentials`: only for those who may; `--retry credentials` with cookies.
+- `retry`: the wire failed; again, later and later.
+- `blocked`: YouTube refuses this address; all workers pause, the clip stays pending.
+- `extractor`: yt-dlp or its JS runtime is out of date; five in a row stop the run.
+- `local`: disk full, no permission; the run stops at once.
 """
 
 import errno
@@ -70,15 +69,15 @@ class Unavailable(Exception):  # noqa: N818  it is an answer that a source gives
         self.failure = failure
 
 
-# In this order: the first that is found in the message decides. `Private video. Sign in ...` stands before the bot
-# check, whose text also says `Sign in`; U+2019 is YouTube's apostrophe.
+# The first that is found in the message decides; `Video unavailable` alone stands last, because
+# most of the others begin with it. U+2019 is YouTube's apostrophe.
 _MESSAGES: tuple[tuple[Kind, str, str], ...] = (
-    ("blocked", "bot-check", r"confirm you(’|')re not a bot"),
+    ("blocked", "bot-check", r"confirm you['\u2019]re not a bot"),
     ("blocked", "captcha", r"captcha challenge"),
     (
         "blocked",
         "rate-limit",
-        r"rate-limited by YouTube|content isn(’|')t available, try again later",
+        r"rate-limited by YouTube|content isn['\u2019]t available, try again later",
     ),
     ("blocked", "address-blocked", r"All player responses are invalid|not available on this app"),
     ("geo", "country", r"in your country|from your location due to geo"),
@@ -89,7 +88,7 @@ _MESSAGES: tuple[tuple[Kind, str, str], ...] = (
     ("invalid", "account-terminated", r"account associated with this video has been terminated"),
     ("invalid", "account-closed", r"uploader has closed their YouTube account"),
     ("invalid", "copyright", r"due to a copyright claim|on copyright grounds"),
-    ("invalid", "terms-of-service", r"violating YouTube(’|')s|Community Guidelines"),
+    ("invalid", "terms-of-service", r"violating YouTube['\u2019]s|Community Guidelines"),
     ("invalid", "removed", r"removed by the uploader|This video has been removed"),
     ("invalid", "no-recording", r"live stream recording is not available"),
     ("invalid", "drm", r"DRM protected"),
@@ -103,7 +102,7 @@ _MESSAGES: tuple[tuple[Kind, str, str], ...] = (
     ("retry", "truncated", r"more expected"),
     ("retry", "empty", r"Did not get any data blocks|The downloaded file is empty"),
     ("retry", "timeout", r"timed out|Read timed out"),
-    ("unconfirmed", "unavailable", r"Video unavailable|content isn(’|')t available"),
+    ("unconfirmed", "unavailable", r"Video unavailable|content isn['\u2019]t available"),
 )
 _HTTP_STATUS = re.compile(r"HTTP Error (\d{3})")
 
@@ -114,7 +113,8 @@ def classify(error: Exception, warnings: Sequence[str], *, is_youtube: bool) -> 
     Args:
         error: What came out of `YoutubeDL.extract_info`.
         warnings: Its warnings for this video; a 429 of the player's interface shows only there.
-        is_youtube: Whether YouTube was asked. There a 403 is a refusal of this address; on another server, of this file.
+        is_youtube: Whether YouTube was asked. There a 403 is a refusal of this address; on another
+            server, of this file.
     """
     cause = _cause(error)
     message = _clean(str(error))

@@ -1,8 +1,7 @@
-"""Fetching clips: worker threads over a batch, every outcome in the ledger, and a stop that leaves nothing half-done.
+"""Fetching clips: worker threads over a batch, every outcome in the ledger.
 
-A run holds the workspace's lock, so a second one says so and stops. A clip's way: download to the worker's own folder, cut
-there, verify, flush, rename into `clips/`, then the ledger's commit. A kill before the rename leaves nothing; a kill after
-it leaves a good wav without a row, which the next start adopts.
+A run holds the workspace's lock, so a second one says so and stops. A kill before a clip's rename
+leaves nothing of it; a kill after it leaves a good wav without a row, which the next start adopts.
 """
 
 import shutil
@@ -21,6 +20,7 @@ from storage.avqa import Clip
 from storage.clip_worker import ClipWorker
 from storage.config import FetchConfig, FolderSource, HuggingFaceSource, YoutubeSource
 from storage.errors import BLOCKED_EXIT_CODE, PipelineError
+from storage.gate import Gate
 from storage.layout import Layout
 from storage.ledger import ClipRow, Ledger
 from storage.pace import Breaker, Pace
@@ -61,7 +61,7 @@ class Plan:
 
 
 class FetchRun:
-    """One run over a workspace: the lock, the ledger, the pace and the breaker, shared by all batches.
+    """One run over a workspace: lock, ledger, pace and breaker, shared by all batches.
 
     Used as a context manager: `plan`, then `fetch_batch` for each batch.
     """
@@ -79,7 +79,8 @@ class FetchRun:
         Args:
             config: Sources, clip length, pace.
             layout: Where the ledger and the clips lie.
-            resume_command: What to type to go on after a block, e.g. `python -m flows.fetch --profile paper`.
+            resume_command: What to type to go on after a block, e.g. `python -m flows.fetch
+                --profile paper`.
             on_clip: Called with each clip's new row, from the worker threads.
         """
         self.config = config
@@ -87,7 +88,7 @@ class FetchRun:
         self.stop_event = threading.Event()
         self.pace = Pace(config.videos_per_hour)
         self.breaker = Breaker(config.block_waits_s, resume_command=resume_command)
-        self._on_clip = on_clip or (lambda _: None)
+        self._on_clip = on_clip or _ignore
         self._lock = FileLock(layout.locks / "fetch.lock")
         # Beside the clips, so that a rename never crosses a file system.
         self._tmp = layout.workspace / "tmp"
@@ -104,7 +105,10 @@ class FetchRun:
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
-            msg = f"another fetch is running on {self.layout.workspace}; wait for it or stop it, then start this one again"
+            msg = (
+                f"another fetch is running on {self.layout.workspace}; "
+                "wait for it or stop it, then start this one again"
+            )
             raise PipelineError(msg) from error
         try:
             self._open()
@@ -151,18 +155,21 @@ class FetchRun:
         """Fetch and cut a batch; each clip ends in the ledger as done, or with the reason why not.
 
         Raises:
-            PipelineError: If YouTube refuses us for good (exit code 75), the disk is full, or yt-dlp is out of date.
+            PipelineError: If YouTube refuses us for good (exit code 75), the disk is full, or
+                yt-dlp is out of date.
         """
         self._check_disk(len(batch))
         videos = _by_video(batch)
         halt = threading.Event()
         with ThreadPoolExecutor(self.config.workers, thread_name_prefix="fetch") as pool:
             futures = [pool.submit(self._fetch_video, clips, halt) for clips in videos]
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            errors = [error for future in done if (error := future.exception()) is not None]
-            if errors:
+            try:
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            finally:
+                # After an error or an interrupt the videos in flight end, the others do not begin.
                 halt.set()
-                raise errors[0]
+        for future in done:
+            future.result()
         states = Counter(row.state for row in self.ledger.rows(batch))
         return BatchCounts(len(batch), dict(states), self.stop_event.is_set())
 
@@ -183,6 +190,15 @@ class FetchRun:
         self.run = self.ledger.begin_run(
             config=self.config.model_dump_json(), versions=self.versions
         )
+        gate = Gate(
+            pace=self.pace,
+            breaker=self.breaker,
+            stop=self.stop_event,
+            ledger=self.ledger,
+            run=self.run,
+            canary_video_id=self.config.canary_video_id,
+            ytdlp_version=self.versions["yt-dlp"],
+        )
         self._worker = ClipWorker(
             config=self.config,
             clips_dir=self.layout.clips,
@@ -190,8 +206,7 @@ class FetchRun:
             run=self.run,
             versions=self.versions,
             sources=sources,
-            pace=self.pace,
-            breaker=self.breaker,
+            gate=gate,
             stop=self.stop_event,
             on_clip=self._on_clip,
         )
@@ -204,6 +219,7 @@ class FetchRun:
                     cache_dir=self.layout.workspace / "yt-dlp-cache",
                     deadline_s=self.config.deadline_s,
                     polite=self.config.videos_per_hour is not None,
+                    stop=self.stop_event,
                 )
                 return YoutubeAudio(downloader)
             case FolderSource():
@@ -218,8 +234,8 @@ class FetchRun:
         free = shutil.disk_usage(self.layout.workspace).free
         if free < needed:
             msg = (
-                f"{self.layout.workspace} has {free / 1e9:.1f} GB free; {num_clips} clips need {needed / 1e9:.1f} GB. "
-                "Free some space or name another folder: --workspace DIR"
+                f"{self.layout.workspace} has {free / 1e9:.1f} GB free; {num_clips} clips need "
+                f"{needed / 1e9:.1f} GB. Free some space or name another folder: --workspace DIR"
             )
             raise PipelineError(msg)
 
@@ -231,6 +247,10 @@ class FetchRun:
         return "stopped" if self.stop_event.is_set() else "finished"
 
 
+def _ignore(row: ClipRow) -> None:
+    """What a caller without interest in rows gets."""
+
+
 def _by_video(clips: Iterable[Clip]) -> list[list[Clip]]:
     videos: dict[str, list[Clip]] = {}
     for clip in clips:
@@ -239,7 +259,10 @@ def _by_video(clips: Iterable[Clip]) -> list[list[Clip]]:
 
 
 def _batches(clips: Iterable[Clip], batch_size: int) -> tuple[tuple[Clip, ...], ...]:
-    """Batches of about that size; the clips of one video are never parted, so one download serves them."""
+    """Batches of about that size.
+
+    The clips of one video are never parted, so one download serves them.
+    """
     batches: list[tuple[Clip, ...]] = []
     batch: list[Clip] = []
     for video in _by_video(clips):

@@ -4,7 +4,7 @@ import functools
 import shutil
 import subprocess
 
-import imageio_ffmpeg
+import imageio_ffmpeg  # pyright: ignore[reportMissingTypeStubs]  # it has none
 
 from storage.errors import PipelineError
 
@@ -22,7 +22,7 @@ def find_ffmpeg() -> str:
     try:
         return imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
-        msg = "no ffmpeg: install it (apt-get install ffmpeg), or the wheel: pip install imageio-ffmpeg"
+        msg = "no ffmpeg: install the system's, or its wheel: pip install imageio-ffmpeg"
         raise PipelineError(msg) from error
 
 

@@ -1,16 +1,17 @@
 """The account of every clip that any experiment of a workspace asked for: one SQLite file.
 
-States of a clip: `pending` (not tried, or given back while YouTube refused us), `done`, `invalid`, `unconfirmed`, `geo`,
-`credentials`, `retry`. `blocked` is a state of a run, never of a clip. Tables: `clip` (one row a clip), `attempt` (every
-try, appended), `run` (every run, with its versions). A clip's row and its attempt are one transaction, made after the wav
-has its final name: a kill leaves at most the clips in flight, which are done again.
+States of a clip: `pending` (not tried, or given back while YouTube refused us), `done`, `invalid`,
+`unconfirmed`, `geo`, `credentials`, `retry`. `blocked` is a state of a run, never of a clip.
+Tables: `clip` (one row a clip), `attempt` (every try, appended), `run` (every run, with its
+versions). A clip's row and its attempt are one transaction, made after the wav has its final name:
+a kill leaves at most the clips in flight, which are done again.
 """
 
 import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,13 @@ from typing import Literal, Self, get_args
 
 from storage.avqa import Clip, ClipState
 from storage.errors import PipelineError
+from storage.failures import Failure
 
 State = Literal["pending", "done", "invalid", "unconfirmed", "geo", "credentials", "retry"]
 STATES: tuple[State, ...] = get_args(State)
 SCHEMA_VERSION = 1
+MAX_VARIABLES = 900  # in one query; an old SQLite takes 999
+# Times are seconds since 1970, UTC; in SQL, datetime(last_try, 'unixepoch') shows them.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS clip (
   clip_id TEXT PRIMARY KEY,
@@ -34,9 +38,9 @@ CREATE TABLE IF NOT EXISTS clip (
   message TEXT NOT NULL DEFAULT '',
   http_status INTEGER,
   attempts INTEGER NOT NULL DEFAULT 0,
-  first_try REAL,               -- seconds since 1970, UTC; show with datetime(first_try, 'unixepoch')
+  first_try REAL,
   last_try REAL,
-  next_try REAL,                -- when `retry` and `unconfirmed` are due
+  next_try REAL,
   source TEXT NOT NULL DEFAULT '',
   sha256 TEXT NOT NULL DEFAULT '',
   duration_s REAL,
@@ -52,14 +56,24 @@ CREATE TABLE IF NOT EXISTS clip (
   ytdlp_version TEXT NOT NULL DEFAULT '',
   ffmpeg_version TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS clip_state ON clip (state, next_try);
 CREATE TABLE IF NOT EXISTS attempt (
-  at REAL NOT NULL, run INTEGER NOT NULL, clip_id TEXT NOT NULL, state TEXT NOT NULL, reason_code TEXT NOT NULL,
-  message TEXT NOT NULL, http_status INTEGER, source TEXT NOT NULL, seconds REAL NOT NULL
+  at REAL NOT NULL,
+  run INTEGER NOT NULL,
+  clip_id TEXT NOT NULL,
+  state TEXT NOT NULL,
+  reason_code TEXT NOT NULL,
+  message TEXT NOT NULL,
+  http_status INTEGER,
+  source TEXT NOT NULL,
+  seconds REAL NOT NULL
 );
 CREATE TABLE IF NOT EXISTS run (
-  run INTEGER PRIMARY KEY, started REAL NOT NULL, finished REAL, outcome TEXT NOT NULL DEFAULT 'running',
-  config TEXT NOT NULL, versions TEXT NOT NULL
+  run INTEGER PRIMARY KEY,
+  started REAL NOT NULL,
+  finished REAL,
+  outcome TEXT NOT NULL DEFAULT 'running',
+  config TEXT NOT NULL,
+  versions TEXT NOT NULL
 );
 """
 
@@ -123,7 +137,7 @@ class Ledger:
             self._open()
         except sqlite3.DatabaseError as error:
             self._connection.close()
-            msg = f"{path} is not a ledger that can be read ({error}); move it away, or restore it from a copy"
+            msg = f"{path} is not a ledger ({error}); move it away, or restore it from a copy"
             raise PipelineError(msg) from error
 
     def _open(self) -> None:
@@ -133,7 +147,9 @@ class Ledger:
         version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
         if version > SCHEMA_VERSION:
             self._connection.close()
-            msg = f"{self.path} was written by a newer version (schema {version}, this one knows {SCHEMA_VERSION})"
+            msg = (
+                f"{self.path} has schema {version}, this program knows {SCHEMA_VERSION}: update it"
+            )
             raise PipelineError(msg)
         self._connection.executescript(_SCHEMA)
         self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
@@ -170,20 +186,20 @@ class Ledger:
 
     def rows(self, clips: Iterable[Clip] | None = None) -> list[ClipRow]:
         """Rows of these clips, in their order; None: of all."""
-        with self._lock:
-            found = self._connection.execute("SELECT * FROM clip ORDER BY clip_id").fetchall()
-        by_id = {row["clip_id"]: _as_row(row) for row in found}
         if clips is None:
-            return list(by_id.values())
-        return [by_id[clip.clip_id] for clip in clips if clip.clip_id in by_id]
-
-    def row(self, clip_id: str) -> ClipRow | None:
-        """One clip's row; None if nobody asked for it."""
+            with self._lock:
+                found = self._connection.execute("SELECT * FROM clip ORDER BY clip_id").fetchall()
+            return [_as_row(row) for row in found]
+        ids = [clip.clip_id for clip in clips]
+        by_id: dict[str, ClipRow] = {}
         with self._lock:
-            found = self._connection.execute(
-                "SELECT * FROM clip WHERE clip_id = ?", (clip_id,)
-            ).fetchone()
-        return None if found is None else _as_row(found)
+            for begin in range(0, len(ids), MAX_VARIABLES):
+                part = ids[begin : begin + MAX_VARIABLES]
+                marks = ", ".join("?" * len(part))
+                query = f"SELECT * FROM clip WHERE clip_id IN ({marks})"  # noqa: S608  marks only
+                found = self._connection.execute(query, part)
+                by_id.update((row["clip_id"], _as_row(row)) for row in found)
+        return [by_id[clip_id] for clip_id in ids if clip_id in by_id]
 
     def states(self, clips: Iterable[Clip]) -> dict[str, ClipState]:
         """How clips stand, by clip id."""
@@ -211,12 +227,12 @@ class Ledger:
                 ),
             )
 
-    def note_refusal(self, clip_id: str, *, run: int, reason: str, message: str) -> None:
-        """Record that YouTube refused us while asked for this clip; the clip's row stays as it was."""
+    def note_refusal(self, clip_id: str, *, run: int, failure: Failure) -> None:
+        """Record that we were refused while asking for this clip; its row stays as it was."""
+        values = (time.time(), run, clip_id, failure.reason, failure.message, failure.http_status)
         with self._transaction() as connection:
             connection.execute(
-                "INSERT INTO attempt VALUES (?, ?, ?, 'blocked', ?, ?, NULL, '', 0)",
-                (time.time(), run, clip_id, reason, message),
+                "INSERT INTO attempt VALUES (?, ?, ?, 'blocked', ?, ?, ?, '', 0)", values
             )
 
     def replace(self, rows: Sequence[ClipRow]) -> None:
@@ -245,7 +261,7 @@ class Ledger:
             return done.rowcount
 
     def merge(self, other: Path) -> int:
-        """Take over what another ledger knows and this one does not: `done` wins over all, else the later try.
+        """Take over what another ledger knows better: `done` before all, else the later try.
 
         Returns:
             How many rows were taken.
@@ -284,18 +300,18 @@ class Ledger:
                 (time.time(), outcome, run),
             )
 
-    def last_done_video(self, source: str) -> str | None:
-        """The video that a source served last: known to exist a while ago."""
+    def last_done_videos(self, source: str, limit: int) -> list[str]:
+        """The videos that a source served last: known to exist a while ago."""
         with self._lock:
             found = self._connection.execute(
                 "SELECT video_id FROM clip WHERE state = 'done' AND source = ? "
-                "ORDER BY last_try DESC LIMIT 1",
-                (source,),
-            ).fetchone()
-        return None if found is None else str(found[0])
+                "GROUP BY video_id ORDER BY max(last_try) DESC LIMIT ?",
+                (source, limit),
+            ).fetchall()
+        return [str(row[0]) for row in found]
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self) -> Generator[sqlite3.Connection]:
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:

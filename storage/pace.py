@@ -1,8 +1,8 @@
 """How fast, and when not at all: the budget of videos an hour and the circuit breaker.
 
-Both are shared by all workers of a process. YouTube allows a guest about 300 videos an hour and answers excess with
-refusals that last an hour (rate limit) to days (bot check); asking on prolongs them. So the budget is spaced evenly with
-jitter, and at the first refusal every worker waits.
+Both are shared by all workers of a process. YouTube allows a guest about 300 videos an hour and
+answers excess with refusals that last an hour (rate limit) to days (bot check); asking on prolongs
+them. So the budget is spaced evenly with jitter, and at the first refusal every worker waits.
 """
 
 import random
@@ -50,9 +50,10 @@ class Pace:
 
 
 class Breaker:
-    """Stops all workers while YouTube refuses this address, and lets one of them try first afterwards.
+    """Stops all workers while YouTube refuses this address; afterwards one tries first.
 
-    Each refusal after a wait waits longer; when the waits are used up it stops the run with exit code 75.
+    Each refusal after a wait waits longer; when the waits are used up it stops the run with exit
+    code 75.
     """
 
     def __init__(self, waits_s: Sequence[float], *, resume_command: str) -> None:
@@ -128,7 +129,7 @@ class Breaker:
             self._changed.notify_all()
 
     def give_way(self) -> None:
-        """The worker that went first learnt nothing (its clip failed for its own reasons): let another try."""
+        """The worker that went first learnt nothing, as the wire failed: let another try."""
         with self._changed:
             if self._prober == threading.get_ident():
                 self._prober = None
@@ -136,8 +137,9 @@ class Breaker:
 
     def _stopped(self, failure: Failure) -> PipelineError:
         msg = (
-            f"YouTube refuses this address ({failure.reason}: {failure.message}). It is not the clips' fault; none was "
-            f"counted as lost. Wait some hours, or use another address (fetch.sources proxy), then go on with:\n"
+            f"YouTube refuses this address ({failure.reason}: {failure.message}). No clip was "
+            "counted as lost. Wait some hours, or use another address (proxy in fetch.sources), "
+            "then go on with:\n"
             f"  {self._resume_command}"
         )
         return PipelineError(msg, exit_code=BLOCKED_EXIT_CODE)

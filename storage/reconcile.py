@@ -1,7 +1,8 @@
 """Bringing ledger and folder to agree at the start of a run.
 
-A `done` row whose wav is gone or of another size is pending again. A good wav without a `done` row (a kill between rename
-and commit, or files brought from elsewhere) is adopted, so nothing that was fetched is fetched again.
+A `done` row whose wav is gone or of another size is pending again. A good wav without a `done` row
+(a kill between rename and commit, or files brought from elsewhere) is adopted, so nothing that was
+fetched is fetched again.
 """
 
 import os
@@ -76,7 +77,10 @@ def _has_digest(path: Path, sha256: str) -> bool:
 
 
 def _facts_of(path: Path, clip_length_s: float) -> WavFacts | None:
-    """The file's facts if it is a whole clip; a short one is fetched again, as nothing says why it is short."""
+    """The file's facts if it is a whole clip.
+
+    A short one is fetched again, as nothing says why it is short.
+    """
     try:
         facts = measure_wav(path)
     except (CutError, OSError):

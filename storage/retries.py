@@ -1,11 +1,10 @@
 """What a try does to a clip's row: pure functions from the old row and the outcome to the new row.
 
-| outcome       | row afterwards                                                                              |
-|---------------|---------------------------------------------------------------------------------------------|
-| wav           | `done`                                                                                      |
-| `retry`       | `retry` until the waits are used up (30 s, 5 min, 1 h, 24 h by default), then `unconfirmed` |
-| `unconfirmed` | `unconfirmed` until a second failure a day after the first, then `invalid`                  |
-| others        | their own state                                                                             |
+- A wav: `done`.
+- `retry`: `retry` until the waits are used up (30 s, 5 min, 1 h, 24 h), then `unconfirmed`.
+- `unconfirmed`: `unconfirmed`; `invalid` at the second failure, a day later or more.
+- `extractor`: `retry` an hour later, without counting the attempt.
+- `invalid`, `geo`, `credentials`: the state of that name.
 """
 
 import random
@@ -13,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from storage.failures import Failure
-from storage.ledger import ClipRow, State
+from storage.ledger import ClipRow
 from storage.wav import WavFacts, num_samples_of
 from storage.youtube import Media
 
 DAY_S = 86_400.0
+EXTRACTOR_WAIT_S = 3600.0  # a new yt-dlp is not out before
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +71,15 @@ def after_success(
 
 
 def after_failure(
-    row: ClipRow, failure: Failure, *, now_s: float, waits_s: Sequence[float], is_confirmed: bool
+    row: ClipRow, failure: Failure, *, now_s: float, waits_s: Sequence[float]
 ) -> ClipRow:
     """The row of a clip that was not had.
 
     Args:
         row: The row before.
-        failure: Of a kind that is a clip's own, so neither `blocked`, `extractor` nor `local`.
+        failure: About the clip or its video, so neither `blocked` nor `local`.
         now_s: Seconds since 1970.
         waits_s: Waits before the tries after the first.
-        is_confirmed: Whether a canary has just passed: what the source says of this clip is to be believed.
     """
     tried = replace(
         _tried(row, now_s),
@@ -89,24 +88,21 @@ def after_failure(
         http_status=failure.http_status,
         next_try=None,
     )
-    if failure.kind == "retry":
-        if tried.attempts <= len(waits_s):
-            wait_s = waits_s[tried.attempts - 1]
-            return replace(tried, state="retry", next_try=now_s + wait_s * _jitter(row.clip_id))
-        return replace(tried, state="unconfirmed", next_try=now_s + DAY_S)
-    if failure.kind == "unconfirmed":
-        if is_confirmed or _was_unconfirmed_a_day_ago(row, now_s):
-            return replace(tried, state="invalid")
-        return replace(tried, state="unconfirmed", next_try=now_s + DAY_S)
-    return replace(tried, state=_own_state(failure))
-
-
-def _own_state(failure: Failure) -> State:
     match failure.kind:
+        case "retry" if tried.attempts <= len(waits_s):
+            wait_s = waits_s[tried.attempts - 1] * _jitter(row.clip_id)
+            return replace(tried, state="retry", next_try=now_s + wait_s)
+        case "extractor":
+            next_try = now_s + EXTRACTOR_WAIT_S
+            return replace(tried, state="retry", attempts=row.attempts, next_try=next_try)
+        case "unconfirmed" if _was_unconfirmed_a_day_ago(row, now_s):
+            return replace(tried, state="invalid")
+        case "retry" | "unconfirmed":
+            return replace(tried, state="unconfirmed", next_try=now_s + DAY_S)
         case "invalid" | "geo" | "credentials":
-            return failure.kind
-        case _:
-            msg = f"{failure.kind} is no state of a clip"
+            return replace(tried, state=failure.kind)
+        case "blocked" | "local":
+            msg = f"{row.clip_id}: {failure.kind} is about the run, not about a clip"
             raise ValueError(msg)
 
 
@@ -120,5 +116,8 @@ def _was_unconfirmed_a_day_ago(row: ClipRow, now_s: float) -> bool:
 
 
 def _jitter(clip_id: str) -> float:
-    """Half to all of a wait, so that clips that failed together do not come back together; fixed for a clip."""
+    """Half to all of a wait, so that clips that failed together do not come back together.
+
+    Fixed for a clip.
+    """
     return random.Random(clip_id).uniform(0.5, 1.0)  # noqa: S311  jitter, not a secret

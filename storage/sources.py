@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Protocol
 
 from storage.avqa import Clip
-from storage.config import FolderSource
 from storage.errors import PipelineError
 from storage.failures import Failure, Unavailable
 from storage.youtube import Downloader, Media
+
+NOT_THERE = "not-in-folder"  # the reason of a folder or a data set that lacks a clip
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,9 @@ class FolderAudio:
             PipelineError: If there is no such folder.
         """
         if not root.is_dir():
-            msg = f"fetch.sources: folder {root} is missing; set its path to where the media files are"
+            msg = (
+                f"fetch.sources: folder {root} is missing; name the one that holds the media files"
+            )
             raise PipelineError(msg)
         self._name = name
         # Sorted, so that of two files with one stem (x.m4a, x.webm) the same one is always taken.
@@ -115,11 +118,5 @@ class FolderAudio:
                 return Found(self._by_stem[stem], 0.0)
         if clip.video_id in self._by_stem:
             return Found(self._by_stem[clip.video_id], clip.start_s)
-        return Failure(
-            "invalid", "not-in-folder", f"no file named {clip.clip_id} or {clip.video_id} in it"
-        )
-
-
-def open_folder(config: FolderSource) -> FolderAudio:
-    """The folder that the settings name."""
-    return FolderAudio(config.path)
+        message = f"no file named {clip.clip_id} or {clip.video_id} in the {self._name}"
+        return Failure("invalid", NOT_THERE, message)

@@ -1,4 +1,7 @@
-"""The tools that fetching rests on: yt-dlp, its JS runtime, ffmpeg. Checked at the start of a run."""
+"""The tools that fetching rests on: yt-dlp, its JS runtime, ffmpeg.
+
+Checked at the start of a run.
+"""
 
 import re
 import shutil
@@ -21,7 +24,7 @@ JS_RUNTIMES = {"deno": (2, 3), "node": (22, 0)}
 
 
 def check_tools(config: FetchConfig) -> None:
-    """Check what these sources need; YouTube itself also needs yt-dlp's player code and a JS runtime.
+    """Check what these sources need; YouTube itself also needs a JS runtime.
 
     Raises:
         PipelineError: If something is missing or too old; says how to get it.
@@ -32,13 +35,13 @@ def check_tools(config: FetchConfig) -> None:
         return
     if tuple(int(part) for part in ytdlp_version.split(".")[:3]) < OLDEST_YTDLP:
         wanted = ".".join(str(part) for part in OLDEST_YTDLP)
-        msg = f"yt-dlp {ytdlp_version} is too old for YouTube, {wanted} is needed: pip install yt-dlp=={wanted}"
+        msg = f"yt-dlp {ytdlp_version} is too old for YouTube: pip install yt-dlp=={wanted}"
         raise PipelineError(msg)
     if package_version("yt-dlp-ejs") != EJS_VERSION:
-        msg = f"yt-dlp {ytdlp_version} needs yt-dlp-ejs {EJS_VERSION}: pip install yt-dlp-ejs=={EJS_VERSION}"
+        msg = f"yt-dlp {ytdlp_version} needs its own: pip install yt-dlp-ejs=={EJS_VERSION}"
         raise PipelineError(msg)
     if find_js_runtime() is None:
-        msg = "YouTube needs a JS runtime, deno 2.3 or node 22 at least, and there is none: pip install deno"
+        msg = "YouTube needs a JS runtime, deno 2.3 or node 22 at least: pip install deno"
         raise PipelineError(msg)
 
 
@@ -54,7 +57,10 @@ def tool_versions() -> dict[str, str]:
 
 
 def find_js_runtime() -> str | None:
-    """The JS runtime that yt-dlp will use, e.g. `deno 2.9.8`; None if there is none that is new enough."""
+    """The JS runtime that yt-dlp will use, e.g. `deno 2.9.8`.
+
+    None if there is none that is new enough.
+    """
     for name, oldest in JS_RUNTIMES.items():
         # yt-dlp, too, looks beside the interpreter, where the wheel `deno` lays its program.
         program = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))

@@ -1,7 +1,8 @@
 """Cutting a clip out of any media file, and measuring what came out.
 
-The cut seeks twice: ffmpeg jumps to two seconds before the start (fast, by the container's index), then decodes and drops
-exactly two seconds. A single seek gives 159,744 instead of 160,000 samples for AAC, and starts 16 ms late.
+The cut seeks twice: ffmpeg jumps to two seconds before the start (fast, by the container's index),
+then decodes and drops exactly two seconds. A single seek gives 159,744 instead of 160,000 samples
+for AAC, and starts 16 ms late.
 """
 
 import hashlib
@@ -11,11 +12,11 @@ import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-import ffmpeg
+import ffmpeg  # pyright: ignore[reportMissingTypeStubs]  # it has none
 import numpy as np
-import soundfile
+import soundfile  # pyright: ignore[reportMissingTypeStubs]  # it has none
 
 from storage.ffmpeg import find_ffmpeg
 
@@ -66,12 +67,13 @@ class WavFacts:
 
 
 def cut_clip(source: Path, target: Path, *, start_s: float, clip_length_s: float) -> WavFacts:
-    """Write seconds `start_s` to `start_s + clip_length_s` of a media file as mono 16 kHz PCM16, flushed to the disk.
+    """Cut a clip from a media file: mono, 16 kHz, PCM16, flushed to the disk.
 
     A source that ends inside the clip gives a shorter wav, of at least one second.
 
     Raises:
-        CutError: `not-media`, `no-audio`, `start-beyond-end`, `too-short`, `truncated` or `cut-timeout`.
+        CutError: `not-media`, `no-audio`, `start-beyond-end`, `too-short`, `truncated` or
+            `cut-timeout`.
         OSError: If the disk is full or the target cannot be written.
     """
     log = _run_ffmpeg(source, target, start_s=start_s, clip_length_s=clip_length_s)
@@ -148,12 +150,14 @@ def _run_ffmpeg(source: Path, target: Path, *, start_s: float, clip_length_s: fl
 
 
 def _command(source: Path, target: Path, *, start_s: float, clip_length_s: float) -> list[str]:
-    # Near the beginning it decodes from there: to jump to 0 costs AAC its first 64 ms and Opus 8 ms.
+    # Near the beginning it decodes from there: to jump to 0 costs AAC its first 64 ms and Opus 8
+    # ms.
     jump = {"ss": start_s - LEAD_S} if start_s > LEAD_S else {}
     drop = {"ss": min(LEAD_S, start_s)} if start_s > 0 else {}
     # Absolute paths, because ids that begin with `-` would be read as options.
-    stream = ffmpeg.input(str(source.absolute()), protocol_whitelist="file", **jump)
-    stream = ffmpeg.output(
+    tool = cast("Any", ffmpeg)
+    stream = tool.input(str(source.absolute()), protocol_whitelist="file", **jump)
+    stream = tool.output(
         stream["a:0"],
         str(target.absolute()),
         t=clip_length_s,
@@ -165,7 +169,7 @@ def _command(source: Path, target: Path, *, start_s: float, clip_length_s: float
         map_metadata=-1,
         **drop,
     ).global_args("-hide_banner", "-nostats", "-nostdin")
-    return cast("list[str]", ffmpeg.compile(stream, cmd=find_ffmpeg(), overwrite_output=True))
+    return cast("list[str]", tool.compile(stream, cmd=find_ffmpeg(), overwrite_output=True))
 
 
 def _cut_error(log: str, exit_code: int) -> CutError:

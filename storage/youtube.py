@@ -1,10 +1,12 @@
-"""One video's audio through yt-dlp: the smallest original-language audio, whole, by its own downloader.
+"""One video's audio through yt-dlp: the smallest original-language track, whole.
 
-Never by `download_ranges`: that hands the address to ffmpeg, which YouTube slows down, which hides every HTTP status, and
-which reports success for a clip broken off after 4 of 10 seconds (measured). The whole file at 50 kbit/s is 1.5 MB for a
-video of four minutes, far below what the rate limit lets through.
+By its own downloader, never by `download_ranges`: that hands the address to ffmpeg, which YouTube
+slows down, which hides every HTTP status, and which reports success for a clip broken off after 4
+of 10 seconds (measured). The whole file at 50 kbit/s is 1.5 MB for a video of four minutes, far
+below what the rate limit lets through.
 
-A YoutubeDL is not safe between threads and takes 43 ms of CPU to build, so each thread keeps its own.
+A YoutubeDL is not safe between threads and takes 43 ms of CPU to build, so each thread keeps its
+own.
 """
 
 import shutil
@@ -22,8 +24,9 @@ from yt_dlp.utils import YoutubeDLError
 from storage.config import YoutubeSource
 from storage.failures import Failure, Unavailable, classify
 
-# `lang` first, or a dubbed track wins (size alone picked a Hindi dub); at least 45 kbit/s, or 28 kbit/s `ultralow` wins.
-# Never ending in `/b` for YouTube: a video without an audio track would count as success.
+# `lang` first, or a dubbed track wins (size alone picked a Hindi dub); at least 45 kbit/s, or 28
+# kbit/s `ultralow` wins. Never ending in `/b` for YouTube: a video without an audio track would
+# count as success.
 YOUTUBE_FORMAT = "ba[acodec^=opus][abr>=45][format_id!*=drc]/ba[abr>=45][format_id!*=drc]/ba"
 # A plain file server tells no codecs: ffmpeg sees whether there is audio.
 FILE_FORMAT = "ba/b"
@@ -55,7 +58,13 @@ class Downloader:
     """Downloads videos; shared by all threads, each of which has its own YoutubeDL in it."""
 
     def __init__(
-        self, config: YoutubeSource, *, cache_dir: Path, deadline_s: float, polite: bool
+        self,
+        config: YoutubeSource,
+        *,
+        cache_dir: Path,
+        deadline_s: float,
+        polite: bool,
+        stop: threading.Event,
     ) -> None:
         """Take the settings.
 
@@ -64,11 +73,13 @@ class Downloader:
             cache_dir: Where yt-dlp keeps YouTube's player code between runs.
             deadline_s: Seconds after which a download is given up.
             polite: Wait between the attempts at one file.
+            stop: Breaks off downloads in flight, with the reason `stopped`.
         """
         self._config = config
         self._cache_dir = cache_dir
         self._deadline_s = deadline_s
         self._polite = polite
+        self._stop = stop
         self._local = threading.local()
         self.is_youtube = is_youtube(config.url_template)
 
@@ -78,7 +89,8 @@ class Downloader:
         Args:
             video_id: YouTube's id.
             folder: This thread's own folder; one file is written.
-            first_start_s: Where the first clip of this video starts; a shorter video is not downloaded.
+            first_start_s: Where the first clip of this video starts; a shorter video is not
+                downloaded.
 
         Raises:
             Unavailable: With the reason.
@@ -86,7 +98,8 @@ class Downloader:
         try:
             return self._attempt(video_id, folder, first_start_s)
         except Unavailable as error:
-            # An address of a media file expires: one more extraction gives a new one; a second 403 is a refusal.
+            # An address of a media file expires: one more extraction gives a new one; a second 403
+            # is a refusal.
             if not self.is_youtube or error.failure.reason != "http-403":
                 raise
         return self._attempt(video_id, folder, first_start_s)
@@ -116,7 +129,8 @@ class Downloader:
             failure = classify(error, worker.log.warnings, is_youtube=self.is_youtube)
             raise Unavailable(failure) from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            # A fault of the extractor on an answer it does not know; yt-dlp wraps most of them, not all.
+            # A fault of the extractor on an answer it does not know; yt-dlp wraps most of them, not
+            # all.
             raise Unavailable(Failure("retry", "extractor-error", repr(error))) from error
         return _media(cast("Mapping[str, Any] | None", found))
 
@@ -124,7 +138,7 @@ class Downloader:
         """This thread's client, built at its first video."""
         worker: _Worker | None = getattr(self._local, "worker", None)
         if worker is None or worker.folder != folder:
-            worker = _Worker(folder)
+            worker = _Worker(folder, self._stop)
             worker.client = yt_dlp.YoutubeDL(cast("Any", self._options(worker)))
             self._local.worker = worker
         return worker
@@ -140,7 +154,8 @@ class Downloader:
             "quiet": True,
             "noprogress": True,
             "noplaylist": True,
-            "fixup": "never",  # by default every m4a goes through ffmpeg once more, 53 ms for nothing
+            # by default every m4a goes through ffmpeg once more, 53 ms for nothing
+            "fixup": "never",
             "cachedir": str(self._cache_dir),
             "continuedl": False,
             "overwrites": True,
@@ -154,7 +169,8 @@ class Downloader:
                 "extractor": self._retry_sleep_s,
             },
             "extractor_args": self._config.extractor_args,
-            # node is looked for where deno is not; the versions are checked at the start of the run.
+            # node is looked for where deno is not; the versions are checked at the start of the
+            # run.
             "js_runtimes": {"deno": {}, "node": {}},
         }
         if self._config.proxy is not None:
@@ -196,8 +212,9 @@ class _Worker:
 
     client: yt_dlp.YoutubeDL
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stop: threading.Event) -> None:
         self.folder = folder
+        self._stop = stop
         self.log = _Log()
         self._give_up_s = 0.0
         self._deadline_s = 0.0
@@ -211,8 +228,15 @@ class _Worker:
         self._first_start_s = first_start_s
 
     def check_deadline(self, progress: Mapping[str, Any]) -> None:
-        """Give up a server that drips; yt-dlp itself has no deadline for the whole, and `throttledratelimit` loops."""
-        if progress.get("status") == "downloading" and time.monotonic() > self._give_up_s:
+        """Give up a server that drips, and break off at a stop.
+
+        yt-dlp has no deadline for the whole, and its `throttledratelimit` asks again for ever.
+        """
+        if progress.get("status") != "downloading":
+            return
+        if self._stop.is_set():
+            raise Unavailable(Failure("retry", "stopped", "the run was stopped"))
+        if time.monotonic() > self._give_up_s:
             got = progress.get("downloaded_bytes")
             message = f"not finished after {self._deadline_s:g} s ({got} bytes)"
             raise Unavailable(Failure("retry", "deadline", message))

@@ -41,8 +41,12 @@ class TrainingRun(Config):
     """Folder or hub name of the model to start from."""
     start_model_key: str
     """Its name in results, e.g. `Qwen2-Audio-7B-Instruct`; a resumed run must have the same."""
+    start_model_digest: str = ""
+    """Stands for its weights; the caller compares it."""
     train_jsonl: Path
     """The examples."""
+    examples_sha256: str = ""
+    """Digest of the examples; the caller compares it."""
     output: Path
     """Folder of the training: checkpoints, metrics.jsonl, completions.jsonl, dropped.jsonl."""
 

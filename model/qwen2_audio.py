@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from peft import PeftModel
 from torch import Tensor
+from torch.nn.functional import dropout, gelu, linear
 from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoConfig,
@@ -219,10 +219,10 @@ def encode_audio(
     length_B = (num_frames_B - 1) // 2 + 1
     longest = int(length_B.max())
     mel_BMF = mel_BMF[..., : 2 * longest + 1].to(tower.conv1.weight.dtype)
-    hidden_BDF = F.gelu(tower.conv1(mel_BMF))[..., : 2 * longest]
-    hidden_BLD = F.gelu(tower.conv2(hidden_BDF)).transpose(1, 2)
+    hidden_BDF = gelu(tower.conv1(mel_BMF))[..., : 2 * longest]
+    hidden_BLD = gelu(tower.conv2(hidden_BDF)).transpose(1, 2)
     hidden_BLD = hidden_BLD + tower.embed_positions.weight[:longest]
-    hidden_BLD = F.dropout(hidden_BLD, p=tower.dropout, training=tower.training)
+    hidden_BLD = dropout(hidden_BLD, p=tower.dropout, training=tower.training)
     mask = _encoder_mask(tower, hidden_BLD, length_B)
     for layer in tower.layers:
         hidden_BLD = layer(hidden_BLD, mask)
@@ -293,7 +293,7 @@ def score_completions(
     embedded_BTD = torch.cat([prompt_BPD, completion_BSD.to(prompt_BPD.dtype)], 1)
     hidden_BTD = model.model.language_model(
         inputs_embeds=embedded_BTD,
-        attention_mask=_attention_mask(model, packing.visible_B1TT, embedded_BTD.dtype),
+        attention_mask=attention_mask(model, packing.visible_B1TT, embedded_BTD.dtype),
         position_ids=packing.position_BT,
         use_cache=False,
     ).last_hidden_state
@@ -309,10 +309,10 @@ def score_completions(
     )
 
 
-def _attention_mask(
+def attention_mask(
     model: Qwen2AudioForConditionalGeneration, visible: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """A boolean mask for sdpa; eager attention adds it, so it gets numbers."""
+    """A mask (B, 1, queries, keys) as the attention takes it: boolean for sdpa; eager adds it, so it gets numbers."""
     if model.config.get_text_config()._attn_implementation != "eager":  # noqa: SLF001  transformers has no public name for it
         return visible
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(
@@ -331,7 +331,7 @@ def _score_tokens(
     head_chunk: int,
 ) -> CompletionScores:
     """Run the head where a completion token is predicted: once on each prompt's end, then on packed tokens."""
-    logits_BV = F.linear(first_BD, head_VD).float()
+    logits_BV = linear(first_BD, head_VD).float()
     first_BG = logits_BV.log_softmax(-1).gather(1, completion_BGC[:, :, 0])
     first_entropy_B1 = entropy(logits_BV.detach()).unsqueeze(1)
     # Token t >= 1 is predicted at the packed place of token t - 1.
@@ -368,7 +368,7 @@ def _score_rows(
 
 
 def _score_chunk(head_VD: Tensor, hidden_ND: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
-    logits_NV = F.linear(hidden_ND, head_VD).float()
+    logits_NV = linear(hidden_ND, head_VD).float()
     logprob_N = logits_NV.gather(1, target_N[:, None])[:, 0] - logits_NV.logsumexp(-1)
     return logprob_N, entropy(logits_NV.detach())
 

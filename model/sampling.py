@@ -4,7 +4,11 @@ Each token is drawn by looking up one uniform number in the cumulated probabilit
 of the prompt's own, so a completion does not depend on which prompts share its batch, device or process, and a
 resumed training draws what it would have drawn. The order of filters is transformers': temperature, top-k, top-p.
 
-Axes: B prompts, P prompt tokens, G completions a prompt, N = B x G, C completion tokens, V vocabulary, K words kept.
+The G completions of a prompt grow side by side in one row, as G queries that see the prompt and each its own past. So
+the prompt's keys and values are kept and read once, not G times.
+
+Axes: B prompts, P prompt tokens, G completions a prompt, C completion tokens, D width, V vocabulary, K keys or words
+kept, N = B x G.
 """
 
 from collections.abc import Sequence
@@ -16,7 +20,7 @@ from torch import Tensor
 from transformers import Qwen2AudioForConditionalGeneration
 
 from model.packing import completion_mask
-from model.qwen2_audio import Prefilled
+from model.qwen2_audio import Prefilled, attention_mask
 
 
 class Sampling(NamedTuple):
@@ -94,45 +98,42 @@ def decode(
         msg = "sampling needs its uniform numbers: call uniform_numbers first"
         raise ValueError(msg)
     group_size = 1 if uniform_BGC is None else uniform_BGC.shape[1]
-    num_prompts = prefilled.last_BD.shape[0]
+    num_prompts, prompt_length = prefilled.mask_BP.shape
     device = prefilled.last_BD.device
     stop_ids = stop_ids.to(device)
-    uniform_NC = None if uniform_BGC is None else uniform_BGC.flatten(0, 1).to(device)
-    cache, mask_NP = prefilled.cache, prefilled.mask_BP.repeat_interleave(group_size, 0)
-    logits_NV = model.lm_head(prefilled.last_BD).float().repeat_interleave(group_size, 0)
-    if group_size > 1:
-        cache.batch_repeat_interleave(group_size)
-    length_N = mask_NP.sum(-1)
-    is_padded = not bool(mask_NP.all())
-    done_N = torch.zeros_like(length_N, dtype=torch.bool)
+    uniform_BGC = None if uniform_BGC is None else uniform_BGC.to(device)
+    logits_BGV = model.lm_head(prefilled.last_BD).float()[:, None].expand(-1, group_size, -1)
+    position_B1 = prefilled.mask_BP.sum(-1, keepdim=True)
+    visible_BGK = prefilled.mask_BP[:, None].expand(num_prompts, group_size, prompt_length)
+    own_BGG = torch.eye(group_size, dtype=torch.bool, device=device).expand(num_prompts, -1, -1)
+    done_BG = torch.zeros(num_prompts, group_size, dtype=torch.bool, device=device)
     tokens: list[Tensor] = []
     for t in range(max_new_tokens):
         if sampling is not None and t < sampling.min_new_tokens:
-            logits_NV = logits_NV.index_fill(1, stop_ids, float("-inf"))
-        if sampling is None or uniform_NC is None:
-            token_N = logits_NV.argmax(-1)
+            logits_BGV = logits_BGV.index_fill(-1, stop_ids, float("-inf"))
+        if sampling is None or uniform_BGC is None:
+            token_BG = logits_BGV.argmax(-1)
         else:
-            token_N = draw(logits_NV, uniform_NC[:, t], sampling)
-        token_N = torch.where(done_N, pad_id, token_N)
-        tokens.append(token_N)
-        done_N = done_N | torch.isin(token_N, stop_ids)
-        if t + 1 == max_new_tokens or bool(done_N.all()):
+            token_BG = draw(
+                logits_BGV.flatten(0, 1), uniform_BGC[..., t].flatten(), sampling
+            ).view(num_prompts, group_size)
+        token_BG = torch.where(done_BG, pad_id, token_BG)
+        tokens.append(token_BG)
+        done_BG = done_BG | torch.isin(token_BG, stop_ids)
+        if t + 1 == max_new_tokens or bool(done_BG.all()):
             break
-        mask_NP = torch.cat([mask_NP, mask_NP.new_ones(mask_NP.shape[0], 1)], 1)
-        hidden = model.model.language_model(
-            input_ids=token_N[:, None],
-            attention_mask=mask_NP if is_padded else None,
-            position_ids=(length_N + t)[:, None],
-            past_key_values=cache,
+        visible_BGK = torch.cat([visible_BGK, own_BGG], -1)
+        hidden_BGD = model.model.language_model(
+            input_ids=token_BG,
+            attention_mask=attention_mask(model, visible_BGK[:, None], prefilled.last_BD.dtype),
+            position_ids=(position_B1 + t).expand(-1, group_size),
+            past_key_values=prefilled.cache,
             use_cache=True,
         ).last_hidden_state
-        logits_NV = model.lm_head(hidden[:, -1]).float()
-    token_BGC = torch.stack(tokens, 1).view(num_prompts, group_size, len(tokens))
-    return Completions(
-        token_BGC=token_BGC,
-        mask_BGC=completion_mask(token_BGC, stop_ids),
-        finished_BG=done_N.view(num_prompts, group_size),
-    )
+        logits_BGV = model.lm_head(hidden_BGD).float()
+    token_BGC = torch.stack(tokens, -1)
+    mask_NC = completion_mask(token_BGC.flatten(0, 1), stop_ids)
+    return Completions(token_BGC, mask_NC.view_as(token_BGC), done_BG)
 
 
 def draw(logits_NV: Tensor, uniform_N: Tensor, sampling: Sampling) -> Tensor:

@@ -3,9 +3,9 @@
 A trainer that hangs in a collective writes nothing, hears no SIGTERM of its own accord and keeps
 its GPU. Four bonds see to it that none is left behind, whatever is killed:
 
-- run as a script (`python storage/process.py COMMAND...`) this file is the supervisor: it starts
-  the command in its own session and holds a lifeline, its standard input. When the lifeline closes
-  (the parent is gone, kill -9 included) or a SIGTERM comes, it stops everything below it.
+- run as a script (`python storage/process.py GRACE_S COMMAND...`) this file is the supervisor: it
+  starts the command in its own session and holds a lifeline, its standard input. When the lifeline
+  closes (the parent is gone, kill -9 included) or a SIGTERM comes, it stops everything below it.
 - the supervisor is a subreaper (Linux): a grandchild whose parent died becomes its child, so that
   it can find every descendant, also the ranks of torchrun, each of which has a session of its own.
 - should the supervisor itself be killed -9, the kernel sends its child a SIGTERM, on which torchrun
@@ -28,8 +28,6 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-# Between SIGTERM and SIGKILL; the variable is for a trainer that needs longer to put itself away.
-GRACE_S = float(os.environ.get("R1_AQA_GRACE_S", "10"))
 GIVE_UP_S = 20.0  # after SIGKILL: a process in a driver's call may be deaf even to that
 # Set in what the supervisor starts; a trainer started by hand may outlive its shell.
 SUPERVISED = "R1_AQA_SUPERVISED"
@@ -50,8 +48,12 @@ def die_with_parent() -> None:
         sys.exit("error: the parent process is gone")
 
 
-def supervise(command: Sequence[str]) -> int:
+def supervise(command: Sequence[str], *, grace_s: float) -> int:
     """Run a command until it ends, the lifeline on standard input closes, or a SIGTERM comes.
+
+    Args:
+        command: Program and arguments.
+        grace_s: Time between SIGTERM and SIGKILL when it is stopped.
 
     Returns:
         The command's exit code; 128 + N if signal N ended it; 143 if it was stopped from here.
@@ -71,7 +73,7 @@ def supervise(command: Sequence[str]) -> int:
             sys.stderr.write(f"error: cannot start {command[0]}: {error.strerror}\n")
             return 127
         status = _wait(child.pid, news)
-        _stop_descendants(child.pid, news)
+        _stop_descendants(child.pid, news, grace_s)
     return 143 if status is None else _exit_code(status)
 
 
@@ -90,7 +92,7 @@ def _wait(child: int, news: int) -> int | None:
             return None
 
 
-def _stop_descendants(child: int, news: int) -> None:
+def _stop_descendants(child: int, news: int, grace_s: float) -> None:
     """SIGTERM to the child's group, then to whatever is left, then SIGKILL; until all are gone."""
     started_s = time.monotonic()
     _reap()
@@ -99,11 +101,11 @@ def _stop_descendants(child: int, news: int) -> None:
     has_told_all = False
     while descendants := _descendants():
         waited_s = time.monotonic() - started_s
-        if waited_s > GRACE_S + GIVE_UP_S:
+        if waited_s > grace_s + GIVE_UP_S:
             numbers = ", ".join(map(str, descendants))
             sys.stderr.write(f"error: processes {numbers} do not die; their GPU is not free\n")
             return
-        if waited_s > GRACE_S:
+        if waited_s > grace_s:
             _send(signal.SIGKILL, descendants)
         elif child not in descendants and not has_told_all:
             _send(signal.SIGTERM, descendants)
@@ -192,4 +194,4 @@ def _signals_to_pipe(*numbers: signal.Signals) -> Generator[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(supervise(sys.argv[1:]))
+    sys.exit(supervise(sys.argv[2:], grace_s=float(sys.argv[1])))

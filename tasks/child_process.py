@@ -29,7 +29,8 @@ from storage.errors import BLOCKED_EXIT_CODE, PipelineError
 from tasks.gpu import held_locks
 
 POLL_S = 0.2  # between two looks at the log; a training step takes seconds
-STOP_S = process.GRACE_S + process.GIVE_UP_S + 5  # the supervisor needs no longer
+GRACE_S = 10.0  # between SIGTERM and SIGKILL
+GRACE_VARIABLE = "R1_AQA_GRACE_S"  # for a trainer that needs longer to put itself away
 ERROR_LINE = re.compile(r"^(error: |[\w.]*(Error|Exception|Interrupt|Exit)\b(:|$))")
 # torchrun sums up its ranks' deaths in this one, after the rank's own last word.
 SUMMARY_LINE = "ChildFailedError"
@@ -63,7 +64,11 @@ def run_child(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         start_byte = output.tell()
-        with _supervised(command, output, env) as child, log.open("rb") as written:
+        grace_s = float(os.environ.get(GRACE_VARIABLE, GRACE_S))
+        with (
+            supervised(command, output, env=env, grace_s=grace_s) as child,
+            log.open("rb") as written,
+        ):
             written.seek(start_byte)
             _follow(child, written, on_line, _Limits(command, log, deadline_s, silence_s))
     if child.returncode:
@@ -107,31 +112,47 @@ class _Limits:
 
 
 @contextmanager
-def _supervised(
-    command: Sequence[str], output: BinaryIO, env: Mapping[str, str] | None
+def supervised(
+    command: Sequence[str],
+    output: BinaryIO | None,
+    *,
+    grace_s: float,
+    env: Mapping[str, str] | None = None,
+    keep_open: Sequence[int] = (),
 ) -> Generator[subprocess.Popen[bytes]]:
-    """Start a command under its supervisor; stop both on leaving, however that comes about."""
+    """Start a command under its supervisor; on leaving, however that comes about, stop all of it.
+
+    Args:
+        command: Program and arguments.
+        output: Where it writes; None: where this process does.
+        grace_s: Time between SIGTERM and SIGKILL when it is stopped.
+        env: Variables to set besides this process's own.
+        keep_open: Descriptors of lock files, held until its last process is gone.
+
+    Yields:
+        The supervisor; it ends when the command has, with the command's exit code.
+    """
     child = subprocess.Popen(
-        [sys.executable, "-I", "-S", process.__file__, *command],
+        [sys.executable, "-I", "-S", process.__file__, str(grace_s), *command],
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=output,
         env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
-        pass_fds=held_locks(),
+        pass_fds=(*held_locks(), *keep_open),
         start_new_session=True,
     )
     try:
         yield child
     finally:
-        _stop(child)
+        _stop(child, grace_s + process.GIVE_UP_S + 5)  # the supervisor needs no longer
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
+def _stop(child: subprocess.Popen[bytes], wait_s: float) -> None:
     if child.stdin is not None:
         with contextlib.suppress(BrokenPipeError):
             child.stdin.close()  # the lifeline: the supervisor stops everything below it
     try:
-        child.wait(STOP_S)
+        child.wait(wait_s)
     except subprocess.TimeoutExpired:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)

@@ -1,0 +1,70 @@
+"""The deployments that `python -m flows.serve` offers, and the process that runs them.
+
+Each is named like its flow (`train/train`), because `prefect deployment run` refuses a bare name.
+Their parameters are the profile's configuration and the workspace, so that Prefect's form shows
+every setting with its docstring, and refuses a bad value before anything runs. The names of
+prefect.yaml's deployments are others (`train/gpu`): a name that was once deployed for a work pool
+and is then served crashes every run (Prefect 3.8.8: `FileNotFoundError .../None`).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import Flow, serve
+from prefect.deployments.runner import RunnerDeployment
+from prefect.types.entrypoint import EntrypointType
+
+from flows.command import Command, read_config, run_command
+from flows.convert import convert_flow
+from flows.evaluate import evaluate_flow
+from flows.fetch import fetch_flow
+from flows.full_pipeline import full_pipeline_flow
+from flows.pipeline_config import PipelineConfig
+from flows.report import report_flow
+from flows.train import train_flow
+
+FLOWS: tuple[Flow[..., Any], ...] = (
+    full_pipeline_flow,
+    fetch_flow,
+    convert_flow,
+    train_flow,
+    evaluate_flow,
+    report_flow,
+)
+POLL_S = 2.0  # between two looks for runs to start; Prefect's default is 10
+MAX_RUNS = 8  # at a time; runs that want a busy GPU wait for it
+
+
+def deployments(config: PipelineConfig, workspace: Path) -> list[RunnerDeployment]:
+    """One deployment a flow, with a profile's configuration as its default parameters."""
+    parameters = {"config": config.model_dump(mode="json"), "workspace": str(workspace)}
+    return [
+        RunnerDeployment.from_flow(
+            flow,
+            flow.name,
+            parameters=parameters,
+            description=flow.description,
+            tags=["r1-aqa", config.experiment],
+            # By module: run from its file, a flow would have flows/ first on its import path.
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        for flow in FLOWS
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve the deployments to the server of PREFECT_API_URL, until a signal comes."""
+    config, layout = read_config(Command("deployments", __doc__).parse_args(arguments))
+    serve(
+        *deployments(config, layout.workspace),
+        print_starting_message=False,
+        pause_on_shutdown=False,
+        limit=MAX_RUNS,
+        query_seconds=POLL_S,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,143 @@
+"""Prefect's server: is one there, how one is started, and what our runs need of it.
+
+Three settings keep long runs honest. Leases of concurrency limits lie on disk: in memory, Prefect's
+default, a server that is killed forgets who holds a GPU but not that it is held, and nobody gets it
+again. A heartbeat every 30 s with an automation on it marks a run as Crashed whose process was
+killed without a runner to see it: Prefect would show it as Running for ever. And no telemetry.
+"""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
+
+from storage.errors import PipelineError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+ZOMBIES = "r1-aqa: crashed without a word"
+HEARTBEAT = "prefect.flow-run.heartbeat"
+FINAL_EVENTS = {
+    f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")
+}
+NO_HEARTBEAT_FOR = timedelta(seconds=100)  # three of 30 s, and some
+ANSWER_TIMEOUT_S = 3
+NOT_POLLED_FOR = timedelta(seconds=10)  # our runner polls every 2 s
+
+
+def answers(api_url: str) -> bool:
+    """Whether a Prefect server answers at an address.
+
+    Raises:
+        PipelineError: If something else does.
+    """
+    try:
+        url = f"{api_url}/health"
+        with urllib.request.urlopen(url, timeout=ANSWER_TIMEOUT_S) as response:  # noqa: S310  ours
+            text = response.read(100)
+    except urllib.error.HTTPError as error:
+        msg = _other_program(api_url, f"status {error.code}")
+        raise PipelineError(msg) from error
+    except (OSError, ValueError):  # nobody there, or no HTTP
+        return False
+    try:
+        is_healthy = json.loads(text) is True
+    except ValueError:
+        is_healthy = False
+    if not is_healthy:
+        raise PipelineError(_other_program(api_url, repr(text[:20])))
+    return True
+
+
+def _other_program(api_url: str, found: str) -> str:
+    address = urlsplit(api_url)
+    return (
+        f"port {address.port} of {address.hostname} is in use, and not by a Prefect server "
+        f"({found} at /api/health); stop it or choose another port: --port 4300"
+    )
+
+
+def is_loopback(api_url: str) -> bool:
+    """Whether an address is this host's own."""
+    return urlsplit(api_url).hostname in LOOPBACK
+
+
+def server_environment(workspace: Path) -> dict[str, str]:
+    """Settings of a server that we start; what the user has set wins."""
+    environment = {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+            "prefect.server.concurrency.lease_storage.filesystem"
+        ),
+    }
+    database = get_current_settings().server.database
+    if "connection_url" not in database.model_fields_set:
+        file = workspace / "prefect" / "prefect.db"
+        environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{file}"
+    return environment
+
+
+def create_limits(names: Sequence[str]) -> None:
+    """Create the global concurrency limits of this host's GPUs, one slot each."""
+    with get_client(sync_client=True) as client:
+        for name in names:
+            client.upsert_global_concurrency_limit_by_name(name, limit=1)
+
+
+def create_zombie_automation(flow_names: Sequence[str]) -> None:
+    """Have the server mark runs of our flows as Crashed when their heartbeat stops.
+
+    It changes the state alone; the processes are stopped by storage/process.py.
+    """
+    to_crashed = ChangeFlowRunState(
+        name="Crashed",
+        state=StateType.CRASHED,
+        message=f"no heartbeat for {NO_HEARTBEAT_FOR.seconds} s: its process is gone",
+        force=False,
+    )
+    automation = AutomationCore(
+        name=ZOMBIES,
+        description="A run whose process was killed says nothing; its heartbeat's absence tells.",
+        trigger=EventTrigger(
+            after={HEARTBEAT},
+            expect={HEARTBEAT, *FINAL_EVENTS},
+            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.role": "flow", "prefect.resource.name": list(flow_names)}
+            ),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=NO_HEARTBEAT_FOR,
+        ),
+        actions=[to_crashed],
+    )
+    with get_client(sync_client=True) as client:
+        existing = client.read_automations_by_name(ZOMBIES)
+        if existing:
+            client.update_automation(existing[0].id, automation)
+        else:
+            client.create_automation(automation)
+
+
+def served_workspace(deployment: str) -> str | None:
+    """The workspace that a deployment is served for now; None if nobody polls for its runs."""
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_deployment_by_name(deployment)
+        except ObjectNotFound:
+            return None
+    if found.last_polled is None or datetime.now(UTC) - found.last_polled > NOT_POLLED_FOR:
+        return None
+    return str(found.parameters.get("workspace", "an unknown workspace"))

@@ -1,0 +1,233 @@
+"""Serve: a Prefect server if none answers, every flow as a deployment, and the reports.
+
+`python -m flows.serve --profile paper`, then in another terminal `prefect deployment run
+full-pipeline/full-pipeline --watch`. Ctrl-C stops everything that this command started and nothing
+else; so does its death, kill -9 included (storage/process.py).
+"""
+
+import argparse
+import fcntl
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows import COMMAND_DEFAULTS
+from flows.command import Command, read_config, run_command
+from flows.deployments import FLOWS
+from flows.prefect_server import (
+    answers,
+    create_limits,
+    create_zombie_automation,
+    is_loopback,
+    served_workspace,
+    server_environment,
+)
+from flows.service import Service, keep_running
+from reports.server import serve as serve_folder
+from storage.errors import PipelineError
+from storage.gpus import list_gpus
+from storage.layout import Layout
+from tasks.gpu import limit_name
+
+ROOT = Path(__file__).parents[1]
+HOST = "127.0.0.1"
+DEFAULT_PORT = 4200  # Prefect's own
+SERVER_START_S = 180.0  # 11 s on a quiet machine with a new database, 27 s on a loaded one
+RUNNER_START_S = 120.0  # until the server knows the deployments
+MAIN = "full-pipeline/full-pipeline"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    options = _parse(arguments)
+    config, layout = read_config(options)
+    os.chdir(ROOT)  # runs import the flows from here
+    try:
+        with ExitStack() as stack:
+            signal.signal(signal.SIGTERM, _interrupt)
+            lock = stack.enter_context(_only_one(layout.workspace))
+            reports_url = stack.enter_context(serve_folder(layout.site, HOST, options.report_port))
+            services = _start(stack, options, layout, lock)
+            if options.save_profile:
+                _save_profile()
+            _tell(config.experiment, layout, reports_url, is_ours=len(services) > 1)
+            keep_running(services)
+    except KeyboardInterrupt:
+        print("stopped")
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = Command("serve", __doc__)
+    parser.set_defaults(profile="paper")
+    parser.add_argument("--port", type=int, help=f"of Prefect's server; {DEFAULT_PORT} if not told")
+    parser.add_argument("--report-port", type=int, default=8090, help="of the reports")
+    parser.add_argument(
+        "--save-profile", action="store_true", help="write PREFECT_API_URL to your Prefect profile"
+    )
+    return parser.parse_args(arguments)
+
+
+def _start(
+    stack: ExitStack, options: argparse.Namespace, layout: Layout, lock: int
+) -> list[Service]:
+    """Start what is missing; the runner is stopped before the server it reports to."""
+    api_url = choose_api_url(PREFECT_API_URL.value(), options.port)
+    os.environ["PREFECT_API_URL"] = api_url  # for the services
+    stack.enter_context(temporary_settings({PREFECT_API_URL: api_url}))  # for this process
+    services: list[Service] = []
+    if not answers(api_url):
+        services.append(_server(api_url, layout, lock))
+        stack.callback(services[0].stop)
+        services[0].start()
+        print(f"starting Prefect's server (log: {server_log(layout)})", flush=True)
+        services[0].wait_until(lambda: answers(api_url), timeout_s=SERVER_START_S)
+    other = served_workspace(MAIN)
+    if other is not None:
+        msg = (
+            f"the Prefect server at {api_url} has {MAIN} served already, for {other}; stop that "
+            "`make serve`, or start another server: --port 4300 --report-port 8190"
+        )
+        raise PipelineError(msg)
+    gpus = list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    create_limits([name for gpu in gpus if (name := limit_name(gpu))])
+    create_zombie_automation([flow.name for flow in FLOWS])
+    runner = Service(
+        "runner of the deployments",
+        [sys.executable, "-m", "flows.deployments", *_config_arguments(options, layout)],
+        log=None,
+        env={"PREFECT_LOGGING_LEVEL": _run_logging_level()},
+        lock=lock,
+    )
+    services.append(runner)
+    stack.callback(runner.stop)
+    runner.start()
+    runner.wait_until(lambda: served_workspace(MAIN) is not None, timeout_s=RUNNER_START_S)
+    return services
+
+
+def choose_api_url(told: str | None, port: int | None) -> str:
+    """Where the server is or will be: `--port`, else PREFECT_API_URL, else Prefect's port here."""
+    if port is None and told:
+        return told.rstrip("/")
+    return f"http://{HOST}:{port or DEFAULT_PORT}/api"
+
+
+def server_log(layout: Layout) -> Path:
+    """File of the server's output."""
+    return layout.workspace / "prefect" / "server.log"
+
+
+def _server(api_url: str, layout: Layout, lock: int) -> Service:
+    if not is_loopback(api_url):
+        msg = (
+            f"no Prefect server answers at {api_url} (PREFECT_API_URL); start it there, or "
+            "`unset PREFECT_API_URL` to have one started on this host"
+        )
+        raise PipelineError(msg)
+    address, _, port = api_url.removeprefix("http://").removesuffix("/api").partition(":")
+    _refuse_port_in_use(address, int(port or 80))
+    return Service(
+        "Prefect server",
+        [sys.executable, "-m", "prefect", "server", "start", "--host", address, "--port", port],
+        log=server_log(layout),
+        env=server_environment(layout.workspace),
+        lock=lock,
+    )
+
+
+def _refuse_port_in_use(address: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            msg = f"port {port} of {address}: {error.strerror}; choose another: --port 4300"
+            raise PipelineError(msg) from error
+
+
+@contextmanager
+def _only_one(workspace: Path) -> Generator[int]:
+    """Hold the workspace's lock; its descriptor goes on to the services, whose life it spans."""
+    path = workspace / "locks" / "serve.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        msg = (
+            f"workspace {workspace} cannot be written ({error.strerror}); "
+            "choose another: --workspace DIR"
+        )
+        raise PipelineError(msg) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            msg = (
+                f"workspace {workspace} is served already, by process {file.read().strip()}; "
+                "use that one, or stop it with Ctrl-C there"
+            )
+            raise PipelineError(msg) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield file.fileno()
+
+
+def _config_arguments(options: argparse.Namespace, layout: Layout) -> list[str]:
+    overrides = [word for override in options.set for word in ("--set", override)]
+    return ["--profile", options.profile, "--workspace", str(layout.workspace), *overrides]
+
+
+def _run_logging_level() -> str:
+    """Runs tell the server what they do, although this terminal is kept quiet."""
+    level = os.environ["PREFECT_LOGGING_LEVEL"]
+    return "INFO" if level == COMMAND_DEFAULTS["PREFECT_LOGGING_LEVEL"] else level
+
+
+def _save_profile() -> None:
+    """Write the server's address to the user's own Prefect profile, not the workspace's."""
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_HOME"}
+    url = f"PREFECT_API_URL={os.environ['PREFECT_API_URL']}"
+    command = [sys.executable, "-m", "prefect", "config", "set", url]
+    subprocess.run(command, env=environment, check=True)
+
+
+def _tell(experiment: str, layout: Layout, reports_url: str, *, is_ours: bool) -> None:
+    api_url = os.environ["PREFECT_API_URL"]
+    started = f"log: {server_log(layout)}" if is_ours else "it was there before and stays"
+    prefect = shlex.quote(str(Path(sys.executable).with_name("prefect")))
+    print(
+        f"""
+serving {experiment} in {layout.workspace}
+  Prefect   {api_url.removesuffix("/api")}  ({started})
+  API       {api_url}
+  reports   {reports_url}
+
+in another terminal:
+  export PREFECT_API_URL={api_url} DO_NOT_TRACK=1
+  {prefect} deployment run {MAIN} --watch
+  {prefect} deployment run evaluate/evaluate --watch
+  {prefect} deployment run report/report -p force=true --watch
+Ctrl-C stops all of it.
+""",
+        flush=True,
+    )
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    run_command(main)

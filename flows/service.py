@@ -1,0 +1,116 @@
+"""Long-running processes that one command keeps alive and takes down with it."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from subprocess import Popen
+
+from storage.errors import PipelineError
+from tasks.child_process import last_error_line, supervised
+
+GRACE_S = 30.0  # a flow has to stop its own children and to report its state
+QUICK_END_S = 60.0  # a service that ends within this never really ran
+MAX_QUICK_ENDS = 3  # in a row
+LOOK_EVERY_S = 0.5
+
+
+class Service:
+    """One process, started again when it ends by itself."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        log: Path | None,
+        env: Mapping[str, str],
+        lock: int,
+    ) -> None:
+        """Describe it; `start` starts it.
+
+        Args:
+            name: What the messages call it.
+            command: Program and arguments.
+            log: File of its output; None: this terminal.
+            env: Variables to set besides this process's own.
+            lock: Descriptor of a lock file that stays locked as long as a process of it lives.
+        """
+        self.name = name
+        self._command = list(command)
+        self._log = log
+        self._env = dict(env)
+        self._lock = lock
+        self._stack = ExitStack()
+        self._child: Popen[bytes] | None = None
+        self._started_s = 0.0
+        self._num_quick_ends = 0
+
+    def start(self) -> None:
+        """Start it, after stopping what is left of it."""
+        self.stop()
+        output = None
+        if self._log is not None:
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            output = self._stack.enter_context(self._log.open("ab"))
+        self._child = self._stack.enter_context(
+            supervised(
+                self._command, output, env=self._env, grace_s=GRACE_S, keep_open=[self._lock]
+            )
+        )
+        self._started_s = time.monotonic()
+
+    def stop(self) -> None:
+        """Stop every process of it."""
+        self._stack.close()
+
+    def wait_until(self, is_ready: Callable[[], bool], *, timeout_s: float) -> None:
+        """Wait until it works.
+
+        Raises:
+            PipelineError: If it ends before or takes too long; quotes its last error line.
+        """
+        give_up_s = time.monotonic() + timeout_s
+        while not is_ready():
+            if not self.is_running():
+                msg = f"the {self.name} ended at its start{self._last_words()}"
+                raise PipelineError(msg)
+            if time.monotonic() > give_up_s:
+                msg = f"the {self.name} was not ready in {timeout_s:.0f} s{self._last_words()}"
+                raise PipelineError(msg)
+            time.sleep(LOOK_EVERY_S)
+
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._child is not None and self._child.poll() is None
+
+    def revive(self) -> None:
+        """Start it again if it has ended.
+
+        Raises:
+            PipelineError: If it has ended within a minute three times in a row.
+        """
+        if self.is_running():
+            return
+        was_quick = time.monotonic() - self._started_s < QUICK_END_S
+        self._num_quick_ends = self._num_quick_ends + 1 if was_quick else 1
+        if self._num_quick_ends > MAX_QUICK_ENDS:
+            msg = f"the {self.name} does not stay up{self._last_words()}"
+            raise PipelineError(msg)
+        sys.stderr.write(f"the {self.name} ended by itself{self._last_words()}; started again\n")
+        self.start()
+
+    def _last_words(self) -> str:
+        if self._log is None:
+            return "; it has said why above"
+        words = last_error_line(self._log)
+        return (f": {words}" if words else "") + f"; its output is in {self._log}"
+
+
+def keep_running(services: Sequence[Service]) -> None:
+    """Revive services as they end, until an exception (Ctrl-C) comes."""
+    while True:
+        for service in services:
+            service.revive()
+        time.sleep(LOOK_EVERY_S)

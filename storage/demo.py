@@ -13,19 +13,18 @@ video uses, and never pass through a codec. Also the ground on which tests stand
 
 import math
 import shutil
-import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile  # pyright: ignore[reportMissingTypeStubs]  # it has none
 
 from storage.config import WorldConfig
-from storage.demo_sounds import NOISE_BY_DIFFICULTY, SAMPLE_RATE_HZ, SOUNDS, make_sound
+from storage.demo_questions import annotation_rows, benchmark_row
+from storage.demo_sounds import NOISE_BY_DIFFICULTY, SAMPLE_RATE_HZ, make_sound
 from storage.demo_videos import (
     FAULTS,
     Fault,
@@ -35,30 +34,10 @@ from storage.demo_videos import (
     make_soundtrack,
     plan_video,
 )
-from storage.jsonl import read_json, write_json
+from storage.jsonl import Record, read_json, write_json
 from storage.media_server import ServedVideo, serve_media
 
 FORMAT = 1  # to be raised when the same settings give another world
-
-# Question, AVQA's question_relation and question_type. Training asks about the "audio" instead.
-VIDEO_QUESTIONS = (
-    ("Which sound is heard in the video?", "Sound", "Which"),
-    ("What is the main sound in the video?", "Both", "Come From"),
-    ("What is happening in the video?", "View", "Happening"),
-)
-
-# MMAU's category and sub-category for each sound, as the published file pairs them.
-CATEGORIES = {
-    "rain": ("Reasoning", "Ambient Sound Interpretation"),
-    "clock": ("Information Extraction", "Sound-Based Event Recognition"),
-    "siren": ("Reasoning", "Acoustic Source Inference"),
-    "bells": ("Information Extraction", "Instrumentation"),
-    "organ": ("Information Extraction", "Harmony and Chord Progressions"),
-    "man": ("Reasoning", "Multi Speaker Role Mapping"),
-    "child": ("Reasoning", "Conversational Fact Retrieval"),
-}
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +74,7 @@ class World:
 
     def texts(self) -> list[str]:
         """Every question and choice, each once, for building a tokenizer."""
-        rows: list[Row] = [*read_json(self.annotations), *read_json(self.validation)]
+        rows: list[Record] = [*read_json(self.annotations), *read_json(self.validation)]
         texts = [row["question_text"].replace("video", "audio") for row in rows]
         texts += [choice for row in rows for choice in row["multi_choice"]]
         for question in read_json(self.questions):
@@ -159,8 +138,13 @@ def _fill(world: World, config: WorldConfig) -> None:
     ]
     _write_media(world, [*training, *held_out], config=config, slot_s=slot_s)
     rng = _rng(config, "questions")
-    write_json(world.annotations, _ask(training, config.num_questions, rng))
-    write_json(world.validation, _ask(held_out, config.num_validation_questions, rng))
+    write_json(
+        world.annotations, annotation_rows(training, num_questions=config.num_questions, rng=rng)
+    )
+    write_json(
+        world.validation,
+        annotation_rows(held_out, num_questions=config.num_validation_questions, rng=rng),
+    )
     _write_benchmark(world, config)
 
 
@@ -209,71 +193,20 @@ def _write_media(
     write_json(world.folder / "media.json", served)
 
 
-def _ask(videos: Sequence[Video], num_questions: int, rng: np.random.Generator) -> list[Row]:
-    """Rows in AVQA's schema; clips are asked about in turn, with other choices each time."""
-    clips = [(index, video, clip) for index, video in enumerate(videos) for clip in video.clips]
-    rows: list[Row] = []
-    for number in range(num_questions):
-        video_index, video, clip = clips[number % len(clips)]
-        text, relation, kind = VIDEO_QUESTIONS[int(rng.integers(len(VIDEO_QUESTIONS)))]
-        choices = _choices(clip.sound, num_choices=4, rng=rng)
-        rows.append(
-            {
-                "id": number,
-                "video_name": f"{video.video_id}_{clip.start_s:06d}",
-                "video_id": video_index,
-                "question_text": text,
-                "multi_choice": choices,
-                "answer": choices.index(clip.sound),
-                "question_relation": relation,
-                "question_type": kind,
-            }
-        )
-    return rows
-
-
 def _write_benchmark(world: World, config: WorldConfig) -> None:
     """Questions in MMAU's schema with their clips; tasks, sounds and difficulties in turn."""
     folder = world.audio / "test-mini-audios"
     folder.mkdir(parents=True)
     num_samples = round(config.clip_length_s * SAMPLE_RATE_HZ)
-    rows: list[Row] = []
+    rows: list[Record] = []
     for index in range(config.num_benchmark_questions):
         rng = _rng(config, "benchmark", index)
-        row = _benchmark_row(index, rng)
+        row = benchmark_row(index, rng)
         noise = NOISE_BY_DIFFICULTY[row["difficulty"]]
         wave = make_sound(row["answer"], num_samples=num_samples, noise=noise, rng=rng)
         soundfile.write(folder / f"{row['id']}.wav", wave, SAMPLE_RATE_HZ, subtype="PCM_16")
         rows.append(row)
     write_json(world.questions, rows)
-
-
-def _benchmark_row(index: int, rng: np.random.Generator) -> Row:
-    task = ("sound", "music", "speech")[index % 3]
-    sounds = [sound for sound, (its_task, _) in SOUNDS.items() if its_task == task]
-    sound = sounds[index // 3 % len(sounds)]
-    num_choices = {4: 2, 11: 5}.get(index % 14, 4)  # a few of two and of five, as in MMAU
-    text, _, _ = VIDEO_QUESTIONS[int(rng.integers(len(VIDEO_QUESTIONS)))]
-    question_id = str(uuid.UUID(bytes=rng.bytes(16), version=4))
-    category, sub_category = CATEGORIES[sound]
-    return {
-        "id": question_id,
-        "audio_id": f"./test-mini-audios/{question_id}.wav",
-        "question": text.replace("video", "audio"),
-        "choices": _choices(sound, num_choices=num_choices, rng=rng),
-        "answer": sound,
-        "dataset": "demo",
-        "task": task,
-        "split": "test-mini",
-        "category": category,
-        "sub-category": sub_category,
-        "difficulty": str(rng.choice(list(NOISE_BY_DIFFICULTY))),
-    }
-
-
-def _choices(answer: str, *, num_choices: int, rng: np.random.Generator) -> list[str]:
-    others = rng.permutation([sound for sound in SOUNDS if sound != answer])
-    return [str(choice) for choice in rng.permutation([answer, *others[: num_choices - 1]])]
 
 
 STREAMS = ("videos", "validation", "soundtracks", "questions", "benchmark")

@@ -43,7 +43,7 @@ FAULTS: tuple[Fault, ...] = (
 NO_MEDIA: frozenset[Fault] = frozenset({"404", "403", "410", "zero-bytes", "html", "html-as-audio"})
 
 SHORTEST_S, LONGEST_S = 20, 60
-TAKES_PER_SOUND = 24  # different fillers of a sound
+TAKES_PER_SOUND = 12  # different fillers of a sound
 
 ID_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 

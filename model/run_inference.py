@@ -1,0 +1,262 @@
+"""Entry point of the inference process: `python -m model.run_inference RUN.json`.
+
+RUN.json holds an `InferenceRun`: many jobs, so that imports are paid once, a model is loaded once
+for all of its jobs, and a benchmark's features are computed once for all models. A job's folder
+gets
+
+- run.json before the first answer: everything that decides the answers. A folder with another one
+  is started anew;
+- answers.jsonl, a line as each answer comes, so that a killed run goes on where it was.
+
+Under torchrun, each process takes every n-th model, on its own GPU.
+"""
+
+import gc
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import Qwen2AudioProcessor
+from transformers.utils import logging as transformers_logging
+
+from model.answers import extract_answer
+from model.asking import Asking, Item, Reader, Ready, Shelf, evenly
+from model.config import EvaluateConfig, PromptName
+from model.controls import SILENCE_S, asked_questions, shuffled_audio
+from model.decoder import Completion, Decoder, find_disagreements
+from model.inference_jobs import InferenceJob, InferenceRun, JobFolder, read_run, record_of
+from model.prompt import question_text
+from model.qwen2_audio import load_model, load_processor
+from storage.audio import find_clip
+from storage.errors import PipelineError
+from storage.jsonl import Record
+from storage.manifest import digest_of
+from storage.mmau import Question
+from storage.process import die_with_parent
+
+PROGRESS_EVERY_S = 2.0
+STAND_IN_SILENCE_S = 10.0  # of a benchmark asked without its audio, to try things
+
+
+def main(arguments: list[str]) -> int:
+    """Run the jobs that a file describes; an expected failure is one line and its exit code."""
+    if len(arguments) != 1:
+        print("usage: python -m model.run_inference RUN.json", file=sys.stderr)  # noqa: T201  a command
+        return 2
+    die_with_parent()
+    try:
+        infer(read_run(Path(arguments[0])))
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201  a command
+        return error.exit_code
+    return 0
+
+
+def infer(run: InferenceRun) -> None:
+    """Do all jobs of this process, model by model.
+
+    Raises:
+        PipelineError: If a model cannot be loaded, its batches disagree with single prompts, or a
+            file has changed.
+    """
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes that read prompts are forked
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    if run.evaluate.threads is not None:
+        torch.set_num_threads(run.evaluate.threads)
+    device = _device(run.device)
+    precision = _precision(run.evaluate, device)
+    jobs_of: dict[str, list[JobFolder]] = {}
+    for job in _of_this_rank(run.jobs):
+        folder = JobFolder(job, record_of(job, run.evaluate, precision))
+        if folder.is_done:
+            _say(
+                f"{job.name}: {folder.num_answered}/{folder.num_answered} answered, before this run"
+            )
+        else:
+            jobs_of.setdefault(job.model_path, []).append(folder)
+    shelf = Shelf()
+    for model_path, folders in jobs_of.items():
+        _infer_model(model_path, folders, run, shelf)
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _of_this_rank(jobs: Iterable[InferenceJob]) -> list[InferenceJob]:
+    """The jobs of this process's models: all, or under torchrun those of every n-th model."""
+    rank, num_ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    listed = list(jobs)
+    mine = set(list(dict.fromkeys(job.model_path for job in listed))[rank::num_ranks])
+    return [job for job in listed if job.model_path in mine]
+
+
+def _infer_model(
+    model_path: str, folders: Sequence[JobFolder], run: InferenceRun, shelf: Shelf
+) -> None:
+    device = _device(run.device)
+    processor = load_processor(model_path)
+    decoder = Decoder(
+        load_model(model_path, precision=_precision(run.evaluate, device), device=device),
+        processor,
+        max_new_tokens=run.evaluate.max_new_tokens,
+        batch_size=run.evaluate.batch_size,
+    )
+    readers = _digest(processor)
+    for folder in folders:
+        job = folder.job
+        items = items_of(job, folder.questions)
+        asking = Asking(
+            Reader(items, processor, run.features),
+            items,
+            key=digest_of([readers, items]),
+            shelf=shelf,
+        )
+        _answer(folder, [item.id for item in items], asking, decoder, run.evaluate)
+
+
+def _answer(
+    folder: JobFolder,
+    ids: Sequence[str],
+    asking: Asking,
+    decoder: Decoder,
+    config: EvaluateConfig,
+) -> None:
+    """Do one job; answers of an earlier run are kept."""
+    started_s = time.monotonic()
+    if folder.job.control is None and config.parity_questions:
+        _require_parity(folder.job, ids, asking, decoder, config.parity_questions)
+    folder.start()
+    wanted = [index for index in asking.order if ids[index] not in folder.answered]
+    progress = Progress(folder.job.name, num_before=folder.num_answered, num_total=len(ids))
+    batches = asking.batches(wanted, batch_size=config.batch_size, num_workers=config.workers)
+    for indices, ready in batches:
+        lines = _lines(ready, decoder, folder.job.prompt)
+        for index, line in zip(indices, lines, strict=True):
+            folder.append({"id": ids[index], **line})
+        progress.show(folder.num_answered)
+    folder.finish(time.monotonic() - started_s)
+    progress.close()
+
+
+def _lines(ready: Sequence[Ready], decoder: Decoder, prompt: PromptName) -> list[Record]:
+    """The answer lines of a batch, without ids."""
+    readable = [index for index, one in enumerate(ready) if one.error is None]
+    completions = decoder.complete([ready[index].prompt() for index in readable])
+    lines: list[Record] = [_error_line(one.error) for one in ready]
+    for index, completion in zip(readable, completions, strict=True):
+        lines[index] = _line(completion, prompt)
+    return lines
+
+
+def _line(completion: Completion, prompt: PromptName) -> Record:
+    return {
+        "completion": completion.text,
+        "answer": extract_answer(completion.text, prompt),
+        "num_tokens": len(completion.token_ids),
+        "finished": completion.finished,
+    }
+
+
+def _error_line(error: str | None) -> Record:
+    return {"completion": "", "answer": None, "num_tokens": 0, "finished": False, "error": error}
+
+
+def items_of(job: InferenceJob, questions: Sequence[Question]) -> list[Item]:
+    """The questions as a job puts them: prompt, order of choices, and what is heard."""
+    clip_of = {question.id: question.audio_id for question in questions}
+    if job.control == "shuffled-audio":
+        clip_of = shuffled_audio(questions)
+    items: list[Item] = []
+    for question in asked_questions(questions, job.control):
+        text = question_text(question.question, question.choices, job.prompt)
+        if job.control == "silence":
+            items.append(Item(question.id, text, None, SILENCE_S))
+        elif job.silence or job.audio is None:
+            items.append(Item(question.id, text, None, STAND_IN_SILENCE_S))
+        else:
+            name = clip_of[question.id]
+            items.append(Item(question.id, text, find_clip(job.audio, name) or job.audio / name))
+    return items
+
+
+def _require_parity(
+    job: InferenceJob, ids: Sequence[str], asking: Asking, decoder: Decoder, number: int
+) -> None:
+    indices = evenly(asking.order, number)
+    asked = [
+        (ids[index], ready.prompt())
+        for index, ready in zip(indices, asking.read(indices), strict=True)
+        if ready.error is None
+    ]
+    found = find_disagreements(
+        decoder, [name for name, _ in asked], [prompt for _, prompt in asked]
+    )
+    if found:
+        first = found[0]
+        msg = (
+            f"{job.name}: {len(found)} of {len(asked)} questions are answered otherwise in a batch "
+            f"than alone, first {first.id}: alone {first.alone!r}, in a batch {first.in_batch!r} "
+            f"({first.gap_nats:.3f} nats apart). A batch must not change answers: set "
+            "evaluate.batch_size to 1, or evaluate.parity_questions to 0 to go on all the same"
+        )
+        raise PipelineError(msg)
+
+
+class Progress:
+    """Lines for a parent, e.g. `grpo-step-100 on demo answer: 96/150 answered, eta 0:00:12`."""
+
+    def __init__(self, name: str, *, num_before: int, num_total: int) -> None:
+        """Start the clock."""
+        self._name = name
+        self._num_before = num_before
+        self._num_total = num_total
+        self._started_s = self._told_s = time.monotonic()
+
+    def show(self, num_answered: int) -> None:
+        """Tell, unless it was just told."""
+        now_s = time.monotonic()
+        if now_s - self._told_s < PROGRESS_EVERY_S or num_answered == self._num_total:
+            return
+        self._told_s = now_s
+        per_question_s = (now_s - self._started_s) / max(1, num_answered - self._num_before)
+        left = timedelta(seconds=round(per_question_s * (self._num_total - num_answered)))
+        _say(f"{self._name}: {num_answered}/{self._num_total} answered, eta {left}")
+
+    def close(self) -> None:
+        """Tell the end."""
+        seconds = time.monotonic() - self._started_s
+        _say(f"{self._name}: {self._num_total}/{self._num_total} answered, in {seconds:.1f} s")
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    local_rank = os.environ.get("LOCAL_RANK", "0")
+    return torch.device(f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu")
+
+
+def _precision(config: EvaluateConfig, device: torch.device) -> Literal["fp32", "bf16"]:
+    if config.precision != "auto":
+        return config.precision
+    return "bf16" if device.type == "cuda" else "fp32"
+
+
+def _digest(processor: Qwen2AudioProcessor) -> str:
+    """Names everything that turns a question into a prompt."""
+    tokenizer = processor.tokenizer
+    parts = [processor.feature_extractor.to_json_string(), tokenizer.backend_tokenizer.to_str()]
+    return digest_of([*parts, processor.chat_template])
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201  what the parent reads
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

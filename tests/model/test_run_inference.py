@@ -1,0 +1,421 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from model.asking import Asking, Item, Reader, Shelf, by_length, evenly
+from model.decoder import Decoder, find_disagreements
+from model.inference_jobs import InferenceJob, InferenceRun, JobFolder, read_run, record_of
+from model.qwen2_audio import load_model, load_processor
+from model.run_inference import infer, items_of
+from model.scoring import score_folder
+from model.tiny import build_tiny
+from storage.errors import PipelineError
+from storage.jsonl import read_jsonl, write_json
+from storage.manifest import file_digest
+from storage.mmau import Question, read_questions, write_questions
+
+NUM_QUESTIONS = 12
+SOUNDS = ("dog", "rain", "bell", "horn", "wind")
+
+
+def make_question(index: int) -> Question:
+    return Question(
+        id=f"q{index}",
+        audio_id=f"./clips/q{index}.wav",
+        question="What is heard" + " again and again" * (index % 3) + "?",
+        choices=SOUNDS[: 2 + index % 4],
+        answer=SOUNDS[index % 2],
+        task=("sound", "music")[index % 2],
+        category="Reasoning",
+        sub_category="Counting",
+        difficulty="easy",
+        dataset="made",
+        split="test",
+    )
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory) -> Path:
+    """Twelve questions over clips of 0.3 to 2 s, and two tiny models with random weights."""
+    folder = tmp_path_factory.mktemp("bench")
+    questions = [make_question(index) for index in range(NUM_QUESTIONS)]
+    (folder / "audio/clips").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for index, question in enumerate(questions):
+        noise = 0.1 * generator.standard_normal(4800 + 2400 * index)
+        soundfile.write(folder / "audio" / question.audio_id, noise, 16_000)
+    write_questions(folder / "questions.json", questions)
+    texts = [text for question in questions for text in (question.question, *question.choices)]
+    for seed in (0, 1):
+        build_tiny(folder / f"model-{seed}", texts, clip_length_s=2, seed=seed)
+    return folder
+
+
+def job_of(bench: Path, output: Path, **changes) -> dict[str, object]:
+    job = {
+        "model": "grpo-step-10",
+        "model_path": str(bench / "model-0"),
+        "model_digest": "d" * 64,
+        "method": "GRPO",
+        "training": "grpo",
+        "step": 10,
+        "benchmark": "demo",
+        "questions": str(bench / "questions.json"),
+        "questions_sha256": file_digest(bench / "questions.json"),
+        "audio": str(bench / "audio"),
+        "silence": False,
+        "prompt": "answer",
+        "control": None,
+        "output": str(output),
+    }
+    return job | changes
+
+
+def run_of(*jobs: dict[str, object], **evaluate) -> InferenceRun:
+    settings = {
+        "max_new_tokens": 6,
+        "workers": 0,
+        "batch_size": 5,
+        "parity_questions": 4,
+    } | evaluate
+    return InferenceRun.model_validate({"jobs": jobs, "evaluate": settings, "device": "cpu"})
+
+
+def answers(folder: Path) -> dict[str, dict[str, object]]:
+    lines = read_jsonl(folder / "answers.jsonl")
+    assert len({line["id"] for line in lines}) == len(lines)
+    return {line["id"]: line for line in lines}
+
+
+def test_every_question_gets_one_answer_line_and_a_score(bench, tmp_path, capsys) -> None:
+    infer(run_of(job_of(bench, tmp_path / "out")))
+    lines = answers(tmp_path / "out")
+    assert set(lines) == {f"q{index}" for index in range(NUM_QUESTIONS)}
+    assert set(lines["q0"]) == {"id", "completion", "answer", "num_tokens", "finished"}
+    run = json.loads((tmp_path / "out/run.json").read_text())
+    assert run["decode"] == {
+        "do_sample": False,
+        "max_new_tokens": 6,
+        "batch_size": 5,
+        "precision": "fp32",
+    }
+    assert run["prompt_template"].endswith("Output the final answer in <answer> </answer>.")
+    assert run["benchmark_sha256"] == file_digest(bench / "questions.json")
+    assert run["model_digest"] == "d" * 64
+    assert run["versions"]["torch"] == torch.__version__
+    assert "grpo-step-10 on demo answer: 12/12 answered" in capsys.readouterr().out
+    questions = read_questions(bench / "questions.json")
+    score = score_folder(tmp_path / "out", questions, ["official", "strict"])
+    assert score["scorers"]["official"]["overall"]["num_questions"] == NUM_QUESTIONS
+
+
+def test_answers_are_those_of_transformers_own_greedy_generation(bench, tmp_path) -> None:
+    """A checkpoint whose settings say "sample" is decoded greedily all the same."""
+    infer(run_of(job_of(bench, tmp_path / "out")))
+    processor = load_processor(bench / "model-0")
+    model = load_model(bench / "model-0", precision="fp32")
+    lines = answers(tmp_path / "out")
+    for item in items_of(
+        run_of(job_of(bench, tmp_path)).jobs[0], read_questions(bench / "questions.json")
+    ):
+        chat = [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "audio", "audio_url": ""},
+                    {"type": "text", "text": item.text},
+                ],
+            }
+        ]
+        text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        waveform, _ = soundfile.read(item.clip, dtype="float32")
+        # The tiny model hears 2 s, so the extractor pads to 2 s as the real one pads to 30 s.
+        inputs = processor(text=text, audio=[waveform], sampling_rate=16_000, return_tensors="pt")
+        generated = model.generate(**inputs, max_new_tokens=6, do_sample=False)
+        completion = processor.tokenizer.decode(
+            generated[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
+        assert lines[item.id]["completion"] == completion
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 12}, {"workers": 2}])
+def test_batch_size_and_workers_change_no_answer(bench, tmp_path, settings) -> None:
+    infer(run_of(job_of(bench, tmp_path / "usual")))
+    infer(run_of(job_of(bench, tmp_path / "other"), **settings))
+    assert answers(tmp_path / "other") == answers(tmp_path / "usual")
+
+
+def test_a_second_model_reads_no_clip_again(bench, tmp_path) -> None:
+    jobs = [
+        job_of(
+            bench, tmp_path / str(seed), model_path=str(bench / f"model-{seed}"), model=f"m{seed}"
+        )
+        for seed in (0, 1)
+    ]
+    run = run_of(*jobs).model_copy(update={"features": tmp_path / "features"})
+    infer(run)
+    kept = list((tmp_path / "features").rglob("*.npz"))
+    assert len(kept) == NUM_QUESTIONS
+    assert answers(tmp_path / "0") != answers(tmp_path / "1")
+    for clip in kept:
+        clip.touch()
+    infer(
+        run_of(job_of(bench, tmp_path / "again")).model_copy(
+            update={"features": tmp_path / "features"}
+        )
+    )
+    assert answers(tmp_path / "again") == answers(tmp_path / "0")
+    assert len(list((tmp_path / "features").rglob("*.npz"))) == NUM_QUESTIONS
+
+
+def test_a_torn_line_is_thrown_away_and_the_rest_goes_on(bench, tmp_path) -> None:
+    infer(run_of(job_of(bench, tmp_path / "whole")))
+    infer(run_of(job_of(bench, tmp_path / "torn")))
+    path = tmp_path / "torn/answers.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:7]) + lines[7][:20])
+    infer(run_of(job_of(bench, tmp_path / "torn")))
+    assert answers(tmp_path / "torn") == answers(tmp_path / "whole")
+    assert path.read_text().splitlines(keepends=True)[:7] == lines[:7]
+
+
+def test_a_killed_process_goes_on_where_it_was(bench, tmp_path) -> None:
+    infer(run_of(job_of(bench, tmp_path / "whole"), batch_size=1))
+    run_path, out = tmp_path / "run.json", tmp_path / "out"
+    run = run_of(job_of(bench, out), batch_size=1, parity_questions=0)
+    write_json(run_path, run.model_dump(mode="json"))
+    command = [sys.executable, "-m", "model.run_inference", str(run_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    while child.poll() is None:
+        if (out / "answers.jsonl").exists() and (out / "answers.jsonl").stat().st_size:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+        time.sleep(0.001)
+    done = len(answers(out)) if out.exists() else 0
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert 1 <= done <= NUM_QUESTIONS
+    assert answers(out) == answers(tmp_path / "whole")
+
+
+def test_a_finished_job_loads_no_model(bench, tmp_path, capsys) -> None:
+    infer(run_of(job_of(bench, tmp_path / "out")))
+    moved = bench / "model-0"
+    moved.rename(bench / "away")
+    try:
+        infer(run_of(job_of(bench, tmp_path / "out")))
+    finally:
+        (bench / "away").rename(moved)
+    assert "12/12 answered, before this run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", [{"model_digest": "e" * 64}, {"prompt": "plain"}])
+def test_answers_of_another_run_count_for_nothing(bench, tmp_path, change) -> None:
+    infer(run_of(job_of(bench, tmp_path / "out")))
+    (tmp_path / "out/score.json").touch()
+    job = run_of(job_of(bench, tmp_path / "out", **change)).jobs[0]
+    folder = JobFolder(job, record_of(job, run_of().evaluate, "fp32"))
+    assert folder.num_answered == 0
+    folder.start()
+    assert (tmp_path / "out/answers.jsonl").read_text() == ""
+    assert not (tmp_path / "out/score.json").exists()
+
+
+def test_a_clip_that_cannot_be_read_is_an_answer_line_that_says_so(bench, tmp_path) -> None:
+    audio = tmp_path / "audio"
+    (audio / "clips").mkdir(parents=True)
+    for clip in (bench / "audio/clips").iterdir():
+        (audio / "clips" / clip.name).write_bytes(clip.read_bytes())
+    (audio / "clips/q3.wav").unlink()
+    (audio / "clips/q4.wav").write_bytes(b"")
+    infer(run_of(job_of(bench, tmp_path / "out", audio=str(audio))))
+    lines = answers(tmp_path / "out")
+    assert lines["q3"]["error"].endswith("clips/q3.wav is missing")
+    assert lines["q4"]["error"].endswith("is empty (0 bytes)")
+    score = score_folder(tmp_path / "out", read_questions(bench / "questions.json"), ["strict"])
+    assert score["num_unparsed"] >= 2
+
+
+def test_when_memory_runs_out_the_batch_is_halved_and_no_answer_changes(bench, tmp_path) -> None:
+    processor = load_processor(bench / "model-0")
+    model = load_model(bench / "model-0", precision="fp32")
+    sizes: list[int] = []
+
+    def run_out(_module, _args, kwargs) -> None:
+        size = kwargs["attention_mask"].shape[0] if kwargs.get("attention_mask") is not None else 1
+        sizes.append(size)
+        if size > 3:
+            raise torch.OutOfMemoryError
+
+    items = items_of(
+        run_of(job_of(bench, tmp_path)).jobs[0], read_questions(bench / "questions.json")
+    )
+    prompts = [
+        ready.prompt() for ready in map(Reader(items, processor, None).__getitem__, range(12))
+    ]
+    expected = Decoder(model, processor, max_new_tokens=6, batch_size=12).complete(prompts)
+    model.model.language_model.register_forward_pre_hook(run_out, with_kwargs=True)
+    decoder = Decoder(model, processor, max_new_tokens=6, batch_size=12)
+    assert decoder.complete(prompts) == expected
+    assert decoder.batch_size == 3
+    assert [size for size in sizes if size > 3] == [12, 6]  # tried once each, then remembered
+
+
+def test_memory_too_small_for_one_prompt_says_what_to_do(bench) -> None:
+    processor = load_processor(bench / "model-0")
+    model = load_model(bench / "model-0", precision="fp32")
+
+    def run_out(_module, _args) -> None:
+        raise torch.OutOfMemoryError
+
+    model.model.language_model.register_forward_pre_hook(run_out)
+    items = [Item("q", "What?", None, 1.0)]
+    prompt = Reader(items, processor, None)[0].prompt()
+    with pytest.raises(PipelineError, match=r"single prompt of \d+ tokens.*lower evaluate.max_new"):
+        Decoder(model, processor, max_new_tokens=6, batch_size=4).complete([prompt])
+
+
+def make_prompts(bench, tmp_path, processor):
+    items = items_of(
+        run_of(job_of(bench, tmp_path)).jobs[0], read_questions(bench / "questions.json")
+    )
+    reader = Reader(items, processor, None)
+    return [item.id for item in items], [reader[index].prompt() for index in range(len(items))]
+
+
+def test_the_parity_check_finds_nothing_in_a_sound_batch(bench, tmp_path) -> None:
+    processor = load_processor(bench / "model-0")
+    decoder = Decoder(
+        load_model(bench / "model-0", precision="fp32"), processor, max_new_tokens=6, batch_size=12
+    )
+    ids, prompts = make_prompts(bench, tmp_path, processor)
+    assert find_disagreements(decoder, ids, prompts) == []
+
+
+def test_the_parity_check_catches_a_batch_that_sees_its_padding(bench, tmp_path) -> None:
+    """The kind of fault behind 57.1 instead of 72.4 in a published case."""
+    processor = load_processor(bench / "model-0")
+    decoder = Decoder(
+        load_model(bench / "model-0", precision="fp32"), processor, max_new_tokens=6, batch_size=12
+    )
+    ids, prompts = make_prompts(bench, tmp_path, processor)
+
+    def without_mask(_module, args, kwargs):
+        mask = kwargs.get("attention_mask")
+        return args, kwargs if mask is None else kwargs | {"attention_mask": torch.ones_like(mask)}
+
+    def broken(batch):
+        hook = decoder.model.model.language_model.register_forward_pre_hook(
+            without_mask, with_kwargs=True
+        )
+        try:
+            return decoder.complete(batch)
+        finally:
+            hook.remove()
+
+    found = find_disagreements(decoder, ids, prompts, broken)
+    assert found
+    assert all(disagreement.gap_nats > 1e-3 for disagreement in found)
+
+
+def test_a_run_stops_where_its_batches_disagree(bench, tmp_path) -> None:
+    """The original's trainer gave prompts each other's audio as soon as a device held two."""
+
+    def swap_rows(module, _args, output):
+        if type(module).__name__ == "Qwen2Model" and output.last_hidden_state.shape[0] > 1:
+            output.last_hidden_state = output.last_hidden_state.roll(1, 0)
+        return output
+
+    hook = torch.nn.modules.module.register_module_forward_hook(swap_rows)
+    try:
+        with pytest.raises(PipelineError, match=r"in a batch than alone, .*batch_size to 1"):
+            infer(run_of(job_of(bench, tmp_path / "out"), batch_size=12, parity_questions=12))
+    finally:
+        hook.remove()
+    assert not (tmp_path / "out/answers.jsonl").exists()
+
+
+def test_controls_change_what_is_heard_and_in_which_order_is_asked(bench, tmp_path) -> None:
+    questions = read_questions(bench / "questions.json")
+
+    def items(control):
+        job = InferenceJob.model_validate(job_of(bench, tmp_path, control=control))
+        return items_of(job, questions)
+
+    plain, silent = items(None), items("silence")
+    assert [item.text for item in silent] == [item.text for item in plain]
+    assert {(item.clip, item.silence_s) for item in silent} == {(None, 30.0)}
+    shuffled = items("shuffled-audio")
+    assert all(a.clip != b.clip for a, b in zip(plain, shuffled, strict=True))
+    assert {item.clip for item in shuffled} == {item.clip for item in plain}
+    shifted = items("cyclic-shift-1")
+    assert "['rain', 'dog']" in shifted[0].text
+    assert "['dog', 'rain']" in plain[0].text
+    assert shifted[0].clip == plain[0].clip
+
+
+def test_a_benchmark_without_audio_is_asked_with_ten_seconds_of_zeros(bench, tmp_path) -> None:
+    job = InferenceJob.model_validate(job_of(bench, tmp_path, audio=None, silence=True))
+    items = items_of(job, read_questions(bench / "questions.json"))
+    assert {(item.clip, item.silence_s) for item in items} == {(None, 10.0)}
+
+
+def test_like_lengths_share_a_batch(bench, tmp_path) -> None:
+    job = InferenceJob.model_validate(job_of(bench, tmp_path))
+    items = items_of(job, read_questions(bench / "questions.json"))
+    order = by_length(items)
+    durations = [soundfile.info(items[index].clip).duration for index in order]
+    assert durations == sorted(durations, reverse=True)
+    assert evenly(order, 3) == [order[0], order[4], order[8]]
+    assert evenly(order, 99) == order
+
+
+def test_a_full_shelf_keeps_what_it_has(bench) -> None:
+    processor = load_processor(bench / "model-0")
+    items = [Item(f"q{i}", "What?", None, 1.0) for i in range(4)]
+    reader = Reader(items, processor, None)
+    shelf = Shelf(free_bytes=reader[0].mel.nbytes * 2.5)
+    asking = Asking(reader, items, key="k", shelf=shelf)
+    batches = asking.batches(asking.order, batch_size=2, num_workers=0)
+    assert [list(indices) for indices, _ in batches] == [[0, 1], [2, 3]]
+    assert sorted(shelf.of("k")) == [0, 1]
+    again = asking.batches(asking.order, batch_size=2, num_workers=0)
+    assert [len(ready) for _, ready in again] == [2, 2]
+
+
+def test_questions_that_changed_since_planning_are_refused(bench, tmp_path) -> None:
+    job = job_of(bench, tmp_path / "out", questions_sha256="0" * 64)
+    with pytest.raises(PipelineError, match="has changed since evaluation was planned"):
+        infer(run_of(job))
+
+
+def test_a_malformed_run_file_names_its_key(tmp_path) -> None:
+    write_json(tmp_path / "run.json", {"jobs": [{"model": "m"}]})
+    with pytest.raises(PipelineError, match=r"(?s)is no inference run.*model_path"):
+        read_run(tmp_path / "run.json")
+
+
+def test_under_torchrun_each_process_takes_every_nth_model(bench, tmp_path, monkeypatch) -> None:
+    jobs = [
+        job_of(
+            bench,
+            tmp_path / f"{seed}-{prompt}",
+            model_path=str(bench / f"model-{seed}"),
+            prompt=prompt,
+        )
+        for seed in (0, 1)
+        for prompt in ("answer", "plain")
+    ]
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    infer(run_of(*jobs))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1-answer", "1-plain"]

@@ -101,7 +101,10 @@ _MESSAGES: tuple[tuple[Kind, str, str], ...] = (
     ("local", "no-ffmpeg", r"ffmpeg is not installed"),
     ("retry", "truncated", r"more expected"),
     ("retry", "empty", r"Did not get any data blocks|The downloaded file is empty"),
-    ("retry", "timeout", r"timed out|Read timed out"),
+    ("retry", "timeout", r"timed out"),
+    ("retry", "connection-reset", r"Connection (reset|broken|aborted)|Remote end closed"),
+    ("retry", "connection-refused", r"Connection refused"),
+    ("retry", "no-network", r"name resolution|Name or service not known|is unreachable"),
     ("unconfirmed", "unavailable", r"Video unavailable|content isn['\u2019]t available"),
 )
 _HTTP_STATUS = re.compile(r"HTTP Error (\d{3})")

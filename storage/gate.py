@@ -50,6 +50,7 @@ class Gate:
     """For the message when it is out of date."""
     _extractor_faults: int = 0
     _losses: int = 0
+    _broken_wires: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ask(
@@ -95,13 +96,25 @@ class Gate:
             return answer
         if answer is not None and answer.kind in {"retry", "local"}:
             self.breaker.give_way()
-            return None
+            return self._broken_wire(downloader, answer)
+        with self._lock:
+            self._broken_wires = 0
         if self._is_suspicious(downloader, answer):
             refusal = self._ask_canaries(downloader, folder)
             if refusal is not None:
                 return refusal
         self.breaker.close()
         return None
+
+    def _broken_wire(self, downloader: Downloader, answer: Failure) -> Failure | None:
+        """A refusal if so many failed in a row that it is not for the videos' sake."""
+        with self._lock:
+            self._broken_wires += 1
+            num_broken = self._broken_wires
+        if not downloader.is_youtube or num_broken < MAX_LOSSES:
+            return None
+        message = f"{num_broken} downloads in a row broke: {answer.message}"
+        return Failure("blocked", "broken-wire", message)
 
     def _is_suspicious(self, downloader: Downloader, answer: Failure | None) -> bool:
         """Whether so many videos in a row were lost that they may be hidden from us."""

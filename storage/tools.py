@@ -3,6 +3,7 @@
 Checked at the start of a run.
 """
 
+import functools
 import re
 import shutil
 import subprocess
@@ -56,6 +57,7 @@ def tool_versions() -> dict[str, str]:
     }
 
 
+@functools.cache
 def find_js_runtime() -> str | None:
     """The JS runtime that yt-dlp will use, e.g. `deno 2.9.8`.
 

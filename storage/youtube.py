@@ -138,7 +138,7 @@ class Downloader:
         """This thread's client, built at its first video."""
         worker: _Worker | None = getattr(self._local, "worker", None)
         if worker is None or worker.folder != folder:
-            worker = _Worker(folder, self._stop)
+            worker = _Worker(folder, stop=self._stop, polite=self._polite)
             worker.client = yt_dlp.YoutubeDL(cast("Any", self._options(worker)))
             self._local.worker = worker
         return worker
@@ -161,12 +161,12 @@ class Downloader:
             "overwrites": True,
             "updatetime": False,
             "max_filesize": MAX_SOURCE_BYTES,
-            "socket_timeout": SOCKET_TIMEOUT_S,
+            "socket_timeout": min(SOCKET_TIMEOUT_S, self._deadline_s),
             "retries": 3,
             "extractor_retries": 2,
             "retry_sleep_functions": {
-                "http": self._retry_sleep_s,
-                "extractor": self._retry_sleep_s,
+                "http": worker.retry_sleep_s,
+                "extractor": worker.retry_sleep_s,
             },
             "extractor_args": self._config.extractor_args,
             # node is looked for where deno is not; the versions are checked at the start of the
@@ -181,10 +181,6 @@ class Downloader:
             shutil.copyfile(self._config.cookies, copied)
             options["cookiefile"] = str(copied)
         return options
-
-    def _retry_sleep_s(self, n: int) -> float:
-        """Seconds before attempt `n` at the same file; yt-dlp passes it by this name."""
-        return min(2.0**n, 30.0) if self._polite else 0.0
 
 
 class _Log:
@@ -212,8 +208,9 @@ class _Worker:
 
     client: yt_dlp.YoutubeDL
 
-    def __init__(self, folder: Path, stop: threading.Event) -> None:
+    def __init__(self, folder: Path, *, stop: threading.Event, polite: bool) -> None:
         self.folder = folder
+        self._polite = polite
         self._stop = stop
         self.log = _Log()
         self._give_up_s = 0.0
@@ -232,13 +229,19 @@ class _Worker:
 
         yt-dlp has no deadline for the whole, and its `throttledratelimit` asks again for ever.
         """
-        if progress.get("status") != "downloading":
-            return
+        if progress.get("status") == "downloading":
+            self._check(f"{progress.get('downloaded_bytes')} bytes")
+
+    def retry_sleep_s(self, n: int) -> float:
+        """Seconds before attempt `n` at the same address; yt-dlp passes it by this name."""
+        self._check(f"{n} attempts")
+        return min(2.0**n, 30.0) if self._polite else 0.0
+
+    def _check(self, progress: str) -> None:
         if self._stop.is_set():
             raise Unavailable(Failure("retry", "stopped", "the run was stopped"))
         if time.monotonic() > self._give_up_s:
-            got = progress.get("downloaded_bytes")
-            message = f"not finished after {self._deadline_s:g} s ({got} bytes)"
+            message = f"not finished after {self._deadline_s:g} s ({progress})"
             raise Unavailable(Failure("retry", "deadline", message))
 
     def refuse(self, info: Mapping[str, Any], *, incomplete: bool) -> None:

@@ -1,7 +1,7 @@
 """Writes the folders of an experiment that never ran, of any size: made answers to made questions.
 
-For measuring and testing the report alone. Accuracies rise with the step by a rule, so that charts look like charts; nothing
-here was measured.
+For measuring and testing the report alone. Accuracies rise with the step by a rule, so that charts
+look like charts; nothing here was measured.
 """
 
 import csv
@@ -32,12 +32,12 @@ SUB_CATEGORIES = {
 }
 DIFFICULTIES = ("easy", "medium", "hard")
 START_ACCURACY = {"sound": 0.55, "music": 0.51, "speech": 0.42}
-THOUGHT = "A steady tone opens the clip, then a second voice enters; timbre and rhythm suggest the option chosen. "
+THOUGHT = "A steady tone opens the clip, then a second voice enters; its timbre decides. "
 
 Json = dict[str, Any]
 
 
-def write_experiment(
+def write_experiment(  # noqa: PLR0913  the tests vary each of them alone
     workspace: Path,
     *,
     num_questions: int = 60,
@@ -117,7 +117,7 @@ def make_questions(num_questions: int) -> list[Json]:
             {
                 "id": hashlib.sha256(f"question {index}".encode()).hexdigest()[:32],
                 "audio_id": f"./test-mini-audios/{index:04d}.wav",
-                "question": f"Based on the given audio, which of these {task}s is heard first in clip {index}?",
+                "question": f"In the given audio, which {task} is heard first in clip {index}?",
                 "choices": choices,
                 "answer": generator.choice(choices),
                 "dataset": "synthetic",
@@ -131,7 +131,7 @@ def make_questions(num_questions: int) -> list[Json]:
     return questions
 
 
-def _write_evaluation(
+def _write_evaluation(  # noqa: PLR0913  one call site
     layout: Layout,
     questions: Sequence[Json],
     benchmark: str,
@@ -189,7 +189,7 @@ def _write_evaluation(
 
 
 def _made_answer(question: Json, key: str, *, gain: float) -> tuple[bool, str, bool]:
-    """Whether the answer is right, its text, and whether it could be parsed; ability is a question's own plus some noise."""
+    """Whether the answer is right, its text, and whether it could be parsed."""
     ability = random.Random(question["id"]).random()
     noise = random.Random(question["id"] + key)
     right = 0.8 * ability + 0.2 * noise.random() < START_ACCURACY[question["task"]] + gain
@@ -215,8 +215,8 @@ def _run(
         "benchmark": benchmark,
         "benchmark_sha256": hashlib.sha256(benchmark.encode()).hexdigest(),
         "prompt": "answer",
-        "prompt_template": "{question} Please choose the answer from the following options: {choices}. "
-        "Output the final answer in <answer> </answer>.",
+        "prompt_template": "{question} Please choose the answer from the following options: "
+        "{choices}. Output the final answer in <answer> </answer>.",
         "control": control,
         "decode": {
             "do_sample": False,

@@ -1,4 +1,7 @@
-"""The leaderboard as the pages show it: one table a benchmark version and scorer, Test beside Test-mini where it is published."""
+"""The leaderboard as the pages show it: one table a benchmark version and scorer.
+
+The larger Test split stands beside Test-mini where results for it are published.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +60,7 @@ class Board:
 
 
 def boards(report: Json, rows: Sequence[LeaderboardRow], links: Mapping[str, str]) -> list[Json]:
-    """For each benchmark that was scored: its tables, the leading scorer's first, and what to know when reading them.
+    """For each benchmark that was scored: its tables, and what to know when reading them.
 
     Args:
         report: The report.
@@ -123,15 +126,19 @@ def _notes(report: Json, benchmark: str, scorer: str) -> str:
     questions = next(one["questions"] for one in report["benchmarks"] if one["name"] == benchmark)
     text = "Accuracy in percent; under our numbers the 95 % interval. "
     if gap is None:
-        text += f"With {len(questions)} questions no difference between our models can be told from noise. "
+        text += f"{len(questions)} questions tell no difference between our models from noise. "
     else:
         text += (
             f"Differences under {100 * gap:.1f} points between our models are noise at this size "
-            f"({len(questions)} questions, {100 * flip_share:.0f} % of them answered otherwise by the next checkpoint, 80 % power). "
+            f"({len(questions)} questions, {100 * flip_share:.0f} % of them answered otherwise "
+            "by the next checkpoint, 80 % power). "
         )
     text += (
         "The intervals hold the questions' chance, not that of training again with another seed."
     )
     if any(row["benchmark"] == benchmark for row in report["published"]):
-        text += " Published rows are as printed; they have no answers by question, so nothing is tested against them in pairs."
+        text += (
+            " Published rows are as printed; they have no answers by question, "
+            "so nothing is tested against them in pairs."
+        )
     return text

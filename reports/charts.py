@@ -1,27 +1,33 @@
-"""Charts as inline SVG, drawn by matplotlib and coloured by the page's CSS variables, so that they follow dark mode.
+"""Charts as inline SVG, drawn by matplotlib, coloured by the page's CSS variables.
 
-Every chart has an accessible name, a title on each point, and its numbers in a table beside it. matplotlib escapes text;
-ids are prefixed per chart because clip paths of two charts on one page would collide; styles become attributes, so that the
-page's content security policy need not allow inline styles. The same numbers give the same bytes.
+So they follow dark mode. Every chart has an accessible name, a title on each point, and its numbers
+in a table beside it. matplotlib escapes text; ids are prefixed per chart because clip paths of two
+charts on one page would collide; styles become attributes, so that the page's content
+security policy need not allow inline styles. The same numbers give the same bytes.
 """
+
+# matplotlib is partly typed:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
 
 import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from reports.exports import one_line
 
 SVG = "http://www.w3.org/2000/svg"
 XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "report",  # ids that do not change from run to run
     "font.size": 9,
@@ -74,7 +80,7 @@ def draw(chart: Chart, *, prefix: str) -> str:
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(3.5, 2.2))
         FigureCanvasSVG(figure)
-        axes = figure.add_axes((0.13, 0.19, 0.84, 0.76))
+        axes = figure.add_axes((0.145, 0.19, 0.825, 0.76))
         _plot(axes, chart)
         _style(axes, chart)
         text = io.StringIO()
@@ -122,10 +128,16 @@ def _style(axes: Axes, chart: Chart) -> None:
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(FuncFormatter(_tick_text))
     for spine in axes.spines.values():
         spine.set_color(GRID)
     if chart.y_limits:
         axes.set_ylim(*chart.y_limits)
+
+
+def _tick_text(value: float, _position: int) -> str:
+    """A number as a tick: `1e-06` stays itself, since an offset above the axis is overlooked."""
+    return f"{value:.6g}"
 
 
 def _no_mathtext(text: str) -> str:
@@ -134,7 +146,7 @@ def _no_mathtext(text: str) -> str:
 
 
 def _inline(document: str, chart: Chart, *, prefix: str) -> str:
-    """Matplotlib's document as an element for the page: no metadata, no styles, our colours, ids of its own."""
+    """Matplotlib's document as an element for the page, with our colours and ids of its own."""
     ET.register_namespace("", SVG)
     root = ET.fromstring(document[document.index("<svg") :])  # noqa: S314  made by matplotlib, two lines above
     for parent in list(root.iter()):

@@ -1,7 +1,8 @@
-"""Reads what became of the training audio: clips asked for, usable, gone and why; and what that does to the questions.
+"""Reads what became of the training audio: clips asked for, usable, gone and why.
 
-The paper trained on about 38,000 of AVQA's 40,425 questions because sources had vanished, and says nothing of which. Here
-every lost clip has a reason, and the shares of the question types before and after are put side by side.
+The paper trained on about 38,000 of AVQA's 40,425 questions because sources had vanished, and says
+nothing of which. Here every lost clip has a reason, and the shares of the question types before and
+after are put side by side.
 """
 
 import csv
@@ -10,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from storage import avqa
+from storage.errors import PipelineError
 from storage.jsonl import read_appended, read_json, read_jsonl
 from storage.layout import Layout
 
@@ -22,6 +25,7 @@ def read_fetch(layout: Layout) -> Json | None:
     if not path.exists():
         return None
     account = read_json(path)
+    reasons: list[Json] = account.get("by_reason") or []
     losses = read_appended(layout.fetch / "invalid.jsonl")
     clips = _read_csv(layout.fetch / "clips.csv")
     return {
@@ -30,7 +34,7 @@ def read_fetch(layout: Layout) -> Json | None:
         "by_state": dict(account.get("by_state") or {}),
         "by_reason": [
             {"state": str(row["state"]), "reason": str(row["reason"]), "count": int(row["count"])}
-            for row in account.get("by_reason") or []
+            for row in reasons
         ],
         "by_source": _counts(
             row.get("source") or "" for row in clips if row.get("state") == "done"
@@ -56,12 +60,20 @@ def _losses_by_day(losses: Iterable[Json]) -> list[Json]:
     return [{"day": day, "count": days[day]} for day in sorted(days)]
 
 
-def read_convert(layout: Layout) -> Json | None:
-    """Rows kept and dropped, by reason and by question type; None where nothing was converted."""
+def read_convert(layout: Layout, *, annotations: str | None) -> Json | None:
+    """Rows kept and dropped, by reason and by question type; None where nothing was converted.
+
+    Args:
+        layout: Where they are.
+        annotations: Path or address of AVQA's file, which knows the dropped rows' types; without
+            it, or where it cannot be read, the dropped rows have none.
+    """
     if not layout.train_jsonl.exists():
         return None
     kept = read_jsonl(layout.train_jsonl)
     dropped = read_appended(layout.dropped_jsonl)
+    types = _question_types(layout, annotations) if dropped and annotations else {}
+    dropped = [{**types.get(str(row.get("id")), {}), **row} for row in dropped]
     return {
         "kept": len(kept),
         "dropped": len(dropped),
@@ -71,8 +83,23 @@ def read_convert(layout: Layout) -> Json | None:
     }
 
 
+def _question_types(layout: Layout, annotations: str) -> dict[str, Json]:
+    """Type and relation of every annotation row by id, from the file that convert has read."""
+    try:
+        rows = avqa.read_annotations(annotations, layout.workspace / "annotations").rows
+    except PipelineError:
+        return {}
+    return {
+        str(row.id): {
+            "question_type": row.question_type,
+            "question_relation": row.question_relation,
+        }
+        for row in rows
+    }
+
+
 def _kept_by(kept: Iterable[Json], dropped: Iterable[Json], key: str) -> list[Json]:
-    """Kept and dropped rows by one key; a dropped row that does not say its type is not counted here."""
+    """Kept and dropped rows by one key; a dropped row without it is not counted here."""
     kept_counts = Counter(str(row.get(key) or "none given") for row in kept)
     lost_counts = Counter(str(row[key]) for row in dropped if row.get(key))
     names = sorted(kept_counts | lost_counts, key=lambda name: (-kept_counts[name], name))

@@ -1,18 +1,18 @@
-"""Reads what evaluation wrote: each benchmark's questions, and each model's answers and verdicts, question by question.
+"""Reads what evaluation wrote: questions, and each model's answers and verdicts to them.
 
-Counts are made again from the verdicts and must agree with score.json: a report that shows another number than the score
-file is a fault, not a choice.
+Counts are made again from the verdicts and must agree with score.json: a report that shows another
+number than the score file is a fault, not a choice.
 """
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from reports.tally import tally
 from storage.errors import PipelineError
 from storage.jsonl import read_appended, read_json, read_jsonl
-from storage.layout import Layout
+from storage.layout import VALIDATION, Layout
 
 MARKS = {True: "1", False: "0", None: "-"}
 QUESTION_KEYS = ("id", "question", "choices", "answer", "task", "difficulty", "dataset", "audio_id")
@@ -38,6 +38,7 @@ def read_benchmarks(layout: Layout, *, first: Sequence[str]) -> list[Json]:
     """Every benchmark that a model of this experiment answered, with its questions.
 
     Args:
+        layout: Where they are.
         first: Names in the order of the profile; others that were evaluated follow by name.
     """
     found = {folder.parent.name for folder in evaluation_folders(layout)}
@@ -52,19 +53,20 @@ def _read_benchmark(folder: Path, name: str) -> Json:
     if not isinstance(rows, list) or not rows:
         msg = f"{path} holds no questions; run evaluate again, which writes it"
         raise PipelineError(msg)
-    questions = [_question(row) for row in rows]
+    questions = [_question(row) for row in cast("list[Json]", rows)]
     return {
         "name": name,
+        "is_test": name != VALIDATION,
         "questions_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "questions": questions,
     }
 
 
 def _question(row: Json) -> Json:
-    """A question with our names of its keys; a list in `category` (13 rows of MMAU) becomes text."""
+    """A question with our names of its keys; a list in `category` becomes text."""
     question: Json = {key: row.get(key) for key in QUESTION_KEYS}
-    category = row.get("category") or ""
-    question["category"] = ", ".join(category) if isinstance(category, list) else str(category)
+    category: str | list[str] = row.get("category") or ""
+    question["category"] = category if isinstance(category, str) else ", ".join(category)
     question["sub_category"] = str(
         row.get("sub-category") or row.get("sub_category") or "none given"
     )
@@ -110,8 +112,10 @@ def _read_evaluation(folder: Path, benchmark: Json) -> Json:
     missing = [question_id for question_id in ids if question_id not in verdicts]
     if missing or len(verdicts) != len(ids):
         msg = (
-            f"{folder / 'verdicts.jsonl'} judges {len(verdicts)} questions, {benchmark['name']} has {len(ids)} "
-            f"({len(missing)} without a verdict, first {missing[:1]}); delete {folder} and run evaluate again"
+            f"{folder / 'verdicts.jsonl'} judges {len(verdicts)} questions, "
+            f"{benchmark['name']} has {len(ids)} "
+            f"({len(missing)} without a verdict, first {missing[:1]}); "
+            f"delete {folder} and run evaluate again"
         )
         raise PipelineError(msg)
     ordered = [verdicts[question_id] for question_id in ids]
@@ -146,7 +150,8 @@ def _check_counts(folder: Path, evaluation: Json, score: Json) -> None:
             stated["num_questions"],
         ):
             msg = (
-                f"{folder / 'score.json'} says {stated['num_correct']} of {stated['num_questions']} right under "
+                f"{folder / 'score.json'} says {stated['num_correct']} of "
+                f"{stated['num_questions']} right under "
                 f"{scorer}, its verdicts.jsonl {counted.num_correct} of {counted.num_questions}; "
                 f"delete {folder} and run evaluate again"
             )

@@ -1,7 +1,7 @@
 """The leaderboard as text: Markdown, LaTeX (booktabs), CSV, JSON, and a table in the terminal.
 
-Names come from models, files and users: each format gets its own escaping. CSV cells of text that a spreadsheet would take
-for a formula get an apostrophe in front.
+Names come from models, files and users: each format gets its own escaping. CSV cells of text that a
+spreadsheet would take for a formula get an apostrophe in front.
 """
 
 import csv
@@ -31,6 +31,7 @@ CSV_COLUMNS = (
     "num_questions",
     "source",
 )
+DASH = "\u2013"
 LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -45,7 +46,7 @@ CONTROL_CHARACTERS = dict.fromkeys((*range(32), *range(127, 160), 8232, 8233), "
 
 
 def to_csv(rows: Iterable[LeaderboardRow]) -> str:
-    """CSV with the columns of DESIGN.md: percent with two decimals, step empty for a start model."""
+    """CSV with CSV_COLUMNS: percent with two decimals, step empty for a start model."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -79,7 +80,7 @@ def one_line(text: str) -> str:
     return text.translate(CONTROL_CHARACTERS)
 
 
-def _percent(score: Score | None, *, missing: str = "–") -> str:
+def _percent(score: Score | None, *, missing: str = DASH) -> str:
     return missing if score is None else f"{score.percent:.2f}"
 
 
@@ -148,7 +149,7 @@ def to_markdown(rows: Iterable[LeaderboardRow]) -> str:
 
 
 def tables(rows: Iterable[LeaderboardRow]) -> list[tuple[str, list[LeaderboardRow]]]:
-    """Rows by benchmark and scorer; the published rows of a benchmark stand under its first scorer."""
+    """Rows by benchmark and scorer; published ones stand under the first scorer."""
     found: list[tuple[str, list[LeaderboardRow]]] = []
     for benchmark, group in groupby(rows, key=lambda row: row.benchmark):
         members = list(group)
@@ -166,19 +167,19 @@ def _cells(row: LeaderboardRow, tasks: Sequence[str], *, escape: Any) -> list[st
     return [
         escape(name),
         escape(row.method),
-        escape(row.prompt or "–"),
+        escape(row.prompt or DASH),
         *(escape(score_text(row.tasks.get(task))) for task in tasks),
         escape(score_text(row.average)),
-        "–" if row.num_questions is None else str(row.num_questions),
+        DASH if row.num_questions is None else str(row.num_questions),
         escape(source),
     ]
 
 
 def score_text(score: Score | None) -> str:
-    """`64.50 (61.5–67.4)`, without an interval for a published row."""
+    """`64.50 (61.5-67.4)` with an en dash, without an interval for a published row."""
     if score is None or score.low is None or score.high is None:
         return _percent(score)
-    return f"{score.percent:.2f} ({score.low:.1f}–{score.high:.1f})"
+    return f"{score.percent:.2f} ({score.low:.1f}{DASH}{score.high:.1f})"
 
 
 def _markdown(text: str) -> str:
@@ -213,7 +214,7 @@ def to_latex(rows: Iterable[LeaderboardRow]) -> str:
         ]
         parts += [" & ".join(_latex(head) for head in heads) + r" \\", r"\midrule"]
         parts += [
-            " & ".join(_cells(row, tasks, escape=_latex)).replace("–", "--") + r" \\"
+            " & ".join(_cells(row, tasks, escape=_latex)).replace(DASH, "--") + r" \\"
             for row in table
         ]
         parts += [r"\bottomrule", r"\end{tabular}", ""]
@@ -225,21 +226,22 @@ def _latex(text: str) -> str:
 
 
 def print_table(rows: Iterable[LeaderboardRow], *, console: Console | None = None) -> None:
-    """Print our rows in the terminal, by step: start models, then checkpoints; percent with 95 % intervals."""
+    """Print our rows by step, start models first; percent with 95 % intervals."""
     console = console or Console()
     for title, table in tables(row for row in rows if row.is_ours):
         tasks = task_names(table)
-        shown = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        counts = {row.num_questions for row in table}
+        heading = f"{title}, n = {', '.join(str(count) for count in counts)}"
+        shown = Table(title=Text(heading), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         shown.add_column("model", no_wrap=True)
         for name in (*tasks, "average"):
             shown.add_column(Text(name), justify="right", no_wrap=True)
-        shown.add_column("n", justify="right")
         for row in sorted(
             table, key=lambda row: (row.training, -1 if row.step is None else row.step)
         ):
             cells = [Text(short_score(row.tasks.get(task))) for task in tasks]
-            name = Text(one_line(row.model), style="bold" if "declared" in row.mark else "")
-            shown.add_row(name, *cells, Text(short_score(row.average)), str(row.num_questions))
+            name = Text(one_line(row.model), style="bold" if row.leads else "")
+            shown.add_row(name, *cells, Text(short_score(row.average)))
         console.print(shown)
         for row in table:
             if row.mark:
@@ -247,7 +249,7 @@ def print_table(rows: Iterable[LeaderboardRow], *, console: Console | None = Non
 
 
 def short_score(score: Score | None) -> str:
-    """`64.5 [61–67]`, to fit five columns into 80 characters."""
+    """`64.5 [61-67]`, to fit five columns into 80 characters."""
     if score is None or score.low is None or score.high is None:
         return _percent(score)
-    return f"{score.percent:.1f} [{score.low:.0f}–{score.high:.0f}]"
+    return f"{score.percent:.1f} [{score.low:.0f}{DASH}{score.high:.0f}]"

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reports.charts import Chart, draw
-from reports.leaderboard import declared_step, evaluations_of
+from reports.headlines import start_evaluation
+from reports.leaderboard import evaluations_of, leading_step
 from reports.published import paper_row
+from reports.statistics import Interval
 from reports.tally import Tally, group_indices, tally
 
 TRAINING_CURVES = (
@@ -41,7 +43,9 @@ class Figure:
 def accuracy_figures(
     report: Json, benchmark: Json, *, scorer: str, training: Json, prefix: str
 ) -> list[Figure]:
-    """Accuracy by step, the average first, then a chart a task on the same scale; empty with no checkpoint.
+    """Accuracy by step: the average, then each task on the same scale; empty without checkpoints.
+
+    The start model, where it was asked with the same prompt, is step 0.
 
     Args:
         report: The report.
@@ -50,83 +54,95 @@ def accuracy_figures(
         training: One of its trainings.
         prefix: Unique on the page, for ids.
     """
-    steps = [
-        one
-        for one in evaluations_of(
-            report, benchmark["name"], scorer=scorer, training=training["name"]
-        )
-        if one["prompt"] == training["prompt"] or not training["prompt"]
-    ]
-    if not steps:
+    points = _points(report, benchmark["name"], scorer=scorer, training=training)
+    if not points:
         return []
     paper = paper_row(report["published"], benchmark=benchmark["name"], method=training["method"])
     groups: dict[str, list[int]] = {"average": list(range(len(benchmark["questions"])))}
     groups |= group_indices(benchmark["questions"], "task")
-    tallies = {
-        name: [tally(one["marks"][scorer], indices=indices) for one in steps]
-        for name, indices in groups.items()
-    }
-    rules = {
-        name: paper[name] if paper and paper.get(name) is not None else None for name in groups
-    }
-    limits = _limits([one for group in tallies.values() for one in group], list(rules.values()))
-    declared = declared_step(report, training["name"])
-    return [
-        _accuracy_figure(
-            name,
-            [one["step"] for one in steps],
-            tallies[name],
-            rules[name],
-            limits,
-            declared,
-            prefix=f"{prefix}-{index}",
+    leading = leading_step(report, training["name"])
+    lines = [
+        AccuracyLine(
+            title=name,
+            steps=list(points),
+            tallies=[tally(marks, indices=indices) for marks in points.values()],
+            paper_percent=paper.get(name) if paper else None,
+            leading_step=leading.step if leading else None,
         )
-        for index, name in enumerate(groups)
+        for name, indices in groups.items()
+    ]
+    limits = _limits(lines)
+    return [
+        accuracy_figure(line, limits=limits, prefix=f"{prefix}-{index}")
+        for index, line in enumerate(lines)
     ]
 
 
-def _limits(tallies: Sequence[Tally], rules: Sequence[float | None]) -> tuple[float, float]:
+@dataclass(frozen=True, slots=True)
+class AccuracyLine:
+    """Right answers of each step to one group of questions."""
+
+    title: str
+    steps: Sequence[int]
+    tallies: Sequence[Tally]
+    paper_percent: float | None
+    leading_step: int | None
+
+
+def _points(report: Json, benchmark: str, *, scorer: str, training: Json) -> dict[int, str]:
+    """Marks by step; the start model is step 0."""
+    name = training["name"]
+    found = evaluations_of(report, benchmark, scorer=scorer, training=name)
+    prompt = training["prompt"] or (found[0]["prompt"] if found else "")
+    start = start_evaluation(report, benchmark, scorer=scorer, training=name, prompt=prompt)
+    points = {0: start["marks"][scorer]} if start and start["prompt"] == prompt and found else {}
+    return points | {one["step"]: one["marks"][scorer] for one in found if one["prompt"] == prompt}
+
+
+def _limits(lines: Sequence[AccuracyLine]) -> tuple[float, float]:
     """One scale for all small multiples, in percent, rounded outwards to tens."""
-    heights = [100 * end for one in tallies for end in one.interval] + [
-        rule for rule in rules if rule is not None
-    ]
-    return (max(0.0, min(heights) // 10 * 10), min(100.0, -(-max(heights) // 10) * 10))
+    ends = [100 * end for line in lines for counted in line.tallies for end in counted.interval]
+    ends += [line.paper_percent for line in lines if line.paper_percent is not None]
+    return (max(0.0, min(ends) // 10 * 10), min(100.0, -(-max(ends) // 10) * 10))
 
 
-def _accuracy_figure(
-    name: str,
-    steps: list[int],
-    tallies: list[Tally],
-    rule: float | None,
-    limits: tuple[float, float],
-    declared: int | None,
-    *,
-    prefix: str,
-) -> Figure:
-    percents = [100 * one.accuracy for one in tallies]
-    intervals = [f"{100 * one.interval.low:.1f}–{100 * one.interval.high:.1f}" for one in tallies]
+def accuracy_figure(line: AccuracyLine, *, limits: tuple[float, float], prefix: str) -> Figure:
+    """One chart of accuracy by step with its band, and its numbers."""
+    names = ["start model" if step == 0 else f"step {step}" for step in line.steps]
+    percents = [100 * counted.accuracy for counted in line.tallies]
+    ends = [as_percents(counted.interval) for counted in line.tallies]
     chart = Chart(
-        title=name.capitalize(),
-        x=steps,
+        title=line.title.capitalize(),
+        x=line.steps,
         y=percents,
-        low=[100 * one.interval.low for one in tallies],
-        high=[100 * one.interval.high for one in tallies],
-        rule=rule,
-        rule_label=f"paper {rule:.2f}" if rule is not None else "",
+        low=[100 * counted.interval.low for counted in line.tallies],
+        high=[100 * counted.interval.high for counted in line.tallies],
+        rule=line.paper_percent,
+        rule_label="" if line.paper_percent is None else f"paper {line.paper_percent:.2f}",
         y_label="accuracy, %",
         y_limits=limits,
         point_titles=[
-            f"step {step}: {percent:.2f} % ({ends})"
-            for step, percent, ends in zip(steps, percents, intervals, strict=True)
+            f"{name}: {percent:.2f} % ({end})"
+            for name, percent, end in zip(names, percents, ends, strict=True)
         ],
-        marked_x=declared,
+        marked_x=line.leading_step,
     )
     rows = [
-        (str(step), f"{percent:.2f}", ends, f"{one.num_correct}/{one.num_questions}")
-        for step, percent, ends, one in zip(steps, percents, intervals, tallies, strict=True)
+        (
+            name,
+            f"{100 * counted.accuracy:.2f}",
+            end,
+            f"{counted.num_correct}/{counted.num_questions}",
+        )
+        for name, counted, end in zip(names, line.tallies, ends, strict=True)
     ]
-    note = f"n = {tallies[0].num_questions}"
+    note = f"n = {line.tallies[0].num_questions}"
     return Figure(chart, draw(chart, prefix=prefix), note, ("%", "95 % interval", "right"), rows)
+
+
+def as_percents(ends: Interval) -> str:
+    """`61.5\u201367.4`."""
+    return f"{100 * ends.low:.1f}\u2013{100 * ends.high:.1f}"
 
 
 def training_figures(training: Json, *, prefix: str) -> list[Figure]:
@@ -140,7 +156,7 @@ def training_figures(training: Json, *, prefix: str) -> list[Figure]:
         steps, means = thin(curve["step"], values)
         chart = Chart(title=title, x=steps, y=means)
         table = _evenly(list(zip(steps, means, strict=True)), 20)
-        rows = [(str(step), "–" if value is None else f"{value:.4g}") for step, value in table]
+        rows = [(str(step), "\u2013" if value is None else f"{value:.4g}") for step, value in table]
         figures.append(
             Figure(chart, draw(chart, prefix=f"{prefix}-{len(figures)}"), note, ("value",), rows)
         )

@@ -1,7 +1,7 @@
-"""Gathers one experiment's files into the report: one JSON document, from which every page and table is made.
+"""Gathers one experiment's files into the report, one JSON document.
 
-The document is the whole input of the pages (plus the audio files): the same document gives the same bytes. Its shape is
-versioned by `schema`; fractions stay 0..1 until they are shown.
+The document is the whole input of the pages (plus the audio files): the same document gives the
+same bytes. Its shape is versioned by `schema`; fractions stay 0..1 until they are shown.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from reports.clips import read_convert, read_fetch
 from reports.config import ReportConfig
 from reports.evaluations import read_benchmarks, read_evaluations
 from reports.published import read_published
-from reports.trainings import read_trainings, start_models
+from reports.trainings import read_trainings
 from storage.errors import PipelineError
 from storage.layout import Layout
 
@@ -30,20 +30,23 @@ def gather(
         layout: Where they are.
         config: Whether published rows are shown, and a file of further ones.
         experiment_config: The whole profile as JSON.
-        provenance: What the caller knows of commit, versions, hardware, command and times; shown as it is.
+        provenance: What the caller knows of commit, versions, hardware, command and times; shown as
+            it is.
 
     Raises:
         PipelineError: If nothing was evaluated, or files contradict each other.
     """
-    evaluate = experiment_config.get("evaluate") or {}
-    names = [benchmark["name"] for benchmark in evaluate.get("benchmarks") or []]
+    evaluate: dict[str, Any] = experiment_config.get("evaluate") or {}
+    entries: list[dict[str, Any]] = evaluate.get("benchmarks") or []
+    names = [str(entry["name"]) for entry in entries]
     benchmarks = read_benchmarks(layout, first=names)
     if not benchmarks:
         msg = (
-            f"{layout.root / 'evaluation'} holds no evaluation to report; run the evaluate stage first "
+            f"{layout.root / 'evaluation'} holds nothing to report; run the evaluate stage first "
             f"(its result is evaluation/<model>/<benchmark>/<prompt>/score.json)"
         )
         raise PipelineError(msg)
+    annotations: dict[str, Any] = experiment_config.get("annotations") or {}
     trainings = read_trainings(layout, experiment_config.get("train") or [])
     return {
         "schema": SCHEMA,
@@ -52,19 +55,25 @@ def gather(
         "provenance": provenance,
         "scorers": list(evaluate.get("scorers") or ["official", "strict"]),
         "benchmarks": benchmarks,
-        "evaluations": [_as_start(one, trainings) for one in read_evaluations(layout, benchmarks)],
+        "evaluations": [_as_row(one, trainings) for one in read_evaluations(layout, benchmarks)],
         "trainings": trainings,
         "fetch": read_fetch(layout),
-        "convert": read_convert(layout),
+        "convert": read_convert(layout, annotations=annotations.get("train")),
         "published": read_published(config),
     }
 
 
-def _as_start(evaluation: dict[str, Any], trainings: list[dict[str, Any]]) -> dict[str, Any]:
-    """A warm start's last checkpoint is the start model of what follows it: it has no step of its own in the tables."""
-    by_name = {training["name"]: training for training in trainings}
-    own = by_name.get(evaluation["training"] or "")
-    starts = tuple(key for key in start_models(trainings).values() if key.endswith("-step-"))
-    if own and not own["evaluated"] and evaluation["model"].startswith(starts):
-        return {**evaluation, "training": None, "step": None, "method": "base"}
-    return evaluation
+def _as_row(evaluation: dict[str, Any], trainings: list[dict[str, Any]]) -> dict[str, Any]:
+    """Settle whether an evaluation is of a start model or of a training's checkpoint.
+
+    A warm start's last checkpoint is a start model: it has neither step nor training in the tables.
+    Where that training is evaluated too, the same folder is its checkpoint.
+    """
+    if evaluation["step"] is not None:
+        return evaluation
+    evaluated = {one["name"]: one["method"] for one in trainings if one["evaluated"]}
+    training = evaluation["training"]
+    step = evaluation["model"].removeprefix(f"{training}-step-")
+    if training in evaluated and step.isdecimal():
+        return {**evaluation, "step": int(step), "method": evaluated[training]}
+    return {**evaluation, "training": None}

@@ -1,15 +1,17 @@
 """What a training achieved, in the order in which it may be claimed.
 
-First the declared step with its interval; then the same questions against the start model, paired; then the best of N
-steps, marked as chosen on the test, with the value that is left after correcting for the choice.
+First the declared step with its interval; then the same questions against the start model, paired;
+then the best of N steps, marked as chosen on the test, with the value that is left after correcting
+for the choice.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from reports.leaderboard import best_step, declared_step, evaluations_of
+from reports.leaderboard import Leading, best_step, evaluations_of, leading_step, tests_of
 from reports.published import paper_row
 from reports.statistics import (
     USUAL_FLIP_SHARE,
@@ -33,7 +35,8 @@ class Headline:
     training: str
     method: str
     evaluation: Json
-    """Of the declared step."""
+    """Of the leading step."""
+    leading: Leading
     tally: Tally
     start: Json | None
     """Evaluation of the model that the training started from."""
@@ -47,7 +50,7 @@ class Headline:
 def headlines(report: Json) -> list[Headline]:
     """By benchmark and training, where a step of it was evaluated."""
     found: list[Headline] = []
-    for benchmark in report["benchmarks"]:
+    for benchmark in tests_of(report):
         scorer = leading_scorer(report, benchmark["name"])
         if scorer:
             lines = (
@@ -67,8 +70,9 @@ def leading_scorer(report: Json, benchmark: str) -> str | None:
 
 def _headline(report: Json, benchmark: str, scorer: str, training: Json) -> Headline | None:
     name = training["name"]
-    declared = declared_evaluation(report, benchmark, scorer=scorer, training=name)
-    if declared is None:
+    leading = leading_step(report, name)
+    declared = leading_evaluation(report, benchmark, scorer=scorer, training=name)
+    if declared is None or leading is None:
         return None
     start = start_evaluation(
         report, benchmark, scorer=scorer, training=name, prompt=declared["prompt"]
@@ -81,6 +85,7 @@ def _headline(report: Json, benchmark: str, scorer: str, training: Json) -> Head
         training=name,
         method=training["method"],
         evaluation=declared,
+        leading=leading,
         tally=tally(marks),
         start=start,
         against_start=paired(as_booleans(start["marks"][scorer]), as_booleans(marks))
@@ -92,13 +97,14 @@ def _headline(report: Json, benchmark: str, scorer: str, training: Json) -> Head
     )
 
 
-def declared_evaluation(report: Json, benchmark: str, *, scorer: str, training: str) -> Json | None:
-    """The evaluation of a training's declared step, with the training's own prompt where there are several."""
+def leading_evaluation(report: Json, benchmark: str, *, scorer: str, training: str) -> Json | None:
+    """The evaluation of a training's leading step, with the training's own prompt if it can."""
     steps = evaluations_of(report, benchmark, scorer=scorer, training=training)
     own_prompt = next(
         (one["prompt"] for one in report["trainings"] if one["name"] == training), None
     )
-    at_step = [one for one in steps if one["step"] == declared_step(report, training)]
+    leading = leading_step(report, training)
+    at_step = [one for one in steps if leading and one["step"] == leading.step]
     return next(
         (one for one in at_step if one["prompt"] == own_prompt), at_step[0] if at_step else None
     )
@@ -107,7 +113,7 @@ def declared_evaluation(report: Json, benchmark: str, *, scorer: str, training: 
 def start_evaluation(
     report: Json, benchmark: str, *, scorer: str, training: str, prompt: str | None = None
 ) -> Json | None:
-    """The evaluation of the model that a training started from, asked with the same prompt if it was."""
+    """The evaluation of a training's start model, asked with the same prompt if it was."""
     key = start_models(report["trainings"]).get(training, "")
     models = evaluations_of(report, benchmark, scorer=scorer)
     matching = [
@@ -124,16 +130,15 @@ def start_evaluation(
 
 
 def resolution(report: Json, benchmark: str, *, scorer: str) -> tuple[float | None, float]:
-    """Smallest difference between two of our models that this benchmark can show, and the flip share it rests on.
+    """Smallest difference between our models that this benchmark shows, and its flip share.
 
-    The flip share is the median over neighbouring checkpoints; without any, 13 %, the usual one of a 7B model.
+    The flip share is the median over neighbouring checkpoints; without any, 13 %, the usual one of
+    a 7B model.
     """
     shares: list[float] = []
     for training in report["trainings"]:
         steps = evaluations_of(report, benchmark, scorer=scorer, training=training["name"])
-        shares += [
-            _flip_share(one, two, scorer) for one, two in zip(steps, steps[1:], strict=False)
-        ]
+        shares += [_flip_share(one, two, scorer) for one, two in pairwise(steps)]
     flip_share = median(shares) if shares and median(shares) > 0 else USUAL_FLIP_SHARE
     questions: Sequence[Json] = next(
         one["questions"] for one in report["benchmarks"] if one["name"] == benchmark

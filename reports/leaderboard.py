@@ -1,19 +1,26 @@
 """The leaderboard: our models and the published ones, one table a benchmark version, never mixed.
 
-Rows are chosen by rule. Of each training the declared step leads (declared in the profile, else the last step); the best of
-its N steps, chosen on the same questions, is marked as such wherever it stands; every other step is there too. Published
-averages are as printed. `exports` writes the same rows as Markdown, LaTeX, CSV and JSON, and prints them in a terminal.
+Rows are chosen by rule. Of each training the declared step leads (declared in the profile, else the
+last step); the best of its N steps, chosen on the same questions, is marked as such wherever it
+stands; every other step is there too. Published averages are as printed. `exports` writes the same
+rows as Markdown, LaTeX, CSV and JSON, and prints them in a terminal.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from reports.published import disagreement, num_published_questions
 from reports.statistics import BestOfN, best_of_n
 from reports.tally import FIRST_TASKS, Tally, as_booleans, group_indices, tally
 
-METHOD_NAMES = {"grpo": "GRPO", "sft": "SFT", "base": "direct"}
+METHOD_NAMES = {
+    "base": "direct",
+    "grpo": "GRPO",
+    "sft": "SFT",
+    "lora-grpo": "GRPO, LoRA",
+    "lora-sft": "SFT, LoRA",
+}
 OURS = "this report"
 
 Json = dict[str, Any]
@@ -61,7 +68,10 @@ class LeaderboardRow:
     training: str = ""
     """Training that the checkpoint belongs to."""
     mark: str = ""
-    """`declared step`, `best of 10, chosen on the same questions`, or both; empty otherwise."""
+    """Why the step leads (`declared step`, `chosen on validation`, `last step`), whether it is the
+    `best of 10, chosen on the same questions`; empty otherwise."""
+    leads: bool = False
+    """Whether the training's row to quote is this one."""
     note: str = ""
     """What to know of a published row, e.g. that its average disagrees with its categories."""
 
@@ -72,9 +82,9 @@ class LeaderboardRow:
 
 
 def rows(report: Json) -> list[LeaderboardRow]:
-    """Every row of every table: by benchmark and scorer, ours by training with the declared step first, then published."""
+    """Every row of every table: ours by training with the leading step first, then published."""
     found: list[LeaderboardRow] = []
-    for benchmark in report["benchmarks"]:
+    for benchmark in tests_of(report):
         scorers = [
             scorer
             for scorer in report["scorers"]
@@ -90,6 +100,11 @@ def rows(report: Json) -> list[LeaderboardRow]:
     return found
 
 
+def tests_of(report: Json) -> list[Json]:
+    """The benchmarks that are tests; the held-out training examples only choose a step."""
+    return [benchmark for benchmark in report["benchmarks"] if benchmark["is_test"]]
+
+
 def evaluations_of(
     report: Json,
     benchmark: str,
@@ -98,7 +113,7 @@ def evaluations_of(
     training: str | None = None,
     control: str | None = None,
 ) -> list[Json]:
-    """Evaluations on one benchmark that a scorer judged, start models first, then by training and step.
+    """Evaluations on one benchmark that a scorer judged, by training and step.
 
     Args:
         report: The report.
@@ -120,8 +135,19 @@ def evaluations_of(
     ]
 
 
-def declared_step(report: Json, training: str) -> int | None:
-    """The step that leads: declared in the profile, else chosen on validation, else the last one; None: no checkpoint."""
+class Leading(NamedTuple):
+    """The step of a training that leads, and why."""
+
+    step: int
+    reason: str
+    """`declared step`, `chosen on validation` or `last step`."""
+
+
+def leading_step(report: Json, training: str) -> Leading | None:
+    """The step to quote: declared, else chosen on validation, else the last; None: no checkpoint.
+
+    The test's own questions never decide it.
+    """
     steps = sorted(
         {
             evaluation["step"]
@@ -131,17 +157,21 @@ def declared_step(report: Json, training: str) -> int | None:
     )
     if not steps:
         return None
-    declared = (report["config"].get("evaluate") or {}).get("declared_step")
-    if declared in steps:
-        return declared
-    chosen = (report.get("chosen_steps") or {}).get(training)
-    return chosen if chosen in steps else steps[-1]
+    evaluate: Json = report["config"].get("evaluate") or {}
+    declared: int | None = evaluate.get("declared_step")
+    if declared is not None and declared in steps:
+        return Leading(declared, "declared step")
+    chosen_steps: dict[str, int] = report.get("chosen_steps") or {}
+    chosen = chosen_steps.get(training)
+    if chosen is not None and chosen in steps:
+        return Leading(chosen, "chosen on validation")
+    return Leading(steps[-1], "last step")
 
 
 def best_step(
     report: Json, benchmark: str, *, scorer: str, training: str, prompt: str
 ) -> tuple[int, BestOfN] | None:
-    """The step with the highest accuracy on the test itself, and its correction; None with fewer than two steps."""
+    """The best step on the test itself, and its correction; None with fewer than two steps."""
     candidates = [
         evaluation
         for evaluation in evaluations_of(report, benchmark, scorer=scorer, training=training)
@@ -150,7 +180,7 @@ def best_step(
     if len(candidates) < 2:
         return None
     best = best_of_n([as_booleans(evaluation["marks"][scorer]) for evaluation in candidates])
-    return int(candidates[best.index]["step"]), best
+    return int(candidates[best.position]["step"]), best
 
 
 def _our_rows(report: Json, benchmark: Json, scorer: str) -> list[LeaderboardRow]:
@@ -163,8 +193,8 @@ def _our_rows(report: Json, benchmark: Json, scorer: str) -> list[LeaderboardRow
         training, step = evaluation["training"], evaluation["step"]
         if step is None:
             return (len(order) + 1, 0, 0, evaluation["model"])
-        leads = step == declared_step(report, training)
-        return (order.get(training, len(order)), 0 if leads else 1, step, evaluation["folder"])
+        rank = 0 if _leads(report, evaluation) else 1
+        return (order.get(training, len(order)), rank, step, evaluation["folder"])
 
     return [
         LeaderboardRow(
@@ -179,16 +209,24 @@ def _our_rows(report: Json, benchmark: Json, scorer: str) -> list[LeaderboardRow
             num_questions=tally(evaluation["marks"][scorer]).num_questions,
             source=OURS,
             training=evaluation["training"] or "" if evaluation["step"] is not None else "",
+            leads=_leads(report, evaluation),
             mark=marks.get((evaluation["model"], evaluation["prompt"]), ""),
         )
         for evaluation in sorted(evaluations, key=key)
     ]
 
 
+def _leads(report: Json, evaluation: Json) -> bool:
+    if evaluation["step"] is None:
+        return False
+    leading = leading_step(report, evaluation["training"])
+    return leading is not None and leading.step == evaluation["step"]
+
+
 def _marks_of_steps(
     report: Json, benchmark: str, scorer: str, evaluations: Sequence[Json]
 ) -> dict[tuple[str, str], str]:
-    """What to say of a checkpoint, by model and prompt: that its step was declared, that it is the best of N."""
+    """What to say of a checkpoint, by model and prompt: why it leads, that it is the best of N."""
     marks: dict[tuple[str, str], str] = {}
     trained = [evaluation for evaluation in evaluations if evaluation["step"] is not None]
     for training, prompt in sorted({(one["training"], one["prompt"]) for one in trained}):
@@ -196,7 +234,8 @@ def _marks_of_steps(
         for one in trained:
             if (one["training"], one["prompt"]) != (training, prompt):
                 continue
-            texts = ["declared step"] if one["step"] == declared_step(report, training) else []
+            leading = leading_step(report, training)
+            texts = [leading.reason] if leading and leading.step == one["step"] else []
             if best and one["step"] == best[0]:
                 texts.append(f"best of {best[1].num_candidates}, chosen on the same questions")
             marks[one["model"], prompt] = "; ".join(texts)

@@ -1,4 +1,4 @@
-"""File names of the site. They are made by us: data (model keys, training names, benchmarks) never becomes a path as it is."""
+"""File names of the site, made by us: no name out of data becomes a path as it is."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ Json = dict[str, Any]
 
 
 def slug(text: str) -> str:
-    """Text as part of a file name: lower-case letters, digits, `.` and `-`, at most 60 characters; never empty."""
+    """Text as part of a file name: lower-case letters, digits, `.` and `-`; never empty."""
     return re.sub(r"[^a-z0-9.]+", "-", text.lower())[:60].strip(".-") or "unnamed"
 
 

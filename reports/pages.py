@@ -1,10 +1,12 @@
-"""What stands on the overview page."""
+"""What stands on each page but the models' own: see reports/model_pages.py for those."""
 
+import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from reports.boards import boards
-from reports.exports import to_csv, to_json, to_latex, to_markdown
+from reports.comparisons import MOST_LISTED, pair_file, pairs, sections
+from reports.exports import DASH, to_csv, to_json, to_latex, to_markdown
 from reports.figures import accuracy_figures
 from reports.headlines import Headline, headlines
 from reports.leaderboard import METHOD_NAMES, LeaderboardRow
@@ -13,8 +15,9 @@ from reports.names import compare_file, model_files, training_files
 Json = dict[str, Any]
 
 CURVES_CAPTION = (
-    "Bands are 95 % intervals of one step each, not of the whole curve, and neighbouring steps answer the same questions: "
-    "a step is compared with another on its comparison page. The filled point is the declared step."
+    "Bands are 95 % intervals of one step each, not of the whole curve, and neighbouring steps "
+    "answer the same questions: two models are compared on their comparison page. "
+    "Step 0 is the start model, the filled point the step that leads."
 )
 
 
@@ -49,6 +52,7 @@ def index_page(report: Json, rows: Sequence[LeaderboardRow]) -> Page:
         "exports": [{"file": name, "text": text} for name, text in exports.items()],
         "curves": _curves(report, lines),
         "models": _models(report),
+        "pairs": _pairs(report),
         "fetch": report["fetch"],
     }
     return Page("index.html", "index.html", "Overview", context)
@@ -60,7 +64,10 @@ def _summary(report: Json) -> str:
         f"{one['name']} ({len(one['questions'])} questions)" for one in report["benchmarks"]
     ]
     models = len({one["model"] for one in report["evaluations"]})
-    return f"{_count(models, 'model')} of {_count(len(trainings), 'training')} and their start models, on {', '.join(benchmarks)}."
+    return (
+        f"{_count(models, 'model')} of {_count(len(trainings), 'training')} "
+        f"and their start models, on {', '.join(benchmarks)}."
+    )
 
 
 def _count(number: int, noun: str) -> str:
@@ -68,24 +75,10 @@ def _count(number: int, noun: str) -> str:
 
 
 def _tile(report: Json, line: Headline) -> Json:
-    step = line.evaluation["step"]
-    declared = (report["config"].get("evaluate") or {}).get("declared_step")
-    last = max(
-        one["step"]
-        for one in report["evaluations"]
-        if one["training"] == line.training and one["step"] is not None
-    )
-    reason = (
-        "declared step"
-        if declared == step
-        else "last step"
-        if step == last
-        else "chosen on validation"
-    )
     return {
         "title": f"{METHOD_NAMES.get(line.method, line.method)} · {line.benchmark}",
         "headline": line,
-        "step_text": f"step {step} ({reason})",
+        "step_text": f"step {line.leading.step} ({line.leading.reason})",
         "file": training_files(report)[line.training],
         "compare_file": compare_file(report, line.start["model"], line.evaluation["model"])
         if line.start
@@ -110,6 +103,16 @@ def _curves(report: Json, lines: Sequence[Headline]) -> list[Json]:
         title = f"{line.training} on {line.benchmark}"
         groups.append({"title": title, "caption": CURVES_CAPTION, "figures": shown})
     return groups
+
+
+def _pairs(report: Json) -> list[Json]:
+    """Each comparison with its result on the first benchmark that both were judged on."""
+    found: list[Json] = []
+    for pair in pairs(report):
+        shown = sections(report, pair)
+        if shown:
+            found.append({"pair": pair, "file": pair_file(report, pair), "section": shown[0]})
+    return found
 
 
 def _models(report: Json) -> list[Json]:
@@ -143,9 +146,81 @@ def _models(report: Json) -> list[Json]:
                 "name": name,
                 "file": links[name],
                 "method": METHOD_NAMES.get(own[0]["method"] or "base", str(own[0]["method"])),
-                "start": "–",
-                "num_checkpoints": "–",
+                "start": DASH,
+                "num_checkpoints": DASH,
                 "benchmarks": ", ".join(dict.fromkeys(one["benchmark"] for one in own)),
             }
         )
     return found
+
+
+def compare_pages(report: Json) -> list[Page]:
+    """One page for each pair of models worth comparing."""
+    pages: list[Page] = []
+    for pair in pairs(report):
+        found = sections(report, pair)
+        if found:
+            title = f"{pair.second} against {pair.first}"
+            context = {"pair": pair, "sections": found, "most_listed": MOST_LISTED}
+            pages.append(Page(pair_file(report, pair), "compare.html", title, context))
+    return pages
+
+
+def data_page(report: Json) -> Page:
+    """The account of the training audio and of the rows made from it."""
+    fetch = report["fetch"]
+    context = {
+        "fetch": fetch,
+        "fetch_facts": flat(fetch["facts"]) if fetch else [],
+        "convert": report["convert"],
+    }
+    return Page("data.html", "data.html", "Training audio", context)
+
+
+def questions_page(benchmarks: Sequence[Json]) -> Page:
+    """The question browser.
+
+    Args:
+        benchmarks: Name and data folder of each, of `questions.write_question_data`.
+    """
+    context = {"start": {"benchmarks": list(benchmarks)}}
+    return Page("questions.html", "questions.html", "Questions", context)
+
+
+def provenance_page(report: Json) -> Page:
+    """Everything needed to make these numbers again."""
+    context = {
+        "provenance": flat(report["provenance"]),
+        "benchmarks": [
+            {
+                "name": one["name"],
+                "num_questions": len(one["questions"]),
+                "sha256": one["questions_sha256"],
+            }
+            for one in report["benchmarks"]
+        ],
+        "evaluations": report["evaluations"],
+        "prompts": sorted(
+            {one["prompt_template"] for one in report["evaluations"] if one["prompt_template"]}
+        ),
+        "seeds": [(one["name"], one["settings"].get("seed", "")) for one in report["trainings"]],
+        "config": json.dumps(report["config"], ensure_ascii=False, indent=1),
+    }
+    return Page("provenance.html", "provenance.html", "Provenance", context)
+
+
+def flat(value: object, prefix: str = "") -> list[tuple[str, str]]:
+    """A nested JSON value as lines of dotted key and text."""
+    if isinstance(value, dict):
+        members = cast("dict[str, object]", value)
+        return [
+            line
+            for key, member in members.items()
+            for line in flat(member, f"{prefix}.{key}" if prefix else key)
+        ]
+    if isinstance(value, list):
+        items = cast("list[object]", value)
+        return [(prefix, ", ".join(str(item) for item in items))]
+    if isinstance(value, bool):
+        return [(prefix, "yes" if value else "no")]
+    return [(prefix, "none" if value is None else str(value))]

@@ -1,8 +1,9 @@
-"""Published accuracies, beside which ours are shown: the rows of published.csv and of the user's own file.
+"""Published accuracies to set ours beside: published.csv and the user's own file.
 
-Numbers are kept as printed, in percent; where a printed average disagrees with its own categories the row says so, and
-nothing is recomputed. A row belongs to one version of a benchmark, which is part of the benchmark's name: 36 % of the items
-of MMAU's two versions differ, so they never share a table.
+Numbers are kept as printed, in percent; where a printed average disagrees with its own categories
+the row says so, and nothing is recomputed. A row belongs to one version of a benchmark, which is
+part of the benchmark's name: 36 % of the items of MMAU's two versions differ, so they never share a
+table.
 """
 
 import csv
@@ -44,7 +45,8 @@ def read_rows(path: Path) -> list[Json]:
     """Rows of a CSV file with the columns of published.csv, accuracies in percent or None.
 
     Raises:
-        PipelineError: If the file or a column is missing or an accuracy is not a percentage; names the line.
+        PipelineError: If the file or a column is missing or an accuracy is not a percentage; names
+            the line.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -90,7 +92,7 @@ def _percent(text: str, where: str) -> float | None:
 
 
 def disagreement(row: Json) -> str:
-    """What a printed average says against the mean of its own categories; empty where they agree."""
+    """How a printed average disagrees with its own categories; empty where they agree."""
     sizes = task_sizes(row["benchmark"])
     values = [row[task] for task in FIRST_TASKS]
     if row["average"] is None or None in values:
@@ -102,7 +104,7 @@ def disagreement(row: Json) -> str:
 
 
 def task_sizes(benchmark: str) -> tuple[int, int, int]:
-    """Questions in sound, music and speech of a published split; equal weights where it is not known."""
+    """Questions in sound, music and speech of a split; equal weights where they are not known."""
     for prefix in sorted(TASK_SIZES, key=len, reverse=True):
         if benchmark.startswith(prefix):
             return TASK_SIZES[prefix]
@@ -125,5 +127,5 @@ def paper_row(published: Iterable[Json], *, benchmark: str, method: str) -> Json
 
 
 def test_split(benchmark: str) -> str:
-    """The larger split of the same version, e.g. `mmau-test-original` of `mmau-test-mini-original`; empty if it has none."""
+    """The larger split of the same version, e.g. `mmau-test-original`; empty if it has none."""
     return benchmark.replace("-test-mini", "-test", 1) if "-test-mini" in benchmark else ""

@@ -1,17 +1,18 @@
-"""Serves one folder read-only over HTTP, with byte ranges, so that an audio player can seek in a clip.
+"""Serves one folder read-only over HTTP, with byte ranges, so that audio players can seek.
 
-Python's own `http.server` command answers 200 to a Range request, and Chromium's player then falls back to the start
-(research: currentTime 0 after a seek to 9 s). Nothing outside the folder is served, links that lead out of it included;
-folders are not listed. The default address is loopback.
+Python's own `http.server` command answers 200 to a Range request, and Chromium's player then falls
+back to the start (research: currentTime 0 after a seek to 9 s). Nothing outside the folder is
+served, links that lead out of it included; folders are not listed. The default address is loopback.
 """
 
 import errno
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from pathlib import Path
 from typing import IO
 from urllib.parse import unquote, urlsplit
@@ -37,7 +38,7 @@ COPY_SIZE_BYTES = 64 * 1024
 
 
 @contextmanager
-def serve(folder: Path, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+def serve(folder: Path, host: str = "127.0.0.1", port: int = 0) -> Generator[str]:
     """Serve a folder while the block runs.
 
     Args:
@@ -142,7 +143,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def find_file(folder: Path, target: str) -> Path | None:
-    """The file that a request's target names inside a folder; None where there is none or it lies outside."""
+    """The file that a request names inside a folder; None if there is none or it lies outside."""
     name = unquote(urlsplit(target).path, errors="replace")
     if "\0" in name or "\\" in name:
         return None
@@ -157,7 +158,11 @@ def find_file(folder: Path, target: str) -> Path | None:
 
 
 def requested_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """First and last byte to send, both inclusive; the whole file without a usable header; None: nothing to send there."""
+    """First and last byte to send, inclusive; the whole file without a usable header.
+
+    Returns:
+        None if the range begins after the end of the file.
+    """
     whole = (0, size - 1)
     match = ONE_RANGE.fullmatch(header.strip()) if header else None
     if match is None or match.groups() == ("", ""):
@@ -173,7 +178,7 @@ def requested_range(header: str | None, size: int) -> tuple[int, int] | None:
     return (first, last) if first < size else None
 
 
-def _copy(source: IO[bytes], target: IO[bytes], num_bytes: int) -> None:
+def _copy(source: IO[bytes], target: BufferedIOBase, num_bytes: int) -> None:
     while num_bytes > 0 and (block := source.read(min(COPY_SIZE_BYTES, num_bytes))):
         target.write(block)
         num_bytes -= len(block)

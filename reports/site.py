@@ -1,9 +1,9 @@
 """Renders the static site of one report: pages, exports, question data and audio, in one folder.
 
-The same report gives the same bytes: there is no clock here and no order of a dictionary of the file system. The site is
-made in `site.part` and renamed at the end. Text of models, files and users is hostile: Jinja escapes every value, pages run
-only our own script and style (named by their hash in the content security policy), no link is made of data, and every file
-has a name of ours.
+The same report gives the same bytes: there is no clock here and no order of a dictionary of the
+file system. The site is made in `site.part` and renamed at the end. Text of models, files and users
+is hostile: Jinja escapes every value, pages run only our own script and style (named by their hash
+in the content security policy), no link is made of data, and every file has a name of ours.
 """
 
 import base64
@@ -12,12 +12,23 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from reports.audio import publish_audio
 from reports.leaderboard import rows as leaderboard_rows
-from reports.pages import Page, index_page, leaderboard_files
+from reports.model_pages import other_model_pages, training_pages
+from reports.pages import (
+    Page,
+    compare_pages,
+    data_page,
+    index_page,
+    leaderboard_files,
+    provenance_page,
+    questions_page,
+)
+from reports.questions import benchmark_slugs, write_question_data
 from storage.jsonl import write_text
 
 HERE = Path(__file__).parent
@@ -39,7 +50,8 @@ def render(report: Json, site: Path, *, audio_roots: Mapping[str, Path]) -> None
     Args:
         report: Of `gather.gather`, or its report.json read again.
         site: Folder to write.
-        audio_roots: Folder that the questions' audio ids are relative to, by benchmark; one that is not named is silent.
+        audio_roots: Folder that the questions' audio ids are relative to, by benchmark; one that is
+            not named is silent.
     """
     report = clean(report)
     part = site.with_name(site.name + ".part")
@@ -49,11 +61,33 @@ def render(report: Json, site: Path, *, audio_roots: Mapping[str, Path]) -> None
     rows = leaderboard_rows(report)
     for name, text in leaderboard_files(rows).items():
         write_text(part / name, text)
+    audio = _publish_audio(report, part, audio_roots)
+    pages = [
+        index_page(report, rows),
+        *training_pages(report),
+        *other_model_pages(report),
+        *compare_pages(report),
+        questions_page(write_question_data(report, part, audio=audio)),
+        data_page(report),
+        provenance_page(report),
+    ]
     environment = make_environment()
-    pages = [index_page(report, rows)]
     for page in pages:
-        write_text(part / page.file, render_page(environment, page, report, pages))
+        write_text(part / page.file, render_page(environment, page, report))
     _replace_folder(part, site)
+
+
+def _publish_audio(
+    report: Json, part: Path, audio_roots: Mapping[str, Path]
+) -> dict[str, list[str | None]]:
+    slugs = benchmark_slugs(report)
+    return {
+        one["name"]: publish_audio(
+            one["questions"], audio_roots[one["name"]], part, folder=slugs[one["name"]]
+        )
+        for one in report["benchmarks"]
+        if one["name"] in audio_roots and audio_roots[one["name"]].is_dir()
+    }
 
 
 def clean(value: Any) -> Any:  # noqa: ANN401  any JSON value
@@ -61,9 +95,10 @@ def clean(value: Any) -> Any:  # noqa: ANN401  any JSON value
     if isinstance(value, str):
         return value.encode("utf-8", errors="replace").decode("utf-8").replace("\0", "\ufffd")
     if isinstance(value, Mapping):
-        return {clean(key): clean(item) for key, item in value.items()}
+        members = cast("Mapping[object, object]", value)
+        return {clean(key): clean(item) for key, item in members.items()}
     if isinstance(value, list | tuple):
-        return [clean(item) for item in value]
+        return [clean(item) for item in cast("Sequence[object]", value)]
     return value
 
 
@@ -78,29 +113,33 @@ def make_environment() -> Environment:
     )
 
 
-def render_page(environment: Environment, page: Page, report: Json, pages: Sequence[Page]) -> str:
+def render_page(environment: Environment, page: Page, report: Json) -> str:
     """One page with its style and script inside, both named by hash in its policy."""
     style = (ASSETS / "report.css").read_text(encoding="utf-8")
     script = (ASSETS / "report.js").read_text(encoding="utf-8")
-    files = {one.file for one in pages}
+    loads_data = page.template == "questions.html"
+    if loads_data:
+        script += (ASSETS / "questions.js").read_text(encoding="utf-8")
     return environment.get_template(page.template).render(
         **page.context,
         title=page.title,
         file=page.file,
         experiment=report["experiment"],
         schema=report["schema"],
-        navigation=[{"file": file, "text": text} for file, text in NAVIGATION if file in files],
-        policy=policy(style, script),
+        navigation=[{"file": file, "text": text} for file, text in NAVIGATION],
+        policy=policy(style, script, loads_data=loads_data),
         style=style,
         script=script,
     )
 
 
-def policy(style: str, script: str) -> str:
-    """Content security policy: our style, our script, audio and question data of this site, nothing else."""
+def policy(style: str, script: str, *, loads_data: bool) -> str:
+    """Content security policy: our style and script by hash; the question page's data and audio."""
+    own = " 'self'" if loads_data else ""
+    more = " media-src 'self' blob:; connect-src 'self';" if loads_data else ""
     return (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'{own};"
+        f"{more} base-uri 'none'; form-action 'none'"
     )
 
 
@@ -109,7 +148,7 @@ def _hash(text: str) -> str:
 
 
 def _replace_folder(part: Path, site: Path) -> None:
-    """Put the new folder in the old one's place; a kill between the two renames leaves both on disk."""
+    """Put the new folder in the old one's place; a kill in between leaves both on disk."""
     old = site.with_name(site.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if site.exists():

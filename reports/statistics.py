@@ -1,12 +1,18 @@
-"""The statistics of the tables: intervals, paired tests, resolution, and what choosing the best of N is worth.
+"""The statistics of the tables: intervals, paired tests, resolution, best of N.
 
-Proportions are fractions in 0..1, intervals are 95 % unless said. scipy does the tests and Wilson's interval, statsmodels
-Newcombe's interval and Holm's correction. Checked against worked numbers in tests/reports/test_statistics.py.
+Proportions are fractions in 0..1, intervals are 95 % unless said. scipy does the tests and Wilson's
+interval, statsmodels Newcombe's interval and Holm's correction. Checked against worked numbers in
+tests/reports/test_statistics.py.
 """
+
+# scipy and statsmodels are untyped:
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,13 +57,14 @@ class PairedTest(NamedTuple):
 
 
 class BestOfN(NamedTuple):
-    """The highest of N accuracies on one set of questions, and what is left of it after correction."""
+    """The highest of N accuracies on the same questions, and what is left of it."""
 
-    index: int
+    position: int
+    """Of the best among the candidates."""
     num_candidates: int
     accuracy: float
     corrected: float
-    """Mean accuracy on the questions left out, where the choice was made on a resample of the rest."""
+    """Mean accuracy on questions left out of the resample that the choice was made on."""
 
 
 def wilson(num_correct: int, num_questions: int) -> Interval:
@@ -74,7 +81,7 @@ def wilson(num_correct: int, num_questions: int) -> Interval:
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """Two-sided exact p-value that two models flip questions either way alike; 1 where they never disagree."""
+    """Two-sided exact p-value that flips go either way alike; 1 where there are none."""
     num_flips = only_first + only_second
     return float(binomtest(only_second, num_flips).pvalue) if num_flips else 1.0
 
@@ -108,7 +115,7 @@ def paired(first: Sequence[bool], second: Sequence[bool]) -> PairedTest:
 
 
 def paired_interval(only_first: int, only_second: int, *, num_questions: int) -> Interval:
-    """Interval of a paired difference (Agresti and Min 2005): Wald's, with 0.5 added to each of the four cells."""
+    """Interval of a paired difference (Agresti and Min 2005): Wald's, 0.5 in each cell."""
     total = num_questions + 2
     centre = (only_second - only_first) / total
     half = float(norm.ppf((1 + CONFIDENCE) / 2))
@@ -119,7 +126,7 @@ def paired_interval(only_first: int, only_second: int, *, num_questions: int) ->
 def newcombe(
     first_correct: int, first_questions: int, second_correct: int, second_questions: int
 ) -> Interval:
-    """Interval of the difference second minus first of two unpaired proportions (Newcombe 1998, method 10)."""
+    """Interval of second minus first of two unpaired proportions (Newcombe 1998, method 10)."""
     low, high = confint_proportions_2indep(
         second_correct,
         second_questions,
@@ -135,8 +142,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for their number (Holm 1979), in the order given."""
     if not p_values:
         return []
-    corrected = multipletests(list(p_values), method="holm")[1]
-    return [float(p) for p in corrected]
+    corrected = np.asarray(multipletests(list(p_values), method="holm")[1], dtype=np.float64)
+    return corrected.tolist()
 
 
 def smallest_detectable_gap(
@@ -156,30 +163,41 @@ def smallest_detectable_gap(
         return math.sqrt(num_questions) * gap - z_alpha * math.sqrt(flip_share) - spread
 
     largest = min(flip_share, math.sqrt(flip_share))
-    return float(brentq(missing, 0.0, largest)) if largest and missing(largest) > 0 else None
+    if not largest or missing(largest) <= 0:
+        return None
+    root: Any = brentq(missing, 0.0, largest)
+    return float(root)
 
 
 def best_of_n(right: Sequence[Sequence[bool]]) -> BestOfN:
-    """Choose the best of N candidates on their own test questions, and say what the choice is worth.
+    """Choose the best of N candidates on their own test, and say what the choice is worth.
 
-    The candidate is chosen again on each of 2,000 resamples of the questions and scored on those that the resample left
-    out (Tsamardinos 2018, bootstrap bias corrected).
+    The candidate is chosen again on each of 2,000 resamples of the questions and scored on those
+    that the resample left out (Tsamardinos 2018, bootstrap bias corrected).
 
     Args:
-        right: One sequence of marks a candidate, all on the same questions; the earliest wins a tie.
+        right: One sequence of marks a candidate, all on the same questions; the earliest wins a
+            tie.
     """
-    marks_SQ = np.asarray(right, dtype=np.int64)
-    num_candidates, num_questions = marks_SQ.shape
-    generator = np.random.default_rng(RESAMPLING_SEED)
-    drawn_BQ: NDArray[np.int64] = generator.multinomial(
-        num_questions, [1 / num_questions] * num_questions, size=NUM_RESAMPLES
-    )
-    chosen_B = (drawn_BQ @ marks_SQ.T).argmax(axis=1)
-    left_out_BQ = (drawn_BQ == 0).astype(np.int64)
-    scores_B = (left_out_BQ @ marks_SQ.T)[np.arange(NUM_RESAMPLES), chosen_B]
-    sizes_B = left_out_BQ.sum(axis=1)
-    accuracies = scores_B[sizes_B > 0] / sizes_B[sizes_B > 0]
-    index = int(marks_SQ.sum(axis=1).argmax())
-    accuracy = float(marks_SQ[index].mean())
+    marks = np.asarray(right, dtype=np.float32)  # sums up to 2^24 are exact
+    num_candidates, num_questions = marks.shape
+    drawn = _resamples(num_questions)
+    chosen = (drawn @ marks.T).argmax(axis=1)
+    left_out = (drawn == 0).astype(np.float32)
+    scores = (left_out @ marks.T)[np.arange(NUM_RESAMPLES), chosen]
+    sizes = left_out.sum(axis=1)
+    accuracies = scores[sizes > 0] / sizes[sizes > 0]
+    position = int(marks.sum(axis=1).argmax())
+    accuracy = float(marks[position].mean())
     corrected = float(accuracies.mean()) if accuracies.size else accuracy
-    return BestOfN(index, num_candidates, accuracy, min(accuracy, corrected))
+    return BestOfN(position, num_candidates, accuracy, min(accuracy, corrected))
+
+
+@lru_cache(maxsize=4)
+def _resamples(num_questions: int) -> NDArray[np.float32]:
+    """How often each question is drawn in each resample, (2000, num_questions)."""
+    generator = np.random.default_rng(RESAMPLING_SEED)
+    drawn = generator.integers(num_questions, size=(NUM_RESAMPLES, num_questions))
+    drawn += np.arange(NUM_RESAMPLES)[:, None] * num_questions
+    counts = np.bincount(drawn.ravel(), minlength=NUM_RESAMPLES * num_questions)
+    return counts.reshape(NUM_RESAMPLES, num_questions).astype(np.float32)

@@ -1,7 +1,7 @@
 """Right answers out of questions asked, and the same by task, difficulty or sub-category.
 
-A mark is one character a question, in the benchmark's order: `1` right, `0` wrong, `-` not judged (the answer is withheld).
-An unanswered question is wrong, never left out.
+A mark is one character a question, in the benchmark's order: `1` right, `0` wrong, `-` not judged
+(the answer is withheld). An unanswered question is wrong, never left out.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -48,6 +48,7 @@ def group_indices(questions: Sequence[dict[str, Any]], key: str) -> dict[str, li
     """Positions of the questions by one of their keys, in the usual order of its values.
 
     Args:
+        questions: In the benchmark's order.
         key: `task`, `difficulty`, `category` or `sub_category`.
     """
     groups: dict[str, list[int]] = {}

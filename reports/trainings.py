@@ -38,7 +38,7 @@ def _read_training(layout: Layout, entry: Json) -> Json:
 
 
 def start_models(trainings: Sequence[Json]) -> dict[str, str]:
-    """What each training started from, by training: a model's key, or `NAME-step-` for another training's last step."""
+    """Key of each training's start model; `NAME-step-` for another training's last."""
     return {training["name"]: _start_key(str(training["start_model"])) for training in trainings}
 
 
@@ -49,7 +49,7 @@ def _start_key(model: str) -> str:
 
 
 def curve(lines: Sequence[Json]) -> Json:
-    """Metrics as columns: `step` and every number that is logged; a step logged twice (after a resume) counts once, the last.
+    """Metrics as columns: `step` and every number logged; of a step logged twice, the last.
 
     Returns:
         `{"step": [1, 2], "reward": [0.4, null]}`; a value that is missing or not finite is null.

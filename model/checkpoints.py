@@ -1,8 +1,9 @@
 """Checkpoints of a training: which one is whole, which can be resumed, which only evaluated.
 
-A checkpoint is written in `saving.part/` and moved to `checkpoint-<step>` when all of it is on the disk. Its last file,
-`checkpoint.json`, lists every file with its size and holds the settings that made it; a folder whose files do not match
-that list (a copy that broke off, a disk that filled up) is torn and passed over.
+A checkpoint is written in `saving.part/` and moved to `checkpoint-<step>` when all of it is on the
+disk. Its last file, `checkpoint.json`, lists every file with its size and holds the settings that
+made it; a folder whose files do not match that list (a copy that broke off, a disk that filled up)
+is torn and passed over.
 """
 
 import os
@@ -97,8 +98,9 @@ def check_same_settings(folder: Path, settings: Mapping[str, object]) -> None:
     ]
     if differing:
         msg = (
-            f"{folder} was made with other settings: {'; '.join(differing)}. A resumed run must be the same run: "
-            f"set them back, give the training another name, or delete {folder.parent}"
+            f"{folder} was made with other settings: {'; '.join(differing)}. A resumed run must be "
+            "the same run: set them back, give the training another name, or delete "
+            f"{folder.parent}"
         )
         raise PipelineError(msg)
 
@@ -118,7 +120,7 @@ def settings_that_decide(
 
 
 def strip_old(training: Path, *, keep_full: int) -> None:
-    """Take the optimiser's state out of all but the newest checkpoints; their weights stay for evaluation."""
+    """Keep only the weights of all but the newest checkpoints, for evaluation."""
     for folder in list_checkpoints(training)[:-keep_full]:
         record = _record(folder)
         if record is not None and record["can_resume"]:
@@ -146,7 +148,7 @@ def last_step(training: Path) -> int | None:
 
 
 def _strip(folder: Path, record: dict[str, Any]) -> None:
-    """The record is replaced first: a kill in between leaves a whole, not resumable checkpoint with extra files."""
+    """Replace the record first: a kill in between leaves a whole checkpoint with extra files."""
     kept = {name: size for name, size in record["files"].items() if not _is_resume_file(name)}
     write_json(folder / RECORD, {**record, "can_resume": False, "files": kept})
     for name in record["files"].keys() - kept.keys():

@@ -1,8 +1,8 @@
-"""Training examples: one line of train.jsonl each, in an order that a seed decides for the whole run.
+"""Training examples: lines of train.jsonl, in an order that a seed decides for the whole run.
 
-A draw is one use of an example at one position of the run. Everything about it (which example, the order of its
-choices, the target of a warm start) follows from the seed and the position alone, so a resumed run, and a run on another
-number of devices, sees the same draws.
+A draw is one use of an example at one position of the run. Everything about it (which example, the
+order of its choices, the target of a warm start) follows from the seed and the position alone, so a
+resumed run, and a run on another number of devices, sees the same draws.
 """
 
 from collections.abc import Sequence
@@ -87,7 +87,8 @@ def read_examples(path: Path) -> list[Example]:
     """Read train.jsonl; order as in the file.
 
     Raises:
-        PipelineError: If a line lacks a key or its answer is no index of its choices; names the line.
+        PipelineError: If a line lacks a key or its answer is no index of its choices; names the
+            line.
     """
     return [_example(record, f"{path}:{n}") for n, record in enumerate(read_jsonl(path), start=1)]
 
@@ -119,15 +120,17 @@ def check_examples(
     unreadable = [drop for drop in dropped if drop["reason"] == "unreadable"]
     if len(unreadable) > config.max_bad_share * len(examples):
         msg = (
-            f"{len(unreadable)} of {len(examples)} examples have audio that cannot be read, more than max_bad_share "
-            f"{config.max_bad_share:g} allows; the first: id {unreadable[0]['id']}, {unreadable[0]['detail']}; "
-            "fetch the clips again or raise max_bad_share"
+            f"{len(unreadable)} of {len(examples)} examples have audio that cannot be read, more "
+            f"than max_bad_share {config.max_bad_share:g} allows; the first: id "
+            f"{unreadable[0]['id']}, {unreadable[0]['detail']}; fetch the clips again or raise "
+            "max_bad_share"
         )
         raise PipelineError(msg)
     if len(kept) < config.prompts_per_device:
         msg = (
-            f"{len(kept)} of {len(examples)} examples can be used ({len(dropped)} dropped), fewer than the "
-            f"{config.prompts_per_device} of one batch (prompts_per_device); add examples or lower it"
+            f"{len(kept)} of {len(examples)} examples can be used ({len(dropped)} dropped), fewer "
+            f"than the {config.prompts_per_device} of one batch (prompts_per_device); add examples "
+            "or lower it"
         )
         raise PipelineError(msg)
     return Checked(kept, dropped)
@@ -230,8 +233,8 @@ class Collator:
         self._target_end_id = target_end_id
 
     def __call__(self, draws: Sequence[Draw]) -> dict[str, Any]:
-        """A micro-batch: `prompt` (tensors), `positions`, `examples` (records), and `target_ids` (B, 1, C) with
-        `target_mask` where there are targets."""  # noqa: D205, D209  one sentence
+        """A micro-batch: `prompt` (tensors), `positions`, `examples` (records), and `target_ids`
+        (B, 1, C) with `target_mask` where there are targets."""  # noqa: D205, D209  one sentence
         batch: dict[str, Any] = {
             "prompt": collate([draw.prompt for draw in draws], self._pad_id),
             "positions": [draw.position for draw in draws],
@@ -267,8 +270,8 @@ def _example(record: Record, place: str) -> Example:
         )
     except (KeyError, TypeError, ValueError) as error:
         msg = (
-            f"{place}: {type(error).__name__} {error}; expected R1-AQA's keys id, question_text, multi_choice (a list), "
-            "answer (an index of it) and audio_path; run convert again"
+            f"{place}: {type(error).__name__} {error}; expected R1-AQA's keys id, question_text, "
+            "multi_choice (a list), answer (an index of it) and audio_path; run convert again"
         )
         raise PipelineError(msg) from error
     return example
@@ -288,7 +291,7 @@ def _prompt_length(
     num_samples = round(facts.duration_s * SAMPLE_RATE_HZ)
     num_frames = num_frames_of(num_samples, processor)
     text = question_text(example.question, example.choices, prompt)
-    # One frame's worth of audio tokens is replaced by the clip's: the text's tokens are counted once.
+    # 4 frames are one audio token, which is replaced by the clip's.
     return (
         len(prompt_tokens(processor, text, 4)) - num_audio_tokens(4) + num_audio_tokens(num_frames)
     )

@@ -1,8 +1,9 @@
-"""From a question and its clip to what the model reads: tokens with one place for each audio token, and mel frames.
+"""From a question and its clip to what the model reads: tokens and mel frames.
 
-The extractor would pad every clip to 30 s; here it pads by what its window needs, and only the frames that the encoder
-can see are kept (see `qwen2_audio.encode_audio`), with the same numbers in them. Features depend on the clip alone, so
-they can be kept, in memory and on disk, whatever is asked about the clip.
+The extractor would pad every clip to 30 s; here it pads by what its window needs, and only the
+frames that the encoder can see are kept (see `qwen2_audio.encode_audio`), with the same numbers in
+them. Features depend on the clip alone, so they can be kept, in memory and on disk, whatever is
+asked about the clip.
 
 Axes: B prompts, P prompt tokens, M mel bands, F mel frames.
 """
@@ -81,7 +82,7 @@ def prompt_tokens(processor: Qwen2AudioProcessor, text: str, num_frames: int) ->
     Raises:
         ValueError: If the text itself holds the audio token.
     """
-    content = [{"type": "audio", "audio_url": ""}, {"type": "text", "text": text}]
+    content: Any = [{"type": "audio", "audio_url": ""}, {"type": "text", "text": text}]
     chat: Any = processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
     )
@@ -89,13 +90,13 @@ def prompt_tokens(processor: Qwen2AudioProcessor, text: str, num_frames: int) ->
     expanded = str(chat).replace(processor.audio_token, processor.audio_token * num_tokens, 1)
     tokens = processor.tokenizer(expanded)["input_ids"]
     if tokens.count(processor.tokenizer.convert_tokens_to_ids(processor.audio_token)) != num_tokens:
-        msg = f"the question {text!r} holds the audio token {processor.audio_token}: expected plain text"
+        msg = f"the question {text!r} holds {processor.audio_token}: expected plain text"
         raise ValueError(msg)
     return torch.tensor(tokens, dtype=torch.long)
 
 
 class FeatureStore:
-    """Features by clip, computed once and kept: in memory up to a size, on disk where a folder is given."""
+    """Features by clip, kept in memory up to a size, and on disk where a folder is given."""
 
     def __init__(
         self, processor: Qwen2AudioProcessor, *, memory_mb: float, folder: Path | None = None
@@ -133,7 +134,7 @@ class FeatureStore:
                 return Mel(torch.from_numpy(stored["mel"]), int(stored["num_frames"]))
         mel = mel_features(self._processor, read_audio(clip))
         self._folder.mkdir(parents=True, exist_ok=True)
-        # Each process writes under its own name; whichever renames last wins, with the same content.
+        # Each process writes under its own name; the last to rename wins, with the same content.
         part = cached.with_name(
             f"{cached.stem}.{id(self)}-{np.random.default_rng().integers(2**32)}.part"
         )
@@ -147,8 +148,8 @@ def collate(prompts: Sequence[Prompt], pad_id: int) -> Batch:
     """Prompts as one batch, padded on the left, clips on the right.
 
     Returns:
-        The prompt arguments of `qwen2_audio.prefill` and `score_completions`: prompt_ids (B, P), prompt_mask (B, P)
-        int64, mel (B, M, F) float32, num_frames (B,) int64.
+        The prompt arguments of `qwen2_audio.prefill` and `score_completions`: prompt_ids (B, P),
+        prompt_mask (B, P) int64, mel (B, M, F) float32, num_frames (B,) int64.
     """
     longest = max(len(prompt.token_P) for prompt in prompts)
     most_frames = max(prompt.mel.mel_MF.shape[1] for prompt in prompts)
@@ -170,6 +171,6 @@ def collate(prompts: Sequence[Prompt], pad_id: int) -> Batch:
 
 
 def _extractor_digest(processor: Qwen2AudioProcessor) -> str:
-    """Names the extractor's settings, so that another extractor's features are never taken for its own."""
+    """A name of the extractor's settings: other settings have other features."""
     extractor: Any = processor.feature_extractor
     return hashlib.sha256(extractor.to_json_string().encode()).hexdigest()[:16]

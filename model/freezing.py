@@ -33,7 +33,7 @@ def freeze_parts(model: PackedQwen2Audio, parts: Sequence[PartName]) -> None:
     """
     for name, parameter in model.named_parameters():
         if part_of(name) in parts:
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad = False
     if not any(parameter.requires_grad for parameter in model.parameters()):
         msg = f"freeze {list(parts)} leaves nothing to train: take a part out of it"
         raise PipelineError(msg)

@@ -4,11 +4,11 @@ Formula (arXiv 2402.03300, as in xiaomi-research/r1-aqa src/trainer/grpo_trainer
 
     loss = mean over completions of mean over their tokens of -(ratio x A - beta x KL)
     ratio = exp(logprob - old), clipped as in PPO where a rollout serves several steps
-    KL = exp(reference - logprob) - (reference - logprob) - 1        (the k3 estimate; never negative)
+    KL = exp(reference - logprob) - (reference - logprob) - 1    (the k3 estimate; never negative)
     A = (reward - mean) / (std + 1e-4), both within the group
 
-With one step a rollout the ratio is always 1, so the loss's value is beta x KL whatever was learned: near 0 at the
-start, and no sign of trouble.
+With one step a rollout the ratio is always 1, so the loss's value is beta x KL whatever was
+learned: near 0 at the start, and no sign of trouble.
 
 Axes: Q prompts, G completions a prompt, C completion tokens.
 """
@@ -41,7 +41,8 @@ def group_advantages(reward_QG: Tensor, *, scale: AdvantageScale = "group") -> T
     A group whose completions all score alike teaches nothing: its row is zero.
 
     Args:
-        reward_QG: One reward a completion, float32, any range. For `batch`, all prompts of the step.
+        reward_QG: One reward a completion, float32, any range. For `batch`, all prompts of the
+            step.
         scale: Divide by the group's standard deviation (the paper), by the batch's (REINFORCE++,
             arXiv 2501.03262), or not at all (Dr. GRPO, arXiv 2503.20783).
 
@@ -81,7 +82,8 @@ def token_loss(
 
     Args:
         logprob_QGC: Under the policy, with gradient.
-        old_QGC: Under the policy that sampled; the detached `logprob_QGC` on the first step of a rollout.
+        old_QGC: Under the policy that sampled; the detached `logprob_QGC` on the first step of a
+            rollout.
         reference_QGC: Under the start model; None where beta is 0.
         advantage_QG: From `group_advantages`.
         beta: Weight of the KL term.
@@ -113,21 +115,22 @@ def loss_weights(
     aggregation: LossAggregation,
     max_completion_tokens: int,
 ) -> Tensor:
-    """Weight of every token, such that the loss of the step is the weighted sum over all its tokens.
+    """Weight of every token: the loss of a step is the weighted sum over all its tokens.
 
-    Computed for the prompts of the whole step before any backward pass, so that micro-batches and devices add up to
-    what one large batch would give.
+    Computed for the prompts of the whole step before any backward pass, so that micro-batches and
+    devices add up to what one large batch would give.
 
     Args:
         mask_QGC: True for tokens that count.
         keep_Q: False for prompts left out of the mean.
-        aggregation: `sequence`: mean over tokens, then over completions (the paper); `token`: mean over all tokens
-            (DAPO, arXiv 2503.14476); `constant`: sum over tokens divided by the longest completion allowed, mean over
-            completions (Dr. GRPO, arXiv 2503.20783).
+        aggregation: `sequence`: mean over tokens, then over completions (the paper); `token`: mean
+            over all tokens (DAPO, arXiv 2503.14476); `constant`: sum over tokens divided by the
+            longest completion allowed, mean over completions (Dr. GRPO, arXiv 2503.20783).
         max_completion_tokens: The longest completion allowed.
 
     Returns:
-        float32, (Q, G, C), zero on padding; not yet divided by the step's total (see `loss_denominator`).
+        float32, (Q, G, C), zero on padding; not yet divided by the step's total (see
+        `loss_denominator`).
     """
     weight_QGC = mask_QGC.float() * keep_Q.float()[:, None, None]
     if aggregation == "sequence":
@@ -138,7 +141,7 @@ def loss_weights(
 
 
 def loss_denominator(mask_QGC: Tensor, keep_Q: Tensor, *, aggregation: LossAggregation) -> Tensor:
-    """What the weighted sum of a step is divided by: its completions, or its tokens; a scalar, sums over devices."""
+    """What a step's weighted sum is divided by: its completions, or its tokens; a scalar."""
     if aggregation == "token":
         return (mask_QGC & keep_Q[:, None, None]).sum().float()
     return (keep_Q.sum() * mask_QGC.shape[1]).float()

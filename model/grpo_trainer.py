@@ -1,14 +1,14 @@
 """GRPO on the packed step: one rollout, G completions a prompt, one or more optimiser steps on it.
 
-The loss's value says little: with one step a rollout the ratio is 1 and the advantages of a group add up to 0, so it
-is beta x KL, near 0 at the start. The reward says whether it learns.
+The loss's value says little: with one step a rollout the ratio is 1 and the advantages of a group
+add up to 0, so it is beta x KL, near 0 at the start. The reward says whether it learns.
 
 Axes: Q prompts, G completions a prompt, C completion tokens, R rewards.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +37,8 @@ class GrpoTrainer(StepTrainer):
 
         Args:
             materials: Model, data, settings.
-            reference: The start model, frozen; None where beta is 0, or where the policy is a LoRA adapter, whose base
-                with the adapter switched off is the reference.
+            reference: The start model, frozen; None where beta is 0, or where the policy is a LoRA
+                adapter, whose base with the adapter switched off is the reference.
         """
         super().__init__(materials, Collator(materials.processor))
         self.grpo = self.config.grpo
@@ -53,7 +53,7 @@ class GrpoTrainer(StepTrainer):
         """A new rollout is due after `steps_per_rollout` optimiser steps."""
         return self.steps_left == 0
 
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], None]:
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], None]:  # noqa: ANN401  passed on
         """Prepare a step; a rollout that serves several steps is used again."""
         prepared = super().get_batch_samples(*args, **kwargs)
         self.steps_left -= 1
@@ -81,8 +81,6 @@ class GrpoTrainer(StepTrainer):
         scores = self._scores(model, rollout)
         if rollout.old_QGC is None:
             rollout.old_QGC = scores.logprob_BGC.detach()
-        assert rollout.advantage_QG is not None  # set by prepare_step
-        assert rollout.weight_QGC is not None
         terms = token_loss(
             scores.logprob_BGC,
             old_QGC=rollout.old_QGC,
@@ -122,7 +120,7 @@ class GrpoTrainer(StepTrainer):
         aggregation = self.grpo.loss_aggregation
         for rollout, keep_Q in zip(self.rollouts, keeps, strict=True):
             total += loss_denominator(rollout.completions.mask_BGC, keep_Q, aggregation=aggregation)
-        total = self.accelerator.reduce(total, reduction="sum").clamp(min=1)
+        total = self.add_up(total).clamp(min=1)
         for rollout, keep_Q, advantage_QG in zip(
             self.rollouts, keeps, self._advantages(), strict=True
         ):
@@ -144,12 +142,12 @@ class GrpoTrainer(StepTrainer):
         return torch.ones_like(rollout.reward_QG[:, 0], dtype=torch.bool)
 
     def _advantages(self) -> list[Tensor]:
-        """Advantages by micro-batch; the batch's standard deviation is over all micro-batches and devices."""
+        """Advantages by micro-batch; `batch` scales over all micro-batches and devices."""
         scale = self.grpo.advantage_scale
         if scale != "batch":
             return [group_advantages(rollout.reward_QG, scale=scale) for rollout in self.rollouts]
         mine_QG = torch.cat([rollout.reward_QG for rollout in self.rollouts])
-        all_QG = self.accelerator.gather(mine_QG)
+        all_QG = cast("Tensor", self.accelerator.gather(mine_QG))
         begin = self.args.process_index * mine_QG.shape[0]
         advantage_QG = group_advantages(all_QG, scale=scale)[begin : begin + mine_QG.shape[0]]
         return list(advantage_QG.split([rollout.reward_QG.shape[0] for rollout in self.rollouts]))

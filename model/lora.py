@@ -1,4 +1,4 @@
-"""Low-rank adapters on the language model, by peft; the base with the adapter off is GRPO's reference."""
+"""Low-rank adapters on the language model; with the adapter off, the base is GRPO's reference."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,8 @@ from model.qwen2_audio import PackedQwen2Audio
 def add_adapter(model: PackedQwen2Audio, config: LoraConfig) -> nn.Module:
     """Put fresh adapters on the language model's layers; nothing else learns.
 
-    The layers are named by a pattern, because the audio encoder has `q_proj`, `k_proj` and `v_proj` as well.
+    The layers are named by a pattern, because the audio encoder has `q_proj`, `k_proj` and `v_proj`
+    as well.
     """
     names = "|".join(re.escape(name) for name in config.target_modules)
     return peft.get_peft_model(
@@ -35,6 +36,6 @@ def load_adapter(model: PackedQwen2Audio, folder: Path) -> nn.Module:
 
 
 def without_adapter(model: nn.Module) -> PackedQwen2Audio:
-    """The model inside peft's wrapper, adapters included in its layers; any other model as it is."""
+    """The model inside peft's wrapper, adapters in its layers; any other model as it is."""
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     return cast("PackedQwen2Audio", inner)

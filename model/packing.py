@@ -1,12 +1,12 @@
-"""Lay the G completions of each prompt behind one copy of it: [prompt | c1 | ... | cG], with a block mask.
+"""Lay the G completions of each prompt behind one copy of it: [prompt | c1 | ... | cG].
 
-A completion's tokens see their prompt and their own earlier tokens, never another completion, and their positions go on
-from the prompt's end; so every completion gets the numbers that it would get behind a copy of its own. Known for text
-as shared prefixes (Prefix Grouper, arXiv 2506.05433). Only tokens that predict another one are laid out: the last token
-of a completion predicts nothing.
+A completion's tokens see their prompt and their own earlier tokens, never another completion, and
+their positions go on from the prompt's end; so every completion gets the numbers that it would get
+behind a copy of its own. Known for text as shared prefixes (Prefix Grouper, arXiv 2506.05433). Only
+tokens that predict another one are laid out: the last token of a completion predicts nothing.
 
-Axes: B prompts, P prompt tokens (left padded), G completions a prompt, C completion tokens (right padded), S packed
-completion tokens, T = P + S.
+Axes: B prompts, P prompt tokens (left padded), G completions a prompt, C completion tokens (right
+padded), S packed completion tokens, T = P + S.
 """
 
 from typing import NamedTuple
@@ -34,7 +34,7 @@ def prompt_positions(mask_BP: Tensor) -> Tensor:
 
 
 def completion_mask(token_NC: Tensor, stop_ids: Tensor) -> Tensor:
-    """True up to and including the first stop token; a completion without one is true throughout."""
+    """True up to and including the first stop token, or throughout where there is none."""
     is_stop_NC = torch.isin(token_NC, stop_ids)
     num_stops_before_NC = is_stop_NC.long().cumsum(-1) - is_stop_NC.long()
     return num_stops_before_NC == 0

@@ -1,18 +1,20 @@
-"""Qwen2-Audio as the rest of the project uses it: load, encode audio, prefill, log-probabilities of completions.
+"""Qwen2-Audio as the project uses it: load, encode audio, prefill, score completions.
 
-The model is transformers' own class with a forward that also takes a prompt and its G completions and returns their
-log-probabilities in one packed pass (see packing.py). That pass is the module's `forward`, because DDP and FSDP
-synchronise only what goes through the wrapped module's forward. Where it saves work against a plain forward of every
-completion, with equal numbers (fp32: within 2e-6):
+The model is transformers' own class with a forward that also takes a prompt and its G completions
+and returns their log-probabilities in one packed pass (see packing.py). That pass is the module's
+`forward`, because DDP and FSDP synchronise only what goes through the wrapped module's forward.
+Where it saves work against a plain forward of every completion, with equal numbers (fp32: within
+2e-6):
 
 - the audio encoder runs on the real mel frames, not on 30 s of padding;
 - audio and prompt are encoded once a prompt instead of once a completion;
-- the vocabulary head runs on completion positions only, in chunks that are recomputed in the backward pass.
+- the vocabulary head runs on completion positions only, in chunks that are recomputed in the
+  backward pass.
 
 Log-probabilities are those of the model at temperature 1, whatever the rollout's, as in TRL 0.15.2.
 
-Axes: B prompts, P prompt tokens, G completions a prompt, C completion tokens, S packed completion tokens, N chosen
-positions, M mel bands, F mel frames, L encoder positions, D width, V vocabulary.
+Axes: B prompts, P prompt tokens, G completions a prompt, C completion tokens, S packed completion
+tokens, N chosen positions, M mel bands, F mel frames, L encoder positions, D width, V vocabulary.
 """
 
 import functools
@@ -41,6 +43,7 @@ from storage.errors import PipelineError
 HEAD_CHUNK = (
     256  # positions per pass of the vocabulary head: 160 MB of fp32 logits at 156,032 words
 )
+EXPECTED = "give the folder or the hub name of a Qwen2-Audio model"
 PLAIN_CLASS = Qwen2AudioForConditionalGeneration.__name__
 
 
@@ -50,7 +53,9 @@ class CompletionScores(NamedTuple):
     logprob_BGC: Tensor
     """Natural log of the token's probability, float32, differentiable."""
     entropy_BGC: Tensor
-    """Entropy in nats of the distribution that the token was drawn from, float32, without gradient."""
+    """Entropy in nats of the distribution that the token was drawn from, float32, without
+    gradient.
+    """
 
 
 class Prefilled(NamedTuple):
@@ -71,25 +76,31 @@ class PackedQwen2Audio(Qwen2AudioForConditionalGeneration):
     def is_custom_code(cls) -> bool:
         """False, so that weights are named and read as transformers' own class does.
 
-        Custom classes get no conversion of names; the published checkpoint's `language_model.lm_head` would then be
-        passed over, and the head start from random numbers with no more than a warning.
+        Custom classes get no conversion of names; the published checkpoint's
+        `language_model.lm_head` would then be passed over, and the head start from random numbers
+        with no more than a warning.
         """
         return False
 
     @functools.wraps(Qwen2AudioForConditionalGeneration.forward)  # generate reads the signature
-    def forward(self, *args: Any, completion_ids: Tensor | None = None, **kwargs: Any) -> Any:  # noqa: ANN401  two contracts in one
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  wider than transformers'
+        self,
+        *args: Any,  # noqa: ANN401  passed on
+        completion_ids: Tensor | None = None,
+        **kwargs: Any,  # noqa: ANN401  passed on
+    ) -> Any:  # noqa: ANN401  two contracts in one
         """Score completions where `completion_ids` is given, else do what transformers does.
 
-        With `completion_ids` (B, G, C), the other arguments are those of `score_completions` and the result is a
-        `CompletionScores`.
+        With `completion_ids` (B, G, C), the other arguments are those of `score_completions` and
+        the result is a `CompletionScores`.
         """
         if completion_ids is None:
             return super().forward(*args, **kwargs)
         return score_completions(self, completion_ids=completion_ids, **kwargs)
 
-    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # noqa: ANN401  as in transformers
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  as in transformers
         """Save under the name of transformers' class, which knows nothing of this one."""
-        super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
         config_path = Path(save_directory) / "config.json"
         if config_path.exists():  # only the main process writes
             config = json.loads(config_path.read_text(encoding="utf-8"))
@@ -106,14 +117,15 @@ def load_processor(name: str | Path) -> Qwen2AudioProcessor:
     try:
         processor = AutoProcessor.from_pretrained(str(name))
     except (OSError, ValueError) as error:
-        msg = f"{name} has no processor that can be loaded ({error}): expected a Qwen2-Audio folder or hub name"
+        msg = f"{name} has no processor that can be loaded ({error}): {EXPECTED}"
         raise PipelineError(msg) from error
     audio_token = getattr(processor, "audio_token", None)
     known = audio_token is not None and audio_token in processor.tokenizer.get_vocab()
     if not known:
         msg = (
-            f"the processor of {name} ({type(processor).__name__}) has no audio token in its vocabulary: "
-            "expected Qwen2-Audio's <|AUDIO|>; use the processor that was saved with the model"
+            f"the processor of {name} ({type(processor).__name__}) has no audio token in its "
+            "vocabulary: expected Qwen2-Audio's <|AUDIO|>; use the processor that was saved with "
+            "the model"
         )
         raise PipelineError(msg)
     processor.tokenizer.padding_side = "left"
@@ -123,7 +135,7 @@ def load_processor(name: str | Path) -> Qwen2AudioProcessor:
 def load_model(
     name: str | Path, *, precision: Precision, device: torch.device | str = "cpu"
 ) -> PackedQwen2Audio:
-    """Load a model in evaluation mode; a folder with a LoRA adapter is loaded and merged into its base.
+    """Load a model in evaluation mode; a LoRA adapter is merged into its base.
 
     Args:
         name: Folder or hub name.
@@ -147,25 +159,27 @@ def load_model(
 def load_base(name: str | Path, *, precision: Precision) -> PackedQwen2Audio:
     """Load a model without adapters onto the CPU; its table of positions is frozen.
 
-    transformers 5.23 leaves that table trainable after `from_pretrained` (4.49 froze it), so it is frozen here.
+    transformers 5.23 leaves that table trainable after `from_pretrained` (4.49 froze it), so it is
+    frozen here.
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     try:
         config = AutoConfig.from_pretrained(str(name))
         if config.model_type != "qwen2_audio":
-            msg = f"{name} is a {config.model_type} model, expected qwen2_audio: give the folder or hub name of one"
+            msg = f"{name} is a {config.model_type} model, expected qwen2_audio: {EXPECTED}"
             raise PipelineError(msg)
-        model, loading = PackedQwen2Audio.from_pretrained(
+        loaded: Any = PackedQwen2Audio.from_pretrained(
             str(name), dtype=dtype, attn_implementation="sdpa", output_loading_info=True
         )
     except (OSError, ValueError) as error:
-        msg = f"the model {name} cannot be loaded ({error}): expected a Qwen2-Audio folder or hub name"
+        msg = f"the model {name} cannot be loaded ({error}): {EXPECTED}"
         raise PipelineError(msg) from error
+    model, loading = cast("tuple[PackedQwen2Audio, dict[str, set[Any]]]", loaded)
     absent = sorted([*loading["missing_keys"], *map(str, loading["mismatched_keys"])])
     if absent:
         msg = (
-            f"{name} lacks {len(absent)} of the model's weights ({', '.join(absent[:3])}, ...): they would be random; "
-            "the folder is incomplete, get it again"
+            f"{name} lacks {len(absent)} of the model's weights ({', '.join(absent[:3])}, ...): "
+            "they would be random; the folder is incomplete, get it again"
         )
         raise PipelineError(msg)
     model.model.audio_tower.embed_positions.requires_grad_(requires_grad=False)
@@ -175,9 +189,10 @@ def load_base(name: str | Path, *, precision: Precision) -> PackedQwen2Audio:
 def stop_tokens(
     model: Qwen2AudioForConditionalGeneration, processor: Qwen2AudioProcessor
 ) -> Tensor:
-    """Ids that end a completion: the tokenizer's and all that the model's own settings name, int64, sorted.
+    """Ids that end a completion: the tokenizer's and all that the model names, int64, sorted.
 
-    Which one an instruct model emits differs by release (`<|im_end|>` or `<|endoftext|>`), so all of them count.
+    Which one an instruct model emits differs by release (`<|im_end|>` or `<|endoftext|>`), so all
+    of them count.
     """
     generation_config = model.generation_config
     named = None if generation_config is None else generation_config.eos_token_id
@@ -204,12 +219,14 @@ def encode_audio(
 ) -> Tensor:
     """Encode the real frames of each clip and project them to the language model's width.
 
-    Exact, not an approximation: the encoder masks its padding, so only the two convolutions look beyond the real
-    frames, and position L - 1 reads mel frame 2L at most. transformers' own forward insists on 30 s of frames.
+    Exact, not an approximation: the encoder masks its padding, so only the two convolutions look
+    beyond the real frames, and position L - 1 reads mel frame 2L at most. transformers' own forward
+    insists on 30 s of frames.
 
     Args:
         model: The model.
-        mel_BMF: Log-mel features, real frames first, at least 2L + 1 of them (or all that the extractor made).
+        mel_BMF: Log-mel features, real frames first, at least 2L + 1 of them (or all that the
+            extractor made).
         num_frames_B: Real mel frames of each clip.
 
     Returns:
@@ -275,7 +292,7 @@ def score_completions(
     completion_mask: Tensor,
     head_chunk: int = HEAD_CHUNK,
 ) -> CompletionScores:
-    """Log-probability and entropy of every completion token, in one pass over [prompt | c1 | ... | cG].
+    """Log-probability and entropy of every completion token, in one packed pass.
 
     Args:
         model: The model.
@@ -312,8 +329,9 @@ def score_completions(
 def attention_mask(
     model: Qwen2AudioForConditionalGeneration, visible: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """A mask (B, 1, queries, keys) as the attention takes it: boolean for sdpa; eager adds it, so it gets numbers."""
-    if model.config.get_text_config()._attn_implementation != "eager":  # noqa: SLF001  transformers has no public name for it
+    """The mask (B, 1, queries, keys) as the attention takes it; eager adds numbers."""
+    config: Any = model.config.get_text_config()
+    if config._attn_implementation != "eager":  # noqa: SLF001  it has no public name
         return visible
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(
         ~visible, torch.finfo(dtype).min
@@ -330,7 +348,7 @@ def _score_tokens(
     mask_BGC: Tensor,
     head_chunk: int,
 ) -> CompletionScores:
-    """Run the head where a completion token is predicted: once on each prompt's end, then on packed tokens."""
+    """Run the head where a completion token is predicted: on prompt ends and packed tokens."""
     logits_BV = linear(first_BD, head_VD).float()
     first_BG = logits_BV.log_softmax(-1).gather(1, completion_BGC[:, :, 0])
     first_entropy_B1 = entropy(logits_BV.detach()).unsqueeze(1)

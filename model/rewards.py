@@ -1,9 +1,10 @@
 """What a completion earns: accuracy, format, and whatever function the user names.
 
-Source: src/utils/rewards.py of xiaomi-research/r1-aqa; both rewards are 0 or 1 and are added up. Differences, on
-purpose: the answer is compared as text (the original first asks math_verify, which pays 1.0 for "2 women and 1 man"
-where the answer is "2 men and 1 woman": only the last number after a space counts), and a line break inside the tag is
-accepted by both rewards (the original's accuracy refuses what its format accepts).
+Source: src/utils/rewards.py of xiaomi-research/r1-aqa; both rewards are 0 or 1 and are added up.
+Differences, on purpose: the answer is compared as text (the original first asks math_verify, which
+pays 1.0 for "2 women and 1 man" where the answer is "2 men and 1 woman": only the last number after
+a space counts), and a line break inside the tag is accepted by both rewards (the original's
+accuracy refuses what its format accepts).
 """
 
 import importlib
@@ -56,7 +57,7 @@ def is_right(
     ignore_case: bool = False,
     ignore_final_punctuation: bool = False,
 ) -> bool:
-    """Whether the completion gives the answer, as the text in its tag; without a tag, as the whole text."""
+    """Whether the completion gives the answer: as its tag's text, or untagged as all its text."""
 
     def normal(text: str) -> str:
         text = text.strip()
@@ -68,7 +69,7 @@ def is_right(
 
 
 def has_format(completion: str, *, prompt: PromptName) -> bool:
-    """Whether the whole completion is what the prompt asks for; a `plain` prompt asks for nothing but some text."""
+    """Whether the whole completion is what the prompt asks for; `plain` asks for some text."""
     if prompt == "plain":
         return bool(completion.strip())
     pattern = THINK_FORMAT if prompt == "think" else ANSWER_FORMAT
@@ -86,37 +87,37 @@ def import_reward(path: str) -> Score:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
         msg = (
-            f"reward {path}: {error}; expected package.module.function(completion: str, example: dict) -> float, "
-            "importable from where the training is started"
+            f"reward {path}: {error}; expected package.module.function(completion: str, "
+            "example: dict) -> float, importable from where the training is started"
         )
         raise PipelineError(msg) from error
     if not callable(function):
-        msg = f"reward {path} is {type(function).__name__}, expected a function of a completion and an example"
+        found = type(function).__name__
+        msg = f"reward {path} is {found}, expected a function of a completion and an example"
         raise PipelineError(msg)
     return cast("Score", function)
 
 
 def math_verify_score(completion: str, answer: str) -> float:
-    """The original's accuracy rule, kept for comparison only; see the module's text for what it pays for.
+    """The original's accuracy rule, for comparison only; it pays for wrong choices.
 
     Raises:
         PipelineError: If the package math-verify is not installed.
     """
     try:
         # Not a dependency of the project: a rule that nobody should train with.
-        from math_verify import parse, verify  # noqa: PLC0415
+        from math_verify import (  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
+            parse,
+            verify,
+        )
     except ImportError as error:
-        msg = "accuracy_rule math-verify needs the package math-verify: install it, or use accuracy_rule exact"
+        msg = "accuracy_rule math-verify needs the package math-verify: install it, or use exact"
         raise PipelineError(msg) from error
-    if float(verify(parse(_tagged(answer)), parse(completion))) > 0:
+    if float(verify(parse(f"<answer>{answer}</answer>"), parse(completion))) > 0:  # pyright: ignore[reportUnknownArgumentType]  it has no types
         return 1.0
     match = re.search(r"<answer>(.*?)</answer>", completion)
     given = match.group(1).strip() if match else completion.strip()
     return 1.0 if given == answer.strip() else 0.0
-
-
-def _tagged(answer: str) -> str:
-    return f"<answer>{answer}</answer>"
 
 
 def _accuracy(config: GrpoConfig, prompt: PromptName) -> Score:

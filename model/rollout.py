@@ -1,4 +1,4 @@
-"""One micro-batch of GRPO: prompts, the completions sampled for them, what these earned, and their share in the loss.
+"""One micro-batch of GRPO: prompts, their completions, what these earned, their share in the loss.
 
 Axes: Q prompts, G completions a prompt, C completion tokens, R rewards.
 """
@@ -36,10 +36,10 @@ class Rollout:
     """Each reward before its weight, float32."""
     reward_QG: Tensor
     """The weighted sum."""
-    advantage_QG: Tensor | None = None
-    """Set when the rewards of the whole step are known."""
-    weight_QGC: Tensor | None = None
-    """Weight of each token in the loss of the whole step, divided by the step's total."""
+    advantage_QG: Tensor
+    """Zero until the rewards of the whole step are known."""
+    weight_QGC: Tensor
+    """Weight of each token in the loss of the whole step; zero until all of it is known."""
     reference_QGC: Tensor | None = None
     """Log-probabilities under the start model; None where beta is 0."""
     old_QGC: Tensor | None = None
@@ -115,6 +115,7 @@ def earn(
     reward_QGR = torch.tensor(scores, dtype=torch.float32)
     weight_R = torch.tensor([reward.weight for reward in rewards])
     device = completions.token_BGC.device
+    reward_QG = (reward_QGR @ weight_R).to(device)
     return Rollout(
         prompt=batch["prompt"],
         examples=batch["examples"],
@@ -122,5 +123,7 @@ def earn(
         completions=completions,
         texts=texts,
         reward_QGR=reward_QGR.to(device),
-        reward_QG=(reward_QGR @ weight_R).to(device),
+        reward_QG=reward_QG,
+        advantage_QG=torch.zeros_like(reward_QG),
+        weight_QGC=torch.zeros(completions.mask_BGC.shape, device=device),
     )

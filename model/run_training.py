@@ -1,8 +1,9 @@
-"""Entry point of the training process: `python -m model.run_training RUN.json`, also what torchrun starts.
+"""Entry point of the training process: `python -m model.run_training RUN.json`.
 
-RUN.json holds a `TrainingRun`. The run goes on from the newest whole checkpoint in its folder, prints progress lines,
-and ends with exit code 0 only when the last step's checkpoint is whole. SIGTERM ends it at once; whatever was being
-written stays under another name and is thrown away by the next start.
+It is also what torchrun starts. RUN.json holds a `TrainingRun`. The run goes on from the newest whole
+checkpoint in its folder, prints progress lines, and ends with exit code 0 only when the last step's
+checkpoint is whole. SIGTERM ends it at once; whatever was being written stays under another name
+and is thrown away by the next start.
 """
 
 import signal
@@ -96,7 +97,7 @@ def train(run: TrainingRun) -> None:
     trainer = make_trainer(run, settings, resume_from)
     trainer.fit(resume_from)
     if trainer.args.should_save and checkpoints.last_step(run.output) != config.max_steps:
-        msg = f"{run.output} has no whole checkpoint of step {config.max_steps}: start the training again"
+        msg = f"{run.output} has no whole checkpoint-{config.max_steps}: start the training again"
         raise PipelineError(msg)
 
 
@@ -109,12 +110,9 @@ def check_settings(config: TrainConfig) -> None:
     reuse = config.grpo.steps_per_rollout
     if config.method == "grpo" and config.save_steps % reuse:
         msg = (
-            f"save_steps {config.save_steps} is no multiple of grpo.steps_per_rollout {reuse}: a checkpoint in the "
-            "middle of a rollout could not be resumed; change one of them"
+            f"save_steps {config.save_steps} is no multiple of grpo.steps_per_rollout {reuse}: a "
+            "checkpoint in the middle of a rollout could not be resumed; change one of them"
         )
-        raise PipelineError(msg)
-    if config.precision == "bf16" and config.optimizer == "adamw" and config.lora is None:
-        msg = "plain bf16 weights with adamw: 98% of them never move at 1e-6; use adamw-8bit-sr or bf16-mixed"
         raise PipelineError(msg)
 
 
@@ -149,7 +147,7 @@ def make_trainer(
 
 
 def _policy(run: TrainingRun, resume_from: Path | None) -> nn.Module:
-    """The model to train, from the start model or from the checkpoint, with its frozen parts frozen."""
+    """The model to train, from the start model or from the checkpoint."""
     config = run.train
     if config.lora is not None:
         base = load_base(run.start_model, precision=config.precision)
@@ -184,8 +182,8 @@ def _explain(resume_from: Path | None) -> None:
         return
     begin = "from the start model" if resume_from is None else f"from {resume_from.name}"
     print(  # noqa: T201  the log of the training
-        f"training {begin}; a loss near 0 is expected (it is beta x KL while each rollout serves one step): "
-        "watch the reward",
+        f"training {begin}; a loss near 0 is expected (it is beta x KL while each rollout serves "
+        "one step): watch the reward",
         flush=True,
     )
 

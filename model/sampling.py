@@ -1,14 +1,15 @@
-"""Draw completions from a model that has read its prompts: sampled for rollouts, greedy for evaluation.
+"""Draw completions from prompts that were read: sampled for rollouts, greedy for evaluation.
 
-Each token is drawn by looking up one uniform number in the cumulated probabilities. The numbers come from a generator
-of the prompt's own, so a completion does not depend on which prompts share its batch, device or process, and a
-resumed training draws what it would have drawn. The order of filters is transformers': temperature, top-k, top-p.
+Each token is drawn by looking up one uniform number in the cumulated probabilities. The numbers
+come from a generator of the prompt's own, so a completion does not depend on which prompts share
+its batch, device or process, and a resumed training draws what it would have drawn. The order of
+filters is transformers': temperature, top-k, top-p.
 
-The G completions of a prompt grow side by side in one row, as G queries that see the prompt and each its own past. So
-the prompt's keys and values are kept and read once, not G times.
+The G completions of a prompt grow side by side in one row, as G queries that see the prompt and
+each its own past. So the prompt's keys and values are kept and read once, not G times.
 
-Axes: B prompts, P prompt tokens, G completions a prompt, C completion tokens, D width, V vocabulary, K keys or words
-kept, N = B x G.
+Axes: B prompts, P prompt tokens, G completions a prompt, C completion tokens, D width, V
+vocabulary, K keys or words kept, N = B x G.
 """
 
 from collections.abc import Sequence
@@ -89,7 +90,8 @@ def decode(
         pad_id: Id written after the end.
         max_new_tokens: Limit, in tokens.
         sampling: How to draw; None: the likeliest token.
-        uniform_BGC: Numbers in [0, 1) that draw the tokens, from `uniform_numbers`; needed to sample.
+        uniform_BGC: Numbers in [0, 1) that draw the tokens, from `uniform_numbers`; needed to
+            sample.
 
     Raises:
         ValueError: If sampling is asked for without numbers.
@@ -114,9 +116,9 @@ def decode(
         if sampling is None or uniform_BGC is None:
             token_BG = logits_BGV.argmax(-1)
         else:
-            token_BG = draw(
-                logits_BGV.flatten(0, 1), uniform_BGC[..., t].flatten(), sampling
-            ).view(num_prompts, group_size)
+            token_BG = draw(logits_BGV.flatten(0, 1), uniform_BGC[..., t].flatten(), sampling).view(
+                num_prompts, group_size
+            )
         token_BG = torch.where(done_BG, pad_id, token_BG)
         tokens.append(token_BG)
         done_BG = done_BG | torch.isin(token_BG, stop_ids)
@@ -137,7 +139,7 @@ def decode(
 
 
 def draw(logits_NV: Tensor, uniform_N: Tensor, sampling: Sampling) -> Tensor:
-    """Draw one token a row by inverting the cumulated probabilities in float64; ids, int64, (N,)."""
+    """Draw one token a row by inverting the cumulated probabilities in float64; int64, (N,)."""
     scaled_NV = logits_NV / sampling.temperature
     num_words = scaled_NV.shape[-1]
     num_kept = min(sampling.top_k, num_words) if sampling.top_k else num_words

@@ -1,7 +1,7 @@
-"""Supervised fine-tuning on the answer's text: the other half of the paper's title, whose code was never released.
+"""Supervised fine-tuning on the answer's text: the other half of the paper's title.
 
-The same prompts, packed pass and evaluation as GRPO; the loss is the mean over the target's tokens (its end included)
-of the whole step's batch, as transformers takes it.
+Its code was never released. The same prompts, packed pass and evaluation as GRPO; the loss is the
+mean over the target's tokens (its end included) of the whole step's batch, as transformers takes it.
 
 Axes: B prompts, C target tokens; one target a prompt.
 """
@@ -30,7 +30,7 @@ class SftTrainer(StepTrainer):
         """Count the target tokens of the whole step, over all devices."""
         self._batches = batches
         count = torch.stack([batch["target_mask"].sum() for batch in batches]).sum().float()
-        self._num_tokens = self.accelerator.reduce(count, reduction="sum")
+        self._num_tokens = self.add_up(count)
 
     def micro_batch_ids(self, index: int) -> list[str]:
         """Ids of the examples in a micro-batch."""

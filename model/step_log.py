@@ -1,4 +1,4 @@
-"""What one watches: metrics.jsonl (one line an optimiser step), completions.jsonl, and progress lines for a parent.
+"""What one watches: metrics.jsonl, completions.jsonl, and progress lines for a parent process.
 
 A progress line reads `step 120/600 loss 0.0123 reward 1.42 accuracy 0.55 kl 0.011 eta 0:01:03`.
 """
@@ -34,7 +34,7 @@ class Mean(NamedTuple):
     """A sum and what it is divided by when shown; adds up over micro-batches and devices."""
 
     total: float
-    count: float
+    number: float
 
 
 class Means:
@@ -51,7 +51,7 @@ class Means:
     def add_sum(self, name: str, total: float, count: float) -> None:
         """Add a sum and its count."""
         before = self._sums.get(name, Mean(0.0, 0.0))
-        self._sums[name] = Mean(before.total + total, before.count + count)
+        self._sums[name] = Mean(before.total + total, before.number + count)
 
     def names(self) -> list[str]:
         """Names in the order in which they came."""

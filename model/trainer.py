@@ -1,11 +1,12 @@
 """The training loop on transformers.Trainer, and what GRPO and supervised fine-tuning share of it.
 
-From the library: schedules, mixed precision, DDP and FSDP, clipping, TensorBoard and W&B. Changed here:
+From the library: schedules, mixed precision, DDP and FSDP, clipping, TensorBoard and W&B. Changed
+here:
 
-- An optimiser step is prepared as a whole (`prepare_step`) before its micro-batches are run, so that the loss of all
-  micro-batches and devices adds up to that of one large batch.
-- Weights are loaded before the trainer is made, also on a resume, and the data set starts at the position of the
-  resumed step, so nothing is skipped by drawing it.
+- An optimiser step is prepared as a whole (`prepare_step`) before its micro-batches are run, so
+  that the loss of all micro-batches and devices adds up to that of one large batch.
+- Weights are loaded before the trainer is made, also on a resume, and the data set starts at the
+  position of the resumed step, so nothing is skipped by drawing it.
 - A checkpoint is written under another name and renamed when whole (see checkpoints.py).
 - A loss or gradient that is not a number stops the run before the optimiser sees it.
 """
@@ -15,7 +16,7 @@ import resource
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +90,8 @@ class StepTrainer(Trainer):
         """Train to the last step.
 
         Args:
-            resume_from: Whole checkpoint whose optimiser, scheduler and random state to take; None: from the start.
+            resume_from: Whole checkpoint whose optimiser, scheduler and random state to take; None:
+                from the start.
         """
         step = 0 if resume_from is None else checkpoints.step_of(resume_from)
         self._logged_step = step
@@ -108,7 +110,7 @@ class StepTrainer(Trainer):
         raise NotImplementedError
 
     def micro_batch_loss(self, model: nn.Module, index: int) -> Tensor:
-        """This micro-batch's part of the step's loss, summed over micro-batches and averaged over devices."""
+        """This micro-batch's part of the step's loss, which is a sum over all of them."""
         raise NotImplementedError
 
     def step_metrics(self) -> dict[str, object]:
@@ -119,6 +121,10 @@ class StepTrainer(Trainer):
         """Ids of the examples in a micro-batch."""
         raise NotImplementedError
 
+    def add_up(self, number: Tensor) -> Tensor:
+        """The sum of a tensor over all devices."""
+        return cast("Tensor", self.accelerator.reduce(number, reduction="sum"))
+
     # From here on: methods of transformers.Trainer.
 
     def get_batch_samples(
@@ -127,7 +133,7 @@ class StepTrainer(Trainer):
         num_batches: int,
         device: torch.device,
     ) -> tuple[list[Any], None]:
-        """Draw the batches of one optimiser step and prepare them; what goes on is only their numbers."""
+        """Draw the batches of one optimiser step and prepare them; only their numbers go on."""
         del device
         if self.needs_batches():
             with self.watch.phase("features"):
@@ -155,7 +161,7 @@ class StepTrainer(Trainer):
         # Devices' gradients are averaged, but each loss is a part of one sum.
         return loss * self.args.world_size
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401  passed on
         """Forward and backward of one micro-batch, timed."""
         with self.watch.phase("policy"):
             loss = super().training_step(*args, **kwargs)
@@ -164,7 +170,7 @@ class StepTrainer(Trainer):
         return loss
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:  # noqa: ANN401  transformers' signature
-        norm = super()._clip_grad_norm(model)
+        norm: Any = super()._clip_grad_norm(model)
         if not bool(torch.isfinite(torch.as_tensor(norm))):
             ids = [
                 i for n in range(self.config.gradient_accumulation) for i in self.micro_batch_ids(n)
@@ -178,7 +184,11 @@ class StepTrainer(Trainer):
         return 0
 
     def _maybe_log_save_evaluate(
-        self, tr_loss: Tensor, grad_norm: Tensor | float | None, *args: Any, **kwargs: Any
+        self,
+        tr_loss: Tensor,
+        grad_norm: Tensor | float | None,
+        *args: Any,  # noqa: ANN401  passed on
+        **kwargs: Any,  # noqa: ANN401  passed on
     ) -> None:
         if self.state.global_step > self._logged_step:
             self._logged_step = self.state.global_step
@@ -190,7 +200,7 @@ class StepTrainer(Trainer):
     def _log_step(self, grad_norm: Tensor | float | None, learning_rate: float | None) -> None:
         sums = self.means.as_tensor()
         if self.args.world_size > 1:
-            sums = self.accelerator.reduce(sums.to(self.args.device), reduction="sum").cpu()
+            sums = self.add_up(sums.to(self.args.device)).cpu()
         means = self.means.means(sums)
         totals = dict(zip(self.means.names(), sums[:, 0].tolist(), strict=True))
         seconds = self.watch.now() - self._step_began
@@ -217,8 +227,7 @@ class StepTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Send a step's metrics to TensorBoard and W&B."""
         flat = {key: value for key, value in self._latest.items() if isinstance(value, float)}
-        phases = self._latest["seconds"]
-        assert isinstance(phases, dict)  # written by _log_step
+        phases = cast("dict[str, float]", self._latest["seconds"])
         flat.update({f"seconds/{name}": value for name, value in phases.items()})
         super().log({**logs, **flat}, start_time)
 
@@ -227,7 +236,7 @@ class StepTrainer(Trainer):
         return str(self._run_folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # noqa: ANN401  transformers' signature
-        """Write the checkpoint beside its place, then move it there; only whole ones have the name."""
+        """Write the checkpoint beside its place, then move it there when it is whole."""
         output = self.materials.output
         self._run_folder = output / checkpoints.SAVING
         if self.args.should_save:
@@ -261,8 +270,9 @@ class StepTrainer(Trainer):
             else f"the last good checkpoint is checkpoint-{last}"
         )
         msg = (
-            f"{what} at step {self.state.global_step + 1}, in the batch with the examples {', '.join(ids)}; {kept}. "
-            "Lower the learning rate, or look at these examples, before running on"
+            f"{what} at step {self.state.global_step + 1}, in the batch with the examples "
+            f"{', '.join(ids)}; {kept}. Lower the learning rate, or look at these "
+            "examples, before going on"
         )
         raise PipelineError(msg)
 
@@ -287,7 +297,7 @@ def training_arguments(config: TrainConfig, output: Path) -> TrainingArguments:
         ddp_backend=("nccl" if on_gpu else "gloo") if world_size() > 1 else None,
         ddp_find_unused_parameters=False,
         activation_checkpointing=config.gradient_checkpointing,
-        use_cache=True,  # written to the saved config, where generate reads it; training passes it by hand
+        use_cache=True,  # goes into the saved config; training passes it by hand
         seed=config.seed,
         data_seed=config.seed,
         train_sampling_strategy="sequential",  # the data set has its own order

@@ -30,7 +30,9 @@ QUESTIONS = (
 
 
 class Case(NamedTuple):
-    """Three prompts of different lengths with completions of 1 to 9 tokens, with and without an end."""
+    """Three prompts of different lengths with completions of 1 to 9 tokens, with and without an
+    end.
+    """
 
     model: PackedQwen2Audio
     processor: Any
@@ -92,7 +94,9 @@ def case(tiny_model: Path) -> Case:
 
 
 def naive_logprob(model: Any, case: Case, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """As the original: every completion with its own copy of prompt and audio, logits everywhere."""
+    """As the original: every completion with its own copy of prompt and audio, logits
+    everywhere.
+    """
     repeated = {key: value.repeat_interleave(GROUP, 0) for key, value in inputs.items()}
     ids = torch.cat([repeated["input_ids"], case.completion_ids.flatten(0, 1)], 1)
     mask = torch.cat([repeated["attention_mask"], case.mask.flatten(0, 1).long()], 1)
@@ -164,7 +168,9 @@ def test_gradient_checkpointing_changes_no_gradient(case: Case) -> None:
 
 
 def test_bf16_autocast_stays_close_to_fp32(case: Case) -> None:
-    """bf16 has 8 bits of mantissa; packed and naive round differently, both within 0.15 nats of fp32 here."""
+    """bf16 has 8 bits of mantissa; packed and naive round differently, both within 0.15 nats of
+    fp32 here.
+    """
     exact = scores(case.model, case).logprob_BGC * case.mask
     with torch.autocast("cpu", dtype=torch.bfloat16):
         packed = scores(case.model, case).logprob_BGC * case.mask
@@ -190,7 +196,9 @@ def test_padding_and_the_other_prompts_change_nothing(case: Case) -> None:
 
 
 def test_each_completion_is_scored_with_its_own_prompts_audio(case: Case) -> None:
-    """The original repeated features [a, b, a, b] beside prompts [a, a, b, b] with two prompts a device."""
+    """The original repeated features [a, b, a, b] beside prompts [a, a, b, b] with two prompts a
+    device.
+    """
     swapped = {**case.prompt, "mel": case.prompt["mel"].clone()}
     swapped["mel"][0] = 0
     before = scores(case.model, case).logprob_BGC
@@ -304,7 +312,9 @@ def test_a_completion_counts_up_to_its_first_end() -> None:
 
 
 def test_a_packed_token_sees_its_prompt_and_its_own_past_only() -> None:
-    """Prompt of 2 with one place of padding; completions of 3 and 2 tokens; the last ones are no inputs."""
+    """Prompt of 2 with one place of padding; completions of 3 and 2 tokens; the last ones are no
+    inputs.
+    """
     packing = pack(
         torch.tensor([[[11, 12, 13], [21, 22, 0]]]),
         torch.tensor([[[True, True, True], [True, True, False]]]),
@@ -337,7 +347,9 @@ def test_a_saved_model_is_loaded_by_plain_transformers(case: Case, tmp_path: Pat
 
 
 def test_another_kind_of_model_is_refused_with_what_it_is(tmp_path: Path) -> None:
-    """The original chose the class by "Qwen2-Audio" in the path, so a renamed folder was taken for another model."""
+    """The original chose the class by "Qwen2-Audio" in the path, so a renamed folder was taken for
+    another model.
+    """
     folder = tmp_path / "Qwen2-Audio-looking-name"
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "llama"}')

@@ -1,0 +1,127 @@
+"""Preflight: does this host have what a profile needs? Exit code 1 if something is missing.
+
+`python -m flows.preflight --profile paper`, before a stage of days. `--offline` asks nobody and
+names what must be brought along, and where it goes.
+"""
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from flows.command import Command, read_config, run_command
+from flows.pipeline_config import PipelineConfig
+from storage.errors import PipelineError
+from storage.gpus import list_gpus
+from storage.layout import Layout
+from storage.preflight import (
+    Finding,
+    check_disk,
+    check_hub,
+    check_port,
+    check_python,
+    check_writable,
+    shared_memory_bytes,
+    worst,
+)
+from tasks.preflight import (
+    MODEL_REMEDY,
+    NUM_CLIPS,
+    check_annotations,
+    check_benchmark,
+    check_fetch_tools,
+    check_sources,
+    check_training,
+    disk_needs,
+    start_models,
+)
+
+ROOT = Path(__file__).parents[1]
+STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
+SHARED_MEMORY_WANTED = 1 << 30  # containers give 64 MB unless told: --shm-size, or emptyDir: Memory
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = Command("preflight", __doc__)
+    parser.add_argument("--offline", action="store_true", help="ask nobody; name what to bring")
+    options = parser.parse_args(arguments)
+    config, layout = read_config(options)
+    # A model that three trainings start from is one line.
+    findings = list(dict.fromkeys(preflight(config, layout, offline=options.offline)))
+    console = Console(soft_wrap=True, highlight=False)
+    for finding in findings:
+        line = Text(f"{finding.level:<8}", style=STYLES[finding.level])
+        console.print(line.append(f"{finding.subject}: {finding.text}", style="default"))
+    counts = {level: sum(each.level == level for each in findings) for level in STYLES}
+    console.print(", ".join(f"{count} {level}" for level, count in counts.items()))
+    return 1 if worst(findings) == "error" else 0
+
+
+def preflight(config: PipelineConfig, layout: Layout, *, offline: bool) -> list[Finding]:
+    """Every finding about this host, for a profile."""
+    return [
+        *check_python(ROOT / "pyproject.toml"),
+        *check_writable(layout.workspace),
+        *check_fetch_tools(config.fetch, datetime.now(UTC)),
+        *_check_disk(config, layout),
+        *_check_ports(config),
+        *_check_gpus(config, offline=offline),
+        *_check_downloads(config, layout, offline=offline),
+    ]
+
+
+def _check_disk(config: PipelineConfig, layout: Layout) -> list[Finding]:
+    is_published = config.world is None
+    num_there = sum(1 for _ in layout.clips.glob("*.wav")) if layout.clips.is_dir() else 0
+    num_clips = max(0, NUM_CLIPS - num_there) if is_published else 0
+    return [check_disk(layout.workspace, disk_needs(config.train, config.fetch, num_clips))]
+
+
+def _check_ports(config: PipelineConfig) -> list[Finding]:
+    findings = [
+        check_port(4200, "Prefect's server", "make serve with --port"),
+        check_port(8090, "the reports", "make serve with --report-port"),
+    ]
+    if config.world is not None:
+        option = f"--set world.port={config.world.port + 1}, and fetch.sources with it"
+        findings.append(check_port(config.world.port, "the made world's media", option))
+    return findings
+
+
+def _check_gpus(config: PipelineConfig, *, offline: bool) -> list[Finding]:
+    try:
+        gpus = list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    except PipelineError as error:
+        return [Finding("error", "gpus", str(error))]
+    names = ", ".join(f"{gpu.name}: {gpu.model}" for gpu in gpus)
+    findings = [Finding("ok", "gpus", names or "none")]
+    memory = shared_memory_bytes()
+    if gpus and memory is not None and memory < SHARED_MEMORY_WANTED:
+        text = f"{memory >> 20} MB; data workers need 1 GB: docker --shm-size=8g"
+        findings.append(Finding("warning", "shared memory", text))
+    models = start_models(config.train)
+    for training in config.train:
+        findings += check_training(training, gpus, models[training.name], offline=offline)
+    return findings
+
+
+def _check_downloads(config: PipelineConfig, layout: Layout, *, offline: bool) -> list[Finding]:
+    findings: list[Finding] = []
+    if config.world is None:  # a made world brings its own
+        paths = [path for path in (config.annotations.train, config.annotations.validation) if path]
+        findings += check_annotations(paths, offline=offline)
+        for benchmark in config.evaluate.benchmarks:
+            findings += check_benchmark(benchmark, layout, offline=offline)
+    findings += check_sources(config.fetch, offline=offline)
+    for model in config.evaluate.models:
+        remedy = MODEL_REMEDY.format(name=model.model)
+        findings.append(check_hub(model.model, "model", offline=offline, remedy=remedy))
+    return findings
+
+
+if __name__ == "__main__":
+    run_command(main)

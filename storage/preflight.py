@@ -1,0 +1,261 @@
+"""What a host must have before days of work begin: packages, room, ports, the hub or copies of it.
+
+Each check returns findings; none raises for what it was made to find.
+"""
+
+import email.utils
+import errno
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import requests
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.utils import (
+    build_hf_headers,  # pyright: ignore[reportUnknownVariableType]  partly typed
+)
+from packaging.requirements import Requirement
+
+GB = 1e9
+NETWORK_TIMEOUT_S = 15.0
+OLDEST_PYTHON = (3, 11)
+YTDLP_STALE_DAYS = 90  # YouTube changes monthly; older ones begin to fail
+CLOCK_TOLERANCE_S = 300.0  # beyond it TLS and signed media addresses are refused
+DISK_CLOCK_TOLERANCE_S = 60.0
+
+Level = Literal["ok", "warning", "error"]
+HubKind = Literal["model", "dataset"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the preflight."""
+
+    level: Level
+    """`error`: the work would fail; `warning`: it may."""
+    subject: str
+    """What was looked at, e.g. `disk`."""
+    text: str
+    """What was found and, unless all is well, what to do."""
+
+
+def check_python(pyproject: Path) -> list[Finding]:
+    """Python and every package that the project names, against the bounds it names them with."""
+    found = sys.version.split()[0]
+    is_new_enough = sys.version_info[:2] >= OLDEST_PYTHON
+    findings = [
+        Finding("ok", "python", found)
+        if is_new_enough
+        else Finding("error", "python", f"{found}; 3.11 or newer is needed: make PYTHON=python3.11")
+    ]
+    wanted = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["dependencies"]
+    wrong = [text for name in wanted if (text := _package_problem(Requirement(name)))]
+    remedy = "pip install -c constraints.txt -e ."
+    if wrong:
+        return [*findings, Finding("error", "packages", f"{'; '.join(wrong)}: {remedy}")]
+    return [*findings, Finding("ok", "packages", f"{len(wanted)} as pyproject.toml wants them")]
+
+
+def _package_problem(requirement: Requirement) -> str:
+    try:
+        installed = version(requirement.name)
+    except PackageNotFoundError:
+        return f"{requirement.name} is missing"
+    if requirement.specifier.contains(installed, prereleases=True):
+        return ""
+    return f"{requirement.name} is {installed}, wanted {requirement.specifier}"
+
+
+def check_ytdlp_age(installed: str, today: datetime) -> Finding:
+    """How old yt-dlp is; its version is its date, e.g. `2026.10.26`."""
+    year, month, day = (int(part) for part in installed.split(".")[:3])
+    age_days = (today - datetime(year, month, day, tzinfo=UTC)).days
+    if age_days <= YTDLP_STALE_DAYS:
+        return Finding("ok", "yt-dlp", f"{installed}, {max(age_days, 0)} days old")
+    text = (
+        f"{installed} is {age_days} days old and YouTube changes monthly; if many videos fail with "
+        "`unconfirmed`, try a newer one and run tests/storage first: its messages are matched"
+    )
+    return Finding("warning", "yt-dlp", text)
+
+
+def check_writable(workspace: Path) -> list[Finding]:
+    """Whether the workspace can be written, locked, and renamed in; and its clock."""
+    try:
+        workspace.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=workspace, prefix=".preflight-") as file:
+            file.write(b"x")
+            file.flush()
+            skew_s = Path(file.name).stat().st_mtime - time.time()
+    except OSError as error:
+        text = f"{workspace} cannot be written ({error.strerror}); choose another: --workspace DIR"
+        return [Finding("error", "workspace", text)]
+    findings = [Finding("ok", "workspace", f"{workspace} can be written")]
+    if abs(skew_s) > DISK_CLOCK_TOLERANCE_S:
+        text = (
+            f"the workspace's file server is {skew_s:+.0f} s off this host's clock: set both by NTP"
+        )
+        findings.append(Finding("warning", "clock", text))
+    return findings
+
+
+def check_disk(workspace: Path, needs: dict[str, float]) -> Finding:
+    """Room for what is to come.
+
+    Args:
+        workspace: Folder on the disk in question; its nearest existing parent is asked.
+        needs: Bytes by what they are for.
+    """
+    existing = next(path for path in (workspace, *workspace.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    wanted = sum(needs.values())
+    if not needs:
+        return Finding("ok", "disk", f"{free / GB:.0f} GB free at {existing}; little is wanted")
+    parts = " + ".join(f"{name} {size / GB:.1f}" for name, size in needs.items())
+    text = f"{free / GB:.0f} GB free at {existing}; wanted {wanted / GB:.1f} GB ({parts})"
+    if free < wanted:
+        return Finding("error", "disk", f"{text}: free some, or choose another --workspace")
+    if free < 1.2 * wanted:
+        return Finding("warning", "disk", f"{text}: it will be tight")
+    return Finding("ok", "disk", text)
+
+
+def check_port(port: int, purpose: str, option: str) -> Finding:
+    """Whether a loopback port can be opened."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                text = f"{port} ({purpose}) cannot be opened: {error.strerror}; choose: {option}"
+                return Finding("error", "port", text)
+            text = f"{port} ({purpose}) is in use; well if by this project, else choose: {option}"
+            return Finding("warning", "port", text)
+    return Finding("ok", "port", f"{port} ({purpose}) is free")
+
+
+def check_url(url: str, purpose: str, remedy: str) -> list[Finding]:
+    """Whether an address answers, and whether its clock agrees with ours."""
+    try:
+        response = requests.head(url, timeout=NETWORK_TIMEOUT_S, allow_redirects=True)
+    except requests.RequestException as error:
+        text = f"{url} ({purpose}) cannot be reached ({type(error).__name__}); {remedy}"
+        return [Finding("error", "network", text)]
+    if response.status_code >= 400:
+        text = f"{url} ({purpose}) answers {response.status_code}; {remedy}"
+        return [Finding("error", "network", text)]
+    return [
+        Finding("ok", "network", f"{url} ({purpose}) answers"),
+        *_check_clock(response.headers.get("Date"), url),
+    ]
+
+
+def _check_clock(date: str | None, url: str) -> list[Finding]:
+    if date is None:
+        return []
+    offset_s = time.time() - email.utils.parsedate_to_datetime(date).timestamp()
+    if abs(offset_s) <= CLOCK_TOLERANCE_S:
+        return [Finding("ok", "clock", f"within {max(abs(offset_s), 1):.0f} s of {url}")]
+    text = (
+        f"{offset_s:+.0f} s off the clock of {url}; TLS and media addresses fail so: set it by NTP"
+    )
+    return [Finding("error", "clock", text)]
+
+
+def check_hub(name: str, kind: HubKind, *, offline: bool, remedy: str) -> Finding:
+    """Whether a model or data set can be had: a folder, a copy in the hub's cache, or the hub.
+
+    Args:
+        name: Folder, or name on the hub.
+        kind: Which of the two it is on the hub.
+        offline: The hub is not to be asked.
+        remedy: What to do if it cannot be had.
+    """
+    if Path(name).expanduser().exists():
+        return Finding("ok", kind, f"{name} is a local folder")
+    if is_cached(name, kind):
+        return Finding("ok", kind, f"{name} is in the hub's cache")
+    problem = "is not on this host" if offline else _ask_hub(name, kind)
+    if problem:
+        return Finding("error", kind, f"{name} {problem}; {remedy}")
+    return Finding("ok", kind, f"{name} is on the hub; downloaded on first use")
+
+
+def _ask_hub(name: str, kind: HubKind) -> str:
+    """Why the hub does not give it; empty if it does."""
+    url = f"{constants.ENDPOINT}/api/{kind}s/{name}"
+    try:
+        response = requests.get(url, headers=build_hf_headers(), timeout=NETWORK_TIMEOUT_S)
+    except requests.RequestException as error:
+        return f"cannot be had: the hub does not answer ({type(error).__name__})"
+    if response.status_code in {401, 403, 404}:
+        return "is not on the hub, or closed to you (`hf auth login`)"
+    if response.status_code >= 400:
+        return f"cannot be had now: the hub answers {response.status_code}"
+    return ""
+
+
+def is_cached(name: str, kind: HubKind) -> bool:
+    """Whether the hub's cache holds a copy; told by the file that each of its kind has."""
+    if name.count("/") != 1:
+        return False
+    files = ("config.json",) if kind == "model" else ("README.md", ".gitattributes")
+    return any(
+        isinstance(try_to_load_from_cache(name, file, repo_type=kind), str) for file in files
+    )
+
+
+def model_folder(name: str) -> Path | None:
+    """Where a model's files lie on this host; None if they do not."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    config = try_to_load_from_cache(name, "config.json") if name.count("/") == 1 else None
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def count_parameters(folder: Path) -> int | None:
+    """Parameters in a folder's safetensors files, by their headers alone; None if it has none."""
+    files = sorted(folder.glob("*.safetensors"))
+    return sum(_shapes_product(file) for file in files) if files else None
+
+
+def _shapes_product(path: Path) -> int:
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    total = 0
+    for name, tensor in header.items():
+        if name == "__metadata__":
+            continue
+        size = 1
+        for length in tensor["shape"]:
+            size *= int(length)
+        total += size
+    return total
+
+
+def worst(findings: Iterable[Finding]) -> Level:
+    """The worst level among findings."""
+    levels = {finding.level for finding in findings}
+    return "error" if "error" in levels else "warning" if "warning" in levels else "ok"
+
+
+def shared_memory_bytes() -> int | None:
+    """Size of /dev/shm, through which data workers hand over batches; None where there is none."""
+    try:
+        status = os.statvfs("/dev/shm")  # noqa: S108  its size is asked, nothing is put there
+    except OSError:
+        return None
+    return status.f_blocks * status.f_frsize

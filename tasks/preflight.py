@@ -1,0 +1,244 @@
+"""What a profile's trainings and sources need of this host: memory, disk, tools.
+
+The numbers are counted by hand, as lower bounds: parameters times bytes, without activations.
+AdamW with fp32 master weights holds 16 bytes a parameter: weight 4, gradient 4, two moments of 4
+each (arXiv 1910.02054, section 3.1, counts 16 for fp16 with fp32 masters as well). GRPO with a KL
+term holds the reference model besides. `zero2` splits gradients and moments over the GPUs, `fsdp`
+also the weights and the reference.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from model.config import TrainConfig
+from storage.config import BenchmarkConfig, FetchConfig, HuggingFaceSource, YoutubeSource
+from storage.errors import PipelineError
+from storage.ffmpeg import ffmpeg_version
+from storage.gpus import Gpu
+from storage.layout import Layout
+from storage.preflight import (
+    GB,
+    Finding,
+    check_hub,
+    check_url,
+    check_ytdlp_age,
+    count_parameters,
+    model_folder,
+)
+from storage.published import find_published
+from storage.tools import check_tools, find_js_runtime, package_version
+
+NUM_CLIPS = 40_425  # questions of AVQA's training file, about one clip each
+SAMPLE_BYTES = 2
+SAMPLE_RATE_HZ = 16_000
+# Parameters of models that are named on the hub and not on this host yet.
+KNOWN_PARAMETERS = {"Qwen/Qwen2-Audio-7B-Instruct": 8.4e9, "Qwen/Qwen2-Audio-7B": 8.4e9}
+TRAINING_PREFIX = "training:"
+RANDOM_PREFIX = "random:"
+BIG_MODEL = 1e9  # parameters from which a CPU is no place to train
+WORK_SHARE = 0.85  # of a GPU's memory; the rest is for activations and fragments
+MODEL_REMEDY = (
+    "on a host with access run `hf download {name}`, bring the folder printed, and "
+    "`--set train.model=FOLDER`"
+)
+
+
+def check_fetch_tools(config: FetchConfig, now: datetime) -> list[Finding]:
+    """Ffmpeg, and what YouTube needs: yt-dlp, its scripts, a JS runtime."""
+    try:
+        check_tools(config)
+    except PipelineError as error:
+        return [Finding("error", "tools", str(error))]
+    findings = [Finding("ok", "ffmpeg", ffmpeg_version())]
+    if any(isinstance(source, YoutubeSource) for source in config.sources):
+        findings.append(Finding("ok", "js runtime", find_js_runtime() or "none; none is needed"))
+        findings.append(check_ytdlp_age(package_version("yt-dlp") or "2000.1.1", now))
+    return findings
+
+
+def check_sources(config: FetchConfig, *, offline: bool) -> list[Finding]:
+    """Whether each source of audio can be reached."""
+    findings: list[Finding] = []
+    for source in config.sources:
+        if isinstance(source, HuggingFaceSource):
+            remedy = "drop it from fetch.sources, or give a local folder as its `dataset`"
+            findings.append(check_hub(source.dataset, "dataset", offline=offline, remedy=remedy))
+        elif isinstance(source, YoutubeSource):
+            findings += _check_youtube(source, offline=offline)
+        elif source.path.is_dir():
+            findings.append(Finding("ok", "folder", f"{source.path}"))
+        else:
+            text = f"{source.path} is no folder; correct fetch.sources"
+            findings.append(Finding("error", "folder", text))
+    return findings
+
+
+def _check_youtube(source: YoutubeSource, *, offline: bool) -> list[Finding]:
+    if source.cookies is not None and not source.cookies.is_file():
+        text = f"{source.cookies} is missing; correct fetch.sources or leave `cookies` out"
+        return [Finding("error", "cookies", text)]
+    site = "/".join(source.url_template.split("/")[:3])
+    if site.startswith("http://127.0.0.1"):
+        return []  # served by the run itself
+    if offline:
+        text = (
+            f"{site} cannot be reached offline; bring the workspace's clips/ and ledger.sqlite "
+            "from a host that has fetched, or `fetch.sources: [{kind: folder, path: DIR}]`"
+        )
+        return [Finding("error", "network", text)]
+    return check_url(site, "source of audio", "check the network or a proxy in fetch.sources")
+
+
+def check_benchmark(config: BenchmarkConfig, layout: Layout, *, offline: bool) -> list[Finding]:
+    """Whether a benchmark's questions and clips are here or can be had."""
+    folder = layout.benchmark(config.name)
+    if (folder / "clips.json").exists():
+        return [Finding("ok", "benchmark", f"{config.name} is prepared in {folder}")]
+    published = find_published(config.name)
+    questions = config.questions or (published.questions if published else "")
+    findings = _check_file(questions, f"questions of {config.name}", offline=offline)
+    if config.silence:
+        return findings
+    remedy = f"bring its clips as a folder and set evaluate.benchmarks' `audio` of {config.name}"
+    if config.audio:
+        return [*findings, check_hub(config.audio, "dataset", offline=offline, remedy=remedy)]
+    sources = published.audio if published else ()  # one of them is enough
+    found = [
+        check_hub(source.dataset, "dataset", offline=offline, remedy=remedy) for source in sources
+    ]
+    return findings + ([each for each in found if each.level == "ok"] or found)[:1]
+
+
+def _check_file(path_or_url: str, purpose: str, *, offline: bool) -> list[Finding]:
+    """Whether a file of the profile is there, or its address answers."""
+    if not path_or_url.startswith(("http://", "https://")):
+        if Path(path_or_url).exists():
+            return [Finding("ok", "file", f"{path_or_url} ({purpose})")]
+        return [Finding("error", "file", f"{path_or_url} ({purpose}) is missing")]
+    if offline:
+        text = f"{path_or_url} ({purpose}): download it elsewhere and set its key to the path"
+        return [Finding("error", "file", text)]
+    return check_url(path_or_url, purpose, "download it elsewhere and set its key to the path")
+
+
+def check_annotations(paths: Sequence[str], *, offline: bool) -> list[Finding]:
+    """Whether AVQA's files are here or can be had."""
+    return [
+        finding for path in paths for finding in _check_file(path, "annotations", offline=offline)
+    ]
+
+
+def check_training(
+    training: TrainConfig, gpus: Sequence[Gpu], start_model: str, *, offline: bool
+) -> list[Finding]:
+    """Whether a training's start model can be had and fits the GPUs.
+
+    Args:
+        training: Its settings.
+        gpus: GPUs that may be used.
+        start_model: The model behind its `training:` references.
+        offline: The hub is not to be asked.
+    """
+    subject = f"training {training.name}"
+    if training.num_gpus is not None and gpus and training.num_gpus > len(gpus):
+        text = f"asks for {training.num_gpus} GPUs, {len(gpus)} may be used; lower num_gpus"
+        return [Finding("error", subject, text)]
+    if start_model.startswith(RANDOM_PREFIX):
+        return [Finding("ok", subject, f"{start_model} is made here and fits anywhere")]
+    remedy = MODEL_REMEDY.format(name=start_model)
+    findings = [check_hub(start_model, "model", offline=offline, remedy=remedy)]
+    num_parameters = parameters_of(start_model)
+    if num_parameters is None:
+        text = f"the size of {start_model} is not known before it is downloaded"
+        return [*findings, Finding("warning", subject, text)]
+    used = gpus[: training.num_gpus] if training.num_gpus is not None else gpus
+    return [*findings, check_memory(training, used, num_parameters)]
+
+
+def check_memory(training: TrainConfig, gpus: Sequence[Gpu], num_parameters: float) -> Finding:
+    """Whether a training's lasting state fits into each GPU."""
+    subject = f"training {training.name}"
+    if not gpus:
+        if num_parameters < BIG_MODEL:
+            return Finding("ok", subject, f"{num_parameters:.2g} parameters, on the CPU")
+        text = (
+            f"{num_parameters / 1e9:.1f} B parameters and no GPU; use a host with GPUs, or look at "
+            "`nvidia-smi` if this is one"
+        )
+        return Finding("error", subject, text)
+    wanted = state_bytes(training, num_parameters, num_gpus=len(gpus))
+    sizes = [gpu.memory_bytes for gpu in gpus if gpu.memory_bytes]
+    if not sizes:
+        return Finding("warning", subject, f"{wanted / GB:.0f} GB a GPU; nvidia-smi tells no sizes")
+    text = (
+        f"{len(gpus)} GPU(s) of {min(sizes) / GB:.0f} GB; weights, gradients, optimiser and "
+        f"reference take {wanted / GB:.0f} GB of each, activations not counted"
+    )
+    if wanted > min(sizes):
+        remedy = "more GPUs with sharding zero2 or fsdp, precision bf16 with adamw-8bit-sr, or lora"
+        return Finding("error", subject, f"{text}: {remedy}")
+    if wanted > WORK_SHARE * min(sizes):
+        remedy = "it will be tight; gradient_checkpointing: true"
+        return Finding("warning", subject, f"{text}: {remedy}")
+    return Finding("ok", subject, text)
+
+
+def state_bytes(training: TrainConfig, num_parameters: float, *, num_gpus: int) -> float:
+    """Bytes that a training holds on each GPU from its first step to its last; a lower bound."""
+    weight = 2 if training.precision == "bf16" else 4
+    share = 1 / num_gpus if training.sharding == "fsdp" else 1.0
+    state_share = 1.0 if training.sharding == "none" else 1 / num_gpus
+    if training.lora is not None:  # the base is frozen; its adapters are a thousandth of it
+        return num_parameters * weight * share
+    moments = 2 if training.optimizer == "adamw-8bit-sr" else 2 * weight
+    needs_reference = training.method == "grpo" and training.grpo.beta > 0
+    reference = 2 if needs_reference else 0  # loaded in bf16, except where all is fp32
+    if needs_reference and training.precision == "fp32":
+        reference = 4
+    return num_parameters * (share * (weight + reference) + state_share * (weight + moments))
+
+
+def parameters_of(model: str) -> float | None:
+    """Parameters of a start model; None if it is neither here nor known by name."""
+    folder = model_folder(model)
+    counted = count_parameters(folder) if folder is not None else None
+    return counted or KNOWN_PARAMETERS.get(model)
+
+
+def start_models(trainings: Sequence[TrainConfig]) -> dict[str, str]:
+    """For each training, the model at the bottom of its `training:` references."""
+    found: dict[str, str] = {}
+    for training in trainings:
+        name = training.model.removeprefix(TRAINING_PREFIX)
+        found[training.name] = found[name] if name != training.model else training.model
+    return found
+
+
+def disk_needs(
+    trainings: Sequence[TrainConfig], fetch: FetchConfig, num_clips: int
+) -> dict[str, float]:
+    """Bytes for clips and checkpoints, by what they are for.
+
+    Args:
+        trainings: Their checkpoints are kept, all with weights and the newest with optimiser state.
+        fetch: How long a clip is.
+        num_clips: Clips still to fetch.
+    """
+    needs = {"clips": num_clips * fetch.clip_length_s * SAMPLE_RATE_HZ * SAMPLE_BYTES}
+    models = start_models(trainings)
+    for training in trainings:
+        num_parameters = parameters_of(models[training.name]) or 0
+        needs[f"checkpoints of {training.name}"] = checkpoints_bytes(training, num_parameters)
+    return {name: size for name, size in needs.items() if size >= 1e7}
+
+
+def checkpoints_bytes(training: TrainConfig, num_parameters: float) -> float:
+    """Bytes of a training's checkpoints when it is done."""
+    if training.lora is not None:
+        num_parameters *= 0.01  # adapters, generously
+    num_checkpoints = -(-training.max_steps // training.save_steps)
+    weight = 2 if training.precision == "bf16" else 4
+    moments = 2 if training.optimizer == "adamw-8bit-sr" else 2 * weight
+    num_full = min(training.keep_full_checkpoints, num_checkpoints) + 1  # one being written
+    return num_parameters * (num_checkpoints * weight + num_full * moments)

@@ -1,0 +1,219 @@
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from flows.preflight import main, preflight
+from model.config import GrpoConfig, LoraConfig, TrainConfig
+from storage.config import BenchmarkConfig, FetchConfig, FolderSource, HuggingFaceSource
+from storage.gpus import Gpu
+from storage.layout import Layout
+from storage.preflight import (
+    check_disk,
+    check_hub,
+    check_port,
+    check_python,
+    check_url,
+    check_writable,
+    check_ytdlp_age,
+    count_parameters,
+)
+from tasks.preflight import (
+    check_benchmark,
+    check_memory,
+    check_sources,
+    check_training,
+    checkpoints_bytes,
+    disk_needs,
+    start_models,
+    state_bytes,
+)
+
+H200 = Gpu("GPU-a", "0", "NVIDIA H200", 143_771 << 20)
+A100 = Gpu("GPU-b", "0", "NVIDIA A100", 81_920 << 20)
+
+
+def test_the_demo_needs_nothing_that_a_fresh_checkout_lacks(tmp_path, capsys):
+    assert main(["--profile", "demo", "--workspace", str(tmp_path), "--offline"]) == 0
+    assert "0 error" in capsys.readouterr().out
+
+
+def test_the_paper_offline_names_everything_to_bring_and_where_it_goes(tmp_path, capsys):
+    assert main(["--profile", "paper", "--workspace", str(tmp_path), "--offline"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    errors = "\n".join(line for line in lines if line.startswith("error"))
+    for needed in (
+        "hf download Qwen/Qwen2-Audio-7B-Instruct",
+        "--set train.model=FOLDER",
+        "train_qa.json (annotations): download it elsewhere and set its key",
+        "set evaluate.benchmarks' `audio` of mmau-test-mini-original",
+        "bring the workspace's clips/ and ledger.sqlite",
+    ):
+        assert needed in errors
+
+
+def test_an_unknown_profile_is_one_clear_error(tmp_path):
+    with pytest.raises(Exception, match="unknown profile nope: expected one of demo"):
+        main(["--profile", "nope", "--workspace", str(tmp_path)])
+
+
+def test_a_package_out_of_its_bounds_is_an_error_with_the_command_to_type(tmp_path):
+    pyproject = tmp_path / "pyproject.toml"
+    pyproject.write_text('[project]\ndependencies = ["pydantic<1", "no-such-package-7", "rich"]\n')
+    (python, packages) = check_python(pyproject)
+    assert python.level == "ok"
+    assert packages.level == "error"
+    assert "wanted <1; no-such-package-7 is missing: pip install -c" in packages.text
+    assert "rich" not in packages.text
+
+
+@pytest.mark.parametrize(
+    ("day", "level"),
+    [(datetime(2026, 11, 1, tzinfo=UTC), "ok"), (datetime(2027, 3, 1, tzinfo=UTC), "warning")],
+)
+def test_an_old_ytdlp_is_a_warning(day, level):
+    assert check_ytdlp_age("2026.10.26", day).level == level
+
+
+def test_a_workspace_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    (finding,) = check_writable(tmp_path / "file" / "workspace")
+    assert finding.level == "error"
+    assert "choose another: --workspace DIR" in finding.text
+
+
+def test_a_disk_without_room_is_an_error_with_the_numbers(tmp_path):
+    finding = check_disk(tmp_path / "not yet", {"clips": 1e9, "checkpoints of grpo": 1e18})
+    assert finding.level == "error"
+    assert "clips 1.0 + checkpoints of grpo 1000000000.0" in finding.text
+    assert check_disk(tmp_path, {"clips": 1.0}).level == "ok"
+
+
+def test_a_port_in_use_is_a_warning():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert check_port(port, "the reports", "--report-port").level == "warning"
+    assert check_port(port, "the reports", "--report-port").level == "ok"
+
+
+def test_an_address_that_does_not_answer_is_an_error():
+    (finding,) = check_url("http://127.0.0.1:9/x.json", "annotations", "bring it")
+    assert finding.level == "error"
+    assert finding.text.endswith("bring it")
+
+
+def test_a_local_folder_or_a_cached_copy_needs_no_hub(tmp_path, monkeypatch):
+    assert check_hub(str(tmp_path), "model", offline=True, remedy="").level == "ok"
+    snapshot = tmp_path / "hub" / "models--a--b" / "snapshots" / "1234"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (tmp_path / "hub" / "models--a--b" / "refs").mkdir()
+    (tmp_path / "hub" / "models--a--b" / "refs" / "main").write_text("1234")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert check_hub("a/b", "model", offline=True, remedy="").level == "ok"
+    assert check_hub("a/c", "model", offline=True, remedy="bring it").text.endswith("bring it")
+
+
+def test_parameters_are_counted_from_the_headers_of_safetensors(tmp_path):
+    header = json.dumps(
+        {
+            "__metadata__": {"format": "pt"},
+            "a": {"dtype": "F32", "shape": [3, 5], "data_offsets": [0, 60]},
+            "scalar": {"dtype": "F32", "shape": [], "data_offsets": [60, 64]},
+        }
+    ).encode()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(64))
+    assert count_parameters(tmp_path) == 16
+    assert count_parameters(tmp_path / "empty") is None
+
+
+def test_the_paper_s_state_is_counted_by_hand():
+    """8.4 B parameters: 16 bytes each for AdamW on fp32 masters, 2 for the bf16 reference."""
+    plain = TrainConfig()
+    assert state_bytes(plain, 8.4e9, num_gpus=1) == pytest.approx(8.4e9 * 18)
+    zero2 = TrainConfig(sharding="zero2")
+    assert state_bytes(zero2, 8.4e9, num_gpus=8) == pytest.approx(8.4e9 * (6 + 12 / 8))
+    fsdp = TrainConfig(sharding="fsdp")
+    assert state_bytes(fsdp, 8.4e9, num_gpus=8) == pytest.approx(8.4e9 * 18 / 8)
+    one_gpu = TrainConfig(precision="bf16", optimizer="adamw-8bit-sr", grpo=GrpoConfig(beta=0))
+    assert state_bytes(one_gpu, 8.4e9, num_gpus=1) == pytest.approx(8.4e9 * 6)
+    lora = TrainConfig(precision="bf16", lora=LoraConfig())
+    assert state_bytes(lora, 8.4e9, num_gpus=1) == pytest.approx(8.4e9 * 2)
+
+
+def test_a_training_that_cannot_fit_is_refused_with_what_would():
+    finding = check_memory(TrainConfig(), [A100], 8.4e9)
+    assert finding.level == "error"
+    assert "take 151 GB of each" in finding.text
+    assert "sharding zero2 or fsdp" in finding.text
+    assert check_memory(TrainConfig(sharding="zero2"), [A100] * 8, 8.4e9).level == "ok"
+    assert check_memory(TrainConfig(grpo=GrpoConfig(beta=0)), [H200], 8.4e9).level == "warning"
+
+
+def test_a_big_model_without_a_gpu_is_an_error_and_a_small_one_is_not():
+    assert check_memory(TrainConfig(), [], 8.4e9).level == "error"
+    assert check_memory(TrainConfig(), [], 2e5).level == "ok"
+
+
+def test_more_gpus_than_there_are_is_an_error():
+    training = TrainConfig(num_gpus=8)
+    (finding,) = check_training(training, [H200], "Qwen/Qwen2-Audio-7B", offline=True)
+    assert finding.text == "asks for 8 GPUs, 1 may be used; lower num_gpus"
+
+
+def test_a_chain_of_trainings_starts_from_the_first_one_s_model():
+    trainings = [
+        TrainConfig(name="a", model="org/seven-b"),
+        TrainConfig(name="b", model="training:a"),
+        TrainConfig(name="c", model="training:b"),
+    ]
+    assert set(start_models(trainings).values()) == {"org/seven-b"}
+
+
+def test_room_for_clips_and_checkpoints_is_counted_by_hand():
+    """Ten checkpoints of fp32 weights, two with 8 bytes a parameter of moments and one in writing."""
+    assert checkpoints_bytes(TrainConfig(), 8.4e9) == pytest.approx(8.4e9 * (10 * 4 + 3 * 8))
+    needs = disk_needs([TrainConfig(model="random:tiny")], FetchConfig(), 40_000)
+    assert needs == {"clips": pytest.approx(40_000 * 320_000)}
+
+
+def test_sources_that_are_not_there_are_named(tmp_path):
+    config = FetchConfig(
+        sources=(
+            FolderSource(path=tmp_path / "none"),
+            HuggingFaceSource(dataset="gijs/avqa-processed"),
+        )
+    )
+    folder, hub = check_sources(config, offline=True)
+    assert folder.level == hub.level == "error"
+    assert folder.text == f"{tmp_path}/none is no folder; correct fetch.sources"
+
+
+def test_a_prepared_benchmark_needs_no_network(tmp_path):
+    layout = Layout(tmp_path, "paper")
+    config = BenchmarkConfig(name="mmau-test-mini-original")
+    assert {each.level for each in check_benchmark(config, layout, offline=True)} == {"error"}
+    layout.benchmark(config.name).mkdir(parents=True)
+    (layout.benchmark(config.name) / "clips.json").write_text("{}")
+    assert {each.level for each in check_benchmark(config, layout, offline=True)} == {"ok"}
+
+
+def test_a_gpu_that_is_not_there_is_a_finding_not_a_crash(tmp_path, monkeypatch):
+    from flows.pipeline_config import load_config  # noqa: PLC0415  beside its one use
+
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho '0, GPU-aaa, NVIDIA H200, 143771, 0'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    config = load_config("demo", workspace=tmp_path)
+    findings = preflight(config, Layout(Path(tmp_path), "demo"), offline=True)
+    (gpus,) = [each for each in findings if each.subject == "gpus"]
+    assert gpus.level == "error"
+    assert "names GPU 5" in gpus.text

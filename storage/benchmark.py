@@ -15,29 +15,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-
-import requests
 
 from storage.audio import Unreadable, check_audio, find_clip
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
 from storage.hub_audio import write_clips
-from storage.jsonl import read_json, write_bytes, write_json
+from storage.jsonl import read_json, write_json
 from storage.manifest import digest_of, file_digest
-from storage.mmau import (
-    MMAU_FIELDS,
-    Question,
-    from_validation,
-    list_ids,
-    parse_questions,
-    read_questions,
-    read_rows,
-    write_questions,
-)
-from storage.published import HubAudio, PublishedBenchmark, find_published, list_published
+from storage.mmau import Question, from_validation, list_ids, read_questions, write_questions
+from storage.published import HubAudio, find_published, prepare_questions
 
-DOWNLOAD_TIMEOUT_S = 60.0
 NUM_THREADS = 4  # libsndfile and soxr work outside Python's lock
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -93,34 +80,6 @@ def prepare(
     questions = read_questions(path)
     audio = None if config.silence else _prepare_audio(config, questions, folder, on_progress)
     return _with_clips(config, path, questions, folder=folder, audio=audio, on_progress=on_progress)
-
-
-def prepare_questions(config: BenchmarkConfig, folder: Path) -> Path:
-    """Bring the questions alone to `folder/questions.json`, checked.
-
-    Raises:
-        PipelineError: As `prepare`, where it speaks of questions.
-    """
-    published = find_published(config.name)
-    address = config.questions or (published and published.questions)
-    if address is None:
-        msg = (
-            f"benchmark {config.name} is not a published one ({', '.join(list_published())}): "
-            "give the path or address of its questions, `questions`"
-        )
-        raise PipelineError(msg)
-    path = folder / "questions.json"
-    upstream = folder / "upstream.json"
-    is_url = urlsplit(address).scheme in {"http", "https"}
-    if is_url and config.questions is None and path.exists() and _is_whole(path, published):
-        return path
-    content = _download(address, config.name) if is_url else _read(Path(address), config.name)
-    write_bytes(upstream, content)
-    try:
-        _check_and_place(upstream, path, content, published=published, source=address)
-    finally:
-        upstream.unlink(missing_ok=True)
-    return path
 
 
 def prepare_validation(
@@ -182,52 +141,6 @@ def _with_clips(
         unreadable=tuple(reason_by_id),
         is_test=is_test,
     )
-
-
-def _is_whole(path: Path, published: PublishedBenchmark | None) -> bool:
-    """Whether a file fetched before is still the published one; without a digest it is believed."""
-    expected = published.sha256 if published and published.fields == MMAU_FIELDS else None
-    return expected is None or file_digest(path) == expected
-
-
-def _check_and_place(
-    upstream: Path,
-    path: Path,
-    content: bytes,
-    *,
-    published: PublishedBenchmark | None,
-    source: str,
-) -> None:
-    fields = published.fields if published else MMAU_FIELDS
-    questions = parse_questions(read_rows(upstream), source=source, fields=fields)
-    if published is not None:
-        published.check(content, questions, source)
-    if fields == MMAU_FIELDS and content.lstrip()[:1] == b"[":
-        if not path.exists() or path.read_bytes() != content:
-            write_bytes(path, content)
-    else:
-        write_questions(path, questions)
-
-
-def _download(url: str, name: str) -> bytes:
-    try:
-        response = requests.get(url, timeout=DOWNLOAD_TIMEOUT_S)
-        response.raise_for_status()
-    except requests.RequestException as error:
-        msg = (
-            f"the questions of {name} cannot be downloaded from {url}: {error}. "
-            "Try again, or set the benchmark's `questions` to a local copy"
-        )
-        raise PipelineError(msg) from error
-    return response.content
-
-
-def _read(path: Path, name: str) -> bytes:
-    try:
-        return path.expanduser().read_bytes()
-    except OSError as error:
-        msg = f"the questions of {name} cannot be read: {path}: {error.strerror}"
-        raise PipelineError(msg) from error
 
 
 def _prepare_audio(

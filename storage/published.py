@@ -1,4 +1,4 @@
-"""The published benchmarks known by name: one small file each in `storage/benchmarks`.
+"""The benchmarks known by name, one small file each in `storage/benchmarks`, and their questions.
 
 Adding a benchmark is adding a file there; its keys are the fields of `PublishedBenchmark`. A name
 stands for one exact file of questions, by its sha256: "MMAU test-mini" alone names several, and the
@@ -7,15 +7,28 @@ two that count differ in 36% of their questions.
 
 import hashlib
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import requests
 import yaml
 from pydantic import ValidationError
 
-from storage.config import Config
+from storage.config import BenchmarkConfig, Config
 from storage.errors import PipelineError
-from storage.mmau import FieldNames, Question, list_ids
+from storage.jsonl import write_bytes
+from storage.manifest import file_digest
+from storage.mmau import (
+    MMAU_FIELDS,
+    FieldNames,
+    Question,
+    list_ids,
+    parse_questions,
+    read_rows,
+    write_questions,
+)
 
 FOLDER = Path(__file__).with_name("benchmarks")
+DOWNLOAD_TIMEOUT_S = 60.0
 
 
 class HubAudio(Config):
@@ -105,3 +118,93 @@ def find_published(name: str) -> PublishedBenchmark | None:
         msg = f"{path} is named {found.name!r} inside: expected {name!r}"
         raise PipelineError(msg)
     return found
+
+
+def prepare_questions(config: BenchmarkConfig, folder: Path) -> Path:
+    """Bring a benchmark's questions to `folder/questions.json`, checked.
+
+    Raises:
+        PipelineError: If nothing says where they are, they cannot be had, they are not the
+            published ones, or they fail a check.
+    """
+    published = find_published(config.name)
+    address = config.questions or (published and published.questions)
+    if address is None:
+        msg = (
+            f"benchmark {config.name} is not a published one ({', '.join(list_published())}): "
+            "give the path or address of its questions, `questions`"
+        )
+        raise PipelineError(msg)
+    path = folder / "questions.json"
+    upstream = folder / "upstream.json"
+    is_url = urlsplit(address).scheme in {"http", "https"}
+    if is_url and config.questions is None and path.exists() and _is_whole(path, published):
+        return path
+    content = _download(address, config.name) if is_url else _read(Path(address), config.name)
+    write_bytes(upstream, content)
+    try:
+        _check_and_place(upstream, path, content, published=published, source=address)
+    finally:
+        upstream.unlink(missing_ok=True)
+    return path
+
+
+def read_benchmark(name: str, path: Path) -> list[Question]:
+    """Read a benchmark's questions from a file, which must be the published one if the name is.
+
+    Raises:
+        PipelineError: If it is not, cannot be read, or fails a check.
+    """
+    published = find_published(name)
+    fields = published.fields if published else MMAU_FIELDS
+    content = _read(path, name)
+    questions = parse_questions(read_rows(path), source=str(path), fields=fields)
+    if published is not None:
+        published.check(content, questions, str(path))
+    return questions
+
+
+def _is_whole(path: Path, published: PublishedBenchmark | None) -> bool:
+    """Whether a file fetched before is still the published one; without a digest it is believed."""
+    expected = published.sha256 if published and published.fields == MMAU_FIELDS else None
+    return expected is None or file_digest(path) == expected
+
+
+def _check_and_place(
+    upstream: Path,
+    path: Path,
+    content: bytes,
+    *,
+    published: PublishedBenchmark | None,
+    source: str,
+) -> None:
+    fields = published.fields if published else MMAU_FIELDS
+    questions = parse_questions(read_rows(upstream), source=source, fields=fields)
+    if published is not None:
+        published.check(content, questions, source)
+    if fields == MMAU_FIELDS and content.lstrip()[:1] == b"[":
+        if not path.exists() or path.read_bytes() != content:
+            write_bytes(path, content)
+    else:
+        write_questions(path, questions)
+
+
+def _download(url: str, name: str) -> bytes:
+    try:
+        response = requests.get(url, timeout=DOWNLOAD_TIMEOUT_S)
+        response.raise_for_status()
+    except requests.RequestException as error:
+        msg = (
+            f"the questions of {name} cannot be downloaded from {url}: {error}. "
+            "Try again, or set the benchmark's `questions` to a local copy"
+        )
+        raise PipelineError(msg) from error
+    return response.content
+
+
+def _read(path: Path, name: str) -> bytes:
+    try:
+        return path.expanduser().read_bytes()
+    except OSError as error:
+        msg = f"the questions of {name} cannot be read: {path}: {error.strerror}"
+        raise PipelineError(msg) from error

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from storage.benchmark import prepare, prepare_questions, prepare_validation
+from storage.benchmark import prepare, prepare_validation
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
-from storage.published import find_published, list_published
+from storage.published import find_published, list_published, prepare_questions
 
 
 def row(name: str, **changes: object) -> dict[str, object]:

@@ -16,11 +16,12 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
-from storage.avqa import Clip
+from storage.avqa import AvqaRow, Clip
 from storage.clip_worker import ClipWorker
 from storage.config import FetchConfig, FolderSource, HuggingFaceSource, YoutubeSource
 from storage.errors import BLOCKED_EXIT_CODE, PipelineError
 from storage.gate import Gate
+from storage.huggingface import LaidOut, lay_out
 from storage.layout import Layout
 from storage.ledger import ClipRow, Ledger
 from storage.pace import Breaker, Pace
@@ -72,6 +73,7 @@ class FetchRun:
         layout: Layout,
         *,
         resume_command: str,
+        rows: Sequence[AvqaRow] = (),
         on_clip: Callable[[ClipRow], None] | None = None,
     ) -> None:
         """Take the settings; nothing is opened yet.
@@ -81,6 +83,7 @@ class FetchRun:
             layout: Where the ledger and the clips lie.
             resume_command: What to type to go on after a block, e.g. `python -m flows.fetch
                 --profile paper`.
+            rows: The annotations, by which rows of a Hugging Face source are known.
             on_clip: Called with each clip's new row, from the worker threads.
         """
         self.config = config
@@ -88,6 +91,8 @@ class FetchRun:
         self.stop_event = threading.Event()
         self.pace = Pace(config.videos_per_hour)
         self.breaker = Breaker(config.block_waits_s, resume_command=resume_command)
+        self.laid_out: list[LaidOut] = []
+        self._rows = rows
         self._on_clip = on_clip or _ignore
         self._lock = FileLock(layout.locks / "fetch.lock")
         # Beside the clips, so that a rename never crosses a file system.
@@ -225,8 +230,10 @@ class FetchRun:
             case FolderSource():
                 return FolderAudio(source.path)
             case HuggingFaceSource():
-                msg = f"fetch.sources: {source.dataset} is not laid out yet"
-                raise PipelineError(msg)
+                slug = source.dataset.strip("/").replace("/", "--")
+                folder = self.layout.workspace / "sources" / f"{slug}--{source.split}"
+                self.laid_out.append(lay_out(source, self._rows, folder))
+                return FolderAudio(folder, name="huggingface")
 
     def _check_disk(self, num_clips: int) -> None:
         clip_bytes = round(self.config.clip_length_s * SAMPLE_RATE_HZ * 2)

@@ -174,22 +174,28 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_annotations_are_downloaded_once(tmp_path):
-    (tmp_path / "train.wav").write_text(json.dumps([ROW]))  # any file that the server has
+    (tmp_path / "train_qa.json").write_text(json.dumps([ROW]))
     with serve(tmp_path) as wire:
-        url = f"{wire.base}/ok/train.wav"
+        url = f"{wire.base}/ok/train_qa.json"
         first = avqa.read_annotations(url, tmp_path / "cache")
         second = avqa.read_annotations(url, tmp_path / "cache")
-        assert wire.requests["/ok/train.wav"] == 1
+        assert wire.requests["/ok/train_qa.json"] == 1
     assert first == second
 
 
-def test_the_published_file_is_known_by_its_git_blob(tmp_path):
-    """Another content at that address is refused; nothing of it stays in the cache."""
-    path = avqa.TRAIN_PATH.strip("/")
-    (tmp_path / "AlyssaYoung").mkdir()
-    with serve(tmp_path) as wire:
-        # The server's first part of a path is a case; the rest is a file that is not there.
-        with pytest.raises(PipelineError, match="cannot be downloaded"):
-            avqa.read_annotations(f"{wire.base}/{path}", tmp_path / "cache")
-    # `git hash-object` of an empty file.
+def test_another_content_at_the_published_address_is_refused_and_not_kept(tmp_path):
+    path = tmp_path / avqa.TRAIN_PATH.removeprefix("/AlyssaYoung/")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps([ROW]))
+    with serve(tmp_path) as wire, pytest.raises(PipelineError, match=avqa.TRAIN_BLOB_ID):
+        avqa.read_annotations(f"{wire.base}{avqa.TRAIN_PATH}", tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_git_blob_id_is_what_git_says():
     assert avqa.git_blob_id(b"") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+
+
+def test_an_address_that_does_not_answer_is_told_with_what_to_do(tmp_path):
+    with serve(tmp_path) as wire, pytest.raises(PipelineError, match="local copy"):
+        avqa.read_annotations(f"{wire.base}/404/x.json", tmp_path / "cache")

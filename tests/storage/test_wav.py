@@ -91,7 +91,7 @@ def test_a_file_without_the_clip_is_refused_with_the_reason(media, tmp_path, nam
     assert caught.value.reason == reason
 
 
-def test_a_name_that_looks_like_an_option_is_a_name(media, tmp_path, monkeypatch):
+def test_a_name_that_looks_like_an_option_is_a_name(media, tmp_path):
     (media / "-HG3Omg_89c.m4a").write_bytes((media / "marker.m4a").read_bytes())
     facts = cut_clip(
         media / "-HG3Omg_89c.m4a", tmp_path / "-HG3Omg_89c_3.wav", start_s=3, clip_length_s=1.0

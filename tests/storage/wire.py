@@ -27,6 +27,7 @@ MIME = {
     ".webm": "audio/webm",
     ".mp4": "video/mp4",
     ".wav": "audio/wav",
+    ".json": "application/json",
 }
 PAGE = b"<!doctype html><html><title>Before you continue</title></html>"
 MARKER_RATE_HZ = 48_000

@@ -1,13 +1,14 @@
 # What a person types. `make demo` and `make test` set up what they need and do nothing twice.
 PYTHON ?= python3
 PROFILE ?= paper
+WORKSPACE ?= workspace
 BIN := .venv/bin
 export DO_NOT_TRACK := 1
 
 .PHONY: demo test check format serve clean
 
 demo: .venv/ready
-	$(BIN)/python -m flows.full_pipeline --profile demo
+	$(BIN)/python -m flows.full_pipeline --profile demo --workspace $(WORKSPACE)
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q
@@ -23,7 +24,7 @@ format: .venv/ready
 	$(BIN)/ruff format .
 
 serve: .venv/ready
-	$(BIN)/python -m flows.serve --profile $(PROFILE)
+	$(BIN)/python -m flows.serve --profile $(PROFILE) --workspace $(WORKSPACE)
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version); name another one: make PYTHON=python3.12 demo"; exit 1; }

@@ -1,0 +1,81 @@
+"""Profiles: defaults, overrides, and one clear line for each wrong key."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.pipeline_config import PROFILES, PipelineConfig, load_config
+from storage.errors import PipelineError
+
+WORKSPACE = Path("/data/workspace")
+
+
+@pytest.mark.parametrize("profile", sorted(path.stem for path in PROFILES.glob("*.yaml")))
+def test_every_profile_that_ships_validates(profile: str) -> None:
+    assert load_config(profile, workspace=WORKSPACE).experiment
+
+
+def test_the_defaults_are_the_papers() -> None:
+    config = PipelineConfig(experiment="x")
+    (training,) = config.train
+    assert training.grpo.group_size == 8
+    assert training.grpo.beta == 0.04
+    assert training.grpo.learning_rate == 1e-6
+    assert (training.max_steps, training.save_steps, training.seed) == (1000, 100, 42)
+    assert config.fetch.clip_length_s == 10
+    assert config.fetch.videos_per_hour == 240
+
+
+def test_the_workspace_is_filled_in() -> None:
+    config = load_config("demo", workspace=WORKSPACE)
+    assert config.annotations.train == "/data/workspace/world/annotations/train_qa.json"
+    (source,) = config.fetch.sources
+    assert source.kind == "youtube"
+    assert source.url_template.endswith("{video_id}")
+
+
+def test_a_key_is_set_in_every_training_or_in_one_by_number_or_name() -> None:
+    config = load_config(
+        "demo",
+        workspace=WORKSPACE,
+        overrides=["train.seed=7", "train.0.max_steps=5", "train.grpo.learning_rate=2e-6"],
+    )
+    assert [training.seed for training in config.train] == [7, 7]
+    assert config.train[0].max_steps == 5
+    assert config.train[1].grpo.learning_rate == 2e-6
+    named = load_config("demo", workspace=WORKSPACE, overrides=["train.warm-start.max_steps=6"])
+    assert named.train[0].max_steps == 6
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["fetch.wrokers=3"], r"fetch\.wrokers: Extra inputs are not permitted \(found 3\)"),
+        (["fetch.workers=99"], r"fetch\.workers: .*less than or equal to 16 \(found 99\)"),
+        (["train.9.seed=1"], "there are 2 entries, counted from 0"),
+        (["fetch.workers"], "expected KEY=VALUE"),
+        (["train.1.name=warm-start"], "two trainings are named warm-start"),
+        (["train.0.model=training:nobody"], "training:nobody, which no earlier entry is named"),
+        (["train.1.precision=bf16"], "98% of bf16 weights never move"),
+    ],
+)
+def test_a_wrong_override_is_named(overrides: list[str], message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
+        load_config("demo", workspace=WORKSPACE, overrides=overrides)
+
+
+def test_an_unknown_profile_lists_the_known_ones() -> None:
+    with pytest.raises(
+        PipelineError, match=r"unknown profile demmo: expected one of .*demo.*paper"
+    ):
+        load_config("demmo", workspace=WORKSPACE)
+
+
+def test_a_file_that_is_no_profile_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("- a list\n")
+    with pytest.raises(PipelineError, match=r"mine\.yaml holds list"):
+        load_config(str(path), workspace=WORKSPACE)
+    path.write_text("experiment: [unclosed\n")
+    with pytest.raises(PipelineError, match=r"mine\.yaml is not YAML"):
+        load_config(str(path), workspace=WORKSPACE)

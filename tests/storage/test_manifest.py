@@ -1,0 +1,77 @@
+"""Manifests: done means the same key and outputs that still stand."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from storage import manifest
+from storage.errors import PipelineError
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    path = tmp_path / "out" / "train.jsonl"
+    path.parent.mkdir()
+    path.write_text("one\n")
+    return path
+
+
+def test_work_that_was_never_committed_is_not_done(tmp_path: Path) -> None:
+    verdict = manifest.check(tmp_path / "convert.json", "convert", {"settings": 1})
+    assert verdict == (False, "never done")
+
+
+def test_committed_work_is_done_until_a_part_of_its_key_changes(
+    tmp_path: Path, output: Path
+) -> None:
+    record = tmp_path / "convert.json"
+    manifest.commit(record, "convert", {"settings": {"a": 1}, "clips": ["x"]}, [output])
+    assert manifest.check(record, "convert", {"settings": {"a": 1}, "clips": ["x"]}).is_done
+    changed = manifest.check(record, "convert", {"settings": {"a": 2}, "clips": ["x"]})
+    assert changed == (False, "changed: settings")
+
+
+def test_a_part_that_comes_or_goes_counts_as_a_change(tmp_path: Path, output: Path) -> None:
+    record = tmp_path / "convert.json"
+    manifest.commit(record, "convert", {"settings": 1}, [output])
+    assert manifest.check(record, "convert", {"settings": 1, "clips": 2}).reason == "changed: clips"
+
+
+def test_a_missing_or_changed_output_is_not_done(tmp_path: Path, output: Path) -> None:
+    record = tmp_path / "convert.json"
+    manifest.commit(record, "convert", {}, [output.parent])
+    output.write_text("two\n")  # the same size, another time
+    os.utime(output, ns=(1, 1))
+    assert manifest.check(record, "convert", {}).reason == f"output changed: {output}"
+    output.unlink()
+    assert manifest.check(record, "convert", {}).reason == f"output missing: {output}"
+
+
+def test_a_touched_output_with_the_same_bytes_is_still_done(tmp_path: Path, output: Path) -> None:
+    record = tmp_path / "convert.json"
+    manifest.commit(record, "convert", {}, [output])
+    os.utime(output, ns=(1, 1))
+    assert manifest.check(record, "convert", {}).is_done
+
+
+def test_nothing_is_recorded_when_an_output_is_missing(tmp_path: Path) -> None:
+    record = tmp_path / "convert.json"
+    with pytest.raises(PipelineError, match=r"convert ended without its output .*nowhere"):
+        manifest.commit(record, "convert", {}, [tmp_path / "nowhere"])
+    assert not record.exists()
+
+
+def test_a_torn_manifest_says_nothing(tmp_path: Path) -> None:
+    record = tmp_path / "convert.json"
+    record.write_text('{"unit": "convert", "key')
+    assert manifest.read(record) is None
+
+
+def test_the_digest_follows_the_contents_and_not_the_time(tmp_path: Path, output: Path) -> None:
+    first = manifest.commit(tmp_path / "a.json", "convert", {}, [output])
+    os.utime(output, ns=(5, 5))
+    second = manifest.commit(tmp_path / "b.json", "convert", {}, [output])
+    assert first.digest == second.digest
+    output.write_text("other\n")
+    assert manifest.commit(tmp_path / "c.json", "convert", {}, [output]).digest != first.digest

@@ -1,8 +1,8 @@
 """Entry point of the training process: `python -m model.run_training RUN.json`.
 
-It is also what torchrun starts. RUN.json holds a `TrainingRun`. The run goes on from the newest whole
-checkpoint in its folder, prints progress lines, and ends with exit code 0 only when the last step's
-checkpoint is whole. SIGTERM ends it at once; whatever was being written stays under another name
+It is also what torchrun starts. RUN.json holds a `TrainingRun`. The run goes on from the newest
+whole checkpoint in its folder, prints progress lines, and ends with exit code 0 only when the last
+step's checkpoint is whole. SIGTERM ends it at once; what was being written stays under another name
 and is thrown away by the next start.
 """
 
@@ -86,6 +86,7 @@ def train(run: TrainingRun) -> None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     settings = checkpoints.settings_that_decide(config, run.start_model_key, world_size())
     resume_from = checkpoints.find_resumable(run.output)
     if resume_from is not None:

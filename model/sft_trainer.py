@@ -1,7 +1,7 @@
 """Supervised fine-tuning on the answer's text: the other half of the paper's title.
 
 Its code was never released. The same prompts, packed pass and evaluation as GRPO; the loss is the
-mean over the target's tokens (its end included) of the whole step's batch, as transformers takes it.
+mean over the target's tokens (its end included) of the whole step's batch, as in transformers.
 
 Axes: B prompts, C target tokens; one target a prompt.
 """

@@ -85,6 +85,7 @@ class StepTrainer(Trainer):
         self._step_began = 0.0
         self._logged_step = 0
         self._run_folder = materials.output
+        self._random_state_of: Path | None = None
 
     def fit(self, resume_from: Path | None) -> None:
         """Train to the last step.
@@ -95,6 +96,7 @@ class StepTrainer(Trainer):
         """
         step = 0 if resume_from is None else checkpoints.step_of(resume_from)
         self._logged_step = step
+        self._random_state_of = resume_from
         if self.args.should_save:
             self.step_log.forget_after(step)
         self._step_began = self.watch.now()
@@ -138,6 +140,7 @@ class StepTrainer(Trainer):
         if self.needs_batches():
             with self.watch.phase("features"):
                 batches = [next(epoch_iterator) for _ in range(num_batches)]
+            self._restore_random_state()
             self.prepare_step(batches)
         return [{"micro_batch": index} for index in range(num_batches)], None
 
@@ -261,6 +264,12 @@ class StepTrainer(Trainer):
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
         """Nothing to do: the model was loaded from the checkpoint before the trainer was made."""
+
+    def _restore_random_state(self) -> None:
+        """Take a resumed run's random state after the data loader has drawn its seed, not before."""
+        if self._random_state_of is not None:
+            self._load_rng_state(str(self._random_state_of))
+            self._random_state_of = None
 
     def _stop(self, what: str, ids: Sequence[str]) -> None:
         last = checkpoints.last_step(self.materials.output)

@@ -1,0 +1,301 @@
+"""Whole trainings of a tiny model: resume, refusals, what is written."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
+
+from model import checkpoints
+from model.run_training import TrainingRun, train
+from storage.errors import PipelineError
+from storage.jsonl import read_json, read_jsonl, write_json
+
+# A reward in which sampled nonsense differs, so that a random model has something to learn.
+OWN_REWARD = """
+def vowels(completion, example):
+    return sum(completion.count(vowel) for vowel in "aeiou") / (1 + len(completion))
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "vowel_reward.py").write_text(OWN_REWARD)
+    monkeypatch.syspath_prepend(tmp_path / "own")
+
+
+def make_run(model: Path, lines: Path, output: Path, **changes: Any) -> TrainingRun:
+    settings: dict[str, Any] = {
+        "name": "small",
+        "method": "grpo",
+        "max_steps": 4,
+        "save_steps": 2,
+        "prompts_per_device": 2,
+        "gradient_accumulation": 2,
+        "precision": "fp32",
+        "dataloader_workers": 0,
+        "threads": 1,
+        "grpo": {
+            "group_size": 3,
+            "learning_rate": 1e-3,
+            "max_completion_tokens": 6,
+            "reward": "vowel_reward.vowels",
+        },
+    }
+    settings["grpo"] |= changes.pop("grpo", {})
+    return TrainingRun.model_validate(
+        {
+            "train": settings | changes,
+            "start_model": str(model),
+            "start_model_key": "tiny",
+            "train_jsonl": str(lines),
+            "output": str(output),
+        }
+    )
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    (file,) = checkpoint.glob("*.safetensors")
+    return {name: tensor.clone() for name, tensor in load_file(file).items()}
+
+
+def without_times(metrics: Path) -> list[dict[str, Any]]:
+    measured = {"seconds", "tokens_per_second", "peak_memory_bytes", "mfu"}
+    return [{k: v for k, v in row.items() if k not in measured} for row in read_jsonl(metrics)]
+
+
+def delete_folder(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.unlink()
+    folder.rmdir()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"method": "sft", "sft": {"learning_rate": 1e-3, "random_target_share": 0.5}},
+        {"lora": {"rank": 2, "dropout": 0.3}},
+        {"grpo": {"steps_per_rollout": 2, "zero_variance": "resample"}, "shuffle_choices": True},
+    ],
+    ids=["grpo", "sft", "lora", "two steps a rollout, resampled"],
+)
+def test_a_resumed_run_is_the_run(
+    tiny_model: Path, training_lines: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    whole = make_run(tiny_model, training_lines, tmp_path / "whole", **changes)
+    train(whole)
+    expected = weights(whole.output / "checkpoint-4")
+    expected_metrics = without_times(whole.output / "metrics.jsonl")
+    begin = weights(whole.output / "checkpoint-2")
+    assert any(not torch.equal(begin[name], expected[name]) for name in expected)
+
+    delete_folder(whole.output / "checkpoint-4")
+    train(whole)
+
+    resumed = weights(whole.output / "checkpoint-4")
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+    assert without_times(whole.output / "metrics.jsonl") == expected_metrics
+
+
+def test_a_torn_checkpoint_is_passed_over(
+    tiny_model: Path, training_lines: Path, tmp_path: Path
+) -> None:
+    run = make_run(tiny_model, training_lines, tmp_path / "run")
+    train(run)
+    expected = weights(run.output / "checkpoint-4")
+    torn = run.output / "checkpoint-4" / "model.safetensors"
+    torn.write_bytes(torn.read_bytes()[:1000])
+    assert checkpoints.find_resumable(run.output) == run.output / "checkpoint-2"
+
+    train(run)
+
+    assert all(torch.equal(v, expected[k]) for k, v in weights(run.output / "checkpoint-4").items())
+
+
+def test_a_resume_with_other_settings_names_the_keys(
+    tiny_model: Path, training_lines: Path, tmp_path: Path
+) -> None:
+    train(make_run(tiny_model, training_lines, tmp_path / "run", max_steps=2))
+    other = make_run(
+        tiny_model, training_lines, tmp_path / "run", max_steps=6, grpo={"beta": 0.1}, threads=2
+    )
+    with pytest.raises(PipelineError) as refusal:
+        train(other)
+    assert "grpo.beta (was 0.04, now 0.1); max_steps (was 2, now 6)" in str(refusal.value)
+    assert "threads" not in str(refusal.value)
+
+
+def test_a_finished_training_does_nothing_more(
+    tiny_model: Path, training_lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tiny_model, training_lines, tmp_path / "run", max_steps=2)
+    train(run)
+    before = (run.output / "metrics.jsonl").read_bytes()
+    train(run)
+    assert "step 2/2 is done already" in capsys.readouterr().out
+    assert (run.output / "metrics.jsonl").read_bytes() == before
+
+
+def test_checkpoints_are_loaded_by_plain_transformers_and_old_ones_are_weights_only(
+    tiny_model: Path, training_lines: Path, tmp_path: Path
+) -> None:
+    run = make_run(
+        tiny_model,
+        training_lines,
+        tmp_path / "run",
+        max_steps=3,
+        save_steps=1,
+        keep_full_checkpoints=1,
+    )
+    train(run)
+    names = {path.name for path in run.output.iterdir()}
+    assert {f"checkpoint-{step}" for step in (1, 2, 3)} <= names
+    assert not [name for name in names if name.endswith(".part")]
+    for step in (1, 2, 3):
+        folder = run.output / f"checkpoint-{step}"
+        model = Qwen2AudioForConditionalGeneration.from_pretrained(folder)
+        assert AutoProcessor.from_pretrained(folder).audio_token == "<|AUDIO|>"  # noqa: S105
+        assert model.config.architectures == ["Qwen2AudioForConditionalGeneration"]
+        assert checkpoints.is_whole(folder)
+        assert (folder / "optimizer.pt").exists() == (step == 3)
+    assert checkpoints.find_resumable(run.output) == run.output / "checkpoint-3"
+
+
+def test_metrics_and_completions_say_what_one_watches(
+    tiny_model: Path, training_lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tiny_model, training_lines, tmp_path / "run", max_steps=2)
+    train(run)
+    rows = read_jsonl(run.output / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2]
+    expected = {
+        *("step", "loss", "reward", "reward_std", "accuracy_reward", "format_reward", "own_reward"),
+        *("zero_variance_share", "all_right_share", "all_wrong_share", "kl", "entropy"),
+        *("completion_length", "cut_off_share", "grad_norm", "learning_rate", "seconds"),
+        *("tokens_per_second", "peak_memory_bytes"),
+    }
+    assert expected <= rows[0].keys()
+    phases = {"features", "rollout", "reward", "reference", "policy", "optimiser", "total"}
+    assert rows[0]["seconds"].keys() == phases
+    assert rows[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert rows[0]["learning_rate"] == pytest.approx(1e-3)
+    completions = read_jsonl(run.output / "completions.jsonl")
+    assert {row["step"] for row in completions} == {1}
+    assert completions[0].keys() >= {"id", "completion", "reward", "rewards", "finished"}
+    out = capsys.readouterr().out
+    assert "a loss near 0 is expected" in out
+    assert "step 2/2 loss" in out
+
+
+def test_a_loss_that_is_no_number_stops_at_the_last_good_checkpoint(
+    tiny_model: Path, training_lines: Path, tmp_path: Path
+) -> None:
+    run = make_run(
+        tiny_model,
+        training_lines,
+        tmp_path / "run",
+        max_steps=10,
+        save_steps=1,
+        lr_scheduler="constant_with_warmup",
+        warmup_steps=1,  # the rate is 0 at step 1 and far too high from step 2
+        grpo={"learning_rate": 1e30},
+    )
+    with pytest.raises(
+        PipelineError, match=r"(loss|norm) is (nan|inf).*examples \d+, \d+.*last good"
+    ):
+        train(run)
+    assert checkpoints.last_step(run.output) is not None
+
+
+def test_examples_that_cannot_be_used_are_listed_with_the_reason(
+    tiny_model: Path, training_lines: Path, tmp_path: Path
+) -> None:
+    rows = read_jsonl(training_lines)
+    rows[3]["audio_path"] = str(tmp_path / "absent.wav")
+    rows[5]["question_text"] = "tone " * 1200
+    lines = tmp_path / "train.jsonl"
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = make_run(
+        tiny_model, lines, tmp_path / "run", max_steps=1, save_steps=1, max_bad_share=0.1
+    )
+    train(run)
+    dropped = read_jsonl(run.output / "dropped.jsonl")
+    assert [(row["id"], row["reason"]) for row in dropped] == [
+        ("3", "unreadable"),
+        ("5", "too-long"),
+    ]
+    assert dropped[1]["num_tokens"] > 1024
+    with pytest.raises(PipelineError, match="1 of 12 examples have audio that cannot be read"):
+        train(make_run(tiny_model, lines, tmp_path / "other", max_bad_share=0.01))
+
+
+def test_fewer_examples_than_one_batch_are_refused(
+    tiny_model: Path, training_lines: Path, tmp_path: Path
+) -> None:
+    run = make_run(tiny_model, training_lines, tmp_path / "run", prompts_per_device=13)
+    with pytest.raises(PipelineError, match=r"12 of 12 examples can be used .* the 13 of one batch"):
+        train(run)
+
+
+def test_a_checkpoint_in_the_middle_of_a_rollout_is_refused(
+    tiny_model: Path, training_lines: Path, tmp_path: Path
+) -> None:
+    run = make_run(
+        tiny_model, training_lines, tmp_path / "run", save_steps=3, grpo={"steps_per_rollout": 2}
+    )
+    with pytest.raises(
+        PipelineError, match=r"save_steps 3 is no multiple of grpo\.steps_per_rollout 2"
+    ):
+        train(run)
+
+
+def test_a_frozen_part_and_the_table_of_positions_do_not_move(
+    tiny_model: Path, training_lines: Path, tmp_path: Path
+) -> None:
+    run = make_run(
+        tiny_model,
+        training_lines,
+        tmp_path / "run",
+        max_steps=2,
+        freeze=["audio_encoder", "projector"],
+    )
+    train(run)
+    before = weights(tiny_model)
+    after = weights(run.output / "checkpoint-2")
+    moved = {name for name in after if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all(name.startswith("language_model") for name in moved)
+
+
+@pytest.mark.slow
+def test_a_terminated_process_ends_at_once_and_the_same_command_finishes_the_run(
+    tiny_model: Path, training_lines: Path, tmp_path: Path
+) -> None:
+    run = make_run(tiny_model, training_lines, tmp_path / "run", max_steps=60, save_steps=5)
+    write_json(tmp_path / "run.json", run.model_dump(mode="json"))
+    command = [sys.executable, "-m", "model.run_training", str(tmp_path / "run.json")]
+    paths = os.pathsep.join([str(Path.cwd()), str(tmp_path / "own")])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    while not (run.output / "checkpoint-5").exists():
+        assert process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == 128 + signal.SIGTERM
+    process.stdout.close()
+    assert checkpoints.last_step(run.output) != 60
+
+    finished = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+
+    assert finished.returncode == 0, finished.stderr
+    assert read_json(run.output / "checkpoint-60" / "checkpoint.json")["can_resume"]
+    assert [row["step"] for row in read_jsonl(run.output / "metrics.jsonl")] == list(range(1, 61))

@@ -59,7 +59,7 @@ def report(experiment: Mapping[str, Any], config: ReportConfig, layout: Layout) 
     gathered = gather(
         layout, config, experiment_config=dict(experiment), provenance=provenance(layout)
     )
-    gathered["chosen_steps"] = chosen_steps(layout, gathered)
+    gathered["chosen_steps"] = chosen_steps(layout.root / "evaluation", gathered["scorers"][0])
     site.render(gathered, layout.site, audio_roots=_audio_roots(gathered, layout))
     write_json(layout.site / "report.json", gathered)
     rows = leaderboard.rows(gathered)

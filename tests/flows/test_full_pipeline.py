@@ -1,0 +1,185 @@
+"""The whole pipeline on a very small world: what is skipped, what runs again, what survives."""
+
+import csv
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from prefect.testing.utilities import prefect_test_harness
+
+from flows.full_pipeline import FLOWS
+from flows.pipeline_config import STAGES, PipelineConfig, StageName, load_config
+from flows.plan import plan
+from storage.errors import PipelineError
+from storage.layout import Layout, list_checkpoints
+from storage.manifest import file_digest
+
+pytestmark = pytest.mark.slow
+
+PORT = 18_631
+SMALL = [
+    f"world.port={PORT}",
+    "world.num_videos=22",
+    "world.num_questions=60",
+    "world.num_benchmark_questions=30",
+    "world.num_validation_questions=8",
+    f"fetch.sources=[{{kind: youtube, url_template: 'http://127.0.0.1:{PORT}/watch/{{video_id}}'}}]",
+    "fetch.min_usable_share=0.5",
+    "train.prompts_per_device=4",
+    "train.0.max_steps=3",
+    "train.0.save_steps=3",
+    "train.1.max_steps=4",
+    "train.1.save_steps=2",
+    "train.dataloader_workers=0",
+    "evaluate.parity_questions=2",
+    "evaluate.workers=0",
+    "expect.start_at_most=null",
+    "expect.last_at_least=null",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Generator[None]:
+    with prefect_test_harness(server_startup_timeout=90):
+        yield
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which everything has been run once."""
+    folder = tmp_path_factory.mktemp("workspace")
+    assert run(folder) == dict.fromkeys(STAGES, "Completed")
+    return folder
+
+
+def config_of(folder: Path, *overrides: str) -> PipelineConfig:
+    return load_config("demo", workspace=folder, overrides=[*SMALL, *overrides])
+
+
+def run(
+    folder: Path, *overrides: str, stages: tuple[StageName, ...] = STAGES, force: bool = False
+) -> dict[StageName, str]:
+    """Run stages and tell the name of the state in which each ended."""
+    config = config_of(folder, *overrides)
+    names: dict[StageName, str] = {}
+    for stage in stages:
+        state = FLOWS[stage](config, folder, force=force, return_state=True)
+        state.result()
+        names[stage] = state.name
+    return names
+
+
+def weights(folder: Path) -> dict[str, str]:
+    training = Layout(folder, "demo").training("grpo")
+    return {
+        path.name: file_digest(path / "model.safetensors") for path in list_checkpoints(training)
+    }
+
+
+def test_the_leaderboard_has_the_start_model_and_every_checkpoint(workspace: Path) -> None:
+    with (Layout(workspace, "demo").site / "leaderboard.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["scorer"] == "official"]
+    assert [(row["model"], row["step"]) for row in rows] == [
+        ("warm-start-step-3", ""),
+        ("grpo-step-4", "4"),
+        ("grpo-step-2", "2"),
+    ]
+    assert {row["num_questions"] for row in rows} == {"30"}
+
+
+def test_a_second_run_skips_everything(workspace: Path) -> None:
+    assert run(workspace) == dict.fromkeys(STAGES, "Skipped")
+
+
+def test_another_evaluation_setting_reruns_evaluation_and_report_alone(workspace: Path) -> None:
+    assert run(workspace, "evaluate.max_new_tokens=6") == {
+        "fetch": "Skipped",
+        "convert": "Skipped",
+        "train": "Skipped",
+        "evaluate": "Completed",
+        "report": "Completed",
+    }
+    run(workspace)  # as it was
+
+
+def test_a_deleted_checkpoint_stops_an_evaluation_with_what_to_do(workspace: Path) -> None:
+    before = weights(workspace)
+    gone = Layout(workspace, "demo").training("grpo") / "checkpoint-2"
+    shutil.rmtree(gone)
+    with pytest.raises(PipelineError, match=r"checkpoint missing: .*checkpoint-2.*--from train"):
+        run(workspace, stages=("evaluate",))
+    assert run(workspace, stages=("train",)) == {"train": "Completed"}
+    assert weights(workspace) == before, "training again from the same start gives the same weights"
+    assert run(workspace) == dict.fromkeys(STAGES, "Skipped")
+
+
+def test_a_deleted_clip_is_fetched_again_and_nothing_else_runs(workspace: Path) -> None:
+    clip = sorted(Layout(workspace, "demo").clips.glob("*.wav"))[0]
+    content = clip.read_bytes()
+    clip.unlink()
+    assert run(workspace) == {
+        "fetch": "Completed",
+        "convert": "Skipped",
+        "train": "Skipped",
+        "evaluate": "Skipped",
+        "report": "Skipped",
+    }
+    assert clip.read_bytes() == content
+
+
+def test_force_runs_a_stage_whose_outputs_stand(workspace: Path) -> None:
+    assert run(workspace, stages=("convert", "report"), force=True) == {
+        "convert": "Completed",
+        "report": "Completed",
+    }
+
+
+def test_the_plan_says_what_would_run_and_why(workspace: Path) -> None:
+    config = config_of(workspace, "train.1.prompt=think")
+    lines = plan(config, Layout(workspace, "demo"), STAGES, force=False)
+    by_unit = {line.unit: (line.runs, line.reason) for line in lines}
+    assert by_unit["fetch"] == (False, "done before, unchanged")
+    assert by_unit["train/warm-start"] == (False, "done before, unchanged")
+    assert by_unit["train/grpo"] == (True, "changed: settings")
+    assert by_unit["evaluate"] == (True, "if train makes something else than before")
+
+
+def test_another_prompt_trains_anew_and_keeps_what_was_there(workspace: Path) -> None:
+    layout = Layout(workspace, "demo")
+    before = weights(workspace)
+    run(workspace, "train.1.prompt=think", stages=("train",))
+    kept = layout.training("grpo").with_name("grpo.replaced-1")
+    assert {path.name for path in list_checkpoints(kept)} == set(before)
+    assert weights(workspace) != before
+    run(workspace)  # as it was
+    assert weights(workspace) == before
+
+
+def test_a_run_killed_in_training_ends_the_same_when_started_again(
+    workspace: Path, tmp_path: Path
+) -> None:
+    """kill -9 of the whole pipeline; the child must be gone before the next start."""
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    for shared in ("world", "clips"):
+        shutil.copytree(workspace / shared, folder / shared)
+    options = [part for override in SMALL for part in ("--set", override)]
+    command = [sys.executable, "-m", "flows.full_pipeline", "--profile", "demo", *options]
+    command += ["--workspace", str(folder)]
+    training = Layout(folder, "demo").training("grpo")
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    give_up_s = time.monotonic() + 180
+    while not list_checkpoints(training):
+        assert time.monotonic() < give_up_s
+        assert first.poll() is None
+        time.sleep(0.05)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert weights(folder) == weights(workspace)

@@ -313,13 +313,20 @@ class Ledger:
     @contextmanager
     def _transaction(self) -> Generator[sqlite3.Connection]:
         with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
             try:
+                self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
+                self._connection.execute("COMMIT")
+            except BaseException as error:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError):
+                    msg = (
+                        f"{self.path} cannot be written ({error}); free some space on its disk, "
+                        "then run the same command again"
+                    )
+                    raise PipelineError(msg) from error
                 raise
-            self._connection.execute("COMMIT")
 
 
 def _upsert(connection: sqlite3.Connection, rows: Sequence[ClipRow]) -> None:

@@ -5,10 +5,12 @@ then decodes and drops exactly two seconds. A single seek gives 159,744 instead 
 for AAC, and starts 16 ms late.
 """
 
+import errno
 import hashlib
 import math
 import os
 import re
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,8 +142,11 @@ def _run_ffmpeg(source: Path, target: Path, *, start_s: float, clip_length_s: fl
     except subprocess.TimeoutExpired as error:
         raise CutError("cut-timeout", f"ffmpeg took more than {CUT_TIMEOUT_S:g} s") from error
     log = done.stderr.decode("utf-8", errors="replace")
-    if "No space left on device" in log:
-        raise OSError(28, "No space left on device", str(target))
+    for number in (errno.ENOSPC, errno.EFBIG):
+        if os.strerror(number) in log or (
+            number == errno.EFBIG and done.returncode == -signal.SIGXFSZ
+        ):
+            raise OSError(number, os.strerror(number), str(target))
     if done.returncode != 0 or not target.exists():
         raise _cut_error(log, done.returncode)
     with target.open("rb") as file:

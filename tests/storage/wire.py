@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import soundfile
@@ -112,12 +113,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:  # noqa: PLR0911  one case a line
         wire = self.server.wire
-        wire.requests[self.path] += 1
-        case, _, name = self.path.strip("/").partition("/")
+        address = urlsplit(self.path).path
+        wire.requests[address] += 1
+        case, _, name = address.strip("/").partition("/")
         if case.isdigit():
             headers = {"Retry-After": "7"} if case == "429" else {}
             return self._send(int(case), b"x", "text/plain", headers)
-        if case == "503-twice" and wire.requests[self.path] <= 2:
+        if case == "503-twice" and wire.requests[address] <= 2:
             return self._send(503, b"x", "text/plain", {})
         if case == "zero-bytes":
             return self._send(200, b"", "audio/mp4", {})

@@ -266,7 +266,7 @@ class StepTrainer(Trainer):
         """Nothing to do: the model was loaded from the checkpoint before the trainer was made."""
 
     def _restore_random_state(self) -> None:
-        """Take a resumed run's random state after the data loader has drawn its seed, not before."""
+        """Take a resumed run's random state after the data loader has drawn its seed."""
         if self._random_state_of is not None:
             self._load_rng_state(str(self._random_state_of))
             self._random_state_of = None

@@ -5,6 +5,7 @@ for a direct link.
 """
 
 import re
+import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,6 +74,11 @@ class _MediaServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
     videos: Mapping[str, ServedVideo]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Tell of an error, but for a client that hangs up: a downloader that knows enough does."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # pyright: ignore[reportArgumentType]  typed too narrowly
 
 
 class _Handler(BaseHTTPRequestHandler):

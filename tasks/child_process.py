@@ -6,9 +6,8 @@ been started by hand. storage/process.py supervises the child; between it and he
 lifeline, a pipe that closes when this process is gone.
 
 "Cancelled" in Prefect's UI does not free a GPU by itself: a task that only iterates over a silent
-child's output leaves it running on cancel and on kill -9. Call the task that comes here directly:
-Prefect cannot interrupt a submitted task's thread, so that cancelling takes 30 s more, until
-Prefect kills the whole flow process.
+child's output leaves it running on cancel and on kill -9. Call the task that comes here directly,
+or wait for submitted ones inside `stopping_children`: a signal does not reach their threads.
 """
 
 import contextlib
@@ -18,9 +17,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,6 +35,8 @@ GRACE_VARIABLE = "R1_AQA_GRACE_S"  # for a trainer that needs longer to put itse
 ERROR_LINE = re.compile(r"^(error: |[\w.]*(Error|Exception|Interrupt|Exit)\b(:|$))")
 # torchrun sums up its ranks' deaths in this one, after the rank's own last word.
 SUMMARY_LINE = "ChildFailedError"
+
+_stop_event: ContextVar[threading.Event | None] = ContextVar("_stop_event", default=None)
 
 
 def run_child(
@@ -78,6 +81,26 @@ def run_child(
         )
 
 
+@contextmanager
+def stopping_children() -> Generator[None]:
+    """Around submitting tasks and waiting for them: a signal to the flow stops their children.
+
+    Python hands a signal to the main thread alone. Prefect then waits for the tasks' threads, which
+    know nothing of it: for 30 s on cancel, for ever on a bare SIGTERM or Ctrl-C.
+    """
+    stop = threading.Event()
+    token = _stop_event.set(stop)
+    try:
+        yield
+    except Exception:
+        raise  # one task's failure is no reason to stop the others
+    except BaseException:
+        stop.set()
+        raise
+    finally:
+        _stop_event.reset(token)
+
+
 class _Limits:
     """Tells when a child has run or been silent for too long."""
 
@@ -85,6 +108,7 @@ class _Limits:
         self, command: Sequence[str], log: Path, deadline_s: float | None, silence_s: float | None
     ) -> None:
         self._name = name_of(command)
+        self._stop = _stop_event.get()
         self._log = log
         self._deadline_s = deadline_s
         self._silence_s = silence_s
@@ -95,7 +119,10 @@ class _Limits:
         self._heard_s = time.monotonic()
 
     def check(self) -> None:
-        """Raise if a limit is passed."""
+        """Raise if a limit is passed, or the flow was told to stop."""
+        if self._stop is not None and self._stop.is_set():
+            msg = f"{self._name} was stopped with its flow; its output is in {self._log}"
+            raise PipelineError(msg)
         now_s = time.monotonic()
         if self._deadline_s is not None and now_s - self._started_s > self._deadline_s:
             msg = (
@@ -169,6 +196,7 @@ def _follow(
     torn = b""
     while True:
         has_ended = child.poll() is not None  # before reading: what it wrote last is then read too
+        limits.check()
         if chunk := written.read():
             limits.heard()
             *lines, torn = re.split(rb"\r\n|\n|\r", torn + chunk)
@@ -178,7 +206,6 @@ def _follow(
             _hand_over(torn, on_line)
             return
         else:
-            limits.check()
             time.sleep(POLL_S)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from prefect import task
 from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
 
 from storage import avqa
 from storage.config import AnnotationsConfig, ConvertConfig
@@ -56,7 +57,7 @@ def convert_unit(
     )
 
 
-@task(task_run_name="convert")
+@task(task_run_name="convert", cache_policy=NO_CACHE)
 @expected_errors_fail
 def convert(
     annotations: AnnotationsConfig, config: ConvertConfig, min_usable_share: float, layout: Layout

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from model.config import EvaluateConfig, PromptName, TrainConfig
 from model.controls import runs_of
@@ -133,7 +134,7 @@ def evaluate_unit(job: Job, config: EvaluateConfig, layout: Layout) -> Unit:
     )
 
 
-@task(task_run_name="answer-{part}")
+@task(task_run_name="answer-{part}", cache_policy=NO_CACHE)
 @expected_errors_fail
 def answer(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout, part: int) -> None:
     """Answer in one child process, on a GPU where there is one; then score each finished run.

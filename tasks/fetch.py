@@ -8,6 +8,7 @@ from types import FrameType
 
 from prefect import task
 from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
 
 from storage import manifest
 from storage.account import FetchReport
@@ -45,7 +46,7 @@ def fetch_unit(annotations: AnnotationFiles, config: FetchConfig, layout: Layout
     )
 
 
-@task(task_run_name="fetch-{first}-to-{last}")
+@task(task_run_name="fetch-{first}-to-{last}", cache_policy=NO_CACHE)
 @expected_errors_fail
 def fetch_batch(run: FetchRun, batch: Sequence[Clip], first: int, last: int) -> BatchCounts:  # noqa: ARG001  first and last name the run
     """Fetch and trim a batch; each clip ends in the ledger as done, or with the reason why not.

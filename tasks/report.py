@@ -8,10 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from model.choosing import chosen_steps
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
 
+from model.choosing import chosen_steps
 from reports import exports, leaderboard, site
 from reports.config import ReportConfig
 from reports.gather import gather
@@ -52,7 +53,7 @@ def report_unit(experiment: Mapping[str, Any], config: ReportConfig, layout: Lay
     )
 
 
-@task(task_run_name="report")
+@task(task_run_name="report", cache_policy=NO_CACHE)
 @expected_errors_fail
 def report(experiment: Mapping[str, Any], config: ReportConfig, layout: Layout) -> None:
     """Gather, render, and put leaderboard, summary and link on Prefect's pages."""

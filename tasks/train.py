@@ -13,6 +13,7 @@ from uuid import UUID
 
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
 
 from model.config import TrainConfig
 from storage import manifest
@@ -74,7 +75,7 @@ def deciding_settings(training: TrainConfig) -> dict[str, Any]:
     return training.model_dump(mode="json", exclude=INDIFFERENT | unused)
 
 
-@task(task_run_name="train-{training.name}")
+@task(task_run_name="train-{training.name}", cache_policy=NO_CACHE)
 @expected_errors_fail
 def train(training: TrainConfig, layout: Layout, *, from_start: bool = False) -> None:
     """Run one training to its last step, from wherever it stands.

@@ -42,6 +42,13 @@ class Prediction(NamedTuple):
     """The completion as it came."""
     answer: str | None
     """The answer taken out of it; None if there was none."""
+    is_scored_whole: bool = False
+    """Whether the official rule judges the whole text, although it holds an answer."""
+
+    @property
+    def scored(self) -> str:
+        """What the official rule judges: the answer; without one the text, as R1-AQA does."""
+        return self.text if self.is_scored_whole or self.answer is None else self.answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +107,7 @@ def judge(question: Question, prediction: Prediction | None) -> Verdict:
     if question.answer is None:
         reason = resolved.reason if said is not None else "no answer in the completion"
         return Verdict(question.id, said, None, None, parsed=parsed, reason=reason)
-    # The published protocol scores the whole completion where it holds no answer.
-    official_text = prediction.text if said is None else said
-    official = is_right_officially(question.answer, official_text, question.choices)
+    official = is_right_officially(question.answer, prediction.scored, question.choices)
     chosen = None if resolved.choice_index is None else question.choices[resolved.choice_index]
     strict = chosen == question.answer
     if said is None:

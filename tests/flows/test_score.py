@@ -1,0 +1,174 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.score import main, score_flow
+from storage.errors import PipelineError
+from storage.mmau import Question, write_questions
+
+
+def make(name: str, task: str, answer: str | None = "a dog") -> Question:
+    return Question(
+        id=name,
+        audio_id=f"{name}.wav",
+        question=f"Who is in {name}?",
+        choices=("a dog", "a cat"),
+        answer=answer,
+        task=task,
+        category="Reasoning",
+        sub_category="Counting",
+        difficulty="easy",
+        dataset="AudioSet",
+        split="test-mini",
+    )
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """Four questions: one right, one only officially, one only strictly, one wrong."""
+    questions = [
+        make("q1", "sound"),
+        make("q2", "sound"),
+        make("q3", "music"),
+        make("q4", "speech"),
+    ]
+    write_questions(tmp_path / "questions.json", questions)
+    said = {"q1": "a dog", "q2": "It is a dog", "q3": "A", "q4": "a cat"}
+    rows = [{"id": name, "model_output": text} for name, text in said.items()]
+    predictions = tmp_path / "predictions.json"
+    predictions.write_text(json.dumps(rows))
+    return predictions, tmp_path / "questions.json"
+
+
+def score(files: tuple[Path, Path], *options: str) -> int:
+    predictions, questions = files
+    return main([str(predictions), "--benchmark", "demo", "--questions", str(questions), *options])
+
+
+def test_a_file_is_scored_and_the_table_shows_counts_and_intervals(files, capsys) -> None:
+    assert score(files) == 0
+    record = json.loads((files[0].parent / "score.json").read_text())
+    assert record["benchmark"] == "demo"
+    assert record["scorers"]["official"]["overall"] == {"num_correct": 2, "num_questions": 4}
+    assert record["scorers"]["strict"]["overall"] == {"num_correct": 2, "num_questions": 4}
+    assert record["scorers"]["official"]["task"]["sound"] == {"num_correct": 2, "num_questions": 2}
+    assert record["scorers"]["strict"]["task"]["music"] == {"num_correct": 1, "num_questions": 1}
+    assert record["num_unparsed"] == 1
+    printed = capsys.readouterr().out
+    # Wilson's interval of 2 in 4 is 15.0 to 85.0.
+    assert (
+        "all                                   4     50.00  15.0-85.0         50.00  15.0-85.0"
+        in printed
+    )
+    assert printed.index("  sound") < printed.index("  music") < printed.index("  speech")
+    assert "Counting" in printed
+    assert len((files[0].parent / "verdicts.jsonl").read_text().splitlines()) == 4
+
+
+def test_json_prints_the_score_alone(files, capsys) -> None:
+    score(files, "--json")
+    assert json.loads(capsys.readouterr().out)["num_unparsed"] == 1
+
+
+def test_output_goes_where_it_is_told(files, tmp_path) -> None:
+    score(files, "--output", str(tmp_path / "elsewhere"))
+    assert (tmp_path / "elsewhere/score.json").exists()
+    assert not (files[0].parent / "score.json").exists()
+
+
+def drop(files: tuple[Path, Path], name: str) -> None:
+    rows = [row for row in json.loads(files[0].read_text()) if row["id"] != name]
+    files[0].write_text(json.dumps(rows))
+
+
+def test_a_partial_file_is_refused_with_the_missing_ids(files) -> None:
+    """The published script skips what is missing, so that a broken run scores higher."""
+    drop(files, "q4")
+    with pytest.raises(
+        PipelineError, match=r"covers 3 of 4 questions; missing: q4\..*--allow-partial"
+    ):
+        score(files)
+    assert not (files[0].parent / "score.json").exists()
+
+
+def test_a_partial_file_that_is_allowed_shows_its_coverage(files, capsys) -> None:
+    drop(files, "q4")
+    score(files, "--allow-partial")
+    printed = capsys.readouterr().out
+    assert "answered 3 of 4" in printed
+    assert "PARTIAL: 1 questions have no prediction and count as wrong" in printed
+    assert "of the answered ones, right (official): 2 of 3 (66.67)" in printed
+    record = json.loads((files[0].parent / "score.json").read_text())
+    assert record["scorers"]["official"]["overall"] == {"num_correct": 2, "num_questions": 4}
+    assert record["coverage"] == {"num_answered": 3, "num_questions": 4, "missing": ["q4"]}
+
+
+def test_withheld_answers_give_a_submission_file_instead_of_a_score(tmp_path, capsys) -> None:
+    write_questions(
+        tmp_path / "questions.json", [make("q1", "sound", None), make("q2", "sound", None)]
+    )
+    rows = [{"id": name, "model_output": "B"} for name in ("q1", "q2")]
+    (tmp_path / "predictions.json").write_text(json.dumps(rows))
+    score((tmp_path / "predictions.json", tmp_path / "questions.json"))
+    assert "answers of this benchmark are withheld" in capsys.readouterr().out
+    submission = json.loads((tmp_path / "submission.json").read_text())
+    assert [row["model_output"] for row in submission] == ["B", "B"]
+    assert [row["model_prediction"] for row in submission] == ["B", "B"]
+    with pytest.raises(PipelineError, match="demo has no service that scores submissions"):
+        score((tmp_path / "predictions.json", tmp_path / "questions.json"), "--submit")
+
+
+def test_questions_of_another_version_are_refused(files) -> None:
+    options = ["--benchmark", "mmau-test-mini-original", "--questions", str(files[1])]
+    with pytest.raises(PipelineError, match="is not mmau-test-mini-original: sha256"):
+        main([str(files[0]), *options])
+
+
+def test_questions_prepared_in_a_workspace_are_found_by_name(files, tmp_path, capsys) -> None:
+    folder = tmp_path / "workspace/benchmarks/demo"
+    folder.mkdir(parents=True)
+    (folder / "questions.json").write_bytes(files[1].read_bytes())
+    main([str(files[0]), "--benchmark", "demo", "--workspace", str(tmp_path / "workspace")])
+    assert "demo: predictions.json" in capsys.readouterr().out
+
+
+def test_an_unknown_benchmark_without_questions_names_the_known_ones(files, tmp_path) -> None:
+    with pytest.raises(PipelineError, match=r"not a published one \(mmar, mmau-test, "):
+        main([str(files[0]), "--benchmark", "mine", "--workspace", str(tmp_path / "none")])
+
+
+def test_the_command_says_an_error_in_one_line_and_imports_nothing_heavy(files) -> None:
+    code = (
+        "import sys, runpy\n"
+        "heavy = {'torch', 'transformers', 'soundfile', 'soxr', 'prefect', 'datasets'}\n"
+        "try: runpy.run_module('flows.score', run_name='__main__')\n"
+        "finally: print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    options = ["--benchmark", "demo", "--questions", str(files[1])]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(files[0]), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.strip() == "[]"
+    assert "all     " in done.stdout
+    drop(files, "q1")
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.score", str(files[0]), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_flow_gives_the_same_record(files) -> None:
+    record = score_flow.fn(files[0], "demo", questions=files[1])
+    assert record == json.loads((files[0].parent / "score.json").read_text())
+    assert score_flow.name == "score"

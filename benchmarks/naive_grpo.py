@@ -1,10 +1,10 @@
 """The original's way of one GRPO step, written again for comparison: every completion by itself.
 
-As src/trainer/grpo_trainer.py of xiaomi-research/r1-aqa: transformers' generate with one copy of
-the prompt a completion, then full forwards of policy and reference over [prompt, completion] with a
-copy of the audio each, and logits at every position. Its features are padded to 30 s. One thing is put right:
-features and masks are repeated in the same order, so that several prompts a device are scored with
-their own audio.
+As src/trainer/grpo_trainer.py of xiaomi-research/r1-aqa: transformers' generate with a copy of the
+prompt for each completion, then full forwards of policy and reference over [prompt, completion]
+with a copy of the audio each, and logits at every position. Its features are padded to 30 s. One
+thing is put right: features and masks are repeated in the same order, so that several prompts a
+device are scored with their own audio.
 
 Axes: B prompts, G completions a prompt, N = B x G, C completion tokens, T = prompt and completion.
 """

@@ -28,7 +28,7 @@ CATEGORIES = {
     "bells": ("Information Extraction", "Instrumentation"),
     "organ": ("Information Extraction", "Harmony and Chord Progressions"),
     "man": ("Reasoning", "Multi Speaker Role Mapping"),
-    "child": ("Reasoning", "Conversational Fact Retrieval"),
+    "baby": ("Reasoning", "Conversational Fact Retrieval"),
 }
 
 

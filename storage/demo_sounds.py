@@ -16,7 +16,7 @@ Task = Literal["sound", "music", "speech"]
 SAMPLE_RATE_HZ = 16_000
 
 # Steady noise under every sound, as a fraction of full scale: the louder, the harder to hear.
-NOISE_BY_DIFFICULTY = {"easy": 0.002, "medium": 0.008, "hard": 0.02}
+NOISE_BY_DIFFICULTY = {"easy": 0.002, "medium": 0.005, "hard": 0.012}
 
 # First and second formant of vowels of a grown man (Peterson and Barney 1952), Hz.
 VOWELS_HZ = ((270, 2290), (390, 1990), (660, 1720), (730, 1090), (570, 840), (300, 870))
@@ -36,7 +36,7 @@ def make_sound(name: str, *, num_samples: int, noise: float, rng: np.random.Gene
     """
     _, draw = SOUNDS[name]
     wave = draw(np.arange(num_samples) / SAMPLE_RATE_HZ, rng)
-    loudness = rng.uniform(0.15, 0.6)
+    loudness = rng.uniform(0.25, 0.6)
     wave = loudness * wave / np.abs(wave).max() + noise * rng.standard_normal(num_samples)
     return wave.clip(-1, 1).astype(np.float32)
 
@@ -79,11 +79,11 @@ def _organ(time_s: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.
 
 
 def _man(time_s: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    return _voice(time_s, rng, pitch_hz=rng.uniform(85, 140), formant_scale=1.0)
+    return _voice(time_s, rng, pitch_hz=rng.uniform(80, 125), formant_scale=1.0)
 
 
-def _child(time_s: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    return _voice(time_s, rng, pitch_hz=rng.uniform(260, 400), formant_scale=1.35)
+def _baby(time_s: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    return _voice(time_s, rng, pitch_hz=rng.uniform(450, 650), formant_scale=1.6)  # it cries
 
 
 def _voice(
@@ -120,5 +120,5 @@ SOUNDS: dict[str, tuple[Task, Draw]] = {
     "bells": ("music", _bells),
     "organ": ("music", _organ),
     "man": ("speech", _man),
-    "child": ("speech", _child),
+    "baby": ("speech", _baby),
 }

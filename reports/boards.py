@@ -9,7 +9,7 @@ from typing import Any
 
 from reports.headlines import resolution
 from reports.leaderboard import LeaderboardRow, Score, task_names
-from reports.published import test_split
+from reports.published import larger_split
 
 Json = dict[str, Any]
 
@@ -94,7 +94,7 @@ def _board(
     test = {
         (row.model, row.method, row.source): row
         for row in rows
-        if row.benchmark == test_split(benchmark)
+        if row.benchmark == larger_split(benchmark)
     }
     tasks = task_names([*ours, *published])
     splits = ["test-mini", "test"] if test else ["test-mini"]

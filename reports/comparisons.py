@@ -51,6 +51,26 @@ class Section:
     browse_link: str
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A pair with everything that its page shows."""
+
+    pair: Pair
+    file: str
+    sections: Sequence[Section]
+    """By benchmark and scorer; never empty."""
+
+
+def compare(report: Json) -> list[Comparison]:
+    """Every comparison that answers a question, with its page's name."""
+    found = [(pair, sections(report, pair)) for pair in pairs(report)]
+    return [
+        Comparison(pair, compare_file(report, pair.first, pair.second), shown)
+        for pair, shown in found
+        if shown
+    ]
+
+
 def pairs(report: Json) -> list[Pair]:
     """The comparisons that answer a question.
 
@@ -137,8 +157,3 @@ def _flips(
         for question, one, two in zip(benchmark["questions"], marks, other, strict=True)
         if one + two == wanted
     ]
-
-
-def pair_file(report: Json, pair: Pair) -> str:
-    """Name of the pair's page."""
-    return compare_file(report, pair.first, pair.second)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from reports.published import disagreement, num_published_questions
+from reports.published import disagreement, larger_split, num_published_questions
 from reports.statistics import BestOfN, best_of_n
 from reports.tally import FIRST_TASKS, Tally, as_booleans, group_indices, tally
 
@@ -92,11 +92,9 @@ def rows(report: Json) -> list[LeaderboardRow]:
         ]
         for scorer in scorers:
             found += _our_rows(report, benchmark, scorer)
-        found += [
-            _published_row(row)
-            for row in report["published"]
-            if row["benchmark"] == benchmark["name"]
-        ]
+        for name in (benchmark["name"], larger_split(benchmark["name"])):
+            published = [row for row in report["published"] if row["benchmark"] == name]
+            found += [_published_row(row) for row in published]
     return found
 
 

@@ -1,11 +1,11 @@
 """What stands on each page but the models' own: see reports/model_pages.py for those."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from reports.boards import boards
-from reports.comparisons import MOST_LISTED, pair_file, pairs, sections
+from reports.comparisons import MOST_LISTED, Comparison
 from reports.exports import DASH, to_csv, to_json, to_latex, to_markdown
 from reports.figures import accuracy_figures
 from reports.headlines import Headline, headlines
@@ -40,19 +40,30 @@ def leaderboard_files(rows: Sequence[LeaderboardRow]) -> dict[str, str]:
     }
 
 
-def index_page(report: Json, rows: Sequence[LeaderboardRow]) -> Page:
-    """The overview: headlines, leaderboards, accuracy by step, models, the fetch account."""
+def index_page(
+    report: Json,
+    rows: Sequence[LeaderboardRow],
+    exports: Mapping[str, str],
+    comparisons: Sequence[Comparison],
+) -> Page:
+    """The overview: headlines, leaderboards, accuracy by step, models, the fetch account.
+
+    Args:
+        report: The report.
+        rows: Of `leaderboard.rows(report)`.
+        exports: Of `leaderboard_files(rows)`.
+        comparisons: Of `comparisons.compare(report)`.
+    """
     links = model_files(report)
     lines = headlines(report)
-    exports = leaderboard_files(rows)
     context = {
         "summary": _summary(report),
         "tiles": [_tile(report, line) for line in lines],
         "boards": boards(report, rows, links),
-        "exports": [{"file": name, "text": text} for name, text in exports.items()],
+        "exports": exports,
         "curves": _curves(report, lines),
         "models": _models(report),
-        "pairs": _pairs(report),
+        "comparisons": comparisons,
         "fetch": report["fetch"],
     }
     return Page("index.html", "index.html", "Overview", context)
@@ -105,16 +116,6 @@ def _curves(report: Json, lines: Sequence[Headline]) -> list[Json]:
     return groups
 
 
-def _pairs(report: Json) -> list[Json]:
-    """Each comparison with its result on the first benchmark that both were judged on."""
-    found: list[Json] = []
-    for pair in pairs(report):
-        shown = sections(report, pair)
-        if shown:
-            found.append({"pair": pair, "file": pair_file(report, pair), "section": shown[0]})
-    return found
-
-
 def _models(report: Json) -> list[Json]:
     """Trainings in the profile's order, then every other model."""
     files = training_files(report)
@@ -154,16 +155,17 @@ def _models(report: Json) -> list[Json]:
     return found
 
 
-def compare_pages(report: Json) -> list[Page]:
+def compare_pages(comparisons: Sequence[Comparison]) -> list[Page]:
     """One page for each pair of models worth comparing."""
-    pages: list[Page] = []
-    for pair in pairs(report):
-        found = sections(report, pair)
-        if found:
-            title = f"{pair.second} against {pair.first}"
-            context = {"pair": pair, "sections": found, "most_listed": MOST_LISTED}
-            pages.append(Page(pair_file(report, pair), "compare.html", title, context))
-    return pages
+    return [
+        Page(
+            one.file,
+            "compare.html",
+            f"{one.pair.second} against {one.pair.first}",
+            {"pair": one.pair, "sections": one.sections, "most_listed": MOST_LISTED},
+        )
+        for one in comparisons
+    ]
 
 
 def data_page(report: Json) -> Page:

@@ -126,6 +126,6 @@ def paper_row(published: Iterable[Json], *, benchmark: str, method: str) -> Json
     )
 
 
-def test_split(benchmark: str) -> str:
+def larger_split(benchmark: str) -> str:
     """The larger split of the same version, e.g. `mmau-test-original`; empty if it has none."""
     return benchmark.replace("-test-mini", "-test", 1) if "-test-mini" in benchmark else ""

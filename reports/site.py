@@ -17,6 +17,8 @@ from typing import Any, cast
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from reports.audio import publish_audio
+from reports.comparisons import compare
+from reports.leaderboard import LeaderboardRow
 from reports.leaderboard import rows as leaderboard_rows
 from reports.model_pages import other_model_pages, training_pages
 from reports.pages import (
@@ -59,22 +61,41 @@ def render(report: Json, site: Path, *, audio_roots: Mapping[str, Path]) -> None
     part.mkdir(parents=True)
     write_text(part / "report.json", json.dumps(report, ensure_ascii=False, allow_nan=False) + "\n")
     rows = leaderboard_rows(report)
-    for name, text in leaderboard_files(rows).items():
+    exports = leaderboard_files(rows)
+    for name, text in exports.items():
         write_text(part / name, text)
     audio = _publish_audio(report, part, audio_roots)
-    pages = [
-        index_page(report, rows),
+    questions = write_question_data(report, part, audio=audio)
+    environment = make_environment()
+    for page in make_pages(report, rows, exports, questions):
+        write_text(part / page.file, render_page(environment, page, report))
+    _replace_folder(part, site)
+
+
+def make_pages(
+    report: Json,
+    rows: Sequence[LeaderboardRow],
+    exports: Mapping[str, str],
+    questions: Sequence[Json],
+) -> list[Page]:
+    """Every page of the site.
+
+    Args:
+        report: The report, cleaned.
+        rows: Of `leaderboard.rows(report)`.
+        exports: Of `leaderboard_files(rows)`.
+        questions: Of `write_question_data`.
+    """
+    comparisons = compare(report)
+    return [
+        index_page(report, rows, exports, comparisons),
         *training_pages(report),
         *other_model_pages(report),
-        *compare_pages(report),
-        questions_page(write_question_data(report, part, audio=audio)),
+        *compare_pages(comparisons),
+        questions_page(questions),
         data_page(report),
         provenance_page(report),
     ]
-    environment = make_environment()
-    for page in pages:
-        write_text(part / page.file, render_page(environment, page, report))
-    _replace_folder(part, site)
 
 
 def _publish_audio(

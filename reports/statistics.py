@@ -1,8 +1,7 @@
 """The statistics of the tables: intervals, paired tests, resolution, best of N.
 
-Proportions are fractions in 0..1, intervals are 95 % unless said. scipy does the tests and Wilson's
-interval, statsmodels Newcombe's interval and Holm's correction. Checked against worked numbers in
-tests/reports/test_statistics.py.
+Proportions are fractions in 0..1, intervals are 95 % unless said. scipy does McNemar's test,
+statsmodels Wilson's and Newcombe's intervals. Worked numbers: tests/reports/test_statistics.py.
 """
 
 # scipy and statsmodels are untyped:
@@ -18,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import confint_proportions_2indep
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 CONFIDENCE = 0.95
 USUAL_FLIP_SHARE = 0.13  # neighbouring checkpoints of a 7B disagree on about 13 % of the questions
@@ -67,6 +65,7 @@ class BestOfN(NamedTuple):
     """Mean accuracy on questions left out of the resample that the choice was made on."""
 
 
+@lru_cache(maxsize=4096)
 def wilson(num_correct: int, num_questions: int) -> Interval:
     """Wilson's score interval of a proportion.
 
@@ -76,10 +75,11 @@ def wilson(num_correct: int, num_questions: int) -> Interval:
     if num_questions < 1:
         msg = "an interval needs at least one question"
         raise ValueError(msg)
-    ends = binomtest(num_correct, num_questions).proportion_ci(CONFIDENCE, method="wilson")
-    return Interval(float(ends.low), float(ends.high))
+    low, high = proportion_confint(num_correct, num_questions, 1 - CONFIDENCE, method="wilson")
+    return Interval(max(0.0, float(low)), min(1.0, float(high)))
 
 
+@lru_cache(maxsize=4096)
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Two-sided exact p-value that flips go either way alike; 1 where there are none."""
     num_flips = only_first + only_second
@@ -139,11 +139,16 @@ def newcombe(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number (Holm 1979), in the order given."""
-    if not p_values:
-        return []
-    corrected = np.asarray(multipletests(list(p_values), method="holm")[1], dtype=np.float64)
-    return corrected.tolist()
+    """P-values corrected for their number (Holm 1979), in the order given.
+
+    By hand: statsmodels' multipletests collects garbage on each call, 0.3 s beside a large report.
+    """
+    corrected = [1.0] * len(p_values)
+    largest = 0.0
+    for rank, position in enumerate(sorted(range(len(p_values)), key=lambda at: p_values[at])):
+        largest = max(largest, (len(p_values) - rank) * p_values[position])
+        corrected[position] = min(1.0, largest)
+    return corrected
 
 
 def smallest_detectable_gap(

@@ -1,0 +1,87 @@
+import os
+
+import pytest
+
+from reports.audio import audio_kind, find_clip, publish_audio
+
+WAV = b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(24)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A benchmark's audio folder with good and bad neighbours."""
+    folder = tmp_path / "root"
+    (folder / "test-mini-audios").mkdir(parents=True)
+    (folder / "test-mini-audios" / "a.wav").write_bytes(WAV)
+    (tmp_path / "secret.wav").write_bytes(WAV)
+    (folder / "evil.wav").symlink_to(tmp_path / "secret.wav")
+    (folder / "passwd.wav").write_text("root:x:0:0")
+    (folder / "page.html").write_text("<script>")
+    os.mkfifo(folder / "fifo.wav")
+    (folder / "folder.wav").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "audio_id",
+    ["./test-mini-audios/a.wav", "test-mini-audios/../test-mini-audios/a.wav"],
+)
+def test_a_clip_inside_its_folder_is_published_under_our_name(root, tmp_path, audio_id):
+    site = tmp_path / "site"
+    addresses = publish_audio([{"audio_id": audio_id}], root, site, folder="demo/../x")
+    assert addresses == ["audio/demo-..-x/00000.wav"]
+    assert (site / addresses[0]).read_bytes() == WAV
+
+
+@pytest.mark.parametrize(
+    "audio_id",
+    [
+        "../secret.wav",
+        "{outside}/secret.wav",
+        "/etc/passwd",
+        "evil.wav",
+        "passwd.wav",
+        "page.html",
+        "fifo.wav",
+        "folder.wav",
+        "test-mini-audios",
+        "javascript:alert(1)",
+        "http://x/a.wav",
+        "file:///etc/passwd",
+        "..\\secret.wav",
+        "%2e%2e/secret.wav",
+        "a\x00.wav",
+        "",
+        "x" * 5000,
+        None,
+    ],
+)
+def test_anything_else_is_not_published(root, tmp_path, audio_id):
+    if audio_id:
+        audio_id = audio_id.replace("{outside}", str(tmp_path))
+    site = tmp_path / "site"
+    assert publish_audio([{"audio_id": audio_id}], root, site, folder="demo") == [None]
+    assert not [path for path in site.rglob("*") if path.is_file()]
+
+
+def test_a_missing_audio_folder_publishes_nothing(tmp_path):
+    assert find_clip("a.wav", tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (WAV, ".wav"),
+        (b"ID3\x04" + bytes(20), ".mp3"),
+        (b"\xff\xfb\x90\x00" + bytes(20), ".mp3"),
+        (b"OggS" + bytes(20), ".ogg"),
+        (b"fLaC" + bytes(20), ".flac"),
+        (b"\x00\x00\x00\x20ftypM4A " + bytes(8), ".m4a"),
+        (b"<html>", None),
+        (b"", None),
+    ],
+)
+def test_the_kind_is_read_from_the_content_not_from_the_name(tmp_path, head, kind):
+    """46 clips of MMAU are MP3 streams under the name .wav."""
+    (tmp_path / "clip.wav").write_bytes(head)
+    assert audio_kind(tmp_path / "clip.wav") == kind

@@ -1,0 +1,126 @@
+"""Hostile text in every field: pages keep their structure, whoever wrote the text.
+
+A control with autoescape off shows that the test bites.
+"""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from jinja2 import Environment
+
+from benchmarks.synthetic_experiment import write_experiment, write_published_rows
+from reports.config import ReportConfig
+from reports.gather import gather
+from reports.leaderboard import rows
+from reports.pages import leaderboard_files
+from reports.questions import write_question_data
+from reports.site import clean, make_environment, make_pages, render_page
+
+PAYLOADS = (
+    "<script>window.__xss=1</script>",
+    "</script><script>window.__xss=2</script>",
+    "<!--<script>",
+    '"><img src=x onerror=window.__xss=3>',
+    "' onmouseover='window.__xss=4' x='",
+    "javascript:window.__xss=5",
+    "<svg/onload=window.__xss=6>",
+    "</textarea><img src=x onerror=window.__xss=7>",
+    '</template></noscript><iframe srcdoc="<script>parent.__xss=8</script>">',
+    "{{ 7*7 }}{% raw %}",
+    "\u202egnp.exe\u2066",
+    "\u2028\u2029\x00\x1b[31m",
+    "\ud800lone",
+    "&lt;b&gt;&amp;",
+    '=HYPERLINK("http://x","y")',
+    "a|b\n\n| c |",
+    "x" * 20000,
+)
+CODES = {"marks", "parsed", "finished", "scorers"}  # one character a question, or keys of marks
+
+
+@pytest.fixture(scope="module")
+def small_report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile")
+    layout, profile = write_experiment(
+        folder, num_questions=2, steps=(10, 20), with_controls=True, with_curves=False
+    )
+    write_published_rows(folder / "rows.csv", "demo-mmau")
+    config = ReportConfig(published=False, rows=folder / "rows.csv")
+    provenance = {"commit": "0123abc", "versions": {"torch": "2.13.0"}}
+    return gather(layout, config, experiment_config=profile, provenance=provenance)
+
+
+def poisoned(value, payload: str, key: str = ""):
+    """The report with the payload before every text, names included, so that they still match."""
+    if key in CODES:
+        return value
+    if isinstance(value, str):
+        return payload + value
+    if isinstance(value, dict):
+        return {name: poisoned(item, payload, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [poisoned(item, payload, key) for item in value]
+    return value
+
+
+def pages_of(report, environment: Environment, folder: Path) -> list[str]:
+    report = clean(report)
+    found = rows(report)
+    audio = {one["name"]: ["audio/x/00000.wav"] * 2 for one in report["benchmarks"]}
+    questions = write_question_data(report, folder, audio=audio)
+    pages = make_pages(report, found, leaderboard_files(found), questions)
+    return [render_page(environment, page, report) for page in pages]
+
+
+class Structure(HTMLParser):
+    """Tags with the names of their attributes, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, tuple[str, ...]]] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, tuple(name for name, _ in attrs)))
+
+
+def structure(html: str) -> list[tuple[str, tuple[str, ...]]]:
+    parser = Structure()
+    parser.feed(html)
+    return parser.tags
+
+
+@pytest.fixture(scope="module")
+def safe_structure(small_report, tmp_path_factory):
+    pages = pages_of(
+        poisoned(small_report, "SAFE"), make_environment(), tmp_path_factory.mktemp("safe")
+    )
+    return [structure(page) for page in pages]
+
+
+@pytest.mark.parametrize("payload", PAYLOADS, ids=range(len(PAYLOADS)))
+def test_no_payload_in_any_field_changes_a_page(payload, small_report, safe_structure, tmp_path):
+    pages = pages_of(poisoned(small_report, payload), make_environment(), tmp_path)
+    for page, expected in zip(pages, safe_structure, strict=True):
+        assert structure(page) == expected
+
+
+def test_without_escaping_the_payloads_do_change_pages(small_report, safe_structure, tmp_path):
+    """The control: were it to pass, the test above would prove nothing."""
+    open_environment = make_environment().overlay(autoescape=False)
+    changed = 0
+    for number, payload in enumerate(PAYLOADS[:9]):  # those that are markup
+        hostile = poisoned(small_report, payload)
+        pages = pages_of(hostile, open_environment, tmp_path / str(number))
+        changed += [structure(page) for page in pages] != safe_structure
+    assert changed >= 6
+
+
+@pytest.mark.parametrize("payload", PAYLOADS, ids=range(len(PAYLOADS)))
+def test_question_data_give_back_the_text_as_it_was(payload, small_report, tmp_path):
+    hostile = clean(poisoned(small_report, payload))
+    write_question_data(hostile, tmp_path, audio={})
+    (script,) = tmp_path.glob("data/*/000.js")
+    found = json.loads(script.read_text("ascii").partition(",0,")[2].removesuffix(");\n"))
+    assert found["completions"] == hostile["evaluations"][0]["completions"]

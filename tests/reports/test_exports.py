@@ -1,0 +1,73 @@
+import csv
+import io
+
+import pytest
+from rich.console import Console
+
+from reports import exports
+from reports.leaderboard import OURS, LeaderboardRow, Score
+from reports.tally import Tally
+
+SCORE = Score(50.0, Tally(5, 10))
+
+
+def row(model: str, **changes) -> LeaderboardRow:
+    fields = {
+        "benchmark": "demo",
+        "model": model,
+        "method": "GRPO",
+        "step": 10,
+        "prompt": "answer",
+        "scorer": "official",
+        "tasks": {"sound": SCORE},
+        "average": SCORE,
+        "num_questions": 10,
+        "source": OURS,
+    }
+    return LeaderboardRow(**{**fields, **changes})
+
+
+def test_latex_escapes_every_special_character():
+    text = exports.to_latex([row(r"a&b%c$d#e_f{g}h~i^j\k<l>")])
+    assert (
+        r"a\&b\%c\$d\#e\_f\{g\}h\textasciitilde{}i\textasciicircum{}j\textbackslash{}k"
+        r"\textless{}l\textgreater{}" in text
+    )
+    assert r"\toprule" in text
+    assert "50.00 (23.7--76.3)" in text
+
+
+def test_markdown_cells_cannot_break_their_row():
+    text = exports.to_markdown([row("a|b\nc<i>`d`")])
+    line = next(line for line in text.splitlines() if "a\\|b" in line)
+    assert line.count(" | ") == 6
+    assert "\\<i\\>\\`d\\`" in line
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@"])
+def test_csv_text_is_no_formula(start):
+    text = exports.to_csv([row(f'{start}HYPERLINK("http://x","y")')])
+    cells = next(csv.DictReader(io.StringIO(text)))
+    assert cells["model"] == f'\'{start}HYPERLINK("http://x","y")'
+
+
+def test_csv_quotes_commas_quotes_and_line_breaks():
+    text = exports.to_csv([row('a,"b"\nc')])
+    assert len(text.splitlines()) == 2
+    assert next(csv.DictReader(io.StringIO(text)))["model"] == 'a,"b" c'
+
+
+def test_the_terminal_shows_start_models_and_steps_in_order_with_intervals():
+    console = Console(record=True, width=80, file=io.StringIO())
+    steps = [row("grpo-step-20", step=20, training="grpo"), row("grpo-step-10", training="grpo")]
+    exports.print_table([*steps, row("base [bold]", step=None)], console=console)
+    text = console.export_text()
+    assert text.index("base [bold]") < text.index("grpo-step-10") < text.index("grpo-step-20")
+    assert "50.0 [24\u201376]" in text
+    assert "demo, official scorer, n = 10" in text
+
+
+def test_published_rows_are_not_printed_in_the_terminal():
+    console = Console(record=True, width=80, file=io.StringIO())
+    exports.print_table([row("ours"), row("theirs", source="a paper", scorer="")], console=console)
+    assert "theirs" not in console.export_text()

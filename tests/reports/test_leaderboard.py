@@ -1,0 +1,105 @@
+import csv
+import io
+import json
+
+import pytest
+
+from reports import exports
+from reports.config import ReportConfig
+from reports.leaderboard import leading_step, rows
+from reports.tally import Tally
+
+
+def test_the_leading_step_comes_first_then_the_other_steps_then_start_models(report):
+    official = [row for row in rows(report) if row.scorer == "official"]
+    assert [row.model for row in official] == [
+        "grpo-step-30",
+        "grpo-step-10",
+        "grpo-step-20",
+        "tiny",
+    ]
+    assert [row.step for row in official] == [30, 10, 20, None]
+    assert official[0].leads
+    assert "last step" in official[0].mark
+
+
+def test_counts_are_right_answers_out_of_all_questions(report):
+    evaluation = next(one for one in report["evaluations"] if one["model"] == "grpo-step-10")
+    right = evaluation["marks"]["official"].count("1")
+    row = next(row for row in rows(report) if row.model == "grpo-step-10")
+    assert row.average
+    assert row.average.tally == Tally(right, 60)
+    assert row.average.percent == pytest.approx(100 * right / 60)
+    assert sum(score.tally.num_questions for score in row.tasks.values()) == 60
+
+
+def test_a_declared_step_leads_before_the_chosen_and_the_last(report):
+    chosen = {**report, "chosen_steps": {"grpo": 20}}
+    assert leading_step(chosen, "grpo") == (20, "chosen on validation")
+    config = {**report["config"], "evaluate": {"declared_step": 10}}
+    assert leading_step({**chosen, "config": config}, "grpo") == (10, "declared step")
+    assert leading_step(report, "grpo") == (30, "last step")
+
+
+def test_the_best_step_on_the_test_is_marked_as_chosen_there(report):
+    ours = [row for row in rows(report) if row.training and row.scorer == "official"]
+    best = max(ours, key=lambda row: (row.average.percent, -row.step))
+    assert "best of 3, chosen on the same questions" in best.mark
+
+
+def test_published_rows_stand_beside_ours_on_their_version_alone(make_report):
+    made = make_report(
+        benchmarks=("mmau-test-mini-original", "mmau-test-mini-v05.15.25"), num_questions=12
+    )
+    found = rows(made)
+    original = [row for row in found if row.benchmark == "mmau-test-mini-original"]
+    assert any(row.method == "GRPO 1" for row in original)
+    assert not any(row.model == "Kimi-Audio" for row in original)
+    benchmarks = [row.benchmark for row in found]
+    assert "mmau-test-v05.15.25" in benchmarks
+    llama = next(row for row in original if row.model.startswith("Llama-3-8B-Instruct + Strong"))
+    assert "its categories give 51.64" in llama.note
+
+
+def test_published_rows_can_be_left_out(make_report):
+    made = make_report(
+        ReportConfig(published=False), benchmarks=("mmau-test-mini-original",), num_questions=12
+    )
+    assert all(row.is_ours for row in rows(made))
+
+
+def test_csv_has_the_agreed_columns_and_an_empty_step_for_a_start_model(report):
+    lines = list(csv.DictReader(io.StringIO(exports.to_csv(rows(report)))))
+    assert list(lines[0]) == [
+        "benchmark",
+        "model",
+        "method",
+        "step",
+        "prompt",
+        "scorer",
+        "sound",
+        "music",
+        "speech",
+        "average",
+        "num_questions",
+        "source",
+    ]
+    start = next(line for line in lines if line["model"] == "tiny")
+    assert start["step"] == ""
+    assert start["method"] == "direct"
+    assert start["num_questions"] == "60"
+    assert all(len(line["average"].partition(".")[2]) == 2 for line in lines)
+
+
+def test_json_carries_counts_and_intervals(report):
+    row = json.loads(exports.to_json(rows(report)))[0]
+    average = row["average"]
+    assert average["num_questions"] == 60
+    assert average["low"] < average["percent"] < average["high"]
+    assert abs(average["percent"] - 100 * average["num_correct"] / 60) < 0.01
+
+
+def test_a_warm_starts_last_checkpoint_is_a_start_model(make_report):
+    made = make_report(num_questions=12, steps=(10, 20))
+    start = next(one for one in made["evaluations"] if one["model"] == "tiny")
+    assert (start["step"], start["training"]) == (None, None)

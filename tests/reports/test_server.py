@@ -1,0 +1,111 @@
+import http.client
+from urllib.parse import urlsplit
+
+import pytest
+
+from reports.server import requested_range, serve
+from storage.errors import PipelineError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    site = tmp_path / "site"
+    (site / "audio").mkdir(parents=True)
+    (site / "index.html").write_text("<h1>report</h1>")
+    (site / "audio" / "00000.wav").write_bytes(bytes(range(256)) * 40)
+    (tmp_path / "secret.txt").write_text("secret")
+    (site / "link.txt").symlink_to(tmp_path / "secret.txt")
+    return site
+
+
+def ask(address: str, path: str, method: str = "GET", **headers: str):
+    parts = urlsplit(address)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=5)
+    connection.request(method, path, headers=headers)
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    return response, body
+
+
+def test_a_folders_index_is_served(folder):
+    with serve(folder) as address:
+        response, body = ask(address, "/")
+    assert response.status == 200
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert body == b"<h1>report</h1>"
+
+
+@pytest.mark.parametrize(
+    ("header", "first", "last"),
+    [("bytes=0-1", 0, 1), ("bytes=10000-", 10000, 10239), ("bytes=-40", 10200, 10239)],
+)
+def test_a_range_is_answered_with_that_part(folder, header, first, last):
+    with serve(folder) as address:
+        response, body = ask(address, "/audio/00000.wav", Range=header)
+    assert response.status == 206
+    assert response.headers["Content-Range"] == f"bytes {first}-{last}/10240"
+    assert body == (bytes(range(256)) * 40)[first : last + 1]
+
+
+def test_a_range_after_the_end_is_refused_and_an_odd_one_ignored(folder):
+    with serve(folder) as address:
+        assert ask(address, "/audio/00000.wav", Range="bytes=10240-")[0].status == 416
+        assert ask(address, "/audio/00000.wav", Range="lines=1-2")[0].status == 200
+
+
+def test_head_says_how_long_a_file_is_without_sending_it(folder):
+    with serve(folder) as address:
+        response, body = ask(address, "/audio/00000.wav", "HEAD")
+    assert response.headers["Content-Length"] == "10240"
+    assert response.headers["Accept-Ranges"] == "bytes"
+    assert body == b""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../secret.txt",
+        "/%2e%2e/secret.txt",
+        "/audio/..%2f..%2fsecret.txt",
+        "/link.txt",
+        "/..%5csecret.txt",
+        "//etc/passwd",
+        "/a%00b",
+        "/audio",
+        "/missing.html",
+        "/" + "x" * 5000,
+    ],
+)
+def test_nothing_outside_the_folder_is_served(folder, path):
+    with serve(folder) as address:
+        response, body = ask(address, path)
+    assert response.status == 404
+    assert b"secret" not in body
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_nothing_can_be_written(folder, method):
+    with serve(folder) as address:
+        assert ask(address, "/index.html", method)[0].status == 501
+
+
+def test_a_port_in_use_is_said_with_what_to_do(folder):
+    with serve(folder) as address:
+        port = urlsplit(address).port
+        with (
+            pytest.raises(PipelineError, match=rf"port {port} of 127\.0\.0\.1 is in use; stop"),
+            serve(folder, port=port),
+        ):
+            pass
+
+
+def test_a_port_is_free_again_after_the_block(folder):
+    with serve(folder) as address:
+        port = urlsplit(address).port
+    with serve(folder, port=port) as again:
+        assert ask(again, "/")[0].status == 200
+
+
+def test_a_range_of_an_empty_file_cannot_be_satisfied():
+    assert requested_range("bytes=0-1", 0) is None

@@ -1,0 +1,198 @@
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from benchmarks.synthetic_experiment import write_experiment
+from reports.config import ReportConfig
+from reports.gather import gather
+from reports.names import slug, unique_slugs
+from reports.questions import picks
+from reports.site import ASSETS, TEMPLATES, render
+
+HASH = re.compile(r"'sha256-([^']+)'")
+
+
+class Links(HTMLParser):
+    """Collects every address that a page names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, _tag, attrs):
+        for name, value in attrs:
+            if name in {"href", "src", "action", "data", "poster", "srcset"}:
+                self.addresses.append(value)
+            if name == "id":
+                self.ids.append(value)
+
+
+def parsed(page: Path) -> Links:
+    links = Links()
+    links.feed(page.read_text(encoding="utf-8"))
+    return links
+
+
+def every_file(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_every_page_and_export_is_there(site):
+    names = set(every_file(site))
+    assert {
+        "index.html",
+        "training-grpo.html",
+        "model-tiny.html",
+        "compare-tiny-grpo-step-30.html",
+        "questions.html",
+        "data.html",
+        "provenance.html",
+        "leaderboard.md",
+        "leaderboard.tex",
+        "leaderboard.csv",
+        "leaderboard.json",
+        "report.json",
+        "data/demo-mmau/questions.js",
+        "data/demo-mmau/000.js",
+    } <= names
+
+
+def test_the_same_report_gives_the_same_bytes(site, tmp_path):
+    again = json.loads((site / "report.json").read_text(encoding="utf-8"))
+    render(again, tmp_path / "site", audio_roots={})
+    assert every_file(tmp_path / "site") == every_file(site)
+
+
+def test_rendering_replaces_the_old_site_whole(report, tmp_path):
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "old.html").write_text("old")
+    render(report, folder, audio_roots={})
+    assert not (folder / "old.html").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["site"]
+
+
+def test_no_page_names_an_address_elsewhere(site):
+    for page in site.glob("*.html"):
+        for address in parsed(page).addresses:
+            parts = urlsplit(address)
+            assert not parts.scheme, f"{page.name}: {address}"
+            assert not parts.netloc, f"{page.name}: {address}"
+
+
+def test_every_link_leads_to_a_file_of_the_site(site):
+    for page in site.glob("*.html"):
+        for address in parsed(page).addresses:
+            path = unquote(urlsplit(address).path)
+            assert not path or (site / path).is_file(), f"{page.name}: {address}"
+
+
+def test_no_id_is_used_twice_on_a_page(site):
+    for page in site.glob("*.html"):
+        ids = parsed(page).ids
+        assert len(ids) == len(set(ids)), page.name
+
+
+def test_the_policy_names_the_very_script_and_style_of_the_page(site):
+    for page in site.glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)
+        assert policy
+        allowed = set(HASH.findall(policy.group(1).replace("&#39;", "'")))
+        inline = re.findall(r"<style>(.*?)</style>", text, re.S)
+        inline += re.findall(r"<script>(.*?)</script>", text, re.S)
+        digests = {
+            base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() for part in inline
+        }
+        assert digests == allowed, page.name
+        assert "unsafe" not in policy.group(1)
+
+
+def test_no_page_needs_an_inline_style_or_handler(site):
+    for page in site.glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r"<[^>]+\sstyle=", text), page.name
+        assert not re.search(r"<[^>]+\son\w+=", text), page.name
+
+
+def test_our_scripts_never_parse_text_as_markup():
+    for script in ASSETS.glob("*.js"):
+        text = script.read_text(encoding="utf-8")
+        for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+            assert word not in text, f"{script.name} uses {word}"
+
+
+def test_only_our_own_style_script_and_drawings_are_marked_safe():
+    found = {
+        match
+        for template in TEMPLATES.glob("*.html")
+        for match in re.findall(r"{{\s*([\w.]+)\|safe", template.read_text(encoding="utf-8"))
+    }
+    assert found == {"style", "script", "figure.svg"}
+
+
+def test_numbers_of_the_page_are_those_of_the_table(site):
+    rows = json.loads((site / "leaderboard.json").read_text())
+    text = (site / "index.html").read_text(encoding="utf-8")
+    for row in rows:
+        if row["scorer"] == "official":
+            assert f">{100 * row['average']['num_correct'] / 60:.2f}<" in text
+
+
+def test_the_resolution_of_the_benchmark_is_said_in_words(site):
+    text = (site / "index.html").read_text(encoding="utf-8")
+    assert re.search(r"Differences under \d+\.\d points between our models are noise", text)
+
+
+def test_a_bare_first_state_renders(tmp_path):
+    layout, profile = write_experiment(
+        tmp_path, num_questions=9, steps=(10,), with_fetch=False, with_curves=False
+    )
+    report = gather(layout, ReportConfig(), experiment_config=profile, provenance={})
+    render(report, layout.site, audio_roots={})
+    assert "fetched no audio" in (layout.site / "data.html").read_text()
+    assert "No metrics were logged" in (layout.site / "training-grpo.html").read_text()
+
+
+def test_a_model_that_was_only_evaluated_renders(tmp_path):
+    layout, profile = write_experiment(tmp_path, num_questions=9, steps=(10,))
+    profile["train"] = []
+    report = gather(layout, ReportConfig(), experiment_config=profile, provenance={})
+    render(report, layout.site, audio_roots={})
+    assert (layout.site / "model-tiny.html").exists()
+
+
+@pytest.mark.parametrize("name", ["../../etc", "a/b", "", "..", "\u202e", "<x>", "x" * 5000])
+def test_no_name_becomes_a_path(name):
+    part = slug(name)
+    assert re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,59}", part)
+    assert part not in {".", ".."}
+
+
+def test_names_that_would_collide_get_different_files():
+    slugs = unique_slugs(["a b", "a-b", "A/B"])
+    assert len(set(slugs.values())) == 3
+
+
+def test_picks_are_positions_of_choices():
+    questions = [{"choices": ["Dog", "Cat"]}] * 4
+    assert picks(questions, [" dog", "Cat", "a bird", None]) == "01?-"
+
+
+def test_question_data_are_plain_ascii_calls(site):
+    for path in (site / "data").rglob("*.js"):
+        text = path.read_bytes().decode("ascii")
+        call = re.fullmatch(r'reportData\("(questions|outputs)",\d+,(.*)\);\n', text, re.S)
+        assert call
+        json.loads(call.group(2))

@@ -37,7 +37,7 @@ from storage.demo_videos import (
 from storage.jsonl import Record, read_json, write_json
 from storage.media_server import ServedVideo, serve_media
 
-FORMAT = 1  # to be raised when the same settings give another world
+FORMAT = 2  # to be raised when the same settings give another world
 
 
 @dataclass(frozen=True, slots=True)

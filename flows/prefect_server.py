@@ -95,15 +95,21 @@ def create_limits(names: Sequence[str]) -> None:
             client.upsert_global_concurrency_limit_by_name(name, limit=1)
 
 
-def create_zombie_automation(flow_names: Sequence[str]) -> None:
-    """Have the server mark runs of our flows as Crashed when their heartbeat stops.
+def create_zombie_automation(
+    flow_names: Sequence[str], *, within: timedelta = NO_HEARTBEAT_FOR
+) -> None:
+    """Have the server mark runs of some flows as Crashed when their heartbeat stops.
 
     It changes the state alone; the processes are stopped by storage/process.py.
+
+    Args:
+        flow_names: Flows whose runs send heartbeats.
+        within: Time without a heartbeat after which a run's process is taken for gone.
     """
     to_crashed = ChangeFlowRunState(
         name="Crashed",
         state=StateType.CRASHED,
-        message=f"no heartbeat for {NO_HEARTBEAT_FOR.seconds} s: its process is gone",
+        message=f"no heartbeat for {within.seconds} s: its process is gone",
         force=False,
     )
     automation = AutomationCore(
@@ -119,7 +125,7 @@ def create_zombie_automation(flow_names: Sequence[str]) -> None:
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
-            within=NO_HEARTBEAT_FOR,
+            within=within,
         ),
         actions=[to_crashed],
     )

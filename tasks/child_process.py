@@ -196,7 +196,8 @@ def _follow(
     torn = b""
     while True:
         has_ended = child.poll() is not None  # before reading: what it wrote last is then read too
-        limits.check()
+        if not has_ended:
+            limits.check()
         if chunk := written.read():
             limits.heard()
             *lines, torn = re.split(rb"\r\n|\n|\r", torn + chunk)

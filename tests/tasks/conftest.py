@@ -58,3 +58,9 @@ def is_alive(pid: int) -> bool:
 def silent_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SilentTrainer:
     monkeypatch.setenv("R1_AQA_GRACE_S", "2")  # between SIGTERM and SIGKILL; ten is too long here
     return SilentTrainer(tmp_path / "pids")
+
+
+@pytest.fixture(scope="session")
+def trainer_class() -> type[SilentTrainer]:
+    """For tests that need several."""
+    return SilentTrainer

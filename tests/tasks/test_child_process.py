@@ -1,3 +1,5 @@
+import contextvars
+import functools
 import os
 import signal
 import subprocess
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import PipelineError
-from tasks.child_process import last_error_line, name_of, run_child
+from tasks.child_process import last_error_line, name_of, run_child, stopping_children
 
 ROOT = Path(__file__).parents[2]
 
@@ -263,3 +265,40 @@ def test_an_entry_point_dies_with_a_parent_that_is_killed_but_only_under_a_super
         if lives:
             os.kill(rank, signal.SIGKILL)
         assert lives is expected
+
+
+def test_a_signal_to_the_main_thread_stops_the_children_of_other_threads(silent_trainer, tmp_path):
+    """Prefect waits for submitted tasks when a signal ends the flow: for ever, on SIGTERM alone."""
+
+    def interrupt() -> None:
+        silent_trainer.pids()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with (  # noqa: PT012  the submitting belongs inside, as in a flow
+        ThreadPoolExecutor(1) as pool,
+        pytest.raises(KeyboardInterrupt),
+        stopping_children(),
+    ):
+        future = pool.submit(
+            contextvars.copy_context().run,
+            functools.partial(
+                run_child, silent_trainer.command, log=tmp_path / "log", on_line=lambda _: None
+            ),
+        )
+        threading.Thread(target=interrupt).start()
+        future.result()
+    with pytest.raises(PipelineError, match="was stopped with its flow"):
+        future.result()
+    silent_trainer.await_death(wait_s=1)
+
+
+def test_one_task_s_failure_does_not_stop_the_others(tmp_path):
+    with pytest.raises(ValueError, match="mine"), stopping_children():  # noqa: PT012  inside both
+        context = contextvars.copy_context()
+        raise ValueError("mine")
+    lines = []
+    call = functools.partial(
+        run_child, python("print('up')"), log=tmp_path / "log", on_line=lines.append
+    )
+    context.run(call)
+    assert lines == ["up"]

@@ -1,0 +1,226 @@
+"""What evaluation costs: questions a second, ours against the plain loop.
+
+`python -m benchmarks.evaluate [--size tiny|medium] [--questions 48] [--models 3] [--json]`; no
+network, no GPU needed. The plain loop is what R1-AQA's script does: batches in file order, features
+on the main thread padded to the extractor's 30 s, `generate` with the whole encoder, once for every
+checkpoint. Both decode greedily in fp32 and must give the same completions. Clips are 2 to 30 s
+long, their median is 10 s, as in MMAU; the weights are random, so a completion runs to the limit of
+10 tokens, which is about what an answer in its tag takes.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import soundfile
+import torch
+from transformers import Qwen2AudioForConditionalGeneration
+
+from model.inference_jobs import InferenceRun
+from model.prompt import question_text
+from model.qwen2_audio import load_processor
+from model.run_inference import infer
+from model.tiny import build_tiny
+from storage.audio import read_audio
+from storage.jsonl import read_json, read_jsonl
+from storage.manifest import file_digest
+from storage.mmau import Question, write_questions
+
+MAX_NEW_TOKENS = 10
+BATCH_SIZE = 16
+WORDS = ("dog", "rain", "bell", "horn", "wind", "piano", "drum", "speech")
+
+
+class Measured(NamedTuple):
+    """One way of answering all questions with all models."""
+
+    seconds: float
+    completions: list[dict[str, str]]
+    """By question id, one object a model."""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
+    parser.add_argument("--size", choices=["tiny", "medium"], action="append")
+    parser.add_argument("--questions", type=int, default=48)
+    parser.add_argument("--models", type=int, default=3, help="checkpoints asked the same")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=0, help="processes that compute features")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    numbers: dict[str, float] = {}
+    for size in options.size or ["tiny", "medium"]:
+        with tempfile.TemporaryDirectory() as temporary:
+            root = Path(temporary)
+            numbers |= compare(
+                root,
+                size,
+                num_questions=options.questions,
+                num_models=options.models,
+                workers=options.workers,
+            )
+    if options.json:
+        print(json.dumps(numbers))
+
+
+def compare(
+    root: Path,
+    size: Literal["tiny", "medium"],
+    *,
+    num_questions: int,
+    num_models: int,
+    workers: int,
+) -> dict[str, float]:
+    """Answer both ways and compare."""
+    questions = make_questions(root, num_questions)
+    texts = [text for question in questions for text in (question.question, *question.choices)]
+    models = [
+        build_tiny(root / f"model-{seed}", texts, clip_length_s=30, seed=seed, size=size)
+        for seed in range(num_models)
+    ]
+    infer(run_of(root, models[:1], "warm-up", workers=0))  # the first matrix product sets things up
+    plain = answer_plainly(root, models, questions)
+    ours = answer_with_ours(root, models, workers=workers)
+    num_other = sum(
+        one[question.id] != other[question.id]
+        for one, other in zip(plain.completions, ours.completions, strict=True)
+        for question in questions
+    )
+    answered = num_questions * num_models
+    plain_rate, our_rate = answered / plain.seconds, answered / ours.seconds
+    print(
+        f"{size}: {num_questions} questions x {num_models} models: plain loop {plain_rate:.2f} "
+        f"questions/s, ours {our_rate:.2f}, {our_rate / plain_rate:.1f} x; "
+        f"{num_other} completions differ"
+    )
+    assert num_other == 0, "both ways must give the same completions"
+    return {
+        f"{size}_plain_questions_per_s": round(plain_rate, 3),
+        f"{size}_questions_per_s": round(our_rate, 3),
+        f"{size}_speedup": round(our_rate / plain_rate, 2),
+        f"{size}_completions_that_differ": num_other,
+    }
+
+
+def make_questions(root: Path, number: int) -> list[Question]:
+    """Questions over noise of 2 to 30 s; the lengths' median is 10 s."""
+    generator = np.random.default_rng(0)
+    (root / "audio").mkdir()
+    questions: list[Question] = []
+    for index in range(number):
+        seconds = float(np.clip(generator.lognormal(np.log(10), 0.5), 2, 30))
+        noise = 0.1 * generator.standard_normal(round(seconds * 16_000))
+        soundfile.write(root / f"audio/q{index}.wav", noise, 16_000)
+        choices = tuple(str(word) for word in generator.permutation(WORDS)[:4])
+        questions.append(
+            Question(
+                id=f"q{index}",
+                audio_id=f"q{index}.wav",
+                question="What is heard" + " in the background" * int(generator.integers(4)) + "?",
+                choices=choices,
+                answer=choices[0],
+                task="sound",
+                category="",
+                sub_category="",
+                difficulty="",
+                dataset="",
+                split="",
+            )
+        )
+    write_questions(root / "questions.json", questions)
+    return questions
+
+
+def run_of(root: Path, models: Sequence[Path], name: str, *, workers: int) -> InferenceRun:
+    """Every model on all questions."""
+    jobs = [
+        {
+            "model": model.name,
+            "model_path": str(model),
+            "model_digest": "",
+            "method": "random",
+            "benchmark": "noise",
+            "questions": str(root / "questions.json"),
+            "questions_sha256": file_digest(root / "questions.json"),
+            "audio": str(root / "audio"),
+            "output": str(root / name / model.name),
+        }
+        for model in models
+    ]
+    settings = {
+        "max_new_tokens": MAX_NEW_TOKENS,
+        "batch_size": BATCH_SIZE,
+        "workers": workers,
+        "parity_questions": 0,
+    }
+    record = {"jobs": jobs, "evaluate": settings, "device": "cpu", "features": root / name}
+    return InferenceRun.model_validate(record)
+
+
+def answer_with_ours(root: Path, models: Sequence[Path], *, workers: int) -> Measured:
+    """As evaluation does it; a job's time runs from its first prompt, without loading weights."""
+    infer(run_of(root, models, "ours", workers=workers))
+    folders = [root / "ours" / model.name for model in models]
+    lines = [read_jsonl(folder / "answers.jsonl") for folder in folders]
+    return Measured(
+        seconds=sum(read_json(folder / "run.json")["seconds"] for folder in folders),
+        completions=[{line["id"]: line["completion"] for line in one} for one in lines],
+    )
+
+
+@torch.no_grad()
+def answer_plainly(root: Path, models: Sequence[Path], questions: Sequence[Question]) -> Measured:
+    """As src/test_mmau.py of R1-AQA does it, but for greedy decoding and the mix-down."""
+    completions: list[dict[str, str]] = []
+    seconds = 0.0
+    for path in models:
+        processor = load_processor(path)
+        model = Qwen2AudioForConditionalGeneration.from_pretrained(path).eval()
+        answers: dict[str, str] = {}
+        started_s = time.perf_counter()
+        for start in range(0, len(questions), BATCH_SIZE):
+            batch = questions[start : start + BATCH_SIZE]
+            texts = [
+                processor.apply_chat_template(
+                    [
+                        {
+                            "role": "user",
+                            "content": [
+                                {"type": "audio", "audio_url": ""},
+                                {
+                                    "type": "text",
+                                    "text": question_text(q.question, q.choices, "answer"),
+                                },
+                            ],
+                        }
+                    ],
+                    add_generation_prompt=True,
+                    tokenize=False,
+                )
+                for q in batch
+            ]
+            inputs = processor(
+                text=texts,
+                audio=[read_audio(root / "audio" / q.audio_id) for q in batch],
+                sampling_rate=16_000,
+                return_tensors="pt",
+                padding=True,
+            )
+            generated = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+            tokens = generated[:, inputs["input_ids"].shape[1] :]
+            decoded = processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+            answers |= {q.id: text for q, text in zip(batch, decoded, strict=True)}
+        seconds += time.perf_counter() - started_s
+        completions.append(answers)
+    return Measured(seconds, completions)
+
+
+if __name__ == "__main__":
+    main()

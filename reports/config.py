@@ -12,3 +12,5 @@ class ReportConfig(Config):
     """Show published rows of the same benchmark version beside ours."""
     rows: Path | None = None
     """Your own CSV of further rows, with the columns of reports/published.csv."""
+    url: str = "http://127.0.0.1:8090/"
+    """Address at which the site is served, for the link on Prefect's pages."""

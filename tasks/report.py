@@ -70,7 +70,7 @@ def report(experiment: Mapping[str, Any], config: ReportConfig, layout: Layout) 
         description=f"Experiment {layout.experiment}.",
     )
     create_markdown_artifact(exports.to_markdown(rows), key="leaderboard-markdown")
-    create_link_artifact(f"http://127.0.0.1:8090/{layout.experiment}/site/index.html", key="report")
+    create_link_artifact(f"{config.url.rstrip('/')}/index.html", key="report")
 
 
 def print_leaderboard(layout: Layout) -> None:

@@ -20,6 +20,7 @@ from storage.avqa import AvqaRow, Clip
 from storage.clip_worker import ClipWorker
 from storage.config import FetchConfig, FolderSource, HuggingFaceSource, YoutubeSource
 from storage.errors import BLOCKED_EXIT_CODE, PipelineError
+from storage.failures import Failure
 from storage.gate import Gate
 from storage.huggingface import LaidOut, lay_out
 from storage.layout import Layout
@@ -75,6 +76,7 @@ class FetchRun:
         resume_command: str,
         rows: Sequence[AvqaRow] = (),
         on_clip: Callable[[ClipRow], None] | None = None,
+        on_pause: Callable[[Failure, float], None] | None = None,
     ) -> None:
         """Take the settings; nothing is opened yet.
 
@@ -85,16 +87,20 @@ class FetchRun:
                 --profile paper`.
             rows: The annotations, by which rows of a Hugging Face source are known.
             on_clip: Called with each clip's new row, from the worker threads.
+            on_pause: Called with the refusal and the seconds when all workers pause.
         """
         self.config = config
         self.layout = layout
         self.stop_event = threading.Event()
         self.pace = Pace(config.videos_per_hour)
-        self.breaker = Breaker(config.block_waits_s, resume_command=resume_command)
+        self.breaker = Breaker(
+            config.block_waits_s, resume_command=resume_command, on_pause=on_pause
+        )
         self.laid_out: list[LaidOut] = []
         self._rows = rows
         self._on_clip = on_clip or _ignore
-        self._lock = FileLock(layout.locks / "fetch.lock")
+        self._lock_path = layout.locks / "fetch.lock"
+        self._lock = FileLock(self._lock_path)
         # Beside the clips, so that a rename never crosses a file system.
         self._tmp = layout.workspace / "tmp"
 
@@ -107,9 +113,11 @@ class FetchRun:
         check_tools(self.config)
         self.layout.locks.mkdir(parents=True, exist_ok=True)
         self.layout.clips.mkdir(parents=True, exist_ok=True)
+        self.ledger = Ledger(self.layout.ledger)
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
+            self.ledger.close()
             msg = (
                 f"another fetch is running on {self.layout.workspace}; "
                 "wait for it or stop it, then start this one again"
@@ -118,7 +126,7 @@ class FetchRun:
         try:
             self._open()
         except BaseException:
-            self._lock.release()
+            self._close()
             raise
         return self
 
@@ -130,9 +138,7 @@ class FetchRun:
     ) -> None:
         """Close the run's row, remove temporary files, release the workspace."""
         self.ledger.end_run(self.run, self._outcome(error))
-        self.ledger.close()
-        shutil.rmtree(self._tmp, ignore_errors=True)
-        self._lock.release()
+        self._close()
 
     def stop(self) -> None:
         """Ask all workers to stop after the video they are at; safe in a signal handler."""
@@ -146,12 +152,15 @@ class FetchRun:
             deep: Also compare the sha256 of each wav.
 
         Raises:
-            PipelineError: If the disk has no room for what is due.
+            PipelineError: If the disk has no room for what is due, or cannot tell names apart.
         """
+        self._check_names(clips)
         self.ledger.add(clips, clip_length_s=self.config.clip_length_s)
         reconciled = reconcile(self.ledger, clips, self.layout.clips, deep=deep)
         now_s = time.time()
         due = [row.clip for row in self.ledger.rows(clips) if is_due(row, now_s)]
+        refused = self.ledger.refused_clips()
+        due.sort(key=lambda clip: clip.clip_id in refused)
         self._check_disk(len(due))
         eta_s = self.pace.eta_s(len({clip.video_id for clip in due}))
         return Plan(_batches(due, self.config.batch_size), len(due), eta_s, reconciled)
@@ -164,7 +173,14 @@ class FetchRun:
                 yt-dlp is out of date.
         """
         self._check_disk(len(batch))
-        videos = _by_video(batch)
+        self._fetch_videos(_by_video(batch))
+        # Those for which we were refused, once more after all the others.
+        pending = [row.clip for row in self.ledger.rows(batch) if row.state == "pending"]
+        self._fetch_videos(_by_video(pending))
+        states = Counter(row.state for row in self.ledger.rows(batch))
+        return BatchCounts(len(batch), dict(states), self.stop_event.is_set())
+
+    def _fetch_videos(self, videos: Sequence[Sequence[Clip]]) -> None:
         halt = threading.Event()
         with ThreadPoolExecutor(self.config.workers, thread_name_prefix="fetch") as pool:
             futures = [pool.submit(self._fetch_video, clips, halt) for clips in videos]
@@ -175,8 +191,6 @@ class FetchRun:
                 halt.set()
         for future in done:
             future.result()
-        states = Counter(row.state for row in self.ledger.rows(batch))
-        return BatchCounts(len(batch), dict(states), self.stop_event.is_set())
 
     def _fetch_video(self, clips: Sequence[Clip], halt: threading.Event) -> None:
         if halt.is_set() or self.stop_event.is_set():
@@ -185,11 +199,15 @@ class FetchRun:
         folder.mkdir(exist_ok=True)
         self._worker.fetch_video(clips, folder)
 
+    def _close(self) -> None:
+        self.ledger.close()
+        shutil.rmtree(self._tmp, ignore_errors=True)
+        self._lock.release()
+
     def _open(self) -> None:
         # What a killed run left: downloads and cuts in flight.
         shutil.rmtree(self._tmp, ignore_errors=True)
         self._tmp.mkdir(parents=True)
-        self.ledger = Ledger(self.layout.ledger)
         sources = [self._open_source(source) for source in self.config.sources]
         self.versions = tool_versions()
         self.run = self.ledger.begin_run(
@@ -245,6 +263,20 @@ class FetchRun:
                 f"{needed / 1e9:.1f} GB. Free some space or name another folder: --workspace DIR"
             )
             raise PipelineError(msg)
+
+    def _check_names(self, clips: Sequence[Clip]) -> None:
+        """YouTube's ids are case-sensitive; on some file systems two of them would be one file."""
+        if not self._lock_path.with_name(self._lock_path.name.upper()).exists():
+            return
+        by_name: dict[str, Clip] = {}
+        for clip in clips:
+            other = by_name.setdefault(clip.file_name.casefold(), clip)
+            if other != clip:
+                msg = (
+                    f"{self.layout.workspace} lies on a file system that ignores case, where "
+                    f"{other.file_name} and {clip.file_name} are one file: use another --workspace"
+                )
+                raise PipelineError(msg)
 
     def _outcome(self, error: BaseException | None) -> str:
         if isinstance(error, PipelineError) and error.exit_code == BLOCKED_EXIT_CODE:

@@ -1,8 +1,9 @@
 """The gate to a paced source: one place where answers are read for what they say about us.
 
 An answer may be about the clip (gone, private), about this address (refused), or about yt-dlp (out
-of date). Only the first kind passes; a refusal closes the breaker for all workers and the video is
-asked for again; faults of yt-dlp in a row stop the run.
+of date). Only the first kind passes. After a refusal all workers wait, and the video is asked for
+again after the others, so that one that is always refused holds up nothing. Faults of yt-dlp in a
+row stop the run.
 
 YouTube also hides videos from an address that it distrusts, with the same words as for a video that
 is gone. So an ambiguous answer, and every twentieth loss in a row, is held against a canary: a
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeGuard
 
 from storage.avqa import Clip
 from storage.errors import PipelineError
@@ -56,7 +58,7 @@ class Gate:
     def ask(
         self, downloader: Downloader, find: Find, clips: Sequence[Clip], folder: Path
     ) -> dict[str, Found | Failure]:
-        """Ask for one video until there is an answer about the video.
+        """Ask for one video when it is its turn.
 
         Args:
             downloader: The one behind `find`, for canaries.
@@ -65,45 +67,45 @@ class Gate:
             folder: The calling thread's own.
 
         Returns:
-            For each clip id the file or why there is none; nothing if the run was stopped.
+            For each clip id the file or why there is none; nothing if the run was stopped or the
+            source refused us.
 
         Raises:
             PipelineError: If the source refuses us for good (exit code 75) or yt-dlp is out of
                 date.
         """
-        while True:
-            admitted_s = self.breaker.admit(self.stop)
-            self.pace.wait(self.stop)
-            if self.stop.is_set():
-                return {}
-            found = find(clips, folder)
-            if self.stop.is_set() and _is_interrupted(found):
-                return {}
-            refusal = self._refusal(downloader, found, folder)
-            if refusal is None:
-                self._count_extractor_faults(found)
-                return self._confirmed(downloader, found, folder)
+        self.pace.wait(self.stop)
+        admitted_s = self.breaker.admit(self.stop)
+        if self.stop.is_set():
+            return {}
+        found = find(clips, folder)
+        if self.stop.is_set() and _is_interrupted(found):
+            return {}
+        refusal = self._refusal(downloader, found, folder)
+        if refusal is not None:
             for clip in clips:
                 self.ledger.note_refusal(clip.clip_id, run=self.run, failure=refusal)
             self.breaker.trip(refusal, admitted_s=admitted_s)
+            return {}
+        if not _is_broken(_answer(found)):
+            self.breaker.close(admitted_s=admitted_s)
+            self._count_extractor_faults(found)
+        return self._confirmed(downloader, found, folder)
 
     def _refusal(
         self, downloader: Downloader, found: dict[str, Found | Failure], folder: Path
     ) -> Failure | None:
-        """The answer if it is about us; tells the breaker of any other."""
+        """The answer if it is about us."""
         answer = _answer(found)
         if answer is not None and answer.kind == "blocked":
             return answer
-        if answer is not None and answer.kind in {"retry", "local"}:
+        if _is_broken(answer):
             self.breaker.give_way()
             return self._broken_wire(downloader, answer)
         with self._lock:
             self._broken_wires = 0
         if self._is_suspicious(downloader, answer):
-            refusal = self._ask_canaries(downloader, folder)
-            if refusal is not None:
-                return refusal
-        self.breaker.close()
+            return self._ask_canaries(downloader, folder)
         return None
 
     def _broken_wire(self, downloader: Downloader, answer: Failure) -> Failure | None:
@@ -156,8 +158,6 @@ class Gate:
 
     def _count_extractor_faults(self, found: dict[str, Found | Failure]) -> None:
         answer = _answer(found)
-        if answer is not None and answer.kind in {"retry", "local"}:
-            return
         is_fault = answer is not None and answer.kind == "extractor"
         with self._lock:
             self._extractor_faults = self._extractor_faults + 1 if is_fault else 0
@@ -175,6 +175,11 @@ class Gate:
 def _answer(found: dict[str, Found | Failure]) -> Failure | None:
     """What the source said of the video, if not the video itself; the same for all its clips."""
     return next((each for each in found.values() if isinstance(each, Failure)), None)
+
+
+def _is_broken(answer: Failure | None) -> TypeGuard[Failure]:
+    """Whether the wire or the disk failed, which says nothing of the source's mood."""
+    return answer is not None and answer.kind in {"retry", "local"}
 
 
 def _is_interrupted(found: dict[str, Found | Failure]) -> bool:

@@ -310,6 +310,14 @@ class Ledger:
             ).fetchall()
         return [str(row[0]) for row in found]
 
+    def refused_clips(self) -> set[str]:
+        """Clips for which a source refused us at some time."""
+        with self._lock:
+            found = self._connection.execute(
+                "SELECT DISTINCT clip_id FROM attempt WHERE state = 'blocked'"
+            ).fetchall()
+        return {str(row[0]) for row in found}
+
     @contextmanager
     def _transaction(self) -> Generator[sqlite3.Connection]:
         with self._lock:

@@ -8,7 +8,7 @@ them. So the budget is spaced evenly with jitter, and at the first refusal every
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from storage.errors import BLOCKED_EXIT_CODE, PipelineError
@@ -56,10 +56,23 @@ class Breaker:
     code 75.
     """
 
-    def __init__(self, waits_s: Sequence[float], *, resume_command: str) -> None:
-        """Take the growing waits; none: stop at the first refusal."""
+    def __init__(
+        self,
+        waits_s: Sequence[float],
+        *,
+        resume_command: str,
+        on_pause: Callable[[Failure, float], None] | None = None,
+    ) -> None:
+        """Take the settings.
+
+        Args:
+            waits_s: The growing waits; none: stop at the first refusal.
+            resume_command: What to type to go on after the last of them.
+            on_pause: Told the refusal and the seconds of each pause.
+        """
         self._waits_s = tuple(waits_s)
         self._resume_command = resume_command
+        self._on_pause = on_pause
         self._changed = threading.Condition()
         self._open_until_s: float | None = None
         self._prober: int | None = None
@@ -98,9 +111,14 @@ class Breaker:
                 self._changed.wait(min(LONGEST_NAP_S, left_s) if left_s > 0 else LONGEST_NAP_S)
         return time.monotonic()
 
-    def close(self) -> None:
-        """A video was answered: all workers go on, and the waits begin anew at the next refusal."""
+    def close(self, *, admitted_s: float) -> None:
+        """A video was answered: all workers go on, and the waits begin anew at the next refusal.
+
+        An answer to a request from before the refusal says nothing.
+        """
         with self._changed:
+            if self._is_older_than_refusal(admitted_s):
+                return
             self._open_until_s = None
             self._prober = None
             self._trips.clear()
@@ -113,7 +131,7 @@ class Breaker:
             PipelineError: If all waits are used up.
         """
         with self._changed:
-            if self._trips and self._open_until_s is not None and admitted_s < self._trips[-1][0]:
+            if self._is_older_than_refusal(admitted_s):
                 return
             self._prober = None
             self._trips.append((time.monotonic(), failure))
@@ -127,6 +145,8 @@ class Breaker:
             wait_s = max(wait_s, failure.retry_after_s or 0.0)
             self._open_until_s = time.monotonic() + wait_s
             self._changed.notify_all()
+        if self._on_pause is not None:
+            self._on_pause(failure, wait_s)
 
     def give_way(self) -> None:
         """The worker that went first learnt nothing, as the wire failed: let another try."""
@@ -134,6 +154,9 @@ class Breaker:
             if self._prober == threading.get_ident():
                 self._prober = None
                 self._changed.notify_all()
+
+    def _is_older_than_refusal(self, admitted_s: float) -> bool:
+        return bool(self._trips) and admitted_s < self._trips[-1][0]
 
     def _stopped(self, failure: Failure) -> PipelineError:
         msg = (

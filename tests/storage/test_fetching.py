@@ -382,17 +382,29 @@ def test_a_canary_that_is_hidden_leaves_the_loss_unconfirmed(layout):
     assert row.state == "unconfirmed"
 
 
-def test_after_a_pause_the_refused_clip_is_asked_for_again(wire, layout):
+def test_a_refused_clip_is_asked_for_again_after_the_others(wire, layout):
     clips = _videos(BOT_CHECK, 1, "bot") + _videos(_good(wire), 3, "good")
-    config = _youtube(block_waits_s=(0.3, 0.3))
-    healer = threading.Timer(0.35, lambda: offline.VIDEOS.update({clips[0].video_id: _good(wire)}))
-    with FetchRun(config, layout, resume_command="x") as run:
-        (batch,) = run.plan(clips).batches
-        run.breaker.admit(run.stop_event)
-        healer.start()
-        run.fetch_batch(batch)
-        rows = run.ledger.rows(clips)
+    order: list[str] = []
+
+    def note(row: ClipRow) -> None:
+        order.append(row.video_id)
+        if len(order) == 3:
+            offline.VIDEOS[clips[0].video_id] = _good(wire)
+
+    rows = _fetch(_youtube(block_waits_s=(0.2, 0.2)), layout, clips, on_clip=note)
     assert [(row.state, row.attempts) for row in rows] == [("done", 1)] * 4
+    assert order == [clip.video_id for clip in (*clips[1:], clips[0])]
+
+
+def test_a_video_that_is_always_refused_holds_up_no_other(wire, layout):
+    clips = _videos(BOT_CHECK, 1, "bot") + _videos(_good(wire), 3, "good")
+    config = _youtube(block_waits_s=(0.05, 0.05))
+    rows = _fetch(config, layout, clips)
+    assert [row.state for row in rows] == ["pending", "done", "done", "done"]
+    with FetchRun(config, layout, resume_command="x") as run:
+        more = _videos(_good(wire), 1, "more")
+        (batch,) = run.plan([*clips, *more]).batches
+    assert batch == (more[0], clips[0]), "what was refused before comes last"
 
 
 def test_five_faults_of_the_extractor_in_a_row_stop_and_cost_nothing(layout):

@@ -69,7 +69,7 @@ def test_a_refusal_makes_everybody_wait_and_then_one_goes_first():
     assert admitted[0] >= 0.19
     time.sleep(0.1)
     assert len(admitted) == 1, "the others wait for the first one's answer"
-    breaker.close()
+    breaker.close(admitted_s=time.monotonic())
     for thread in threads:
         thread.join(5)
     assert len(admitted) == 3
@@ -81,6 +81,23 @@ def test_refusals_that_were_under_way_count_as_one():
     breaker.trip(BOT_CHECK, admitted_s=first)
     breaker.trip(BOT_CHECK, admitted_s=second)
     assert breaker.num_trips == 1
+
+
+def test_an_answer_to_a_request_from_before_the_refusal_does_not_end_the_pause():
+    breaker = Breaker([60.0], resume_command="x")
+    first, second = breaker.admit(NEVER), breaker.admit(NEVER)
+    breaker.trip(BOT_CHECK, admitted_s=first)
+    breaker.close(admitted_s=second)
+    assert breaker.paused_until_s is not None
+
+
+def test_a_pause_is_told_with_its_reason_and_its_length():
+    told: list[tuple[str, float]] = []
+    breaker = Breaker(
+        [0.5], resume_command="x", on_pause=lambda failure, s: told.append((failure.reason, s))
+    )
+    breaker.trip(BOT_CHECK, admitted_s=breaker.admit(NEVER))
+    assert told == [("bot-check", 0.5)]
 
 
 def test_when_all_waits_are_used_up_it_stops_with_75_and_the_way_on():
@@ -98,8 +115,7 @@ def test_a_success_begins_the_waits_anew():
     breaker = Breaker([0.01], resume_command="x")
     for _ in range(3):
         breaker.trip(BOT_CHECK, admitted_s=breaker.admit(NEVER))
-        breaker.admit(NEVER)
-        breaker.close()
+        breaker.close(admitted_s=breaker.admit(NEVER))
     assert breaker.num_trips == 0
 
 

@@ -1,0 +1,263 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.deployments import FLOWS, deployments
+from flows.pipeline_config import PipelineConfig, load_config
+from flows.prefect_server import answers, is_loopback
+from flows.serve import choose_api_url
+from flows.service import Service, keep_running
+from storage.errors import PipelineError
+
+ROOT = Path(__file__).parents[2]
+START_S = 240  # a cold server on a loaded machine
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass(frozen=True)
+class Serve:
+    """One `python -m flows.serve`."""
+
+    workspace: Path
+    port: int
+    report_port: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        own = {"PREFECT_API_URL", "PREFECT_HOME"}
+        kept = {name: value for name, value in os.environ.items() if name not in own}
+        # A home of its own: the tests do not touch the user's Prefect profile.
+        return kept | {"HOME": str(self.workspace.parent), "DO_NOT_TRACK": "1"}
+
+    def start(self, *more: str) -> subprocess.Popen[str]:
+        command = [
+            sys.executable, "-m", "flows.serve", "--profile", "demo",
+            "--workspace", str(self.workspace),
+            "--port", str(self.port), "--report-port", str(self.report_port), *more,
+        ]  # fmt: skip
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def fail(self, *more: str) -> str:
+        """What it says when it cannot start: one line, and no traceback."""
+        process = self.start(*more)
+        output, errors = process.communicate(timeout=120)
+        assert process.returncode == 1, output
+        # Prefect itself warns where it cannot make its folder, before we are asked.
+        lines = [line for line in errors.strip().splitlines() if "Prefect home" not in line]
+        (line,) = [line for line in lines if not line.startswith("  GLOBAL_SETTINGS_CONTEXT")]
+        return line
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A `prefect` command, as a user types it in another terminal."""
+        command = [str(Path(sys.executable).with_name("prefect")), *arguments]
+        url = f"http://127.0.0.1:{self.port}/api"
+        return subprocess.run(
+            command,
+            env=self.environment | {"PREFECT_API_URL": url},
+            capture_output=True,
+            text=True,
+            timeout=START_S,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Serve, list[str]]]:
+    """The real server, runner and report server, and what they said at their start."""
+    workspace = tmp_path_factory.mktemp("serve") / "workspace"
+    serve = Serve(workspace, free_port(), free_port())
+    process = serve.start()
+    lines: list[str] = []
+    assert process.stdout is not None
+    assert process.stderr is not None
+    errors = process.stderr
+    threading.Thread(target=lambda: [None for _ in errors], daemon=True).start()
+    watchdog = threading.Timer(START_S, process.kill)
+    watchdog.start()
+    for line in process.stdout:
+        lines.append(line)
+        if "Ctrl-C" in line:
+            break
+    watchdog.cancel()
+    yield serve, lines
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+
+
+@pytest.mark.slow
+def test_serve_starts_everything_and_prints_addresses_and_commands(served):
+    serve, lines = served
+    text = "".join(lines)
+    assert f"http://127.0.0.1:{serve.port}/api" in text
+    assert f"http://127.0.0.1:{serve.report_port}/" in text
+    assert "deployment run full-pipeline/full-pipeline --watch" in text
+    assert answers(f"http://127.0.0.1:{serve.port}/api")
+    assert (serve.workspace / "prefect" / "prefect.db").exists()
+
+
+@pytest.mark.slow
+def test_every_stage_is_a_deployment_that_shows_its_settings(served):
+    serve, _ = served
+    listed = serve.run("deployment", "ls").stdout
+    for flow in FLOWS:
+        assert f"{flow.name}/{flow.name}" in listed
+    shown = serve.run("deployment", "inspect", "train/train").stdout
+    assert "Completions sampled per prompt, G." in " ".join(shown.split())
+
+
+@pytest.mark.slow
+def test_a_deployment_s_run_is_watched_to_its_end_and_an_expected_failure_is_told(served):
+    """Convert before fetch: the run fails with the stage's own message, and the command with 1."""
+    serve, _ = served
+    done = serve.run("deployment", "run", "convert/convert", "--watch")
+    assert done.returncode == 1
+    assert "Flow run finished in state 'Failed'" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_bad_value_or_name_is_refused_before_anything_runs(served):
+    serve, _ = served
+    refused = serve.run("deployment", "run", "train/train", "-p", "config={}")
+    assert refused.returncode == 1
+    assert "'experiment' is a required property" in refused.stdout + refused.stderr
+    unknown = serve.run("deployment", "run", "train/nope")
+    assert unknown.returncode == 1
+    assert "not found" in unknown.stdout + unknown.stderr
+
+
+@pytest.mark.slow
+def test_a_second_serve_on_the_workspace_says_so_in_one_line(served):
+    serve, _ = served
+    line = Serve(serve.workspace, free_port(), free_port()).fail()
+    assert line.startswith(f"error: workspace {serve.workspace} is served already, by process ")
+
+
+@pytest.mark.slow
+def test_a_second_workspace_on_the_same_server_says_so_in_one_line(served, tmp_path):
+    serve, _ = served
+    line = Serve(tmp_path / "other", serve.port, free_port()).fail()
+    assert f"served already, for {serve.workspace}; stop that `make serve`, or start" in line
+
+
+def test_a_report_port_in_use_is_one_line(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = Serve(tmp_path / "workspace", free_port(), port).fail()
+    assert line.startswith(f"error: port {port} of 127.0.0.1 is in use")
+
+
+def test_a_workspace_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    line = Serve(tmp_path / "file" / "workspace", free_port(), free_port()).fail()
+    assert "cannot be written (Not a directory); choose another: --workspace DIR" in line
+
+
+def test_an_unknown_profile_is_one_line(tmp_path):
+    line = Serve(tmp_path / "workspace", free_port(), free_port()).fail("--profile", "nope")
+    assert line.startswith("error: unknown profile nope: expected one of demo")
+
+
+def test_another_program_on_the_server_s_port_is_told_from_a_server():
+    class Hello(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  named so there
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hello)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with pytest.raises(PipelineError, match="in use, and not by a Prefect server"):
+        answers(f"http://127.0.0.1:{server.server_port}/api")
+    server.shutdown()
+    server.server_close()
+    assert not answers(f"http://127.0.0.1:{server.server_port}/api")
+
+
+def test_the_server_s_address_is_the_option_s_then_the_environment_s_then_prefect_s():
+    told = "http://cluster:4200/api/"
+    assert choose_api_url(told, 4300) == "http://127.0.0.1:4300/api"
+    assert choose_api_url(told, None) == "http://cluster:4200/api"
+    assert choose_api_url(None, None) == "http://127.0.0.1:4200/api"
+    assert is_loopback("http://127.0.0.1:4300/api")
+    assert not is_loopback("http://cluster:4200/api")
+
+
+def test_a_deployment_has_its_flow_s_name_and_the_profile_as_its_default(tmp_path):
+    config = load_config("demo", workspace=tmp_path)
+    made = deployments(config, tmp_path)
+    assert [each.name for each in made] == [each.flow_name for each in made]
+    for each in made:
+        assert PipelineConfig.model_validate(each.parameters["config"]) == config
+        assert each.entrypoint == f"flows.{each.flow_name.replace('-', '_')}.{_function(each)}"
+
+
+def _function(deployment) -> str:
+    return deployment.flow_name.replace("-", "_") + "_flow"
+
+
+def test_the_pools_deployments_have_the_paper_s_profile_and_names_that_are_not_served(tmp_path):
+    """A name that was deployed for a pool and is then served crashes every run (Prefect 3.8.8)."""
+    pools = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    served = {flow.fn.__module__ + "." + flow.fn.__name__: flow.name for flow in FLOWS}
+    for each in pools:
+        assert each["name"] != served[each["entrypoint"]]
+        config = PipelineConfig.model_validate(each["parameters"]["config"])
+        assert config == load_config("paper", workspace=tmp_path)
+    assert {each["entrypoint"] for each in pools} == set(served)
+
+
+def test_a_service_that_ends_is_started_again_and_given_up_when_it_does_not_stay(tmp_path):
+    log = tmp_path / "log"
+    code = "import sys; sys.exit('error: no luck')"
+    with log.open("a") as lock:
+        service = Service(
+            "server", [sys.executable, "-c", code], log=log, env={}, lock=lock.fileno()
+        )
+        service.start()
+        with pytest.raises(PipelineError, match="does not stay up: no luck; its output is in"):
+            keep_running([service])
+        service.stop()
+    assert log.read_text().count("no luck") == 4
+
+
+def test_a_service_that_ends_before_it_is_ready_is_told_with_its_last_words(tmp_path):
+    log = tmp_path / "log"
+    with log.open("a") as lock:
+        service = Service(
+            "server",
+            [sys.executable, "-c", "raise OSError('port taken')"],
+            log=log,
+            env={},
+            lock=lock.fileno(),
+        )
+        service.start()
+        with pytest.raises(PipelineError, match="ended at its start: OSError: port taken"):
+            service.wait_until(lambda: False, timeout_s=30)
+        service.stop()

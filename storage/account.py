@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from storage.avqa import Clip
+from storage.huggingface import LaidOut
 from storage.jsonl import Record, write_json, write_jsonl, write_text
 from storage.ledger import ClipRow, Ledger
 
@@ -54,6 +55,8 @@ class FetchReport:
     """Done clips whose peak is below -60 dBFS."""
     num_short: int
     """Done clips whose source ends inside the clip."""
+    next_try: float | None
+    """When the first clip is due again, seconds since 1970; None if none waits."""
 
     @property
     def num_open(self) -> int:
@@ -68,6 +71,7 @@ def write_account(
     *,
     versions: Mapping[str, str],
     videos_per_hour: float | None,
+    laid_out: Sequence[LaidOut] = (),
 ) -> FetchReport:
     """Write the three files of an experiment and return what they say in sum."""
     rows = ledger.rows(clips)
@@ -86,9 +90,14 @@ def write_account(
         "silent": report.num_silent,
         "short": report.num_short,
         "by_source": dict(Counter(row.source for row in rows if row.state == "done")),
+        "datasets": [
+            {"rows": each.num_rows, "matched": each.num_matched, "clips": each.num_clips}
+            for each in laid_out
+        ],
         "source_bytes": sum(row.source_bytes or 0 for row in rows),
         "versions": dict(versions),
         "videos_per_hour": videos_per_hour,
+        "next_try": _iso(report.next_try),
         "started": _iso(min(tries, default=None)),
         "finished": _iso(max(tries, default=None)),
     }
@@ -107,6 +116,7 @@ def _report(rows: Sequence[ClipRow]) -> FetchReport:
         by_reason=tuple(ReasonCount(*key, count) for key, count in reasons.most_common()),
         num_silent=sum(row.silent for row in done),
         num_short=sum(row.short for row in done),
+        next_try=min((row.next_try for row in rows if row.next_try is not None), default=None),
     )
 
 

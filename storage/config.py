@@ -34,7 +34,7 @@ class YoutubeSource(Config):
     """Fetch each video by yt-dlp."""
 
     kind: Literal["youtube"] = "youtube"
-    url_template: str = WATCH_PAGE
+    url_template: Annotated[str, Field(pattern=r"\{video_id\}")] = WATCH_PAGE
     """Address of a video; `{video_id}` is replaced. Another template fetches from a mirror."""
     cookies: Path | None = None
     """Netscape cookie file. Off by default: it can get the account banned."""
@@ -82,9 +82,11 @@ class FetchConfig(Config):
     deadline_s: Annotated[float, Field(gt=0)] = 180.0
     """Seconds after which the download of one video is given up."""
     retry_waits_s: tuple[Annotated[float, Field(ge=0)], ...] = (30.0, 300.0, 3600.0, 86400.0)
-    """Waits before a clip whose download broke is tried again; after the last it counts as unconfirmed."""
+    """Waits before a clip whose download broke is tried again; after the last it counts as
+    unconfirmed."""
     block_waits_s: tuple[Annotated[float, Field(ge=0)], ...] = (1800.0, 7200.0, 21600.0)
-    """Waits of all workers after YouTube refuses this address; after the last the run stops with exit code 75."""
+    """Waits of all workers after YouTube refuses this address; after the last the run stops with
+    exit code 75."""
     drop_silent: bool = False
     """Count a clip whose peak is below -60 dBFS as unusable; by default it is only flagged."""
     canary_video_id: str | None = None

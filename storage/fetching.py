@@ -101,8 +101,7 @@ class FetchRun:
         self._on_clip = on_clip or _ignore
         self._lock_path = layout.locks / "fetch.lock"
         self._lock = FileLock(self._lock_path)
-        # Beside the clips, so that a rename never crosses a file system.
-        self._tmp = layout.workspace / "tmp"
+        self._downloads = layout.downloads
 
     def __enter__(self) -> Self:
         """Check the tools, lock the workspace, open ledger and sources.
@@ -195,19 +194,19 @@ class FetchRun:
     def _fetch_video(self, clips: Sequence[Clip], halt: threading.Event) -> None:
         if halt.is_set() or self.stop_event.is_set():
             return
-        folder = self._tmp / f"worker-{threading.get_ident()}"
+        folder = self._downloads / f"worker-{threading.get_ident()}"
         folder.mkdir(exist_ok=True)
         self._worker.fetch_video(clips, folder)
 
     def _close(self) -> None:
         self.ledger.close()
-        shutil.rmtree(self._tmp, ignore_errors=True)
+        shutil.rmtree(self._downloads, ignore_errors=True)
         self._lock.release()
 
     def _open(self) -> None:
         # What a killed run left: downloads and cuts in flight.
-        shutil.rmtree(self._tmp, ignore_errors=True)
-        self._tmp.mkdir(parents=True)
+        shutil.rmtree(self._downloads, ignore_errors=True)
+        self._downloads.mkdir(parents=True)
         sources = [self._open_source(source) for source in self.config.sources]
         self.versions = tool_versions()
         self.run = self.ledger.begin_run(
@@ -239,7 +238,7 @@ class FetchRun:
             case YoutubeSource():
                 downloader = Downloader(
                     source,
-                    cache_dir=self.layout.workspace / "yt-dlp-cache",
+                    cache_dir=self.layout.ytdlp_cache,
                     deadline_s=self.config.deadline_s,
                     polite=self.config.videos_per_hour is not None,
                     stop=self.stop_event,
@@ -248,8 +247,7 @@ class FetchRun:
             case FolderSource():
                 return FolderAudio(source.path)
             case HuggingFaceSource():
-                slug = source.dataset.strip("/").replace("/", "--")
-                folder = self.layout.workspace / "sources" / f"{slug}--{source.split}"
+                folder = self.layout.dataset(source.dataset, source.split)
                 self.laid_out.append(lay_out(source, self._rows, folder))
                 return FolderAudio(folder, name="huggingface")
 

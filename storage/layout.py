@@ -46,6 +46,16 @@ class Layout:
         return self.workspace / "clips"
 
     @property
+    def downloads(self) -> Path:
+        """Folder of downloads and cuts in flight; beside the clips, so that a rename is enough."""
+        return self.workspace / "downloads"
+
+    @property
+    def ytdlp_cache(self) -> Path:
+        """Folder in which yt-dlp keeps YouTube's player code."""
+        return self.workspace / "yt-dlp-cache"
+
+    @property
     def locks(self) -> Path:
         """Folder of lock files."""
         return self.workspace / "locks"
@@ -90,6 +100,10 @@ class Layout:
         if name == VALIDATION:
             return self.root / VALIDATION
         return self.workspace / "benchmarks" / name
+
+    def dataset(self, name: str, split: str) -> Path:
+        """Folder of the audio of a hub's data set, named by clip; shared by all experiments."""
+        return self.workspace / "datasets" / name.strip("/").replace("/", "--") / split
 
     def training(self, name: str) -> Path:
         """Folder of one training."""

@@ -31,8 +31,12 @@ def check_tools(config: FetchConfig) -> None:
         PipelineError: If something is missing or too old; says how to get it.
     """
     find_ffmpeg()
-    urls = [source.url_template for source in config.sources if isinstance(source, YoutubeSource)]
-    if not any(is_youtube(url) for url in urls):
+    sources = [source for source in config.sources if isinstance(source, YoutubeSource)]
+    for source in sources:
+        if source.cookies is not None and not source.cookies.is_file():
+            msg = f"fetch.sources: there is no cookie file {source.cookies}"
+            raise PipelineError(msg)
+    if not any(is_youtube(source.url_template) for source in sources):
         return
     if tuple(int(part) for part in ytdlp_version.split(".")[:3]) < OLDEST_YTDLP:
         wanted = ".".join(str(part) for part in OLDEST_YTDLP)

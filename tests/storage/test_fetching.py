@@ -96,7 +96,7 @@ def test_each_fault_of_the_wire_is_its_reason(wire, layout, case, name, state, r
     assert (row.state, row.reason_code) == (state, reason), row.message
     wavs = [path.name for path in layout.clips.iterdir()]
     assert wavs == (["-HG3Omg_89c_5.wav"] if state == "done" else [])
-    assert not list(layout.workspace.glob("tmp/*"))
+    assert not layout.downloads.exists()
     if state == "done":
         assert measure_wav(layout.clips / wavs[0]).num_samples == 32_000
         assert row.silent == (name == "silent.m4a")

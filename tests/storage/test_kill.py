@@ -62,7 +62,7 @@ def test_three_kills_lose_no_clip_leave_no_bad_wav_and_redo_nothing(tmp_path):
     for row in rows:
         assert measure_wav(layout.clips / row.clip.file_name).sha256 == row.sha256
     assert _wavs(layout) == sorted(row.clip.file_name for row in rows)
-    assert not (layout.workspace / "tmp").exists()
+    assert not layout.downloads.exists()
     assert num_downloads <= NUM_CLIPS + len(KILL_AFTER) * NUM_WORKERS
 
 

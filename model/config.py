@@ -56,6 +56,8 @@ class GrpoConfig(Config):
     zero_variance: Literal["keep", "skip", "resample"] = "keep"
     """What to do with groups whose rewards are all alike: `keep` (the paper), `skip` (leave them out of the mean),
     `resample` (sample other prompts in their place, DAPO's dynamic sampling)."""
+    resample_attempts: Annotated[int, Field(ge=1)] = 3
+    """Times that other prompts are tried in place of a group whose rewards are all alike."""
     accuracy_weight: float = 1.0
     """Weight of the accuracy reward (0 or 1)."""
     format_weight: float = 1.0

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import DataCollator
 
 from model.examples import Collator
 from model.grpo import (
@@ -23,7 +24,7 @@ from model.grpo import (
 )
 from model.qwen2_audio import CompletionScores, PackedQwen2Audio
 from model.rewards import rewards_of
-from model.rollout import Rollout, earn, sample
+from model.rollout import Rollout, earn, exchange, sample
 from model.trainer import Materials, StepTrainer
 
 LOGGED_PROMPTS = 2  # prompts of a step whose completions go to completions.jsonl
@@ -61,7 +62,7 @@ class GrpoTrainer(StepTrainer):
 
     def prepare_step(self, batches: Sequence[dict[str, Any]]) -> None:
         """Sample, score and weigh the completions of one rollout."""
-        self.rollouts = [self._roll_out(batch) for batch in batches]
+        self.rollouts = [self._useful(self._roll_out(batch)) for batch in batches]
         self.steps_left = self.grpo.steps_per_rollout
         self._weigh()
         if self.grpo.beta:
@@ -112,6 +113,28 @@ class GrpoTrainer(StepTrainer):
             return earn(
                 completions, batch, rewards=self.rewards, processor=self.materials.processor
             )
+
+    def _useful(self, rollout: Rollout) -> Rollout:
+        """Exchange prompts whose completions all score alike for others (DAPO's dynamic sampling).
+
+        The others are draws beyond the end of the run, at a place that follows from the prompt's
+        own, so a resumed run tries the same.
+        """
+        redrawn: set[int] = set()
+        draws = self.materials.draws
+        for attempt in range(1, self.grpo.resample_attempts + 1):
+            rows = is_zero_variance(rollout.reward_QG).nonzero()[:, 0].tolist()
+            if self.grpo.zero_variance != "resample" or not rows:
+                break
+            redrawn |= set(rows)
+            with self.watch.phase("features"):
+                places = [rollout.positions[row] % draws.num_draws for row in rows]
+                spare = [draws.at(place + attempt * draws.num_draws) for place in places]
+                batch = self._prepare_inputs(cast("DataCollator", self.data_collator)(spare))
+            rollout = exchange(rollout, rows, self._roll_out(batch))
+        if self.grpo.zero_variance == "resample":
+            self.means.add_sum("resampled_share", len(redrawn), len(rollout.texts))
+        return rollout
 
     def _weigh(self) -> None:
         """Advantages, and each token's weight in the loss of the whole step over all devices."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
 from model.config import GrpoConfig
@@ -127,3 +128,60 @@ def earn(
         advantage_QG=torch.zeros_like(reward_QG),
         weight_QGC=torch.zeros(completions.mask_BGC.shape, device=device),
     )
+
+
+def exchange(rollout: Rollout, rows: Sequence[int], spare: Rollout) -> Rollout:
+    """Put the prompts of another rollout in place of some, padding whichever is shorter.
+
+    Args:
+        rollout: To be changed; it stays as it is.
+        rows: Its rows that go.
+        spare: One prompt for each of these rows, in their order.
+    """
+    num_prompts = len(rollout.texts)
+    source = list(range(num_prompts))
+    for place, row in enumerate(rows):
+        source[row] = num_prompts + place
+    own, other = rollout.completions, spare.completions
+
+    def mixed(mine: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+        both = [*mine, *others]
+        return [both[row] for row in source]
+
+    def stacked(mine: Tensor, others: Tensor, *, on_left: bool = False) -> Tensor:
+        width = max(mine.shape[-1], others.shape[-1])
+        both = torch.cat([_padded(mine, width, on_left), _padded(others, width, on_left)])
+        return both[source]
+
+    return Rollout(
+        prompt={
+            "prompt_ids": stacked(
+                rollout.prompt["prompt_ids"], spare.prompt["prompt_ids"], on_left=True
+            ),
+            "prompt_mask": stacked(
+                rollout.prompt["prompt_mask"], spare.prompt["prompt_mask"], on_left=True
+            ),
+            "mel": stacked(rollout.prompt["mel"], spare.prompt["mel"]),
+            "num_frames": torch.cat([rollout.prompt["num_frames"], spare.prompt["num_frames"]])[
+                source
+            ],
+        },
+        examples=mixed(rollout.examples, spare.examples),
+        positions=mixed(rollout.positions, spare.positions),
+        completions=Completions(
+            token_BGC=stacked(own.token_BGC, other.token_BGC),
+            mask_BGC=stacked(own.mask_BGC, other.mask_BGC),
+            finished_BG=torch.cat([own.finished_BG, other.finished_BG])[source],
+        ),
+        texts=mixed(rollout.texts, spare.texts),
+        reward_QGR=torch.cat([rollout.reward_QGR, spare.reward_QGR])[source],
+        reward_QG=torch.cat([rollout.reward_QG, spare.reward_QG])[source],
+        advantage_QG=torch.zeros_like(rollout.advantage_QG),
+        weight_QGC=torch.zeros_like(stacked(rollout.weight_QGC, spare.weight_QGC)),
+    )
+
+
+def _padded(tensor: Tensor, width: int, on_left: bool) -> Tensor:  # noqa: FBT001  private
+    """Zeros up to a width of the last axis; whatever lies under a mask of 0 counts nowhere."""
+    missing = width - tensor.shape[-1]
+    return pad(tensor, (missing, 0) if on_left else (0, missing))

@@ -75,8 +75,8 @@ def wilson(num_correct: int, num_questions: int) -> Interval:
     if num_questions < 1:
         msg = "an interval needs at least one question"
         raise ValueError(msg)
-    low, high = proportion_confint(num_correct, num_questions, 1 - CONFIDENCE, method="wilson")
-    return Interval(max(0.0, float(low)), min(1.0, float(high)))
+    ends: Any = proportion_confint(num_correct, num_questions, 1 - CONFIDENCE, method="wilson")
+    return Interval(max(0.0, float(ends[0])), min(1.0, float(ends[1])))
 
 
 @lru_cache(maxsize=4096)

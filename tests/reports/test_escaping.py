@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from jinja2 import Environment
 
+from benchmarks.hostile_text import PAYLOADS, poisoned
 from benchmarks.synthetic_experiment import write_experiment, write_published_rows
 from reports.config import ReportConfig
 from reports.gather import gather
@@ -17,27 +18,6 @@ from reports.leaderboard import rows
 from reports.pages import leaderboard_files
 from reports.questions import write_question_data
 from reports.site import clean, make_environment, make_pages, render_page
-
-PAYLOADS = (
-    "<script>window.__xss=1</script>",
-    "</script><script>window.__xss=2</script>",
-    "<!--<script>",
-    '"><img src=x onerror=window.__xss=3>',
-    "' onmouseover='window.__xss=4' x='",
-    "javascript:window.__xss=5",
-    "<svg/onload=window.__xss=6>",
-    "</textarea><img src=x onerror=window.__xss=7>",
-    '</template></noscript><iframe srcdoc="<script>parent.__xss=8</script>">',
-    "{{ 7*7 }}{% raw %}",
-    "\u202egnp.exe\u2066",
-    "\u2028\u2029\x00\x1b[31m",
-    "\ud800lone",
-    "&lt;b&gt;&amp;",
-    '=HYPERLINK("http://x","y")',
-    "a|b\n\n| c |",
-    "x" * 20000,
-)
-CODES = {"marks", "parsed", "finished", "scorers"}  # one character a question, or keys of marks
 
 
 @pytest.fixture(scope="module")
@@ -50,19 +30,6 @@ def small_report(tmp_path_factory):
     config = ReportConfig(published=False, rows=folder / "rows.csv")
     provenance = {"commit": "0123abc", "versions": {"torch": "2.13.0"}}
     return gather(layout, config, experiment_config=profile, provenance=provenance)
-
-
-def poisoned(value, payload: str, key: str = ""):
-    """The report with the payload before every text, names included, so that they still match."""
-    if key in CODES:
-        return value
-    if isinstance(value, str):
-        return payload + value
-    if isinstance(value, dict):
-        return {name: poisoned(item, payload, name) for name, item in value.items()}
-    if isinstance(value, list):
-        return [poisoned(item, payload, key) for item in value]
-    return value
 
 
 def pages_of(report, environment: Environment, folder: Path) -> list[str]:

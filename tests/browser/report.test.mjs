@@ -1,0 +1,295 @@
+// The report in Chromium: from disk and from the web server, in light and dark, wide and narrow.
+// Run by `make test-browser`; PYTHON and CHROMIUM name the interpreter and the browser.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { readdirSync, statSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { after, before, test } from 'node:test';
+import { chromium } from 'playwright-core';
+
+const ROOT = join(import.meta.dirname, '..', '..');
+const PYTHON = process.env.PYTHON ?? join(ROOT, '.venv', 'bin', 'python');
+const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
+const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js');
+const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
+
+let server, sites, browser;
+
+before(async () => {
+  server = spawn(PYTHON, ['-m', 'tests.browser.serve_sites'], { cwd: ROOT, stdio: ['pipe', 'pipe', 'inherit'] });
+  for await (const line of createInterface({ input: server.stdout })) { sites = JSON.parse(line); break; }
+  browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
+});
+after(async () => {
+  await browser?.close();
+  server?.stdin.end();
+});
+
+const fromDisk = (path) => `file://${sites.folder}/${path}`;
+const fromServer = (path) => sites.address + path;
+const pagesOf = (site) => readdirSync(join(sites.folder, site)).filter((name) => name.endsWith('.html'));
+
+async function openPage(address, options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  const page = await context.newPage();
+  const troubles = [];
+  page.on('console', (message) => { if (['error', 'warning'].includes(message.type())) troubles.push(message.text()); });
+  page.on('pageerror', (error) => troubles.push(error.message));
+  page.on('request', (request) => {
+    const url = request.url();
+    if (!url.startsWith('file://' + sites.folder) && !url.startsWith(sites.address) && !url.startsWith('blob:')) troubles.push('asked for ' + url);
+  });
+  await page.goto(address);
+  if (options.javaScriptEnabled !== false && address.includes('questions.html')) await page.waitForSelector('html[data-ready]');
+  return { page, troubles, close: () => context.close() };
+}
+const countOf = async (page) => Number((await page.textContent('#count')).split(' ')[0]);
+
+for (const [place, address] of [['disk', fromDisk], ['the server', fromServer]]) {
+  test(`every page opens from ${place} without an error or a request elsewhere`, async () => {
+    for (const name of pagesOf('whole')) {
+      const { page, troubles, close } = await openPage(address('whole/' + name));
+      if (name === 'questions.html') {
+        await page.click('#rows a');
+        await page.waitForSelector('#output pre');
+      }
+      assert.deepEqual(troubles, [], name);
+      await close();
+    }
+  });
+}
+
+for (const colorScheme of ['light', 'dark']) {
+  test(`axe finds nothing on any page in ${colorScheme}`, async () => {
+    for (const name of pagesOf('whole')) {
+      const { page, close } = await openPage(fromDisk('whole/' + name), { colorScheme, bypassCSP: true });
+      if (name === 'questions.html') {
+        await page.click('#rows a');
+        await page.waitForSelector('#output pre');
+      }
+      await page.addScriptTag({ path: AXE });
+      const { violations } = await page.evaluate(() => window.axe.run());
+      assert.deepEqual(violations.map((one) => [one.id, one.nodes.map((node) => node.html.slice(0, 120)).slice(0, 3)]), [], name);
+      await close();
+    }
+  });
+}
+
+test('axe does find faults where there are some', async () => {
+  const { page, close } = await openPage(fromDisk('whole/index.html'), { bypassCSP: true });
+  await page.evaluate(() => document.body.append(document.createElement('button'), new Image()));
+  await page.addScriptTag({ path: AXE });
+  const { violations } = await page.evaluate(() => window.axe.run());
+  assert.ok(violations.length >= 2);
+  await close();
+});
+
+test('no page is wider than a phone', async () => {
+  for (const name of pagesOf('whole')) {
+    const { page, close } = await openPage(fromDisk('whole/' + name), { viewport: { width: 390, height: 800 } });
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 390, name);
+    await close();
+  }
+});
+
+test('filters narrow the list, stand in the address, and come back from it', async () => {
+  const { page, close } = await openPage(fromServer('whole/questions.html'));
+  const all = await countOf(page);
+  await page.selectOption('[name=task]', 'music');
+  assert.equal(await countOf(page), all / 3);
+  await page.selectOption('[name=show]', 'gained');
+  const gained = await countOf(page);
+  assert.ok(gained > 0 && gained < all / 3);
+  const address = page.url();
+  assert.match(address, /#.*show=gained&task=music/);
+  const again = await openPage(address);
+  assert.equal(await countOf(again.page), gained);
+  assert.equal(await again.page.inputValue('[name=task]'), 'music');
+  await again.close();
+  await page.fill('[name=text]', 'no such text');
+  assert.equal(await countOf(page), 0);
+  await page.click('button[type=reset]');
+  assert.equal(await countOf(page), all);
+  await close();
+});
+
+test('gained and lost in the list are those of the comparison page', async () => {
+  const { page, close } = await openPage(fromDisk('whole/compare-tiny-grpo-step-30.html'));
+  const summaries = await page.locator('summary').allTextContents();
+  const gained = Number(summaries.find((text) => text.includes('gained')).split(' ')[0]);
+  await page.goto(fromDisk('whole/questions.html#show=gained'));
+  await page.waitForSelector('html[data-ready]');
+  assert.equal(await countOf(page), gained);
+  await close();
+});
+
+test('a link to a question opens it, turns the list to its page and loads one output file', async () => {
+  const { page, close } = await openPage(fromDisk('whole/questions.html'));
+  await page.click('#next-page');
+  await page.click('#rows tr:nth-child(20) a');
+  const question = await page.textContent('#detail h2');
+  const address = page.url();
+  await close();
+  const again = await openPage(address);
+  await again.page.waitForSelector('#output pre');
+  assert.equal(await again.page.textContent('#detail h2'), question);
+  assert.equal(await again.page.textContent('tr[aria-current] a'), question);
+  assert.equal(await again.page.locator('script[src]').count(), 2);
+  await again.close();
+});
+
+test('a question says in words which choice is right and which were chosen', async () => {
+  const { page, close } = await openPage(fromDisk('whole/questions.html#show=gained'));
+  await page.click('#rows a');
+  await page.waitForSelector('#output pre');
+  const said = (await page.locator('.choices .said').allTextContents()).filter(Boolean);
+  assert.ok(said.some((text) => text === 'right answer, chosen by B'));
+  assert.ok(said.some((text) => text === 'chosen by A'));
+  assert.match(await page.textContent('#output pre'), /<answer>.*<\/answer>/);
+  const steps = await page.locator('.strip').first().locator('button').allTextContents();
+  assert.ok(steps.length >= 7);
+  await page.locator('.strip button', { hasText: 'grpo-step-10 ' }).click();
+  await page.waitForFunction(() => document.querySelector('#output h3')?.textContent === 'Output of grpo-step-10');
+  await close();
+});
+
+test('another benchmark can be chosen, with its own questions and models', async () => {
+  const { page, close } = await openPage(fromDisk('whole/questions.html'));
+  await page.selectOption('[name=benchmark]', 'mmau-test-mini-original');
+  await page.waitForSelector('html[data-ready="1"]');
+  assert.match(page.url(), /benchmark=mmau-test-mini-original/);
+  await page.click('#rows a');
+  await page.waitForSelector('#output pre');
+  await close();
+});
+
+test('the keyboard reaches a question, and j goes to the next', async () => {
+  const { page, close } = await openPage(fromDisk('whole/questions.html'));
+  let presses = 0;
+  do { await page.keyboard.press('Tab'); presses += 1; }
+  while (presses < 40 && !(await page.evaluate(() => document.activeElement.closest('#rows'))));
+  assert.ok(presses < 30, `${presses} presses of Tab`);
+  await page.keyboard.press('j');
+  await page.keyboard.press('Enter');
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'detail');
+  const second = await page.textContent('#detail h2');
+  await page.keyboard.press('j');
+  assert.notEqual(await page.textContent('#detail h2'), second);
+  await page.keyboard.press('k');
+  assert.equal(await page.textContent('#detail h2'), second);
+  await close();
+});
+
+async function seekTo9(page) {
+  await page.click('#rows a');
+  await page.waitForSelector('audio[src]');
+  return page.evaluate(async () => {
+    const audio = document.querySelector('audio');
+    audio.preload = 'auto';
+    audio.load();
+    await new Promise((resolve, reject) => { audio.oncanplay = resolve; audio.onerror = () => reject(new Error('audio error')); });
+    audio.currentTime = 9;
+    await new Promise((resolve) => { audio.onseeked = resolve; });
+    return [audio.currentTime, audio.duration];
+  });
+}
+for (const [place, address] of [['disk', fromDisk], ['the server', fromServer]]) {
+  test(`a clip can be sought in from ${place}`, async () => {
+    const { page, close } = await openPage(address('whole/questions.html'));
+    assert.deepEqual(await seekTo9(page), [9, 12]);
+    await close();
+  });
+}
+
+test('a clip can be sought in from a server without byte ranges', async () => {
+  const plain = spawn(PYTHON, ['-u', '-m', 'http.server', '0', '--bind', '127.0.0.1', '--directory', sites.folder], { stdio: ['ignore', 'pipe', 'ignore'] });
+  let port;
+  for await (const line of createInterface({ input: plain.stdout })) { port = /port (\d+)/.exec(line)[1]; break; }
+  const { page, close } = await openPage(`http://127.0.0.1:${port}/whole/questions.html`);
+  assert.deepEqual(await seekTo9(page), [9, 12]);
+  assert.match(await page.getAttribute('audio', 'src'), /^blob:/);
+  await close();
+  plain.kill();
+});
+
+test('a table sorts by a column, both ways, empty cells last', async () => {
+  const { page, close } = await openPage(fromDisk('whole/index.html'));
+  const table = page.locator('table.leaderboard', { hasText: 'GRPO 1' }).first();
+  const heads = table.locator('thead tr').last().locator('th');
+  const column = (await heads.allTextContents()).indexOf('Average');
+  const values = () => table.locator('tbody tr').evaluateAll((rows, at) => rows.map((row) => row.cells[at].dataset.value), column);
+  await heads.nth(column).locator('button').click();
+  assert.equal(await heads.nth(column).getAttribute('aria-sort'), 'descending');
+  const down = (await values()).map(Number);
+  assert.deepEqual(down, down.toSorted((one, two) => two - one));
+  await heads.nth(column).locator('button').click();
+  const up = (await values()).map(Number);
+  assert.deepEqual(up, up.toSorted((one, two) => one - two));
+  const test = (await heads.allTextContents()).lastIndexOf('Average');
+  await heads.nth(test).locator('button').click();
+  const withGaps = await table.locator('tbody tr').evaluateAll((rows, at) => rows.map((row) => row.cells[at].dataset.value), test);
+  assert.equal(withGaps.findIndex((value) => value === ''), withGaps.filter((value) => value !== '').length);
+  await close();
+});
+
+test('tables can be copied where the browser has no clipboard', async () => {
+  const { page, close } = await openPage(fromServer('whole/index.html'));
+  await page.evaluate(() => {
+    Object.defineProperty(navigator, 'clipboard', { value: undefined });
+    document.addEventListener('copy', () => { window.copied = document.activeElement.value; });
+  });
+  await page.click('details.copy summary');
+  await page.locator('button[data-copy]').nth(2).click();
+  assert.match(await page.evaluate(() => window.copied), /^benchmark,model,method/);
+  await close();
+});
+
+test('without JavaScript every number of the overview is there', async () => {
+  const { page, close } = await openPage(fromDisk('whole/index.html'), { javaScriptEnabled: false });
+  const text = await page.textContent('main');
+  for (const word of ['Leaderboard', 'declared', 'last step', '64.50', 'grpo-step-30', 'noise']) assert.ok(word === 'declared' || text.includes(word), word);
+  await close();
+});
+
+test('hostile text runs nowhere and is shown as it is', async () => {
+  for (const name of pagesOf('hostile')) {
+    const { page, troubles, close } = await openPage(fromDisk('hostile/' + name));
+    if (name === 'questions.html') {
+      await page.click('#rows a');
+      await page.waitForSelector('#output pre');
+      const shown = await page.textContent('#output pre');
+      for (const part of ['<script>window.__xss=1</script>', '"><img src=x onerror=window.__xss=3>', '{{ 7*7 }}{% raw %}', '&lt;b&gt;&amp;']) assert.ok(shown.includes(part), part);
+    }
+    await page.waitForTimeout(50);
+    assert.equal(await page.evaluate(() => window.__xss), undefined, name);
+    assert.equal(await page.locator('img, iframe').count(), 0, name);
+    assert.deepEqual(troubles, [], name);
+    await close();
+  }
+});
+
+test('ten checkpoints of a thousand questions are small and ready at once', async () => {
+  const folder = join(sites.folder, 'large');
+  const [slug] = readdirSync(join(folder, 'data'));
+  for (const name of pagesOf('large')) assert.ok(statSync(join(folder, name)).size < 1.2e6, name);
+  const loaded = statSync(join(folder, 'questions.html')).size + statSync(join(folder, 'data', slug, 'questions.js')).size;
+  assert.ok(loaded < 1.2e6, `${loaded} bytes`);
+  const times = [];
+  for (let run = 0; run < 5; run++) {
+    const { page, close } = await openPage(fromDisk('large/questions.html'));
+    times.push(await page.evaluate(() => performance.getEntriesByName('ready')[0].startTime));
+    await close();
+  }
+  assert.ok(Math.min(...times) < 300, `ready after ${times.map(Math.round)} ms`);
+});
+
+test('on paper the menus are gone and the tables are not cut', async () => {
+  const { page, close } = await openPage(fromDisk('whole/index.html'));
+  await page.emulateMedia({ media: 'print' });
+  assert.equal(await page.isVisible('.top'), false);
+  assert.equal(await page.isVisible('table.leaderboard'), true);
+  assert.equal(await page.locator('.scroll').first().evaluate((element) => getComputedStyle(element).overflowX), 'visible');
+  await close();
+});

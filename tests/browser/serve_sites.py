@@ -1,0 +1,66 @@
+"""Renders three sites for the browser tests and serves them until its input closes.
+
+`whole` has everything, audio included; `hostile` has text in every field that tries to leave its
+place; `large` has ten checkpoints of 1,000 questions. Run from the repository's root:
+`python -m tests.browser.serve_sites`; prints one JSON line with folder and address.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.hostile_text import PAYLOADS, poisoned
+from benchmarks.synthetic_experiment import write_experiment, write_published_rows
+from reports.config import ReportConfig
+from reports.gather import gather
+from reports.server import serve
+from reports.site import render
+
+HOSTILE = "".join(payload for payload in PAYLOADS if len(payload) < 1000)
+
+
+def write_site(folder: Path, name: str, *, payload: str = "", **size: Any) -> None:
+    """Render one site to `<folder>/<name>`."""
+    layout, profile = write_experiment(folder / "workspaces" / name, **size)
+    rows = folder / "rows.csv"
+    write_published_rows(rows, "demo-mmau")
+    provenance = {"commit": "0123abc", "command": "python -m flows.full_pipeline --profile demo"}
+    report = gather(
+        layout, ReportConfig(rows=rows), experiment_config=profile, provenance=provenance
+    )
+    roots = {one["name"]: layout.benchmark(one["name"]) / "audio" for one in report["benchmarks"]}
+    render(poisoned(report, payload) if payload else report, folder / name, audio_roots=roots)
+
+
+def main() -> None:
+    """Write, serve, wait."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_site(
+            folder,
+            "whole",
+            num_questions=90,
+            benchmarks=("demo-mmau", "mmau-test-mini-original"),
+            trainings=("grpo", "sft"),
+            with_audio=True,
+            with_controls=True,
+        )
+        write_site(folder, "hostile", payload=HOSTILE, num_questions=4, with_curves=False)
+        write_site(
+            folder,
+            "large",
+            num_questions=1000,
+            steps=range(100, 1001, 100),
+            benchmarks=("mmau-test-mini-original",),
+            num_thoughts=2,
+        )
+        with serve(folder) as address:
+            sys.stdout.write(json.dumps({"folder": str(folder), "address": address}) + "\n")
+            sys.stdout.flush()
+            sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

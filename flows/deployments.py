@@ -22,6 +22,7 @@ from flows.fetch import fetch_flow
 from flows.full_pipeline import full_pipeline_flow
 from flows.pipeline_config import PipelineConfig
 from flows.report import report_flow
+from flows.score import score_flow
 from flows.train import train_flow
 
 FLOWS: tuple[Flow[..., Any], ...] = (
@@ -31,6 +32,7 @@ FLOWS: tuple[Flow[..., Any], ...] = (
     train_flow,
     evaluate_flow,
     report_flow,
+    score_flow,
 )
 POLL_S = 2.0  # between two looks for runs to start; Prefect's default is 10
 MAX_RUNS = 8  # at a time; runs that want a busy GPU wait for it
@@ -38,12 +40,12 @@ MAX_RUNS = 8  # at a time; runs that want a busy GPU wait for it
 
 def deployments(config: PipelineConfig, workspace: Path) -> list[RunnerDeployment]:
     """One deployment a flow, with a profile's configuration as its default parameters."""
-    parameters = {"config": config.model_dump(mode="json"), "workspace": str(workspace)}
+    known = {"config": config.model_dump(mode="json"), "workspace": str(workspace)}
     return [
         RunnerDeployment.from_flow(
             flow,
             flow.name,
-            parameters=parameters,
+            parameters={name: known[name] for name in known if name in flow.parameters.properties},
             description=flow.description,
             tags=["r1-aqa", config.experiment],
             # By module: run from its file, a flow would have flows/ first on its import path.

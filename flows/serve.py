@@ -56,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(signal.SIGTERM, _interrupt)
             lock = stack.enter_context(_only_one(layout.workspace))
             reports_url = stack.enter_context(serve_folder(layout.site, HOST, options.report_port))
+            if reports_url != config.report.url:
+                options.set.append(f"report.url={reports_url}")  # what the report's link says
             services = _start(stack, options, layout, lock)
             if options.save_profile:
                 _save_profile()

@@ -17,12 +17,20 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from storage.avqa import AvqaRow, Clip
-from storage.avqa_rows import VIDEO_NAME
 from storage.config import HuggingFaceSource
 from storage.errors import PipelineError
-from storage.jsonl import Record, read_json, write_bytes, write_json, write_jsonl
+from storage.jsonl import (
+    Record,
+    append_line,
+    read_appended,
+    read_json,
+    write_bytes,
+    write_json,
+    write_jsonl,
+)
 
 CHOICE = re.compile(r"^\s*[A-Z][.)]\s*(.*?)\s*$", re.MULTILINE)
+ROWS = "rows.jsonl"  # questions and answers as they came
 DONE = "laid-out.json"
 
 
@@ -67,7 +75,8 @@ def lay_out(source: HuggingFaceSource, rows: Sequence[AvqaRow], folder: Path) ->
     if (folder / DONE).exists():
         counts = read_json(folder / DONE)
         return LaidOut(folder, counts["rows"], counts["matched"], counts["clips"])
-    questions = [_question(each) for each in _stream(source, with_audio=False)]
+    _download(source, folder)
+    questions = [_question(record) for record in read_appended(folder / ROWS)]
     clips = match_rows(questions, rows)
     missing = [
         {"row": index, **question._asdict()}
@@ -75,7 +84,7 @@ def lay_out(source: HuggingFaceSource, rows: Sequence[AvqaRow], folder: Path) ->
         if clip is None
     ]
     write_jsonl(folder / "unmatched.jsonl", missing)
-    num_clips = _write_audio(source, clips, folder)
+    num_clips = _name_by_clip(clips, folder)
     num_matched = len(questions) - len(missing)
     counts = {"rows": len(questions), "matched": num_matched, "clips": num_clips}
     write_json(folder / DONE, counts)
@@ -158,31 +167,52 @@ def _as_question(text: str, choices: Iterable[str], answer: str) -> Question:
     return Question(plain, stripped, answer.strip().casefold())
 
 
-def _write_audio(source: HuggingFaceSource, clips: Sequence[Clip | None], folder: Path) -> int:
-    written: set[str] = set()
-    for record, clip in zip(_stream(source, with_audio=True), clips, strict=True):
-        if clip is None or clip.clip_id in written:
-            continue
+def _download(source: HuggingFaceSource, folder: Path) -> None:
+    """Lay every row's audio down, named by row; after a kill it goes on at the next row."""
+    num_there = len(read_appended(folder / ROWS))
+    for index, record in enumerate(_stream(source, first_row=num_there), start=num_there):
         audio = cast("dict[str, Any]", record["audio"])
-        if VIDEO_NAME.fullmatch(clip.clip_id) and audio.get("bytes"):
-            write_bytes(folder / f"{clip.clip_id}.audio", audio["bytes"])
-            written.add(clip.clip_id)
-    return len(written)
+        write_bytes(_row_file(folder, index), audio.get("bytes") or b"")
+        line = {"question": record["question"], "answer": record["answer"]}
+        append_line(folder / ROWS, line)
 
 
-def _stream(source: HuggingFaceSource, *, with_audio: bool) -> Iterator[Record]:
+def _name_by_clip(clips: Sequence[Clip | None], folder: Path) -> int:
+    """Give files their clip's name and remove those of no clip; may be broken off and repeated.
+
+    Returns:
+        Number of clips.
+    """
+    named: set[str] = set()
+    for index, clip in enumerate(clips):
+        path = _row_file(folder, index)
+        target = None if clip is None else folder / f"{clip.clip_id}.audio"
+        if target is not None and target.name not in named and path.exists():
+            path.replace(target)
+        path.unlink(missing_ok=True)
+        if target is not None:
+            named.add(target.name)
+    return len(named)
+
+
+def _row_file(folder: Path, index: int) -> Path:
+    return folder / f"row-{index:06d}.audio"
+
+
+def _stream(source: HuggingFaceSource, *, first_row: int) -> Iterator[Record]:
     # Loaded here: `datasets` takes seconds to import, and only this source needs it.
     import datasets  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]  # it has none
-    from datasets.exceptions import DatasetsError  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
+    from datasets.exceptions import (  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
+        DatasetsError,
+    )
 
     try:
         stream = cast("Any", datasets).load_dataset(
             source.dataset, split=source.split, streaming=True
         )
-        if with_audio:
-            yield from stream.cast_column("audio", datasets.Audio(decode=False))
-        else:
-            yield from stream.select_columns(["question", "answer"])
+        # Undecoded: the bytes go to ffmpeg, and `datasets` decodes by torchcodec only.
+        audio = stream.cast_column("audio", datasets.Audio(decode=False))
+        yield from audio.skip(first_row)
     except (OSError, ValueError, DatasetsError) as error:
         msg = (
             f"fetch.sources: the data set {source.dataset} (split {source.split}) cannot be read: "

@@ -1,6 +1,7 @@
 """Rows of a data set without video ids, brought back to the clips that they are about."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import datasets
@@ -110,6 +111,24 @@ def test_a_data_set_serves_the_clips_that_its_rows_are_about(dataset_folder, tmp
     assert (laid_out.num_rows, laid_out.num_matched, laid_out.num_clips) == (3, 2, 2)
     unmatched = (laid_out.folder / "unmatched.jsonl").read_text().splitlines()
     assert [json.loads(line)["text"] for line in unmatched] == ["unheard of?"]
+
+
+def test_a_broken_off_download_goes_on_at_the_next_row(dataset_folder, tmp_path):
+    rows = [_row(1), _row(2, text="Sure?")]
+    source = HuggingFaceSource(dataset=str(dataset_folder))
+    whole = lay_out(source, rows, tmp_path / "whole")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    # As a kill leaves it: one row down, the second written but not yet noted.
+    first_row = (tmp_path / "whole" / "rows.jsonl").read_text().splitlines(keepends=True)[0]
+    (broken / "rows.jsonl").write_text(first_row)
+    shutil.copy(whole.folder / f"{rows[0].clip.clip_id}.audio", broken / "row-000000.audio")
+    (broken / "row-000001.audio.part").write_bytes(b"torn")
+    assert replace(lay_out(source, rows, broken), folder=whole.folder) == whole
+    for row in rows:
+        name = f"{row.clip.clip_id}.audio"
+        assert (broken / name).read_bytes() == (whole.folder / name).read_bytes()
+    assert not list(whole.folder.glob("row-*"))
 
 
 def test_a_data_set_that_cannot_be_read_is_named(tmp_path):

@@ -22,7 +22,7 @@ def _seconds(action) -> float:
 
 def test_without_a_budget_nobody_waits():
     pace = Pace(None)
-    assert _seconds(lambda: [pace.wait(NEVER) for _ in range(1000)]) < 0.5
+    assert _seconds(lambda: [pace.wait(NEVER) for _ in range(1000)]) < 2
     assert pace.eta_s(38_000) is None
 
 
@@ -37,7 +37,7 @@ def test_the_budget_spaces_videos_over_all_workers():
         for worker in workers:
             worker.join()
 
-    assert 0.7 <= _seconds(all_of_them) <= 2.0
+    assert 0.7 <= _seconds(all_of_them) <= 5.0
 
 
 def test_38000_clips_at_240_an_hour_take_6_6_days():

@@ -106,7 +106,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return_state=True,
         )
     )
-    say(f"report: {layout.site / 'index.html'}")
     return 0
 
 

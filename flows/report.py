@@ -39,10 +39,8 @@ def report_flow(
         unit.commit()
     print_leaderboard(layout)
     check_expectations(config, layout)
-    if is_skipped:
-        return skipped(verdict.reason)
     say(f"report: {layout.site / 'index.html'}")
-    return None
+    return skipped(verdict.reason) if is_skipped else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

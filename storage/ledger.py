@@ -13,109 +13,16 @@ import threading
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, get_args
+from typing import Self
 
 from storage.avqa import Clip, ClipState
+from storage.clip_rows import SCHEMA, SCHEMA_VERSION, STATES, ClipRow, as_row, upsert
 from storage.errors import PipelineError
 from storage.failures import Failure
 
-State = Literal["pending", "done", "invalid", "unconfirmed", "geo", "credentials", "retry"]
-STATES: tuple[State, ...] = get_args(State)
-SCHEMA_VERSION = 1
 MAX_VARIABLES = 900  # in one query; an old SQLite takes 999
-# Times are seconds since 1970, UTC; in SQL, datetime(last_try, 'unixepoch') shows them.
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS clip (
-  clip_id TEXT PRIMARY KEY,
-  video_id TEXT NOT NULL,
-  start_s INTEGER NOT NULL,
-  clip_length_s REAL NOT NULL,
-  state TEXT NOT NULL DEFAULT 'pending',
-  reason_code TEXT NOT NULL DEFAULT '',
-  message TEXT NOT NULL DEFAULT '',
-  http_status INTEGER,
-  attempts INTEGER NOT NULL DEFAULT 0,
-  first_try REAL,
-  last_try REAL,
-  next_try REAL,
-  source TEXT NOT NULL DEFAULT '',
-  sha256 TEXT NOT NULL DEFAULT '',
-  duration_s REAL,
-  peak_dbfs REAL,
-  rms_dbfs REAL,
-  silent INTEGER NOT NULL DEFAULT 0,
-  short INTEGER NOT NULL DEFAULT 0,
-  format_id TEXT,
-  bitrate_kbps REAL,
-  language TEXT,
-  source_duration_s REAL,
-  source_bytes INTEGER,
-  ytdlp_version TEXT NOT NULL DEFAULT '',
-  ffmpeg_version TEXT NOT NULL DEFAULT ''
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS attempt (
-  at REAL NOT NULL,
-  run INTEGER NOT NULL,
-  clip_id TEXT NOT NULL,
-  state TEXT NOT NULL,
-  reason_code TEXT NOT NULL,
-  message TEXT NOT NULL,
-  http_status INTEGER,
-  source TEXT NOT NULL,
-  seconds REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS run (
-  run INTEGER PRIMARY KEY,
-  started REAL NOT NULL,
-  finished REAL,
-  outcome TEXT NOT NULL DEFAULT 'running',
-  config TEXT NOT NULL,
-  versions TEXT NOT NULL
-);
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class ClipRow:
-    """A clip's row; the names are the table's columns."""
-
-    clip_id: str
-    video_id: str
-    start_s: int
-    clip_length_s: float
-    state: State = "pending"
-    reason_code: str = ""
-    message: str = ""
-    http_status: int | None = None
-    attempts: int = 0
-    first_try: float | None = None
-    last_try: float | None = None
-    next_try: float | None = None
-    source: str = ""
-    sha256: str = ""
-    duration_s: float | None = None
-    peak_dbfs: float | None = None
-    rms_dbfs: float | None = None
-    silent: bool = False
-    short: bool = False
-    format_id: str | None = None
-    bitrate_kbps: float | None = None
-    language: str | None = None
-    source_duration_s: float | None = None
-    source_bytes: int | None = None
-    ytdlp_version: str = ""
-    ffmpeg_version: str = ""
-
-    @property
-    def clip(self) -> Clip:
-        """Which clip it is."""
-        return Clip(self.clip_id, self.video_id, self.start_s)
-
-
-_COLUMNS: tuple[str, ...] = tuple(ClipRow.__dataclass_fields__)
 
 
 class Ledger:
@@ -151,7 +58,7 @@ class Ledger:
                 f"{self.path} has schema {version}, this program knows {SCHEMA_VERSION}: update it"
             )
             raise PipelineError(msg)
-        self._connection.executescript(_SCHEMA)
+        self._connection.executescript(SCHEMA)
         self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def __enter__(self) -> Self:
@@ -189,7 +96,7 @@ class Ledger:
         if clips is None:
             with self._lock:
                 found = self._connection.execute("SELECT * FROM clip ORDER BY clip_id").fetchall()
-            return [_as_row(row) for row in found]
+            return [as_row(row) for row in found]
         ids = [clip.clip_id for clip in clips]
         by_id: dict[str, ClipRow] = {}
         with self._lock:
@@ -198,7 +105,7 @@ class Ledger:
                 marks = ", ".join("?" * len(part))
                 query = f"SELECT * FROM clip WHERE clip_id IN ({marks})"  # noqa: S608  marks only
                 found = self._connection.execute(query, part)
-                by_id.update((row["clip_id"], _as_row(row)) for row in found)
+                by_id.update((row["clip_id"], as_row(row)) for row in found)
         return [by_id[clip_id] for clip_id in ids if clip_id in by_id]
 
     def states(self, clips: Iterable[Clip]) -> dict[str, ClipState]:
@@ -211,7 +118,7 @@ class Ledger:
     def write(self, row: ClipRow, *, run: int, seconds: float) -> None:
         """Record a try: the clip's row and one line of `attempt`, together."""
         with self._transaction() as connection:
-            _upsert(connection, [row])
+            upsert(connection, [row])
             connection.execute(
                 "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -238,7 +145,7 @@ class Ledger:
     def replace(self, rows: Sequence[ClipRow]) -> None:
         """Write rows without an attempt, in one transaction: adopted or reset clips."""
         with self._transaction() as connection:
-            _upsert(connection, rows)
+            upsert(connection, rows)
 
     def retry(self, state: str) -> int:
         """Put all clips of a state back to pending.
@@ -335,20 +242,6 @@ class Ledger:
                     )
                     raise PipelineError(msg) from error
                 raise
-
-
-def _upsert(connection: sqlite3.Connection, rows: Sequence[ClipRow]) -> None:
-    names = ", ".join(_COLUMNS)
-    marks = ", ".join("?" * len(_COLUMNS))
-    statement = f"INSERT OR REPLACE INTO clip ({names}) VALUES ({marks})"  # noqa: S608  our own column names
-    connection.executemany(statement, ([getattr(row, name) for name in _COLUMNS] for row in rows))
-
-
-def _as_row(found: sqlite3.Row) -> ClipRow:
-    values = {name: found[name] for name in _COLUMNS}
-    values["silent"] = bool(values["silent"])
-    values["short"] = bool(values["short"])
-    return ClipRow(**values)
 
 
 def _is_better(theirs: ClipRow, mine: ClipRow | None) -> bool:

@@ -32,6 +32,9 @@ CUT_TIMEOUT_S = 60.0
 SHORTEST_CLIP_S = 1.0  # a source that ends this soon after the start has nothing to ask about
 # A container may round its duration; a clip that ends this much before it is still whole.
 DURATION_TOLERANCE_S = 0.5
+# A clip at the very end of a video may lack part of a frame of the codec (AAC's is 43 ms): zeros
+# fill it, so that a whole clip has its exact length.
+MAX_PADDING = SAMPLE_RATE_HZ // 20
 DURATION_LINE = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 
 
@@ -71,7 +74,8 @@ class WavFacts:
 def cut_clip(source: Path, target: Path, *, start_s: float, clip_length_s: float) -> WavFacts:
     """Cut a clip from a media file: mono, 16 kHz, PCM16, flushed to the disk.
 
-    A source that ends inside the clip gives a shorter wav, of at least one second.
+    A source that ends inside the clip gives a shorter wav, of at least one second; up to 50 ms
+    missing at its end are filled with zeros.
 
     Raises:
         CutError: `not-media`, `no-audio`, `start-beyond-end`, `too-short`, `truncated` or
@@ -80,9 +84,12 @@ def cut_clip(source: Path, target: Path, *, start_s: float, clip_length_s: float
     """
     log = _run_ffmpeg(source, target, start_s=start_s, clip_length_s=clip_length_s)
     facts = measure_wav(target)
-    wanted = num_samples_of(clip_length_s)
-    if facts.num_samples >= wanted:
+    num_missing = num_samples_of(clip_length_s) - facts.num_samples
+    if num_missing <= 0:
         return facts
+    if num_missing <= MAX_PADDING:
+        _pad(target, num_missing)
+        return measure_wav(target)
     source_s = _declared_duration_s(log)
     end_s = start_s + facts.duration_s
     if source_s is not None and end_s + DURATION_TOLERANCE_S < min(
@@ -127,6 +134,14 @@ def measure_wav(path: Path) -> WavFacts:
 def num_samples_of(clip_length_s: float) -> int:
     """Samples of a whole clip: 160,000 for 10 s."""
     return round(clip_length_s * SAMPLE_RATE_HZ)
+
+
+def _pad(path: Path, num_missing: int) -> None:
+    samples = cast("np.ndarray", soundfile.read(path, dtype="int16")[0])
+    padded = np.pad(samples, (0, num_missing))
+    soundfile.write(path, padded, SAMPLE_RATE_HZ, format="WAV", subtype="PCM_16")
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _dbfs(level: float) -> float:

@@ -91,6 +91,17 @@ def test_a_file_without_the_clip_is_refused_with_the_reason(media, tmp_path, nam
     assert caught.value.reason == reason
 
 
+def test_a_frame_missing_at_a_videos_very_end_is_filled_with_zeros(tmp_path):
+    """3 s less 40 ms, asked for seconds 1 to 3: 640 zeros at the end make 2 s."""
+    loud = np.full(round(2.96 * 16_000), 0.5)
+    soundfile.write(tmp_path / "x.wav", loud, 16_000, subtype="PCM_16")
+    facts = cut_clip(tmp_path / "x.wav", tmp_path / "clip.wav", start_s=1, clip_length_s=2.0)
+    samples, _ = soundfile.read(tmp_path / "clip.wav")
+    assert facts.num_samples == len(samples) == 32_000
+    assert np.count_nonzero(samples) == 32_000 - 640
+    assert not samples[-640:].any()
+
+
 def test_a_name_that_looks_like_an_option_is_a_name(media, tmp_path):
     (media / "-HG3Omg_89c.m4a").write_bytes((media / "marker.m4a").read_bytes())
     facts = cut_clip(

@@ -24,6 +24,7 @@ from storage.errors import PipelineError
 KEPT_BYTES = 512e6  # prompts in memory: all of the demo's benchmarks, half of MMAU's test-mini
 AUDIO_TOKENS_PER_S = 25
 CHARACTERS_PER_TOKEN = 4  # of English text, roughly
+LEAST_SHARE = 0.75  # of the longest prompt's length: attention over padding costs its square
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,8 @@ class Asking:
         self._reader = reader
         self._key = key
         self._shelf = shelf
-        self.order = by_length(items)
+        self._num_tokens = [guess_tokens(item) for item in items]
+        self.order = by_length(self._num_tokens)
 
     def read(self, indices: Sequence[int]) -> list[Ready]:
         """Some prompts, read in this process."""
@@ -151,7 +153,7 @@ class Asking:
         self, indices: Sequence[int], *, batch_size: int, num_workers: int
     ) -> Iterator[tuple[Sequence[int], list[Ready]]]:
         """Batches of prompts with their positions; workers read ahead what is not on the shelf."""
-        chunks = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
+        chunks = split(indices, self._num_tokens, batch_size=batch_size)
         kept = self._shelf.of(self._key)
         unread = [chunk for chunk in chunks if any(index not in kept for index in chunk)]
         loader = DataLoader(
@@ -169,18 +171,30 @@ class Asking:
             yield chunk, ready
 
 
-def by_length(items: Sequence[Item]) -> list[int]:
+def by_length(num_tokens: Sequence[float]) -> list[int]:
     """Positions of the items, the longest prompt first.
 
     So like lengths share a batch, and whether memory suffices shows at once.
-
-    Lengths are told from the clips' headers and the texts; they need not be exact.
     """
-    num_tokens = [
-        _duration_s(item) * AUDIO_TOKENS_PER_S + len(item.text) / CHARACTERS_PER_TOKEN
-        for item in items
-    ]
-    return sorted(range(len(items)), key=lambda index: -num_tokens[index])
+    return sorted(range(len(num_tokens)), key=lambda index: -num_tokens[index])
+
+
+def split(
+    indices: Sequence[int], num_tokens: Sequence[float], *, batch_size: int
+) -> list[list[int]]:
+    """Cut positions, longest first, into batches that are full or would hold too much padding."""
+    batches: list[list[int]] = []
+    for index in indices:
+        is_full = not batches or len(batches[-1]) == batch_size
+        if is_full or num_tokens[index] < LEAST_SHARE * num_tokens[batches[-1][0]]:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def guess_tokens(item: Item) -> float:
+    """About how many tokens a prompt has, told from its clip's header and its text."""
+    return _duration_s(item) * AUDIO_TOKENS_PER_S + len(item.text) / CHARACTERS_PER_TOKEN
 
 
 def evenly(order: Sequence[int], number: int) -> list[int]:

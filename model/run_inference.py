@@ -83,8 +83,8 @@ def infer(run: InferenceRun) -> None:
     shelf = Shelf()
     for model_path, folders in jobs_of.items():
         _infer_model(model_path, folders, run, shelf)
-        gc.collect()
-        if device.type == "cuda":
+        if device.type == "cuda":  # a 7B and the next one do not fit side by side
+            gc.collect()
             torch.cuda.empty_cache()
 
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from model.asking import Asking, Item, Reader, Shelf, by_length, evenly
+from model.asking import Asking, Item, Reader, Shelf, by_length, evenly, guess_tokens, split
 from model.decoder import Decoder, find_disagreements
 from model.inference_jobs import InferenceJob, InferenceRun, JobFolder, read_run, record_of
 from model.qwen2_audio import load_model, load_processor
@@ -379,10 +379,20 @@ def test_like_lengths_share_a_batch(tmp_path) -> None:
     items.append(Item("clip", "What?", tmp_path / "long.wav"))
     items.append(Item("gone", "What?", tmp_path / "gone.wav"))
     items.append(Item("wordy", "What? " * 400, None, 0.5))  # 600 tokens of text, 24 s of audio
-    order = by_length(items)
+    num_tokens = [guess_tokens(item) for item in items]
+    order = by_length(num_tokens)
     assert order == [6, 4, 1, 3, 2, 0, 5]
+    # 600, 75 + 1, 50 + 1, 37 + 1, 25 + 1, 12 + 1 and 1 tokens: none is 0.75 of the one before.
+    assert split(order, num_tokens, batch_size=4) == [[6], [4], [1], [3], [2], [0], [5]]
     assert evenly(order, 3) == [6, 1, 2]
     assert evenly(order, 99) == order
+
+
+def test_a_batch_ends_when_it_is_full_or_its_padding_grows() -> None:
+    num_tokens = [100.0, 90, 80, 76, 74, 73, 20]
+    assert split(range(7), num_tokens, batch_size=3) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert split(range(7), num_tokens, batch_size=9) == [[0, 1, 2, 3], [4, 5], [6]]
+    assert split([], num_tokens, batch_size=9) == []
 
 
 def test_a_full_shelf_keeps_what_it_has(bench) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,13 @@ def own_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "vowel_reward.py").write_text(OWN_REWARD)
     monkeypatch.syspath_prepend(tmp_path / "own")
+
+
+@pytest.fixture
+def uncompiled() -> Iterator[None]:
+    """torchao's optimiser compiles itself, which takes minutes on a CPU and changes no rule."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def make_run(model: Path, lines: Path, output: Path, **changes: Any) -> TrainingRun:
@@ -78,15 +86,17 @@ def delete_folder(folder: Path) -> None:
     folder.rmdir()
 
 
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize(
     "changes",
     [
         {},
         {"method": "sft", "sft": {"learning_rate": 1e-3, "random_target_share": 0.5}},
         {"lora": {"rank": 2, "dropout": 0.3}},
+        {"precision": "bf16", "optimizer": "adamw-8bit-sr", "grpo": {"beta": 0.0}},
         {"grpo": {"steps_per_rollout": 2, "zero_variance": "resample"}, "shuffle_choices": True},
     ],
-    ids=["grpo", "sft", "lora", "two steps a rollout, resampled"],
+    ids=["grpo", "sft", "lora", "bf16 with 8-bit optimiser", "two steps a rollout, resampled"],
 )
 def test_a_resumed_run_is_the_run(
     tiny_model: Path, training_lines: Path, tmp_path: Path, changes: dict[str, Any]
@@ -252,9 +262,7 @@ def test_a_checkpoint_in_the_middle_of_a_rollout_is_refused(
     run = make_run(
         tiny_model, training_lines, tmp_path / "run", save_steps=3, grpo={"steps_per_rollout": 2}
     )
-    with pytest.raises(
-        PipelineError, match=r"3 is no multiple of grpo\.steps_per_rollout 2"
-    ):
+    with pytest.raises(PipelineError, match=r"3 is no multiple of grpo\.steps_per_rollout 2"):
         train(run)
 
 

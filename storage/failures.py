@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from yt_dlp.networking.exceptions import HTTPError
-from yt_dlp.utils import GeoRestrictedError
+from yt_dlp.utils import ExtractorError, GeoRestrictedError
 
 Kind = Literal[
     "invalid",
@@ -200,5 +200,7 @@ def _retry_after_s(cause: BaseException) -> float | None:
 
 
 def _wire_reason(cause: BaseException) -> str:
-    """A short code for a failed transport, e.g. `transport-error`."""
+    """A short code for what has no message of its own, e.g. `transport-error`."""
+    if isinstance(cause, ExtractorError):
+        return "unknown-answer"
     return re.sub(r"(?<!^)(?=[A-Z])", "-", type(cause).__name__).lower()

@@ -54,6 +54,8 @@ class Scenario:
     """What the interface sends instead of JSON."""
     times_out: bool = False
     """Whether the interface never answers."""
+    embed_status: int = 200
+    """HTTP status of the embedded player's page, which is asked for behind an age gate."""
 
 
 VIDEOS: dict[str, Scenario] = {}
@@ -167,6 +169,10 @@ def _next(request: Any) -> Response:
 
 
 def _embed(request: Any) -> Response:
+    video_id = urlsplit(request.url).path.rpartition("/")[2]
+    status = VIDEOS.get(video_id, NO_SUCH_VIDEO).embed_status
+    if status != 200:
+        return _reply(request, status)
     context = {"client": {"clientName": "WEB_EMBEDDED_PLAYER", "clientVersion": "1.20260708.00"}}
     config = json.dumps({"INNERTUBE_CONTEXT": context, "INNERTUBE_CONTEXT_CLIENT_NAME": 56})
     return _reply(request, 200, f"<script>ytcfg.set({config});</script>".encode(), "text/html")

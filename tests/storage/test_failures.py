@@ -171,6 +171,21 @@ OF_THE_CLIP: dict[str, tuple[Scenario, Expected]] = {
         ),
         Expected("credentials", "age"),
     ),
+    "age, and the way around it broken": (
+        Scenario(
+            refused("LOGIN_REQUIRED", "Sign in to confirm your age"),
+            embed_status=404,
+        ),
+        Expected("retry", "key-error"),
+    ),
+    "not available any more": (
+        _gone("This video isn't available anymore"),
+        Expected("unconfirmed", "unavailable"),
+    ),
+    "still processed": (
+        _unplayable("We're processing this video. Check back later."),
+        Expected("retry", "unknown-answer"),
+    ),
     "unavailable, nothing more": (
         Scenario(refused("ERROR", "Video unavailable")),
         Expected("unconfirmed", "unavailable"),

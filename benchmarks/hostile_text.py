@@ -24,7 +24,7 @@ PAYLOADS = (
 CODES = {"marks", "parsed", "finished", "scorers"}  # one character a question, or keys of marks
 
 
-def poisoned(value: Any, payload: str, key: str = "") -> Any:
+def poisoned(value: Any, payload: str, key: str = "") -> Any:  # noqa: ANN401  any JSON value
     """The report with the payload before every text, names included, so that they still match."""
     if key in CODES:
         return value

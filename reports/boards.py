@@ -20,6 +20,8 @@ class Cells:
 
     tasks: Mapping[str, Score | None]
     average: Score | None
+    categories_percent: float | None = None
+    """What the categories of a published row give, where its printed average says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +33,15 @@ class Line:
     """Test-mini, and Test where the table has it."""
     link: str | None
     """Page of one of our models."""
+    source_number: int | None
+    """Of a published row, in the board's list of sources; from 1."""
+    note_letter: str
+    """In the board's list of notes; empty without a note."""
 
     @property
     def marks(self) -> list[str]:
         """What is said of a checkpoint, one tag each."""
         return [mark for mark in self.row.mark.split("; ") if mark]
-
-    @property
-    def notes(self) -> list[str]:
-        """What to know of a published row."""
-        return [note for note in self.row.note.split("; ") if note]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,10 @@ class Board:
     tasks: Sequence[str]
     splits: Sequence[str]
     lines: Sequence[Line]
+    sources: Sequence[str]
+    """Of the published rows, each once, with their dates."""
+    notes: Mapping[str, str]
+    """By letter."""
 
     @property
     def has_test(self) -> bool:
@@ -91,34 +96,51 @@ def _board(
         row for row in rows if row.is_ours and (row.benchmark, row.scorer) == (benchmark, scorer)
     ]
     published = [row for row in rows if not row.is_ours and row.benchmark == benchmark]
-    test = {
-        (row.model, row.method, row.source): row
-        for row in rows
-        if row.benchmark == larger_split(benchmark)
-    }
+    test = {_key(row): row for row in rows if row.benchmark == larger_split(benchmark)}
     tasks = task_names([*ours, *published])
     splits = ["test-mini", "test"] if test else ["test-mini"]
     by_average = sorted(published, key=lambda row: -(row.average.percent if row.average else 0))
+    sources = list(dict.fromkeys(_source(row) for row in by_average))
+    texts = list(dict.fromkeys(row.note for row in by_average if row.note))
+    letters = {text: _letter(index) for index, text in enumerate(texts)}
     lines = [
         Line(
             row=row,
-            splits=[
-                _cells(row, tasks),
-                *([_cells(test.get((row.model, row.method, row.source)), tasks)] if test else []),
-            ],
+            splits=[_cells(row, tasks)] + ([_cells(test.get(_key(row)), tasks)] if test else []),
             link=links.get(row.model) if row.is_ours else None,
+            source_number=None if row.is_ours else sources.index(_source(row)) + 1,
+            note_letter=letters.get(row.note, ""),
         )
         for row in [*ours, *by_average]
     ]
     return Board(
-        f"{benchmark}, {scorer} scorer", f"{scorer.capitalize()} scorer", tasks, splits, lines
+        title=f"{benchmark}, {scorer} scorer",
+        caption=f"{scorer.capitalize()} scorer",
+        tasks=tasks,
+        splits=splits,
+        lines=lines,
+        sources=sources,
+        notes={letter: text for text, letter in letters.items()},
     )
+
+
+def _key(row: LeaderboardRow) -> tuple[str, str, str]:
+    return (row.model, row.method, row.source)
+
+
+def _source(row: LeaderboardRow) -> str:
+    return f"{row.source}, {row.date}" if row.date else row.source
+
+
+def _letter(index: int) -> str:
+    """The letters a to z, then aa, ab and so on."""
+    return chr(ord("a") + index) if index < 26 else _letter(index // 26 - 1) + _letter(index % 26)
 
 
 def _cells(row: LeaderboardRow | None, tasks: Sequence[str]) -> Cells:
     if row is None:
         return Cells(dict.fromkeys(tasks), None)
-    return Cells({task: row.tasks.get(task) for task in tasks}, row.average)
+    return Cells({task: row.tasks.get(task) for task in tasks}, row.average, row.categories_percent)
 
 
 def _notes(report: Json, benchmark: str, scorer: str) -> str:

@@ -107,7 +107,7 @@ def _json_row(row: LeaderboardRow) -> dict[str, Any]:
         "date": row.date,
         "training": row.training,
         "mark": row.mark,
-        "note": row.note,
+        "note": "; ".join(text for text in (row.disagreement, row.note) if text),
     }
 
 
@@ -163,7 +163,7 @@ def tables(rows: Iterable[LeaderboardRow]) -> list[tuple[str, list[LeaderboardRo
 
 def _cells(row: LeaderboardRow, tasks: Sequence[str], *, escape: Any) -> list[str]:  # noqa: ANN401  a function of text
     name = f"{row.model} ({row.mark})" if row.mark else row.model
-    source = ", ".join(text for text in (row.source, row.date, row.note) if text)
+    source = ", ".join(text for text in (row.source, row.date, row.disagreement, row.note) if text)
     return [
         escape(name),
         escape(row.method),

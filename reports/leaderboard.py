@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from reports.published import disagreement, larger_split, num_published_questions
+from reports.published import contradicted_average, larger_split, num_published_questions
 from reports.statistics import BestOfN, best_of_n
 from reports.tally import FIRST_TASKS, Tally, as_booleans, group_indices, tally
 
@@ -73,7 +73,17 @@ class LeaderboardRow:
     leads: bool = False
     """Whether the training's row to quote is this one."""
     note: str = ""
-    """What to know of a published row, e.g. that its average disagrees with its categories."""
+    """What to know of a published row."""
+    categories_percent: float | None = None
+    """What the categories of a published row give, where its printed average says otherwise."""
+
+    @property
+    def disagreement(self) -> str:
+        """How a printed average disagrees with its own categories; empty where it does not."""
+        if self.average is None or self.categories_percent is None:
+            return ""
+        printed, given = self.average.percent, self.categories_percent
+        return f"printed average {printed:.2f}; its categories give {given:.2f}"
 
     @property
     def is_ours(self) -> bool:
@@ -263,7 +273,8 @@ def _published_row(row: Json) -> LeaderboardRow:
         num_questions=num_published_questions(row["benchmark"]),
         source=row["source"],
         date=row["date"],
-        note="; ".join(text for text in (disagreement(row), row["note"]) if text),
+        note=row["note"],
+        categories_percent=contradicted_average(row),
     )
 
 

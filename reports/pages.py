@@ -2,18 +2,20 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 from reports.boards import boards
 from reports.comparisons import MOST_LISTED, Comparison
 from reports.exports import DASH, to_csv, to_json, to_latex, to_markdown
-from reports.figures import accuracy_figures
+from reports.figures import Figure, accuracy_figures
 from reports.headlines import Headline, headlines
 from reports.leaderboard import METHOD_NAMES, LeaderboardRow
 from reports.names import compare_file, model_files, training_files
 
 Json = dict[str, Any]
 
+MOST_GROUPS = 2  # of four charts each on the overview; the others are on the trainings' pages
 CURVES_CAPTION = (
     "Bands are 95 % intervals of one step each, not of the whole curve, and neighbouring steps "
     "answer the same questions: two models are compared on their comparison page. "
@@ -62,6 +64,7 @@ def index_page(
         "boards": boards(report, rows, links),
         "exports": exports,
         "curves": _curves(report, lines),
+        "caption": CURVES_CAPTION,
         "models": _models(report),
         "comparisons": comparisons,
         "fetch": report["fetch"],
@@ -98,10 +101,11 @@ def _tile(report: Json, line: Headline) -> Json:
 
 
 def _curves(report: Json, lines: Sequence[Headline]) -> list[Json]:
-    """A group of charts for each training and benchmark; only the average where there are many."""
-    groups: list[Json] = []
+    """Charts by training and benchmark; where there are many, the averages in one group."""
     trainings = {one["name"]: one for one in report["trainings"]}
     benchmarks = {one["name"]: one for one in report["benchmarks"]}
+    groups: list[Json] = []
+    averages: list[Figure] = []
     for index, line in enumerate(lines):
         figures = accuracy_figures(
             report,
@@ -110,10 +114,10 @@ def _curves(report: Json, lines: Sequence[Headline]) -> list[Json]:
             training=trainings[line.training],
             prefix=f"curve{index}",
         )
-        shown = figures if len(lines) <= 2 else figures[:1]
         title = f"{line.training} on {line.benchmark}"
-        groups.append({"title": title, "caption": CURVES_CAPTION, "figures": shown})
-    return groups
+        groups.append({"title": title, "figures": figures})
+        averages += [replace(figure, note=title) for figure in figures[:1]]
+    return groups if len(groups) <= MOST_GROUPS else [{"title": "", "figures": averages}]
 
 
 def _models(report: Json) -> list[Json]:

@@ -91,16 +91,14 @@ def _percent(text: str, where: str) -> float | None:
     return percent
 
 
-def disagreement(row: Json) -> str:
-    """How a printed average disagrees with its own categories; empty where they agree."""
-    sizes = task_sizes(row["benchmark"])
+def contradicted_average(row: Json) -> float | None:
+    """What a row's categories give, in percent, where its printed average says otherwise."""
     values = [row[task] for task in FIRST_TASKS]
     if row["average"] is None or None in values:
-        return ""
+        return None
+    sizes = task_sizes(row["benchmark"])
     implied = sum(size * value for size, value in zip(sizes, values, strict=True)) / sum(sizes)
-    if abs(implied - row["average"]) <= AVERAGE_TOLERANCE:
-        return ""
-    return f"printed average {row['average']:.2f}; its categories give {implied:.2f}"
+    return implied if abs(implied - row["average"]) > AVERAGE_TOLERANCE else None
 
 
 def task_sizes(benchmark: str) -> tuple[int, int, int]:

@@ -85,7 +85,7 @@
     for (let index = 0; index < data.id.length; index++) if (matches(index)) view.push(index);
     page = Math.max(0, Math.min(page, Math.ceil(view.length / PAGE_SIZE) - 1));
     const numRight = view.filter((index) => mark(evaluation('b'), index) === '1').length;
-    const share = view.length && !['right', 'wrong', 'gained', 'lost'].includes(field.show.value) ? `; B is right on ${(100 * numRight / view.length).toFixed(1)} %` : '';
+    const share = view.length && !['right', 'wrong', 'gained', 'lost'].includes(field.show.value) ? `; the second is right on ${(100 * numRight / view.length).toFixed(1)} %` : '';
     get('count').textContent = `${view.length} of ${data.id.length} questions${share}`;
     showPage();
   }
@@ -157,7 +157,7 @@
   function choiceItem(index, choice, place, answer) {
     const said = [];
     if (choice === answer) said.push('right answer');
-    for (const name of ['a', 'b']) if (evaluation(name)?.picks[index] === place.toString(36)) said.push(`chosen by ${name.toUpperCase()}`);
+    for (const one of new Set([evaluation('a'), evaluation('b')])) if (one?.picks[index] === place.toString(36)) said.push('chosen by ' + one.label);
     return make('li', { class: choice === answer ? 'answer' : null },
       make('span', { class: 'letter', text: LETTERS[place] ?? String(place + 1) }), make('span', { dir: 'auto', text: choice }), make('span', { class: 'said', text: said.join(', ') }));
   }

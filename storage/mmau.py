@@ -157,6 +157,11 @@ def from_validation(examples: Iterable[Mapping[str, object]]) -> list[Question]:
         PipelineError: If an example lacks a key, or its answer is not among its choices.
     """
     rows = [_validation_row(dict(example)) for example in examples]
+    num_seen: Counter[str] = Counter()
+    for row in rows:  # nobody promises that AVQA's ids are unique
+        num_seen[str(row.get("id"))] += 1
+        if num_seen[str(row.get("id"))] > 1:
+            row["id"] = f"{row['id']}-{num_seen[str(row['id'])]}"
     fields = FieldNames(audio_id="audio_path", question="question_text", choices="multi_choice")
     return parse_questions(rows, source="the validation examples", fields=fields)
 
@@ -170,6 +175,9 @@ def _validation_row(example: Record) -> Record:
     choices, answer = example.get("multi_choice"), example.get("answer")
     if isinstance(choices, list) and isinstance(answer, int) and 0 <= answer < len(choices):  # pyright: ignore[reportUnknownArgumentType]  decoded JSON
         example["answer"] = choices[answer]
+    text = example.get("question_text")
+    if isinstance(text, str):  # AVQA asks about videos, training asks the same about the audio
+        example["question_text"] = text.replace("video", "audio")
     labels = {
         "task": "sound",
         "category": example.get("question_relation", ""),

@@ -179,7 +179,7 @@ def test_validation_examples_become_questions() -> None:
         "id": 183,
         "video_name": "-HG3Omg_89c_000030",
         "video_id": 341,
-        "question_text": "What happened in the audio?",
+        "question_text": "What happened in the video?",
         "multi_choice": ["motorboat", "Yacht consignment", "Sailboat set sail", "Consignment car"],
         "answer": 1,
         "question_relation": "View",
@@ -201,6 +201,7 @@ def test_validation_examples_become_questions() -> None:
         dataset="AVQA",
         split="validation",
     )
+    assert [q.id for q in from_validation([example, example, example])] == ["183", "183-2", "183-3"]
     with pytest.raises(PipelineError, match="not among the choices"):
         from_validation([{**example, "answer": 7}])
 

@@ -302,3 +302,39 @@ def test_one_task_s_failure_does_not_stop_the_others(tmp_path):
     )
     context.run(call)
     assert lines == ["up"]
+
+
+@pytest.mark.slow
+def test_torchrun_s_silent_ranks_die_with_a_killed_parent(tmp_path, monkeypatch):
+    """Each rank has a session of its own, so that no signal to a group reaches it."""
+    monkeypatch.setenv("R1_AQA_GRACE_S", "2")
+    script = tmp_path / "rank.py"
+    script.write_text(
+        textwrap.dedent(f"""
+            import os, signal, time
+            from pathlib import Path
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            rank = os.environ["RANK"]
+            Path({str(tmp_path)!r}, "part" + rank).write_text(str(os.getpid()))
+            Path({str(tmp_path)!r}, "part" + rank).rename(Path({str(tmp_path)!r}, "rank" + rank))
+            time.sleep(600)
+        """)
+    )
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    code = (
+        "import sys; from pathlib import Path; from tasks.child_process import run_child; "
+        "run_child(sys.argv[2:], log=Path(sys.argv[1]), on_line=print)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "log"), sys.executable, *torchrun]
+    parent = subprocess.Popen(command, cwd=ROOT)
+    files = [tmp_path / "rank0", tmp_path / "rank1"]
+    give_up_s = time.monotonic() + 120
+    while not all(file.exists() for file in files):
+        assert time.monotonic() < give_up_s, (tmp_path / "log").read_text()
+        time.sleep(0.2)
+    parent.kill()
+    parent.wait()
+    give_up_s = time.monotonic() + 10
+    while any(Path("/proc", file.read_text()).exists() for file in files):
+        assert time.monotonic() < give_up_s
+        time.sleep(0.1)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -136,8 +136,10 @@ class FetchRun:
         trace: TracebackType | None,
     ) -> None:
         """Close the run's row, remove temporary files, release the workspace."""
-        self.ledger.end_run(self.run, self._outcome(error))
-        self._close()
+        try:
+            self.ledger.end_run(self.run, self._outcome(error))
+        finally:
+            self._close()
 
     def stop(self) -> None:
         """Ask all workers to stop after the video they are at; safe in a signal handler."""
@@ -180,19 +182,18 @@ class FetchRun:
         return BatchCounts(len(batch), dict(states), self.stop_event.is_set())
 
     def _fetch_videos(self, videos: Sequence[Sequence[Clip]]) -> None:
-        halt = threading.Event()
         with ThreadPoolExecutor(self.config.workers, thread_name_prefix="fetch") as pool:
-            futures = [pool.submit(self._fetch_video, clips, halt) for clips in videos]
+            futures = [pool.submit(self._fetch_video, clips) for clips in videos]
             try:
-                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            finally:
-                # After an error or an interrupt the videos in flight end, the others do not begin.
-                halt.set()
-        for future in done:
-            future.result()
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                # The other workers may be in a pause of hours; none of them is to go on.
+                self.stop_event.set()
+                raise
 
-    def _fetch_video(self, clips: Sequence[Clip], halt: threading.Event) -> None:
-        if halt.is_set() or self.stop_event.is_set():
+    def _fetch_video(self, clips: Sequence[Clip]) -> None:
+        if self.stop_event.is_set():
             return
         folder = self._downloads / f"worker-{threading.get_ident()}"
         folder.mkdir(exist_ok=True)

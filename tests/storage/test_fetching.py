@@ -4,6 +4,7 @@ import json
 import resource
 import shutil
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import contextmanager
 
@@ -405,6 +406,26 @@ def test_a_video_that_is_always_refused_holds_up_no_other(wire, layout):
         more = _videos(_good(wire), 1, "more")
         (batch,) = run.plan([*clips, *more]).batches
     assert batch == (more[0], clips[0]), "what was refused before comes last"
+
+
+def test_an_error_of_one_worker_ends_the_pause_of_the_others(wire, layout):
+    """A full disk found by one worker must not wait for the hours that another one sits out."""
+    clips = _videos(BOT_CHECK, 1, "bot") + _videos(_good(wire), 1, "good")
+    config = _config(YoutubeSource(), workers=2, block_waits_s=(600.0,))
+    began_s = time.monotonic()
+
+    def disk_fails_after_the_pause_began(_row: ClipRow) -> None:
+        wait_until(lambda: run.breaker.paused_until_s is not None)
+        raise PipelineError("disk full")
+
+    with (
+        FetchRun(
+            config, layout, resume_command="x", on_clip=disk_fails_after_the_pause_began
+        ) as run,
+        pytest.raises(PipelineError, match="disk full"),
+    ):
+        run.fetch_batch(run.plan([*clips, *_videos(_good(wire), 3, "more")]).batches[0])
+    assert time.monotonic() - began_s < 60
 
 
 def test_five_faults_of_the_extractor_in_a_row_stop_and_cost_nothing(layout):

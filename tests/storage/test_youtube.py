@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from storage.config import FetchConfig, YoutubeSource
 from storage.errors import PipelineError
+from storage.failures import Unavailable
 from storage.tools import check_tools
 from storage.youtube import Downloader, is_youtube
 from tests.storage import offline_youtube as offline
@@ -83,6 +84,19 @@ def test_a_cookie_file_that_is_not_there_is_named_at_the_start(tmp_path):
     source = YoutubeSource(cookies=tmp_path / "mine.txt")
     with pytest.raises(PipelineError, match=r"no cookie file .*mine\.txt"):
         check_tools(FetchConfig(sources=(source,)))
+
+
+def test_the_seconds_that_a_server_asks_us_to_wait_are_read(tmp_path):
+    """yt-dlp itself never reads Retry-After; the test server says 7."""
+    with serve(tmp_path) as wire:
+        downloader = _downloader(
+            YoutubeSource(url_template=f"{wire.base}/429/x.m4a?v={{video_id}}"), tmp_path
+        )
+        (tmp_path / "folder").mkdir()
+        with pytest.raises(Unavailable) as caught:
+            downloader.download("any-video-0", tmp_path / "folder", first_start_s=0.0)
+    failure = caught.value.failure
+    assert (failure.kind, failure.http_status, failure.retry_after_s) == ("blocked", 429, 7.0)
 
 
 @pytest.mark.parametrize(

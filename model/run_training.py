@@ -8,6 +8,8 @@ and is thrown away by the next start.
 
 import signal
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -18,17 +20,20 @@ from transformers import Qwen2AudioProcessor, set_seed
 from transformers.utils import logging as transformers_logging
 
 from model import checkpoints
+from model.card import card_text, measure_movement
 from model.config import TrainConfig
-from model.examples import Draws, check_examples, read_examples, write_dropped
+from model.examples import Draws, Example, check_examples, read_examples, write_dropped
 from model.freezing import freeze_parts
 from model.grpo_trainer import GrpoTrainer
 from model.lora import add_adapter, load_adapter, without_adapter
+from model.memory import check_fits, estimate
 from model.qwen2_audio import load_base, load_model, load_processor, stop_tokens
 from model.sft_trainer import SftTrainer
+from model.sizes import read_sizes
 from model.trainer import Materials, StepTrainer, is_main_process, world_size
 from storage.config import Config
 from storage.errors import PipelineError
-from storage.jsonl import read_json
+from storage.jsonl import read_json, write_json
 
 TERMINATED = 128 + signal.SIGTERM
 
@@ -94,12 +99,37 @@ def train(run: TrainingRun) -> None:
     if checkpoints.last_step(run.output) == config.max_steps:
         print(f"step {config.max_steps}/{config.max_steps} is done already")  # noqa: T201  progress
         return
+    check_memory(run)
     set_seed(config.seed)
     trainer = make_trainer(run, settings, resume_from)
     trainer.fit(resume_from)
     if trainer.args.should_save and checkpoints.last_step(run.output) != config.max_steps:
         msg = f"{run.output} has no whole checkpoint-{config.max_steps}: start the training again"
         raise PipelineError(msg)
+    if trainer.args.should_save:
+        report_movement(run)
+
+
+def report_movement(run: TrainingRun) -> None:
+    """Write movement.json: how far each part of the model has moved."""
+    last = run.output / f"checkpoint-{run.train.max_steps}"
+    movement = measure_movement(run.start_model, last, run.train)
+    write_json(run.output / "movement.json", {part: m._asdict() for part, m in movement.items()})
+    for part, moved in movement.items():
+        print(  # noqa: T201  the log of the training
+            f"{part}: {moved.moved_share:.1%} of {moved.num_parameters:,} weights moved, "
+            f"by {moved.relative_change:.2g} of their norm"
+        )
+
+
+def check_memory(run: TrainingRun) -> None:
+    """Print what the training will need of a GPU, and refuse what the GPU cannot hold."""
+    if not torch.cuda.is_available():
+        return
+    needed = estimate(run.train, read_sizes(run.start_model), num_gpus=world_size())
+    if is_main_process():
+        print(f"memory, estimated: {needed.text()}", flush=True)  # noqa: T201  the log of the training
+    check_fits(needed, torch.cuda.get_device_properties(0).total_memory)
 
 
 def check_settings(config: TrainConfig) -> None:
@@ -125,14 +155,21 @@ def make_trainer(
     processor = load_processor(run.start_model)
     model = _policy(run, resume_from)
     step = 0 if resume_from is None else checkpoints.step_of(resume_from)
+    checked = check_examples(read_examples(run.train_jsonl), processor, config)
+    if is_main_process():
+        write_dropped(run.output / "dropped.jsonl", checked)
+        print(f"{len(checked.kept)} examples, {len(checked.dropped)} dropped")  # noqa: T201  progress
     materials = Materials(
         config=config,
         settings=settings,
         output=run.output,
         model=model,
         processor=processor,
-        draws=_draws(run, processor, step),
+        draws=_draws(run, checked.kept, processor, step),
         stop_ids=stop_tokens(without_adapter(model), processor),
+        card=partial(
+            _card, run=run, num_examples=len(checked.kept), num_dropped=len(checked.dropped)
+        ),
     )
     if config.method == "sft":
         return SftTrainer(materials)
@@ -160,17 +197,24 @@ def _policy(run: TrainingRun, resume_from: Path | None) -> nn.Module:
     return model
 
 
-def _draws(run: TrainingRun, processor: Qwen2AudioProcessor, step: int) -> Draws:
+def _card(step: int, *, run: TrainingRun, num_examples: int, num_dropped: int) -> str:
+    return card_text(
+        run.train,
+        start_model=run.start_model_key,
+        step=step,
+        num_examples=num_examples,
+        num_dropped=num_dropped,
+    )
+
+
+def _draws(
+    run: TrainingRun, examples: Sequence[Example], processor: Qwen2AudioProcessor, step: int
+) -> Draws:
     config = run.train
-    checked = check_examples(read_examples(run.train_jsonl), processor, config)
-    if checked.dropped:
-        print(f"{len(checked.dropped)} examples dropped, see dropped.jsonl")  # noqa: T201  progress
-    if is_main_process():
-        write_dropped(run.output / "dropped.jsonl", checked)
     per_step = config.prompts_per_device * config.gradient_accumulation * world_size()
     reuse = config.grpo.steps_per_rollout if config.method == "grpo" else 1
     return Draws(
-        checked.kept,
+        examples,
         processor,
         config,
         num_draws=config.max_steps * per_step,

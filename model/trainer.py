@@ -14,7 +14,7 @@ here:
 import os
 import resource
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -48,6 +48,8 @@ class Materials(NamedTuple):
     """The data, from the position of the first step to do."""
     stop_ids: Tensor
     """Token ids that end a completion."""
+    card: Callable[[int], str]
+    """The model card of a step's checkpoint."""
 
 
 class MicroBatch(NamedTuple):
@@ -253,6 +255,8 @@ class StepTrainer(Trainer):
             (folder / "training_args.bin").unlink(
                 missing_ok=True
             )  # a pickle with this machine's paths
+            card = self.materials.card(self.state.global_step)
+            (folder / "README.md").write_text(card, encoding="utf-8")
             checkpoints.seal(folder, self.materials.settings)
             checkpoints.publish(folder, output)
             checkpoints.discard_unfinished(output)

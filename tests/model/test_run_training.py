@@ -176,6 +176,10 @@ def test_checkpoints_are_loaded_by_plain_transformers_and_old_ones_are_weights_o
         assert AutoProcessor.from_pretrained(folder).audio_token == "<|AUDIO|>"  # noqa: S105
         assert model.config.architectures == ["Qwen2AudioForConditionalGeneration"]
         assert checkpoints.is_whole(folder)
+        card = (folder / "README.md").read_text()
+        assert card.startswith('---\nbase_model: "tiny"')
+        assert f"step {step} of 3" in card
+        assert "12 examples; 0 more could not be used" in card
         assert (folder / "optimizer.pt").exists() == (step == 3)
     assert checkpoints.find_resumable(run.output) == run.output / "checkpoint-3"
 
@@ -282,6 +286,10 @@ def test_a_frozen_part_and_the_table_of_positions_do_not_move(
     moved = {name for name in after if not torch.equal(before[name], after[name])}
     assert moved
     assert all(name.startswith("language_model") for name in moved)
+    movement = read_json(run.output / "movement.json")
+    assert movement["audio_encoder"]["moved_share"] == 0
+    assert movement["projector"]["relative_change"] == 0
+    assert movement["language_model"]["moved_share"] > 0.5
 
 
 @pytest.mark.slow

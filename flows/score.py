@@ -13,8 +13,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from model.config import ScorerName
-from model.predictions import Imported, read_predictions, submission_rows
-from model.scoring import Verdict, judge_all, score, tally, write_verdicts
+from model.predictions import Imported, read_predictions
+from model.scoring import (
+    Verdict,
+    judge_all,
+    score,
+    submission_rows,
+    tally,
+    write_verdicts,
+)
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
 from storage.jsonl import read_json, write_json

@@ -39,6 +39,8 @@ class Item:
     """Its audio; None: silence."""
     silence_s: float = 0.0
     """Seconds of zeros where there is no clip."""
+    error: str | None = None
+    """Why it cannot be asked, where that is known before."""
 
 
 class Ready(NamedTuple):
@@ -86,10 +88,12 @@ class Reader(Dataset[Ready]):
             PipelineError: If its text holds the audio token; names the question.
         """
         item = self._items[index]
+        if item.error is not None:
+            return _unready(item.error)
         try:
             mel = self._mel(item)
         except UnreadableAudioError as error:
-            return Ready([], np.zeros((0, 0), np.float32), 0, str(error))
+            return _unready(str(error))
         try:
             tokens = prompt_tokens(self._processor, item.text, mel.num_frames)
         except ValueError as error:
@@ -101,6 +105,10 @@ class Reader(Dataset[Ready]):
         if item.clip is None:
             return mel_features(self._processor, silence(item.silence_s))
         return self._store.features(item.clip)
+
+
+def _unready(error: str) -> Ready:
+    return Ready([], np.zeros((0, 0), np.float32), 0, error)
 
 
 class Shelf:

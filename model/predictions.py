@@ -21,7 +21,7 @@ taken out, which is what R1-AQA does before it calls that script.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,7 +30,7 @@ from model.answers import extract_answer
 from model.scoring import Prediction
 from storage.errors import PipelineError
 from storage.jsonl import Record
-from storage.mmau import LETTER_PREFIX, Question, list_ids, read_rows, to_row
+from storage.mmau import LETTER_PREFIX, Question, list_ids, read_rows
 
 # Read by the published scripts as they stand. MMAU's code reads the first, its README names the
 # second; MMAR reads the third.
@@ -71,27 +71,6 @@ def read_predictions(path: Path, questions: Sequence[Question]) -> Imported:
         if row.get(key) is not None:
             predictions[name] = _prediction(row[key], key, f"{path}: {key!r} of {name}")
     return Imported(predictions, key, len(rows))
-
-
-def submission_rows(
-    questions: Iterable[Question], predictions: Mapping[str, Prediction | None]
-) -> list[Record]:
-    """Rows of a submission file: MMAU's keys, and the prediction under both names that MMAU uses.
-
-    Raises:
-        PipelineError: If a question has no prediction; names the ids.
-    """
-    asked = list(questions)
-    missing = [question.id for question in asked if predictions.get(question.id) is None]
-    if missing:
-        msg = f"a submission needs every question: {len(missing)} missing, {list_ids(missing)}"
-        raise PipelineError(msg)
-    rows: list[Record] = []
-    for question in asked:
-        prediction = predictions[question.id]
-        text = "" if prediction is None else prediction.scored
-        rows.append({**to_row(question), "model_output": text, "model_prediction": text})
-    return rows
 
 
 def _rows(path: Path, questions: Sequence[Question]) -> list[Record]:

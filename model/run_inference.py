@@ -181,7 +181,9 @@ def items_of(job: InferenceJob, questions: Sequence[Question]) -> list[Item]:
             items.append(Item(question.id, text, None, STAND_IN_SILENCE_S))
         else:
             name = clip_of[question.id]
-            items.append(Item(question.id, text, find_clip(job.audio, name) or job.audio / name))
+            clip = find_clip(job.audio, name)
+            error = None if clip else f"{name} is missing in {job.audio}"
+            items.append(Item(question.id, text, clip, error=error))
     return items
 
 

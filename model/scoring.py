@@ -24,7 +24,7 @@ from model.controls import asked_questions
 from storage.errors import PipelineError
 from storage.jsonl import Record, read_appended, read_json, read_jsonl, write_json, write_jsonl
 from storage.manifest import file_digest
-from storage.mmau import Question, list_ids
+from storage.mmau import Question, list_ids, to_row
 
 WORD = re.compile(r"\b\w+\b")
 GROUPS: dict[str, Callable[[Question], str]] = {
@@ -155,6 +155,9 @@ def score_folder(
 ) -> Record:
     """Judge a folder's answers.jsonl; writes verdicts.jsonl and score.json beside it.
 
+    Where the benchmark withholds its answers, score.json holds no scorer, and submission.json is
+    written too.
+
     Args:
         folder: One model's answers to one benchmark with one prompt; holds run.json.
         questions: The benchmark's questions; choices that a control shifted are shifted here too.
@@ -171,13 +174,18 @@ def score_folder(
     asked = asked_questions(questions, run["control"])
     lines = {str(line.get("id")): line for line in read_appended(answers_path)}
     check_ids(questions, lines, source=str(answers_path))
-    verdicts = judge_all(asked, {name: _prediction(line) for name, line in lines.items()})
+    predictions = {name: _prediction(line) for name, line in lines.items()}
+    verdicts = judge_all(asked, predictions)
     result = {
         "benchmark": run["benchmark"],
         **score(asked, verdicts, scorers),
         "hashes": {"questions": run["benchmark_sha256"], "answers": file_digest(answers_path)},
     }
     write_verdicts(folder / "verdicts.jsonl", verdicts)
+    if not result["scorers"]:
+        # What a clip that cannot be read leaves unanswered is sent as an empty prediction.
+        sent = {name: one or Prediction("", None) for name, one in predictions.items()}
+        write_json(folder / "submission.json", submission_rows(asked, sent))
     write_json(folder / "score.json", result)
     return result
 
@@ -203,6 +211,27 @@ def check_ids(questions: Sequence[Question], ids: Iterable[str], *, source: str)
             f"missing: {list_ids(missing)}. A partial file has no score: answer the rest"
         )
         raise PipelineError(msg)
+
+
+def submission_rows(
+    questions: Iterable[Question], predictions: Mapping[str, Prediction | None]
+) -> list[Record]:
+    """Rows of a submission file: MMAU's keys, and the prediction under both names that MMAU uses.
+
+    Raises:
+        PipelineError: If a question has no prediction; names the ids.
+    """
+    asked = list(questions)
+    missing = [question.id for question in asked if predictions.get(question.id) is None]
+    if missing:
+        msg = f"a submission needs every question: {len(missing)} missing, {list_ids(missing)}"
+        raise PipelineError(msg)
+    rows: list[Record] = []
+    for question in asked:
+        prediction = predictions[question.id]
+        text = "" if prediction is None else prediction.scored
+        rows.append({**to_row(question), "model_output": text, "model_prediction": text})
+    return rows
 
 
 def write_verdicts(path: Path, verdicts: Iterable[Verdict]) -> None:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from model.predictions import read_predictions, submission_rows
-from model.scoring import Prediction
+from model.predictions import read_predictions
+from model.scoring import Prediction, submission_rows
 from storage.errors import PipelineError
 from storage.mmau import Question, to_row
 

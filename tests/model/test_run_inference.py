@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -242,7 +243,7 @@ def test_a_clip_that_cannot_be_read_is_an_answer_line_that_says_so(bench, tmp_pa
     (audio / "clips/q4.wav").write_bytes(b"")
     infer(run_of(job_of(bench, tmp_path / "out", audio=str(audio))))
     lines = answers(tmp_path / "out")
-    assert lines["q3"]["error"].endswith("clips/q3.wav is missing")
+    assert lines["q3"]["error"] == f"./clips/q3.wav is missing in {audio}"
     assert lines["q4"]["error"].endswith("is empty (0 bytes)")
     score = score_folder(tmp_path / "out", read_questions(bench / "questions.json"), ["strict"])
     assert score["num_unparsed"] >= 2
@@ -364,6 +365,15 @@ def test_controls_change_what_is_heard_and_in_which_order_is_asked(bench, tmp_pa
     assert "['rain', 'dog']" in shifted[0].text
     assert "['dog', 'rain']" in plain[0].text
     assert shifted[0].clip == plain[0].clip
+
+
+def test_a_clip_outside_its_folder_is_not_read(bench, tmp_path) -> None:
+    (tmp_path / "audio").mkdir()
+    soundfile.write(tmp_path / "secret.wav", np.zeros(16_000), 16_000)
+    job = InferenceJob.model_validate(job_of(bench, tmp_path, audio=str(tmp_path / "audio")))
+    (item,) = items_of(job, [replace(make_question(0), audio_id="../secret.wav")])
+    assert item.clip is None
+    assert item.error == f"../secret.wav is missing in {tmp_path / 'audio'}"
 
 
 def test_a_benchmark_without_audio_is_asked_with_ten_seconds_of_zeros(bench, tmp_path) -> None:

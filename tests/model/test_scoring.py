@@ -238,6 +238,20 @@ def test_letters_are_read_against_the_order_that_was_asked(tmp_path: Path) -> No
     assert result["scorers"]["strict"]["overall"]["num_correct"] == 1
 
 
+def test_withheld_answers_give_a_submission_beside_the_answers(tmp_path: Path) -> None:
+    withheld = [replace(one, answer=None) for one in THREE]
+    lines = [
+        line("q1", "<answer>B</answer>", "B"),
+        line("q2", "no idea", None),
+        {**line("q3", "", None), "error": "q3.wav is missing"},
+    ]
+    result = score_folder(answered(tmp_path, lines), withheld, ["official"])
+    assert result["scorers"] == {}
+    submission = json.loads((tmp_path / "submission.json").read_text())
+    assert [row["model_output"] for row in submission] == ["B", "no idea", ""]
+    assert [row["model_prediction"] for row in submission] == ["B", "no idea", ""]
+
+
 def test_a_partial_folder_is_refused_with_the_missing_ids(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"covers 1 of 3 questions; missing: q2, q3"):
         score_folder(answered(tmp_path, [line("q1", "A", "A")]), THREE, ["strict"])

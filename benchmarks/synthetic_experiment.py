@@ -68,6 +68,7 @@ def write_experiment(  # noqa: PLR0913  the tests vary each of them alone
                 ("tiny", None, None, "silence"),
                 (f"{trainings[0]}-step-{steps[-1]}", trainings[0], steps[-1], "silence"),
             ]
+            _write_control_report(layout, benchmark, runs[-1][0], num_questions)
         for key, training, step, control in runs:
             gain = 0.0 if step is None else 0.28 * step / (step + max(steps) / 4)
             _write_evaluation(
@@ -186,6 +187,18 @@ def _write_evaluation(  # noqa: PLR0913  one call site
         folder / "score.json",
         {"benchmark": benchmark, "scorers": scorers, "num_unparsed": 0, "hashes": {}},
     )
+
+
+def _write_control_report(layout: Layout, benchmark: str, key: str, num_questions: int) -> None:
+    """What evaluation writes beside the control runs."""
+    counted = {"num_correct": num_questions // 4, "num_questions": num_questions // 2}
+    order = {"num_consistent": num_questions // 2, "num_right_in_all": num_questions // 3}
+    record = {
+        "prompt": "answer",
+        "needs_audio": {"official": counted, "strict": counted},
+        "order": {**order, "num_questions": num_questions, "num_orders": 5},
+    }
+    write_json(layout.root / "evaluation" / key / benchmark / "controls.json", record)
 
 
 def _made_answer(question: Json, key: str, *, gain: float) -> tuple[bool, str, bool]:

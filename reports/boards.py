@@ -155,6 +155,7 @@ def _notes(report: Json, benchmark: str, scorer: str) -> str:
             f"({len(questions)} questions, {100 * flip_share:.0f} % of them answered otherwise "
             "by the next checkpoint, 80 % power). "
         )
+    text += _baselines(questions)
     text += (
         "The intervals hold the questions' chance, not that of training again with another seed."
     )
@@ -164,3 +165,18 @@ def _notes(report: Json, benchmark: str, scorer: str) -> str:
             "so nothing is tested against them in pairs."
         )
     return text
+
+
+def _baselines(questions: Sequence[Json]) -> str:
+    """What rules without ears score where answers are known; right is what equals the answer."""
+    known = [one for one in questions if one["answer"] is not None and one["choices"]]
+    if not known:
+        return ""
+    first = sum(one["choices"][0] == one["answer"] for one in known)
+    longest = sum(max(one["choices"], key=len) == one["answer"] for one in known)
+    chance = sum(1 / len(one["choices"]) for one in known)
+    first, longest, chance = (100 * count / len(known) for count in (first, longest, chance))
+    return (
+        f"Always the first choice is right on {first:.1f} %, always the longest on "
+        f"{longest:.1f} %, a random one on {chance:.1f} %. "
+    )

@@ -141,6 +141,15 @@ def _marks(verdicts: Sequence[Json], scorer: str) -> str:
     return "".join(MARKS[row.get(scorer)] for row in verdicts)
 
 
+def read_control_reports(layout: Layout) -> list[Json]:
+    """What the controls say of each model, where they were run: `controls.json` of evaluation."""
+    root = layout.root / "evaluation"
+    return [
+        {"model": path.parent.parent.name, "benchmark": path.parent.name, **read_json(path)}
+        for path in sorted(root.glob("*/*/controls.json"))
+    ]
+
+
 def _check_counts(folder: Path, evaluation: Json, score: Json) -> None:
     for scorer, marks in evaluation["marks"].items():
         stated = score["scorers"][scorer]["overall"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from reports.clips import read_convert, read_fetch
 from reports.config import ReportConfig
-from reports.evaluations import read_benchmarks, read_evaluations
+from reports.evaluations import read_benchmarks, read_control_reports, read_evaluations
 from reports.published import read_published
 from reports.trainings import read_trainings
 from storage.errors import PipelineError
@@ -56,6 +56,7 @@ def gather(
         "scorers": list(evaluate.get("scorers") or ["official", "strict"]),
         "benchmarks": benchmarks,
         "evaluations": [_as_row(one, trainings) for one in read_evaluations(layout, benchmarks)],
+        "control_reports": read_control_reports(layout),
         "trainings": trainings,
         "fetch": read_fetch(layout),
         "convert": read_convert(layout, annotations=annotations.get("train")),

@@ -47,6 +47,10 @@ class Part:
     heat: Sequence[HeatRow]
     steps: Sequence[int]
     controls: Sequence[ControlRow]
+    needs_audio: Tally | None
+    """Right answers to the questions that the start model gets wrong under silence."""
+    order: Json | None
+    """Answers that stay the same in every order of the choices, as counted by evaluation."""
     compare_link: str
     num_unparsed: int
 
@@ -123,6 +127,8 @@ def _part(  # noqa: PLR0913  one record of one section
         heat=heat,
         steps=steps,
         controls=_controls(report, benchmark, shown, scorer=scorer),
+        needs_audio=_needs_audio(_control_report(report, shown), scorer),
+        order=_control_report(report, shown).get("order"),
         compare_link=compare,
         num_unparsed=shown["parsed"].count("0"),
     )
@@ -147,6 +153,23 @@ def _controls(report: Json, benchmark: Json, shown: Json, *, scorer: str) -> lis
         and scorer in one["marks"]
     ]
     return [_control_row(benchmark, shown, one, scorer) for one in own]
+
+
+def _control_report(report: Json, shown: Json) -> Json:
+    """What evaluation counted over the controls of this model; empty where none were run."""
+    wanted = (shown["model"], shown["benchmark"], shown["prompt"])
+    for one in report["control_reports"]:
+        if (one["model"], one["benchmark"], one["prompt"]) == wanted:
+            return one
+    return {}
+
+
+def _needs_audio(control_report: Json, scorer: str) -> Tally | None:
+    by_scorer: dict[str, Json] = control_report.get("needs_audio") or {}
+    counted = by_scorer.get(scorer)
+    if not counted or not counted["num_questions"]:
+        return None
+    return Tally(counted["num_correct"], counted["num_questions"])
 
 
 def _control_row(benchmark: Json, shown: Json, control: Json, scorer: str) -> ControlRow:

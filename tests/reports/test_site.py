@@ -155,6 +155,19 @@ def test_the_resolution_of_the_benchmark_is_said_in_words(site):
     assert re.search(r"Differences under \d+\.\d points between our models are noise", text)
 
 
+def test_what_the_controls_say_stands_on_the_models_page(site):
+    text = (site / "training-grpo.html").read_text(encoding="utf-8")
+    assert "Of the 30 questions that the start model gets wrong under silence, 15 are right" in text
+    assert "The same choice in all 5 orders of the choices: 30 of 60 questions" in text
+
+
+def test_what_rules_without_ears_score_is_said(report, site):
+    questions = report["benchmarks"][0]["questions"]
+    first = sum(one["choices"][0] == one["answer"] for one in questions)
+    text = (site / "index.html").read_text(encoding="utf-8")
+    assert f"Always the first choice is right on {100 * first / 60:.1f} %" in text
+
+
 def test_a_bare_first_state_renders(tmp_path):
     layout, profile = write_experiment(
         tmp_path, num_questions=9, steps=(10,), with_fetch=False, with_curves=False

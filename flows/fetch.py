@@ -6,6 +6,7 @@ clips again; `--deep` reads every wav and compares its sha256; `--merge LEDGER` 
 another host.
 """
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from flows.command import Command, read_config, run_command
 from flows.pipeline_config import PipelineConfig
 from storage.account import FetchReport, write_account
 from storage.errors import PipelineError
+from storage.failures import Failure
 from storage.fetching import FetchRun, Plan
 from storage.layout import Layout
 from storage.ledger import ClipRow, Ledger
@@ -50,8 +52,15 @@ def fetch_flow(
     annotations = read_annotations(config.annotations, layout)
     unit = fetch_unit(annotations, config.fetch, layout)
     progress = _Progress()
-    resume = f"python -m flows.fetch --profile {config.experiment} --workspace {layout.workspace}"
-    with FetchRun(config.fetch, layout, resume_command=resume, on_clip=progress.note) as run:
+    run = FetchRun(
+        config.fetch,
+        layout,
+        resume_command=f"python -m flows.fetch --profile {config.experiment}",
+        rows=annotations.rows,
+        on_clip=progress.note,
+        on_pause=_tell_pause,
+    )
+    with stopping_between_clips(run), run:
         plan = run.plan(annotations.clips, deep=deep)
         verdict = unit.verdict()
         if verdict.is_done and not plan.num_due and not force:
@@ -61,7 +70,6 @@ def fetch_flow(
             with (
                 served_world(config.world, layout),
                 meter("fetch", plan.num_due) as progress.meter,
-                stopping_between_clips(run),
             ):
                 _fetch_all(run, plan)
         finally:
@@ -71,6 +79,7 @@ def fetch_flow(
                 layout.fetch,
                 versions=run.versions,
                 videos_per_hour=config.fetch.videos_per_hour,
+                laid_out=run.laid_out,
             )
     show_account(report)
     unit.commit()
@@ -110,13 +119,21 @@ def _announce(plan: Plan, num_wanted: int) -> None:
     say(f"fetch: {plan.num_due} of {num_wanted} clips are due{eta}")
 
 
+def _tell_pause(refusal: Failure, seconds: float) -> None:
+    say(f"fetch: all workers pause for {format_duration(seconds)}: {refusal.message}")
+
+
 def _tell(report: FetchReport, layout: Layout) -> None:
     reasons = ", ".join(f"{each.reason} {each.count}" for each in report.by_reason)
+    lost = f"; not: {reasons}" if reasons else ""
     say(
-        f"fetch: {report.num_usable} of {report.num_requested} clips usable"
-        + (f"; not: {reasons}" if reasons else "")
-        + f" -> {layout.fetch}"
+        f"fetch: {report.num_usable} of {report.num_requested} clips usable{lost} -> {layout.fetch}"
     )
+    if report.num_open:
+        when = ""
+        if report.next_try is not None:
+            when = f", the first in {format_duration(max(0.0, report.next_try - time.time()))}"
+        say(f"fetch: {report.num_open} clips may still come when fetch is run again{when}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,13 +1,13 @@
 """The configuration of a whole experiment: the stages' settings composed, read from a profile.
 
 A profile is a YAML file of these keys, by name from flows/profiles (`demo`, `paper`, ...) or by
-path. Strings may hold `{workspace}`. Single keys are changed by `--set a.b=value`; the value is
-read as YAML. Under `train`, a number or a training's name picks one entry (`train.0.seed=1`,
-`train.warm-start.max_steps=80`); a key without either is set in every training
-(`train.grpo.learning_rate=2e-6`).
+path. Strings may hold `{workspace}` and `{world.port}`. Single keys are changed by
+`--set a.b=value`; the value is read as YAML. Under `train`, a number or a training's name picks one
+entry (`train.0.seed=1`, `train.warm-start.max_steps=80`); a key without either is set in every
+training (`train.grpo.learning_rate=2e-6`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -108,7 +108,11 @@ def apply_overrides(
             msg = f"--set {override}: expected KEY=VALUE, e.g. train.grpo.learning_rate=2e-6"
             raise PipelineError(msg)
         _set(tree, key.split("."), yaml.safe_load(text), override)
-    tree = cast("dict[str, Any]", _fill_in(tree, str(workspace)))
+    world = cast("dict[str, Any]", tree.get("world") or {})
+    port = world.get("port", WorldConfig.model_fields["port"].default)
+    tree = cast(
+        "dict[str, Any]", _fill_in(tree, {"{workspace}": str(workspace), "{world.port}": str(port)})
+    )
     try:
         return PipelineConfig.model_validate(tree)
     except ValidationError as error:
@@ -171,13 +175,14 @@ def _pick(entries: list[Any], key: str, override: str) -> list[Any]:
     return [entry for entry in named if entry.get("name") == key]
 
 
-def _fill_in(value: object, workspace: str) -> object:
+def _fill_in(value: object, names: Mapping[str, str]) -> object:
     if isinstance(value, str):
-        return value.replace("{workspace}", workspace)
+        for name, text in names.items():
+            value = value.replace(name, text)
+        return value
     if isinstance(value, list):
-        return [_fill_in(item, workspace) for item in cast("list[object]", value)]
+        return [_fill_in(item, names) for item in cast("list[object]", value)]
     if isinstance(value, dict):
-        return {
-            key: _fill_in(item, workspace) for key, item in cast("dict[str, object]", value).items()
-        }
+        items = cast("dict[str, object]", value).items()
+        return {key: _fill_in(item, names) for key, item in items}
     return value

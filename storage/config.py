@@ -1,6 +1,7 @@
 """The settings of fetching, converting and of the benchmarks; the base of every settings class.
 
-Every key of a profile is a field of one of these classes. A field's docstring is what Prefect's form shows.
+Every key of a profile is a field of one of these classes. A field's docstring is what Prefect's
+form shows.
 """
 
 from pathlib import Path
@@ -45,7 +46,7 @@ class YoutubeSource(Config):
 
 
 class FolderSource(Config):
-    """Take media files from a folder, named by clip (`<id>_<start>`, VGGSound's names) or by video id."""
+    """Take media files from a folder, named by clip (`<id>_<start>`, as VGGSound's) or video id."""
 
     kind: Literal["folder"] = "folder"
     path: Path
@@ -106,19 +107,22 @@ class BenchmarkConfig(Config):
     """A benchmark and where its files are."""
 
     name: str
-    """A name from storage/benchmarks (e.g. `mmau-test-mini-v05.15.25`), or any other with `questions` given."""
+    """A name from storage/benchmarks (e.g. `mmau-test-mini-v05.15.25`), or any other with
+    `questions` given."""
     questions: str | None = None
     """Path or URL of the questions' JSON; None: the published address of a known benchmark."""
     audio: str | None = None
-    """Folder that the questions' `audio_id` is relative to, or a data set on the hub; None: the known one."""
+    """Folder that the questions' `audio_id` is relative to, or a data set on the hub; None: the
+    known one."""
     silence: bool = False
-    """Give every question 10 s of zeros instead of audio, for trying things without the audio at hand."""
+    """Give every question 10 s of zeros instead of audio, for trying things without the audio at
+    hand."""
     allow_unreadable: bool = False
     """Go on although some clips cannot be read; their questions count as wrong."""
 
 
 class WorldConfig(Config):
-    """A small made world, served on loopback: AVQA's annotations, media of all kinds, a benchmark."""
+    """A small made world, served on loopback: annotations, media of all kinds, a benchmark."""
 
     seed: int = 7
     """Seed of everything in it."""

@@ -2,14 +2,16 @@
 
 ```
 workspace/
-  ledger.sqlite  clips/-HG3Omg_89c_30.wav           shared by all experiments
-  benchmarks/mmau-test-mini-original/{questions.json, audio/, features/} models/tiny/  world/
-  models and media made here (the demo's) locks/                                            one file
-  a lock <experiment>/fetch/{fetch_report.json, invalid.jsonl, clips.csv} <experiment>/train.jsonl
-  validation.jsonl dropped.jsonl validation/questions.json <experiment>/training/<name>/{run.json,
-  metrics.jsonl, trainer.log, checkpoint-100/, ...}
+  ledger.sqlite  clips/-HG3Omg_89c_30.wav  annotations/      shared by all experiments
+  benchmarks/mmau-test-mini-original/{questions.json, audio/}   features/
+  models/  world/                                            made here (the demo's)
+  locks/  tmp/
+  <experiment>/fetch/{fetch_report.json, invalid.jsonl, clips.csv}
+  <experiment>/{train.jsonl, validation.jsonl, dropped.jsonl}   validation/questions.json
+  <experiment>/training/<name>/{run.json, metrics.jsonl, trainer.log, checkpoint-100/, ...}
   <experiment>/evaluation/<model>/<benchmark>/<prompt>/{run.json, answers.jsonl, verdicts.jsonl,
-  score.json} <experiment>/manifests/*.json   <experiment>/site/
+                                                        score.json}
+  <experiment>/manifests/*.json   <experiment>/site/
 ```
 """
 

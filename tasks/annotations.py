@@ -17,8 +17,12 @@ class AnnotationFiles(NamedTuple):
     @property
     def clips(self) -> list[avqa.Clip]:
         """Every clip that a row asks about, once."""
-        held_out = self.validation.rows if self.validation else ()
-        return avqa.clips_of([*self.train.rows, *held_out])
+        return avqa.clips_of(self.rows)
+
+    @property
+    def rows(self) -> list[avqa.AvqaRow]:
+        """Every row, held-out ones last."""
+        return [*self.train.rows, *(self.validation.rows if self.validation else ())]
 
 
 def read_annotations(config: AnnotationsConfig, layout: Layout) -> AnnotationFiles:

@@ -28,7 +28,6 @@ SMALL = [
     "world.num_questions=60",
     "world.num_benchmark_questions=30",
     "world.num_validation_questions=8",
-    f"fetch.sources=[{{kind: youtube, url_template: 'http://127.0.0.1:{PORT}/watch/{{video_id}}'}}]",
     "fetch.min_usable_share=0.5",
     "train.prompts_per_device=4",
     "train.0.max_steps=3",

@@ -26,12 +26,12 @@ def test_the_defaults_are_the_papers() -> None:
     assert config.fetch.videos_per_hour == 240
 
 
-def test_the_workspace_is_filled_in() -> None:
-    config = load_config("demo", workspace=WORKSPACE)
+def test_the_workspace_and_the_worlds_port_are_filled_in() -> None:
+    config = load_config("demo", workspace=WORKSPACE, overrides=["world.port=9001"])
     assert config.annotations.train == "/data/workspace/world/annotations/train_qa.json"
     (source,) = config.fetch.sources
     assert source.kind == "youtube"
-    assert source.url_template.endswith("{video_id}")
+    assert source.url_template == "http://127.0.0.1:9001/watch/{video_id}"
 
 
 def test_a_key_is_set_in_every_training_or_in_one_by_number_or_name() -> None:

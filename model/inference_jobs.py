@@ -41,6 +41,8 @@ class InferenceJob(Config):
     """Its checked questions."""
     questions_sha256: str
     """Of that file."""
+    benchmark_digest: str = ""
+    """Changes when a question or a clip does; answers under another one count for nothing."""
     audio: Path | None = None
     """Folder of its clips."""
     silence: bool = False
@@ -96,6 +98,7 @@ def record_of(job: InferenceJob, config: EvaluateConfig, precision: str) -> Reco
         "step": job.step,
         "benchmark": job.benchmark,
         "benchmark_sha256": job.questions_sha256,
+        "benchmark_digest": job.benchmark_digest,
         "silence": job.silence,
         "prompt": job.prompt,
         "prompt_template": TEMPLATES[job.prompt],
@@ -131,7 +134,8 @@ class JobFolder:
         before = read_json(self._run) if self._run.exists() else {}
         self._seconds = float(before.pop("seconds", None) or 0.0)
         known = {question.id for question in self.questions}
-        lines = read_appended(self._answers) if before == record else []
+        self._is_other_run = before != record
+        lines = [] if self._is_other_run else read_appended(self._answers)
         self.answered: dict[str, Record] = {
             line["id"]: line for line in lines if line.get("id") in known
         }
@@ -145,6 +149,12 @@ class JobFolder:
     def is_done(self) -> bool:
         """Whether every question has one."""
         return self.num_answered == len(self.questions)
+
+    def drop_other_run(self) -> None:
+        """Remove the answers of another run, before a failure can leave them to be scored."""
+        if self._is_other_run:
+            for name in ("answers.jsonl", "run.json", "verdicts.jsonl", "score.json"):
+                (self.job.output / name).unlink(missing_ok=True)
 
     def start(self) -> None:
         """Write run.json, and the whole lines of an earlier run; a torn last line goes."""

@@ -79,6 +79,7 @@ def infer(run: InferenceRun) -> None:
                 f"{job.name}: {folder.num_answered}/{folder.num_answered} answered, before this run"
             )
         else:
+            folder.drop_other_run()
             jobs_of.setdefault(job.model_path, []).append(folder)
     shelf = Shelf()
     for model_path, folders in jobs_of.items():

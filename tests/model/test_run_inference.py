@@ -222,7 +222,9 @@ def test_a_finished_job_loads_no_model(bench, tmp_path, capsys) -> None:
     assert "12/12 answered, before this run" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("change", [{"model_digest": "e" * 64}, {"prompt": "plain"}])
+@pytest.mark.parametrize(
+    "change", [{"model_digest": "e" * 64}, {"prompt": "plain"}, {"benchmark_digest": "other clips"}]
+)
 def test_answers_of_another_run_count_for_nothing(bench, tmp_path, change) -> None:
     infer(run_of(job_of(bench, tmp_path / "out")))
     (tmp_path / "out/score.json").touch()
@@ -232,6 +234,15 @@ def test_answers_of_another_run_count_for_nothing(bench, tmp_path, change) -> No
     folder.start()
     assert (tmp_path / "out/answers.jsonl").read_text() == ""
     assert not (tmp_path / "out/score.json").exists()
+
+
+def test_answers_of_another_run_are_gone_before_a_model_fails_to_load(bench, tmp_path) -> None:
+    """Left there, they would be counted as the new model's."""
+    infer(run_of(job_of(bench, tmp_path / "out")))
+    gone = job_of(bench, tmp_path / "out", model_path=str(bench / "gone"), model_digest="new")
+    with pytest.raises(PipelineError, match="gone"):
+        infer(run_of(gone))
+    assert not (tmp_path / "out/answers.jsonl").exists()
 
 
 def test_a_clip_that_cannot_be_read_is_an_answer_line_that_says_so(bench, tmp_path) -> None:

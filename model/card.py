@@ -62,11 +62,11 @@ def card_text(
         "",
         f"# {config.name}, step {step} of {config.max_steps}",
         "",
-        f"Trained from `{start_model}` by {METHODS[config.method]} on AVQA's questions about audio, "
-        f"put as the prompt `{config.prompt}`.",
+        f"Trained from `{start_model}` by {METHODS[config.method]} on AVQA's questions about "
+        f"audio, put as the prompt `{config.prompt}`.",
         "",
-        f"Data: {num_examples} examples; {num_dropped} more could not be used (audio that cannot be "
-        "read, or a prompt that is too long).",
+        f"Data: {num_examples} examples; {num_dropped} more could not be used (audio that cannot "
+        "be read, or a prompt that is too long).",
         "",
         "Settings:",
         "",

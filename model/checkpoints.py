@@ -21,7 +21,7 @@ SAVING = "saving.part"  # folder in which a checkpoint is written
 RECORD = "checkpoint.json"
 # What only resuming needs; the rest of a checkpoint is what `from_pretrained` reads.
 RESUME_FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json", "training_args.bin")
-RESUME_PREFIXES = ("rng_state", "optimizer", "scaler")
+RESUME_PREFIXES = ("rng_state", "optimizer", "scaler", "pytorch_model_fsdp")
 
 # Settings that may differ in a resumed run: they do not change what is learned.
 FREE_KEYS = frozenset(

@@ -135,7 +135,8 @@ class TrainConfig(Config):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     sharding: Literal["none", "zero2", "fsdp"] = "none"
-    """How masters, gradients and optimiser state are split over GPUs."""
+    """What is split over GPUs (torch's FSDP2): `zero2` splits masters, gradients and optimiser state and keeps whole
+    bf16 parameters through the step; `fsdp` splits those too and gathers them layer by layer, slower and smaller."""
     num_gpus: Annotated[int, Field(ge=0)] | None = None
     """GPUs of this host to train on; None: all that are visible."""
     freeze: tuple[PartName, ...] = ()

@@ -101,7 +101,7 @@ class GrpoTrainer(StepTrainer):
     def _roll_out(self, batch: dict[str, Any]) -> Rollout:
         with self.watch.phase("rollout"), self.accelerator.autocast():
             completions = sample(
-                self.policy,
+                self.accelerator.unwrap_model(self.model),
                 batch["prompt"],
                 positions=batch["positions"],
                 seed=self.config.seed,

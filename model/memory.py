@@ -66,6 +66,8 @@ def estimate(config: TrainConfig, sizes: ModelSizes, *, num_gpus: int = 1) -> Me
     shards = num_gpus if config.sharding != "none" else 1
     width = BF16 if config.precision == "bf16" else FP32
     copy = BF16 * total if config.precision == "bf16-mixed" else 0
+    if config.sharding == "fsdp":  # gathered by layer; both vocabularies are one group
+        copy = BF16 * 2 * (sizes.vocabulary * sizes.text_width + sizes.text_layer)
     states = EIGHT_BIT_STATES if config.optimizer == "adamw-8bit-sr" else 2 * width
     needs_reference = config.method == "grpo" and config.grpo.beta > 0 and config.lora is None
     compute = FP32 if config.precision == "fp32" else BF16

@@ -19,6 +19,7 @@ tokens, N chosen positions, M mel bands, F mel frames, L encoder positions, D wi
 
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -87,13 +88,17 @@ class PackedQwen2Audio(Qwen2AudioForConditionalGeneration):
         self,
         *args: Any,  # noqa: ANN401  passed on
         completion_ids: Tensor | None = None,
+        run: "Callable[[PackedQwen2Audio], Any] | None" = None,
         **kwargs: Any,  # noqa: ANN401  passed on
     ) -> Any:  # noqa: ANN401  two contracts in one
         """Score completions where `completion_ids` is given, else do what transformers does.
 
-        With `completion_ids` (B, G, C), the other arguments are those of `score_completions` and
-        the result is a `CompletionScores`.
+        With `run`, call it with this model and return what it returns: a rollout inside forward,
+        where FSDP has the parameters gathered. With `completion_ids` (B, G, C), the other arguments
+        are those of `score_completions` and the result is a `CompletionScores`.
         """
+        if run is not None:
+            return run(self)
         if completion_ids is None:
             return super().forward(*args, **kwargs)
         return score_completions(self, completion_ids=completion_ids, **kwargs)

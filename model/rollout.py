@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
-from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
+from transformers import Qwen2AudioProcessor
 
 from model.config import GrpoConfig
 from model.features import Batch
-from model.qwen2_audio import prefill
+from model.qwen2_audio import PackedQwen2Audio, prefill
 from model.rewards import Reward
 from model.sampling import Completions, Sampling, decode, uniform_numbers
 
@@ -59,7 +59,7 @@ def sampling_of(config: GrpoConfig) -> Sampling:
 
 @torch.no_grad()
 def sample(
-    model: Qwen2AudioForConditionalGeneration,
+    model: nn.Module,
     prompt: Batch,
     *,
     positions: Sequence[int],
@@ -68,23 +68,37 @@ def sample(
     stop_ids: Tensor,
     pad_id: int,
 ) -> Completions:
-    """Sample G completions for each prompt; what is drawn depends on seed and position alone."""
+    """Sample G completions for each prompt; what is drawn depends on seed and position alone.
+
+    Args:
+        model: A `PackedQwen2Audio`, or a wrapper that passes `run` on to its forward.
+        prompt: Tensors of the prompts.
+        positions: Place of each prompt in the run.
+        seed: Seed of the run.
+        config: The sampler's settings.
+        stop_ids: Ids that end a completion.
+        pad_id: Id written after the end.
+    """
+
+    def continue_prompts(policy: PackedQwen2Audio) -> Completions:
+        return decode(
+            policy,
+            prefill(policy, **prompt),
+            stop_ids=stop_ids,
+            pad_id=pad_id,
+            max_new_tokens=config.max_completion_tokens,
+            sampling=sampling_of(config),
+            uniform_BGC=uniform_numbers(
+                positions,
+                seed=seed,
+                group_size=config.group_size,
+                num_tokens=config.max_completion_tokens,
+            ),
+        )
+
     was_training = model.training
     model.eval()  # no dropout, and gradient checkpointing would switch the cache off
-    completions = decode(
-        model,
-        prefill(model, **prompt),
-        stop_ids=stop_ids,
-        pad_id=pad_id,
-        max_new_tokens=config.max_completion_tokens,
-        sampling=sampling_of(config),
-        uniform_BGC=uniform_numbers(
-            positions,
-            seed=seed,
-            group_size=config.group_size,
-            num_tokens=config.max_completion_tokens,
-        ),
-    )
+    completions: Completions = model(run=continue_prompts)
     model.train(was_training)
     return completions
 

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import PrinterCallback, Qwen2AudioProcessor, Trainer, TrainingArguments
 
 from model import checkpoints
@@ -77,6 +79,7 @@ class StepTrainer(Trainer):
             optimizer_cls_and_kwargs=_own_optimizer(materials.config),
         )
         self.remove_callback(PrinterCallback)
+        _keep_log_probabilities_exact(self.accelerator)
         self.step_log = StepLog(
             materials.output,
             max_steps=self.config.max_steps,
@@ -176,6 +179,7 @@ class StepTrainer(Trainer):
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:  # noqa: ANN401  transformers' signature
         norm: Any = super()._clip_grad_norm(model)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # sharded: a DTensor
         if not bool(torch.isfinite(torch.as_tensor(norm))):
             ids = [
                 i for n in range(self.config.gradient_accumulation) for i in self.micro_batch_ids(n)
@@ -310,6 +314,8 @@ def training_arguments(config: TrainConfig, output: Path) -> TrainingArguments:
         ddp_backend=("nccl" if on_gpu else "gloo") if world_size() > 1 else None,
         ddp_find_unused_parameters=False,
         activation_checkpointing=config.gradient_checkpointing,
+        fsdp_config=_sharding(config),
+        fsdp=_sharding(config) is not None,  # pyright: ignore[reportArgumentType]  its docs ask for a bool
         use_cache=True,  # goes into the saved config; training passes it by hand
         seed=config.seed,
         data_seed=config.seed,
@@ -329,6 +335,27 @@ def training_arguments(config: TrainConfig, output: Path) -> TrainingArguments:
         disable_tqdm=True,
         average_tokens_across_devices=False,
     )
+
+
+def _sharding(config: TrainConfig) -> dict[str, Any] | None:
+    """FSDP2's settings; None on one device, where there is nothing to split."""
+    if config.sharding == "none" or world_size() == 1:
+        return None
+    return {
+        "version": 2,
+        "transformer_layer_cls_to_wrap": ["Qwen2AudioEncoderLayer", "Qwen2DecoderLayer"],
+        "reshard_after_forward": config.sharding == "fsdp",
+        "state_dict_type": "FULL_STATE_DICT",
+    }
+
+
+def _keep_log_probabilities_exact(accelerator: Accelerator) -> None:
+    """Undo accelerate's choice for bf16: FSDP would round outputs and gradient sums to it."""
+    plugin: Any = getattr(accelerator.state, "fsdp_plugin", None)
+    if plugin is not None and plugin.mixed_precision_policy is not None:
+        plugin.mixed_precision_policy = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=None
+        )
 
 
 def world_size() -> int:

@@ -46,11 +46,14 @@ def test_bf16_weights_with_an_8_bit_optimiser_fit_80_gb() -> None:
 
 
 def test_eight_gpus_share_masters_gradients_and_moments() -> None:
-    needed = estimate(TrainConfig(sharding="fsdp"), PUBLISHED, num_gpus=8)
+    needed = estimate(TrainConfig(sharding="zero2"), PUBLISHED, num_gpus=8)
     parameters = sum(PUBLISHED.num_parameters.values())
     assert needed.weights == pytest.approx(parameters * (4 / 8 + 2))
     assert needed.gradients == pytest.approx(parameters * 4 / 8)
     assert needed.optimizer == pytest.approx(parameters * 8 / 8)
+    assert needed.total < 80e9
+    regathered = estimate(TrainConfig(sharding="fsdp"), PUBLISHED, num_gpus=8)
+    assert regathered.weights < needed.weights - 10e9
 
 
 def test_an_adapter_needs_no_second_model_and_fits_48_gb() -> None:

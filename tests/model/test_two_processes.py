@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from model.run_training import TrainingRun, train
 from storage.jsonl import read_jsonl, write_json
 
+# The last part shards a model as FSDP2 does on GPUs, and reads and scores through its forward.
 # The second run calls the model inside DDP's wrapper, as if the packed pass were not its forward.
 WORKER = """
 import sys
@@ -23,7 +24,46 @@ if main(sys.argv[1:2]):
     sys.exit(1)
 wrapped = GrpoTrainer._scores
 GrpoTrainer._scores = lambda self, model, rollout: wrapped(self, self.policy, rollout)
-sys.exit(main(sys.argv[2:3]))
+if main(sys.argv[2:3]):
+    sys.exit(1)
+
+import torch
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.device_mesh import init_device_mesh
+from model.qwen2_audio import load_base, prefill
+from model.sampling import decode
+
+def numbers(model):
+    generator = torch.Generator().manual_seed(0)
+    prompt_ids = torch.randint(10, 200, (2, 30), generator=generator)
+    prompt_ids[:, 4:16] = model.config.audio_token_id
+    prompt = {
+        "prompt_ids": prompt_ids,
+        "prompt_mask": torch.ones(2, 30, dtype=torch.long),
+        "mel": torch.randn(2, 64, 49, generator=generator),
+        "num_frames": torch.tensor([48, 48]),
+    }
+
+    def continue_prompts(policy):
+        return decode(policy, prefill(policy, **prompt), stop_ids=torch.tensor([-1]), pad_id=0,
+                      max_new_tokens=5).token_BGC
+
+    with torch.no_grad():
+        tokens = model(run=continue_prompts)
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    logprob = model(**prompt, completion_ids=tokens, completion_mask=mask).logprob_BGC
+    logprob.sum().backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    whole = [g.full_tensor() if hasattr(g, "full_tensor") else g for g in gradients]
+    return tokens, logprob.detach(), torch.cat([g.flatten() for g in whole])
+
+plain, sharded = (load_base(sys.argv[3], precision="fp32") for _ in range(2))
+mesh = init_device_mesh("cpu", (2,))
+for layer in [*sharded.model.audio_tower.layers, *sharded.model.language_model.layers]:
+    fully_shard(layer, mesh=mesh, reshard_after_forward=False)
+fully_shard(sharded, mesh=mesh, reshard_after_forward=False)
+for expected, found in zip(numbers(plain), numbers(sharded), strict=True):
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 """
 
 
@@ -89,7 +129,7 @@ def test_two_processes_train_what_one_would_and_only_through_the_wrapped_forward
     train(one)
     launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv_backend=c10d"]
     launch += ["--rdzv_endpoint=localhost:0", str(worker)]
-    runs = [str(tmp_path / "two.json"), str(tmp_path / "bypassed.json")]
+    runs = [str(tmp_path / "two.json"), str(tmp_path / "bypassed.json"), str(tiny_model)]
     done = subprocess.run(
         [sys.executable, *launch, *runs],
         check=False,

@@ -10,6 +10,7 @@ Audio columns are read undecoded: decoding in `datasets` needs torchcodec, and t
 one wants to keep.
 """
 
+import importlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -78,7 +79,7 @@ def clip_path(folder: Path, question: Question) -> Path:
 
 
 def _rows(source: HubAudio) -> Iterator[Record]:
-    import datasets  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]  1.5 s to import, and needed only to fetch
+    datasets: Any = importlib.import_module("datasets")  # 1.5 s, needed only to fetch
 
     place = Path(source.dataset)
     try:
@@ -91,7 +92,8 @@ def _rows(source: HubAudio) -> Iterator[Record]:
             stream = datasets.load_dataset(
                 source.dataset, revision=source.revision, split=source.split, streaming=True
             )
-        for column, feature in (stream.features or {}).items():
+        features: dict[str, Any] = stream.features or {}
+        for column, feature in features.items():
             if isinstance(feature, datasets.Audio):
                 stream = stream.cast_column(column, datasets.Audio(decode=False))
         yield from cast("Iterable[Record]", stream)

@@ -74,7 +74,7 @@ def test_anything_else_is_no_choice_and_says_why(answer, reason) -> None:
 
 
 def test_a_choice_that_is_a_letter_is_taken_as_text() -> None:
-    """Two rows of MMAU offer letters; "B" there is the text, which stands first."""
+    """Two rows of MMAU's original offer the chord "C"; that text is meant, not the third choice."""
     assert resolve_choice("B", ("B", "A", "C", "D")).choice_index == 0
 
 

@@ -212,7 +212,7 @@ class GrpoTrainer(StepTrainer):
             lengths_QG = rollout.completions.mask_BGC.sum(-1).float()
             self.means.add("completion_length", lengths_QG)
             self.means.add("cut_off_share", (~rollout.completions.finished_BG).float())
-            self.means.add("num_tokens", lengths_QG)
+            self.count_work(rollout.prompt, rollout.completions.mask_BGC)
         if self.args.should_save and self.state.global_step % self.config.completions_every == 0:
             self._write_completions(self.rollouts[0])
 

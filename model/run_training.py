@@ -167,6 +167,7 @@ def make_trainer(
         processor=processor,
         draws=_draws(run, checked.kept, processor, step),
         stop_ids=stop_tokens(without_adapter(model), processor),
+        sizes=read_sizes(run.start_model),
         card=partial(
             _card, run=run, num_examples=len(checked.kept), num_dropped=len(checked.dropped)
         ),

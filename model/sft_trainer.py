@@ -44,7 +44,7 @@ class SftTrainer(StepTrainer):
             **batch["prompt"], completion_ids=batch["target_ids"], completion_mask=mask_B1C
         )
         self.means.add("entropy", scores.entropy_BGC[mask_B1C])
-        self.means.add("num_tokens", mask_B1C.sum(-1).float())
+        self.count_work(batch["prompt"], mask_B1C)
         return -torch.where(mask_B1C, scores.logprob_BGC, 0.0).sum() / self._num_tokens
 
 

@@ -27,10 +27,16 @@ from transformers import PrinterCallback, Qwen2AudioProcessor, Trainer, Training
 from model import checkpoints
 from model.config import TrainConfig
 from model.examples import Collator, Draws
+from model.features import Batch
 from model.lora import without_adapter
 from model.qwen2_audio import PackedQwen2Audio
+from model.sizes import ModelSizes
 from model.step_log import Means, StepLog, Stopwatch
+from model.work import operations, peak_operations_per_s
 from storage.errors import PipelineError
+
+# Sums of a step that are shown as a speed, not as a mean.
+COUNTS = ("prompt_tokens", "predicted_tokens", "encoder_positions")
 
 
 class Materials(NamedTuple):
@@ -50,16 +56,10 @@ class Materials(NamedTuple):
     """The data, from the position of the first step to do."""
     stop_ids: Tensor
     """Token ids that end a completion."""
+    sizes: ModelSizes
+    """Of the model, to count its work."""
     card: Callable[[int], str]
     """The model card of a step's checkpoint."""
-
-
-class MicroBatch(NamedTuple):
-    """Arguments of one forward pass and what is needed to log it."""
-
-    prompt: dict[str, Tensor]
-    completion_ids: Tensor
-    completion_mask: Tensor
 
 
 class StepTrainer(Trainer):
@@ -213,8 +213,9 @@ class StepTrainer(Trainer):
         means = self.means.means(sums)
         totals = dict(zip(self.means.names(), sums[:, 0].tolist(), strict=True))
         seconds = self.watch.now() - self._step_began
-        tokens = totals.pop("num_tokens", 0.0)
-        means.pop("num_tokens", None)
+        counts = {name: totals.get(name, 0.0) for name in COUNTS}
+        for name in COUNTS:
+            means.pop(name, None)
         metrics: dict[str, object] = {
             "step": self.state.global_step,
             **means,
@@ -224,7 +225,8 @@ class StepTrainer(Trainer):
             **self.step_metrics(),
             "seconds": {name: round(s, 4) for name, s in self.watch.seconds.items()}
             | {"total": round(seconds, 4)},
-            "tokens_per_second": tokens / seconds,
+            "tokens_per_second": counts["predicted_tokens"] / seconds,
+            **self._utilisation(counts, seconds),
             "peak_memory_bytes": peak_memory_bytes(self.args.device),
         }
         self._latest = metrics
@@ -232,6 +234,30 @@ class StepTrainer(Trainer):
             self.step_log.write_metrics(metrics)
         self.means = Means()
         self.watch.seconds.clear()
+
+    def _utilisation(self, counts: Mapping[str, float], seconds: float) -> dict[str, float]:
+        """Share of the GPUs' peak speed (MFU), where that is known."""
+        if self.args.device.type != "cuda":
+            return {}
+        peak = peak_operations_per_s(torch.cuda.get_device_name(self.args.device))
+        if peak is None:
+            return {}
+        has_rollout = self.config.method == "grpo"
+        num_forwards = has_rollout + (has_rollout and self.config.grpo.beta > 0)
+        needed = operations(
+            self.materials.sizes,
+            text_tokens=counts["prompt_tokens"] + counts["predicted_tokens"],
+            predicted_tokens=counts["predicted_tokens"],
+            encoder_positions=counts["encoder_positions"],
+            num_forwards=num_forwards,
+        )
+        return {"mfu": needed / seconds / (peak * self.args.world_size)}
+
+    def count_work(self, prompt: Batch, completion_mask: Tensor) -> None:
+        """Take down the tokens of a micro-batch."""
+        self.means.add_sum("prompt_tokens", float(prompt["prompt_mask"].sum()), 1)
+        self.means.add_sum("predicted_tokens", float(completion_mask.sum()), 1)
+        self.means.add_sum("encoder_positions", float(prompt["num_frames"].sum()) / 2, 1)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Send a step's metrics to TensorBoard and W&B."""

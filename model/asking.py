@@ -72,8 +72,18 @@ class Reader(Dataset[Ready]):
             items: What to ask.
             processor: Of the model.
             features: Folder that keeps the clips' features; None: they are not kept.
+
+        Raises:
+            PipelineError: If a text holds the audio token; names the question.
         """
         self._items = list(items)
+        for item in self._items:
+            if processor.audio_token in item.text:
+                msg = (
+                    f"question {item.id} holds the audio token {processor.audio_token}: "
+                    "expected plain text; correct the benchmark's questions"
+                )
+                raise PipelineError(msg)
         self._processor = processor
         self._store = FeatureStore(processor, memory_mb=0, folder=features)
 
@@ -82,11 +92,7 @@ class Reader(Dataset[Ready]):
         return len(self._items)
 
     def __getitem__(self, index: int) -> Ready:
-        """One item, ready.
-
-        Raises:
-            PipelineError: If its text holds the audio token; names the question.
-        """
+        """One item, ready; a clip that cannot be read is an error in it."""
         item = self._items[index]
         if item.error is not None:
             return _unready(item.error)
@@ -94,11 +100,7 @@ class Reader(Dataset[Ready]):
             mel = self._mel(item)
         except UnreadableAudioError as error:
             return _unready(str(error))
-        try:
-            tokens = prompt_tokens(self._processor, item.text, mel.num_frames)
-        except ValueError as error:
-            msg = f"question {item.id} cannot be asked: {error}"
-            raise PipelineError(msg) from error
+        tokens = prompt_tokens(self._processor, item.text, mel.num_frames)
         return Ready(tokens.tolist(), mel.mel_MF.numpy(), mel.num_frames)
 
     def _mel(self, item: Item) -> Mel:

@@ -13,8 +13,10 @@ import soundfile
 import torch
 
 from model.asking import Asking, Item, Reader, Shelf, by_length, evenly, guess_tokens, split
+from model.config import LoraConfig
 from model.decoder import Decoder, find_disagreements
 from model.inference_jobs import InferenceJob, InferenceRun, JobFolder, read_run, record_of
+from model.lora import add_adapter
 from model.qwen2_audio import load_model, load_processor
 from model.run_inference import infer, items_of
 from model.scoring import score_folder
@@ -427,6 +429,28 @@ def test_a_full_shelf_keeps_what_it_has(bench) -> None:
     assert sorted(shelf.of("k")) == [0, 1]
     again = asking.batches(asking.order, batch_size=2, num_workers=0)
     assert [len(ready) for _, ready in again] == [2, 2]
+
+
+def test_a_question_that_holds_the_audio_token_is_refused(bench) -> None:
+    items = [Item("q7", "What is <|AUDIO|>?", None, 1.0)]
+    with pytest.raises(PipelineError, match=r"question q7 holds the audio token <\|AUDIO\|>"):
+        Reader(items, load_processor(bench / "model-0"), None)
+
+
+def test_an_adapter_is_answered_with_on_its_base(bench, tmp_path) -> None:
+    """A fresh adapter changes nothing, so its answers are its base's; a changed one's are not."""
+    base = load_model(bench / "model-0", precision="fp32")
+    adapted = add_adapter(base, LoraConfig(rank=2))
+    for name, weight in (("fresh", 0.0), ("changed", 0.3)):
+        for parameter_name, parameter in adapted.named_parameters():
+            if "lora_B" in parameter_name:
+                torch.nn.init.constant_(parameter, weight)
+        adapted.save_pretrained(str(tmp_path / name))
+        load_processor(bench / "model-0").save_pretrained(tmp_path / name)
+        infer(run_of(job_of(bench, tmp_path / f"{name}-out", model_path=str(tmp_path / name))))
+    infer(run_of(job_of(bench, tmp_path / "base-out")))
+    assert answers(tmp_path / "fresh-out") == answers(tmp_path / "base-out")
+    assert answers(tmp_path / "changed-out") != answers(tmp_path / "base-out")
 
 
 def test_questions_that_changed_since_planning_are_refused(bench, tmp_path) -> None:

@@ -13,7 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from storage.jsonl import write_bytes, write_json, write_jsonl, write_text
+from storage.jsonl import (
+    read_json,
+    read_jsonl,
+    write_bytes,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 from storage.layout import Layout
 
 TASKS = ("sound", "music", "speech")
@@ -342,6 +349,17 @@ def _write_audio(folder: Path, questions: Sequence[Json]) -> None:
     content = head + b"data" + struct.pack("<I", len(samples)) + samples
     for question in questions:
         write_bytes(folder / question["audio_id"], content)
+
+
+def withhold_answers(layout: Layout, benchmark: str) -> None:
+    """Turn a benchmark into one like MMAU's test split: no answers, no verdicts, no scores."""
+    path = layout.benchmark(benchmark) / "questions.json"
+    write_json(path, [{**row, "answer": None} for row in read_json(path)])
+    for folder in (layout.root / "evaluation").glob(f"*/{benchmark}/*/"):
+        rows = read_jsonl(folder / "verdicts.jsonl")
+        blank = [{**row, "official": None, "strict": None} for row in rows]
+        write_jsonl(folder / "verdicts.jsonl", blank)
+        write_json(folder / "score.json", {"benchmark": benchmark, "scorers": {}})
 
 
 def write_published_rows(path: Path, benchmark: str) -> None:

@@ -36,6 +36,7 @@ SETTINGS: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
 }
+SMALLEST_PLAIN = 0.001  # `0.001` fits beside the axis, `0.00075` does not
 STAND_INS = {
     "#0000c1": "var(--series)",
     "#0000c2": "var(--rule)",
@@ -95,7 +96,8 @@ def _plot(axes: Axes, chart: Chart) -> None:
     if len(chart.low):
         axes.fill_between(chart.x, chart.low, chart.high, color=SERIES, alpha=0.16, linewidth=0)
     many = len(chart.x) > 30
-    (line,) = axes.plot(chart.x, values, color=SERIES, linewidth=1.1 if many else 1.7)
+    width = 1.1 if many else 1.7
+    (line,) = axes.plot(chart.x, values, color=SERIES, linewidth=width, clip_on=False)
     if not many:
         line.set_marker("o")
         line.set_markersize(4)
@@ -136,7 +138,9 @@ def _style(axes: Axes, chart: Chart) -> None:
 
 
 def _tick_text(value: float, _position: int) -> str:
-    """A number as a tick: `1e-06` stays itself, since an offset above the axis is overlooked."""
+    """A number as a tick of at most six characters: `0.75`, `7.5e-4`, never an offset."""
+    if 0 < abs(value) < SMALLEST_PLAIN:
+        return f"{value:.1e}".replace("e-0", "e-").replace(".0e", "e")
     return f"{value:.6g}"
 
 

@@ -44,7 +44,7 @@ def read_fetch(layout: Layout) -> Json | None:
     }
 
 
-_SHOWN_ELSEWHERE = ("requested", "usable", "by_state", "by_reason")
+_SHOWN_ELSEWHERE = ("requested", "usable", "by_state", "by_reason", "by_source")
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:

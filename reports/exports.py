@@ -32,6 +32,7 @@ CSV_COLUMNS = (
     "source",
 )
 DASH = "\u2013"
+LONGEST_SCORE = len("100.0 [94-100]")
 LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -232,10 +233,17 @@ def print_table(rows: Iterable[LeaderboardRow], *, console: Console | None = Non
         tasks = task_names(table)
         counts = {row.num_questions for row in table}
         heading = f"{title}, n = {', '.join(str(count) for count in counts)}"
-        shown = Table(title=Text(heading), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-        shown.add_column("model", no_wrap=True)
+        shown = Table(
+            title=Text(heading),
+            title_justify="left",
+            box=SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            padding=0,
+        )
+        shown.add_column("model", overflow="fold")
         for name in (*tasks, "average"):
-            shown.add_column(Text(name), justify="right", no_wrap=True)
+            shown.add_column(Text(name), justify="right", min_width=LONGEST_SCORE)
         for row in sorted(
             table, key=lambda row: (row.training, -1 if row.step is None else row.step)
         ):
@@ -246,6 +254,7 @@ def print_table(rows: Iterable[LeaderboardRow], *, console: Console | None = Non
         for row in table:
             if row.mark:
                 console.print(Text(f"{one_line(row.model)}: {row.mark}"))
+        console.print()
 
 
 def short_score(score: Score | None) -> str:

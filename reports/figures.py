@@ -16,6 +16,8 @@ TRAINING_CURVES = (
     ("accuracy_reward", "Accuracy reward", "share of completions that are right"),
     ("format_reward", "Format reward", "share in the answer's format"),
     ("zero_variance_share", "Groups without a lesson", "share whose rewards are all alike"),
+    ("all_right_share", "Groups all right", "share of the groups"),
+    ("all_wrong_share", "Groups all wrong", "share of the groups"),
     ("kl", "KL to the start model", "nats a token"),
     ("completion_length", "Completion length", "tokens"),
     ("cut_off_share", "Cut-off completions", "share that reached the limit"),
@@ -23,6 +25,7 @@ TRAINING_CURVES = (
     ("loss", "Loss", ""),
     ("grad_norm", "Gradient norm", "before clipping"),
     ("learning_rate", "Learning rate", ""),
+    ("tokens_per_second", "Speed", "sampled tokens a second"),
 )
 MOST_POINTS = 250  # of a training curve; a chart is 300 pixels wide
 

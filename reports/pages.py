@@ -10,7 +10,7 @@ from reports.comparisons import MOST_LISTED, Comparison
 from reports.exports import DASH, to_csv, to_json, to_latex, to_markdown
 from reports.figures import Figure, accuracy_figures
 from reports.headlines import Headline, headlines
-from reports.leaderboard import METHOD_NAMES, LeaderboardRow
+from reports.leaderboard import METHOD_NAMES, LeaderboardRow, tests_of
 from reports.names import compare_file, model_files, training_files
 
 Json = dict[str, Any]
@@ -74,9 +74,7 @@ def index_page(
 
 def _summary(report: Json) -> str:
     trainings = [one for one in report["trainings"] if one["evaluated"]]
-    benchmarks = [
-        f"{one['name']} ({len(one['questions'])} questions)" for one in report["benchmarks"]
-    ]
+    benchmarks = [f"{one['name']} ({len(one['questions'])} questions)" for one in tests_of(report)]
     models = len({one["model"] for one in report["evaluations"]})
     return (
         f"{_count(models, 'model')} of {_count(len(trainings), 'training')} "

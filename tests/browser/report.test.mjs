@@ -165,6 +165,15 @@ test('another benchmark can be chosen, with its own questions and models', async
   await close();
 });
 
+test('answers can be read where the right ones are withheld', async () => {
+  const { page, troubles, close } = await openPage(fromDisk('whole/questions.html#benchmark=mmau-test'));
+  await page.click('#rows a');
+  await page.waitForSelector('#output pre');
+  assert.match(await page.textContent('#rows tr'), /not judged/);
+  assert.deepEqual(troubles, []);
+  await close();
+});
+
 test('the keyboard reaches a question, and j goes to the next', async () => {
   const { page, close } = await openPage(fromDisk('whole/questions.html'));
   let presses = 0;

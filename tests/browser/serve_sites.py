@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.hostile_text import PAYLOADS, poisoned
-from benchmarks.synthetic_experiment import write_experiment, write_published_rows
+from benchmarks.synthetic_experiment import (
+    withhold_answers,
+    write_experiment,
+    write_published_rows,
+)
 from reports.config import ReportConfig
 from reports.gather import gather
 from reports.server import serve
@@ -21,9 +25,13 @@ from reports.site import render
 HOSTILE = "".join(payload for payload in PAYLOADS if len(payload) < 1000)
 
 
-def write_site(folder: Path, name: str, *, payload: str = "", **size: Any) -> None:
+def write_site(
+    folder: Path, name: str, *, payload: str = "", withheld: str = "", **size: Any
+) -> None:
     """Render one site to `<folder>/<name>`."""
     layout, profile = write_experiment(folder / "workspaces" / name, **size)
+    if withheld:
+        withhold_answers(layout, withheld)
     rows = folder / "rows.csv"
     write_published_rows(rows, "demo-mmau")
     provenance = {"commit": "0123abc", "command": "python -m flows.full_pipeline --profile demo"}
@@ -42,7 +50,8 @@ def main() -> None:
             folder,
             "whole",
             num_questions=90,
-            benchmarks=("demo-mmau", "mmau-test-mini-original"),
+            benchmarks=("demo-mmau", "mmau-test-mini-original", "mmau-test"),
+            withheld="mmau-test",
             trainings=("grpo", "sft"),
             with_audio=True,
             with_controls=True,

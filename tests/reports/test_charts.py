@@ -65,6 +65,12 @@ def test_a_formula_in_a_label_is_text():
     assert r"$\frac{1}{2$ <b>&" in text
 
 
+def test_small_numbers_on_an_axis_need_no_offset():
+    chart = Chart(title="Learning rate", x=[1, 2], y=[0.0, 1e-6])
+    texts = {"".join(node.itertext()).strip() for node in parsed(draw(chart, prefix="a")).iter()}
+    assert {"2.5e-7", "5e-7", "1e-6"} <= texts
+
+
 def test_a_gap_in_the_values_is_drawn_as_a_gap():
     assert draw(Chart(title="x", x=[1, 2, 3], y=[1.0, None, 2.0]), prefix="a")
 

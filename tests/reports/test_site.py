@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from benchmarks.synthetic_experiment import write_experiment
+from benchmarks.synthetic_experiment import withhold_answers, write_experiment
 from reports.config import ReportConfig
 from reports.gather import gather
 from reports.names import slug, unique_slugs
@@ -176,6 +176,20 @@ def test_a_bare_first_state_renders(tmp_path):
     render(report, layout.site, audio_roots={})
     assert "fetched no audio" in (layout.site / "data.html").read_text()
     assert "No metrics were logged" in (layout.site / "training-grpo.html").read_text()
+
+
+def test_a_benchmark_whose_answers_are_withheld_has_pages_but_no_score(tmp_path):
+    layout, profile = write_experiment(
+        tmp_path, num_questions=9, steps=(10,), benchmarks=("demo-mmau", "mmau-test")
+    )
+    withhold_answers(layout, "mmau-test")
+    report = gather(layout, ReportConfig(), experiment_config=profile, provenance={})
+    render(report, layout.site, audio_roots={})
+    rows = json.loads((layout.site / "leaderboard.json").read_text())
+    assert {row["benchmark"] for row in rows} == {"demo-mmau"}
+    text = (layout.site / "data" / "mmau-test" / "questions.js").read_text("ascii")
+    assert '"scorers":[]' in text
+    assert "<answer>" in (layout.site / "data" / "mmau-test" / "000.js").read_text("ascii")
 
 
 def test_a_model_that_was_only_evaluated_renders(tmp_path):

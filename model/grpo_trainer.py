@@ -22,10 +22,11 @@ from model.grpo import (
     loss_weights,
     token_loss,
 )
-from model.qwen2_audio import CompletionScores, PackedQwen2Audio
+from model.qwen2_audio import PackedQwen2Audio
 from model.rewards import rewards_of
 from model.rollout import Rollout, earn, exchange, sample
 from model.trainer import Materials, StepTrainer
+from model.vocabulary_head import CompletionScores
 
 LOGGED_PROMPTS = 2  # prompts of a step whose completions go to completions.jsonl
 

@@ -14,7 +14,7 @@ Where it saves work against a plain forward of every completion, with equal numb
 Log-probabilities are those of the model at temperature 1, whatever the rollout's, as in TRL 0.15.2.
 
 Axes: B prompts, P prompt tokens, G completions a prompt, C completion tokens, S packed completion
-tokens, N chosen positions, M mel bands, F mel frames, L encoder positions, D width, V vocabulary.
+tokens, T = P + S, M mel bands, F mel frames, D width, N audio tokens of all clips.
 """
 
 import functools
@@ -26,8 +26,6 @@ from typing import Any, NamedTuple, cast
 import torch
 from peft import PeftModel
 from torch import Tensor
-from torch.nn.functional import dropout, gelu, linear
-from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoConfig,
     AutoProcessor,
@@ -35,28 +33,15 @@ from transformers import (
     Qwen2AudioForConditionalGeneration,
     Qwen2AudioProcessor,
 )
-from transformers.masking_utils import create_bidirectional_mask
 
+from model.audio_encoder import encode_audio
 from model.config import Precision
 from model.packing import pack, prompt_positions
+from model.vocabulary_head import HEAD_CHUNK, CompletionScores, score_tokens
 from storage.errors import PipelineError
 
-HEAD_CHUNK = (
-    256  # positions per pass of the vocabulary head: 160 MB of fp32 logits at 156,032 words
-)
 EXPECTED = "give the folder or the hub name of a Qwen2-Audio model"
 PLAIN_CLASS = Qwen2AudioForConditionalGeneration.__name__
-
-
-class CompletionScores(NamedTuple):
-    """What the packed pass says about each completion token; padding holds 0."""
-
-    logprob_BGC: Tensor
-    """Natural log of the token's probability, float32, differentiable."""
-    entropy_BGC: Tensor
-    """Entropy in nats of the distribution that the token was drawn from, float32, without
-    gradient.
-    """
 
 
 class Prefilled(NamedTuple):
@@ -219,52 +204,6 @@ def embed_prompt(
     return embedded_BPD.masked_scatter(is_audio_BP1, audio_ND.to(embedded_BPD.dtype))
 
 
-def encode_audio(
-    model: Qwen2AudioForConditionalGeneration, mel_BMF: Tensor, num_frames_B: Tensor
-) -> Tensor:
-    """Encode the real frames of each clip and project them to the language model's width.
-
-    Exact, not an approximation: the encoder masks its padding, so only the two convolutions look
-    beyond the real frames, and position L - 1 reads mel frame 2L at most. transformers' own forward
-    insists on 30 s of frames.
-
-    Args:
-        model: The model.
-        mel_BMF: Log-mel features, real frames first, at least 2L + 1 of them (or all that the
-            extractor made).
-        num_frames_B: Real mel frames of each clip.
-
-    Returns:
-        The audio tokens of all clips one after another, (sum of tokens, D).
-    """
-    tower: Any = model.model.audio_tower
-    length_B = (num_frames_B - 1) // 2 + 1
-    longest = int(length_B.max())
-    mel_BMF = mel_BMF[..., : 2 * longest + 1].to(tower.conv1.weight.dtype)
-    hidden_BDF = gelu(tower.conv1(mel_BMF))[..., : 2 * longest]
-    hidden_BLD = gelu(tower.conv2(hidden_BDF)).transpose(1, 2)
-    hidden_BLD = hidden_BLD + tower.embed_positions.weight[:longest]
-    hidden_BLD = dropout(hidden_BLD, p=tower.dropout, training=tower.training)
-    mask = _encoder_mask(tower, hidden_BLD, length_B)
-    for layer in tower.layers:
-        hidden_BLD = layer(hidden_BLD, mask)
-    pooled_BLD = tower.layer_norm(tower.avg_pooler(hidden_BLD.transpose(1, 2)).transpose(1, 2))
-    num_tokens_B = (length_B - 2) // 2 + 1
-    places_L = torch.arange(pooled_BLD.shape[1], device=mel_BMF.device)
-    return model.model.multi_modal_projector(pooled_BLD[places_L < num_tokens_B[:, None]])
-
-
-def _encoder_mask(tower: Any, hidden_BLD: Tensor, length_B: Tensor) -> Tensor | None:  # noqa: ANN401  nn.Module's attributes are untyped
-    places_L = torch.arange(hidden_BLD.shape[1], device=hidden_BLD.device)
-    is_real_BL = places_L < length_B[:, None]
-    if bool(is_real_BL.all()):
-        return None
-    mask = create_bidirectional_mask(
-        config=tower.config, inputs_embeds=hidden_BLD, attention_mask=is_real_BL.long()
-    )
-    return cast("Tensor | None", mask)
-
-
 def prefill(
     model: Qwen2AudioForConditionalGeneration,
     *,
@@ -303,7 +242,7 @@ def score_completions(
         model: The model.
         prompt_ids: (B, P), left padded.
         prompt_mask: (B, P), 1 for real tokens.
-        mel: (B, M, F), see `encode_audio`.
+        mel: (B, M, F), see `audio_encoder.encode_audio`.
         num_frames: (B,).
         completion_ids: (B, G, C), right padded.
         completion_mask: (B, G, C), True for tokens that count.
@@ -320,7 +259,7 @@ def score_completions(
         use_cache=False,
     ).last_hidden_state
     last = prompt_ids.shape[1] - 1
-    return _score_tokens(
+    return score_tokens(
         model.lm_head.weight,
         first_BD=hidden_BTD[:, last],
         rest_BSD=hidden_BTD[:, last + 1 :],
@@ -341,63 +280,3 @@ def attention_mask(
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(
         ~visible, torch.finfo(dtype).min
     )
-
-
-def _score_tokens(
-    head_VD: Tensor,
-    *,
-    first_BD: Tensor,
-    rest_BSD: Tensor,
-    slot_BGC: Tensor,
-    completion_BGC: Tensor,
-    mask_BGC: Tensor,
-    head_chunk: int,
-) -> CompletionScores:
-    """Run the head where a completion token is predicted: on prompt ends and packed tokens."""
-    logits_BV = linear(first_BD, head_VD).float()
-    first_BG = logits_BV.log_softmax(-1).gather(1, completion_BGC[:, :, 0])
-    first_entropy_B1 = entropy(logits_BV.detach()).unsqueeze(1)
-    # Token t >= 1 is predicted at the packed place of token t - 1.
-    prompt_N, group_N, before_N = mask_BGC[..., 1:].nonzero(as_tuple=True)
-    hidden_ND = rest_BSD[prompt_N, slot_BGC[prompt_N, group_N, before_N]]
-    target_N = completion_BGC[prompt_N, group_N, before_N + 1]
-    logprob_N, entropy_N = _score_rows(head_VD, hidden_ND, target_N, head_chunk)
-    logprob_BGC = torch.zeros(mask_BGC.shape, dtype=torch.float32, device=mask_BGC.device)
-    entropy_BGC = logprob_BGC.clone()
-    entropy_BGC[..., 0] = first_entropy_B1
-    entropy_BGC[prompt_N, group_N, before_N + 1] = entropy_N
-    rest_BGC = logprob_BGC[..., 1:].index_put((prompt_N, group_N, before_N), logprob_N)
-    return CompletionScores(torch.cat([first_BG.unsqueeze(-1), rest_BGC], -1), entropy_BGC)
-
-
-def _score_rows(
-    head_VD: Tensor, hidden_ND: Tensor, target_N: Tensor, head_chunk: int
-) -> tuple[Tensor, Tensor]:
-    """Log-probability of each row's target and entropy of each row, chunk by chunk."""
-    if hidden_ND.shape[0] == 0:
-        empty = hidden_ND.new_zeros(0, dtype=torch.float32)
-        return empty, empty
-    recompute = torch.is_grad_enabled() and hidden_ND.shape[0] > head_chunk
-    parts = [
-        checkpoint(_score_chunk, head_VD, hidden, target, use_reentrant=False)
-        if recompute
-        else _score_chunk(head_VD, hidden, target)
-        for hidden, target in zip(
-            hidden_ND.split(head_chunk), target_N.split(head_chunk), strict=True
-        )
-    ]
-    pairs = cast("list[tuple[Tensor, Tensor]]", parts)
-    return torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
-
-
-def _score_chunk(head_VD: Tensor, hidden_ND: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
-    logits_NV = linear(hidden_ND, head_VD).float()
-    logprob_N = logits_NV.gather(1, target_N[:, None])[:, 0] - logits_NV.logsumexp(-1)
-    return logprob_N, entropy(logits_NV.detach())
-
-
-def entropy(logits_NV: Tensor) -> Tensor:
-    """Entropy in nats of each row's softmax."""
-    log_total_N = logits_NV.logsumexp(-1)
-    mean_N = (logits_NV.softmax(-1) * logits_NV).sum(-1)
-    return log_total_N - mean_N

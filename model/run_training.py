@@ -30,7 +30,8 @@ from model.memory import check_fits, estimate
 from model.qwen2_audio import load_base, load_model, load_processor, stop_tokens
 from model.sft_trainer import SftTrainer
 from model.sizes import read_sizes
-from model.trainer import Materials, StepTrainer, is_main_process, world_size
+from model.trainer import Materials, StepTrainer
+from model.training_arguments import is_main_process, world_size
 from storage.config import Config
 from storage.errors import PipelineError
 from storage.jsonl import read_json, write_json

@@ -11,7 +11,6 @@ here:
 - A loss or gradient that is not a number stops the run before the optimiser sees it.
 """
 
-import os
 import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,10 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy
-from transformers import PrinterCallback, Qwen2AudioProcessor, Trainer, TrainingArguments
+from transformers import PrinterCallback, Qwen2AudioProcessor, Trainer
 
 from model import checkpoints
 from model.config import TrainConfig
@@ -32,6 +29,11 @@ from model.lora import without_adapter
 from model.qwen2_audio import PackedQwen2Audio
 from model.sizes import ModelSizes
 from model.step_log import Means, StepLog, Stopwatch
+from model.training_arguments import (
+    keep_log_probabilities_exact,
+    own_optimizer,
+    training_arguments,
+)
 from model.work import operations, peak_operations_per_s
 from storage.errors import PipelineError
 
@@ -76,10 +78,10 @@ class StepTrainer(Trainer):
             args=training_arguments(materials.config, materials.output),
             train_dataset=materials.draws,
             data_collator=collator,
-            optimizer_cls_and_kwargs=_own_optimizer(materials.config),
+            optimizer_cls_and_kwargs=own_optimizer(materials.config),
         )
         self.remove_callback(PrinterCallback)
-        _keep_log_probabilities_exact(self.accelerator)
+        keep_log_probabilities_exact(self.accelerator)
         self.step_log = StepLog(
             materials.output,
             max_steps=self.config.max_steps,
@@ -88,6 +90,8 @@ class StepTrainer(Trainer):
         self.watch = Stopwatch(self.args.device)
         self.means = Means()
         self._step_began = 0.0
+        self._optimiser_began = 0.0
+        self._latest: dict[str, object] = {"seconds": {}}
         self._logged_step = 0
         self._run_folder = materials.output
         self._random_state_of: Path | None = None
@@ -320,99 +324,9 @@ class StepTrainer(Trainer):
         raise PipelineError(msg)
 
 
-def training_arguments(config: TrainConfig, output: Path) -> TrainingArguments:
-    """The settings in transformers' words."""
-    rate = config.grpo.learning_rate if config.method == "grpo" else config.sft.learning_rate
-    on_gpu = torch.cuda.is_available()
-    return TrainingArguments(
-        output_dir=str(output),
-        max_steps=config.max_steps,
-        per_device_train_batch_size=config.prompts_per_device,
-        gradient_accumulation_steps=config.gradient_accumulation,
-        learning_rate=rate,
-        lr_scheduler_type=config.lr_scheduler,
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        optim="adamw_torch_fused",
-        bf16=config.precision == "bf16-mixed",
-        use_cpu=not on_gpu,
-        ddp_backend=("nccl" if on_gpu else "gloo") if world_size() > 1 else None,
-        ddp_find_unused_parameters=False,
-        activation_checkpointing=config.gradient_checkpointing,
-        fsdp_config=_sharding(config),
-        fsdp=_sharding(config) is not None,  # pyright: ignore[reportArgumentType]  its docs ask for a bool
-        use_cache=True,  # goes into the saved config; training passes it by hand
-        seed=config.seed,
-        data_seed=config.seed,
-        train_sampling_strategy="sequential",  # the data set has its own order
-        ignore_data_skip=True,  # the data set starts at the resumed step
-        dataloader_num_workers=config.dataloader_workers,
-        dataloader_prefetch_factor=4 if config.dataloader_workers else None,
-        dataloader_pin_memory=on_gpu,
-        remove_unused_columns=False,
-        save_strategy="steps",
-        save_steps=config.save_steps,
-        logging_strategy="steps" if config.report_to else "no",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to=list(config.report_to) or "none",
-        run_name=config.name,
-        disable_tqdm=True,
-        average_tokens_across_devices=False,
-    )
-
-
-def _sharding(config: TrainConfig) -> dict[str, Any] | None:
-    """FSDP2's settings; None on one device, where there is nothing to split."""
-    if config.sharding == "none" or world_size() == 1:
-        return None
-    return {
-        "version": 2,
-        "transformer_layer_cls_to_wrap": ["Qwen2AudioEncoderLayer", "Qwen2DecoderLayer"],
-        "reshard_after_forward": config.sharding == "fsdp",
-        "state_dict_type": "FULL_STATE_DICT",
-    }
-
-
-def _keep_log_probabilities_exact(accelerator: Accelerator) -> None:
-    """Undo accelerate's choice for bf16: FSDP would round outputs and gradient sums to it."""
-    plugin: Any = getattr(accelerator.state, "fsdp_plugin", None)
-    if plugin is not None and plugin.mixed_precision_policy is not None:
-        plugin.mixed_precision_policy = MixedPrecisionPolicy(
-            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=None
-        )
-
-
-def world_size() -> int:
-    """Training processes, as torchrun tells each of them."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_main_process() -> bool:
-    """Whether this process writes the files."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def peak_memory_bytes(device: torch.device) -> int:
     """Most memory used so far: of the GPU by tensors, of a CPU process by everything."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts KiB
-
-
-def _own_optimizer(
-    config: TrainConfig,
-) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
-    """An optimiser that transformers does not know by name; None: it makes AdamW itself."""
-    if config.optimizer == "adamw":
-        return None
-    from torchao.optim import AdamW8bit  # noqa: PLC0415  prints about missing CUDA files on import
-
-    rate = config.grpo.learning_rate if config.method == "grpo" else config.sft.learning_rate
-    return AdamW8bit, {
-        "lr": rate,
-        "weight_decay": config.weight_decay,
-        "bf16_stochastic_round": True,
-    }

@@ -12,11 +12,30 @@ from pathlib import Path
 from typing import Any
 
 from reports.names import slug
+from storage.layout import Layout
 
 SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".m4a"}
 HEAD_BYTES = 12
 
 Json = dict[str, Any]
+
+
+def audio_roots(report: Json, layout: Layout) -> dict[str, Path]:
+    """Folder that each benchmark's audio ids are relative to, where there is one.
+
+    The folder that the profile names, else the benchmark's own; the held-out examples' clips are
+    the workspace's.
+    """
+    evaluate: Json = report["config"].get("evaluate") or {}
+    entries: list[Json] = evaluate.get("benchmarks") or []
+    named = {entry["name"]: entry.get("audio") for entry in entries}
+    roots: dict[str, Path] = {}
+    for benchmark in report["benchmarks"]:
+        name = benchmark["name"]
+        own = layout.benchmark(name) / "audio" if benchmark["is_test"] else layout.clips
+        place = Path(named.get(name) or own).expanduser()
+        roots[name] = place if place.is_dir() else own
+    return {name: root for name, root in roots.items() if root.is_dir()}
 
 
 def publish_audio(
@@ -49,12 +68,20 @@ def publish_audio(
 
 
 def find_clip(audio_id: object, root: Path) -> Path | None:
-    """The regular file that an audio id names inside a folder; None for anything else."""
+    """The regular file that an audio id names inside a folder; None for anything else.
+
+    Like evaluation, it finds `./test-mini-audios/x.wav` as `x.wav` too.
+    """
     if not isinstance(audio_id, str) or not audio_id or "\0" in audio_id or "\\" in audio_id:
         return None
+    names = (audio_id, Path(audio_id).name)
+    return next((found for name in names if (found := _file_inside(root, name))), None)
+
+
+def _file_inside(root: Path, name: str) -> Path | None:
     try:
         inside = root.resolve(strict=True)
-        path = (inside / audio_id).resolve(strict=True)
+        path = (inside / name).resolve(strict=True)
     except (OSError, RuntimeError):
         return None
     is_ours = path.is_relative_to(inside) and path.is_file() and path.suffix.lower() in SUFFIXES

@@ -2,7 +2,10 @@ import os
 
 import pytest
 
-from reports.audio import audio_kind, find_clip, publish_audio
+from benchmarks.synthetic_experiment import write_experiment
+from reports.audio import audio_kind, audio_roots, find_clip, publish_audio
+from reports.config import ReportConfig
+from reports.gather import gather
 
 WAV = b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(24)
 
@@ -62,6 +65,33 @@ def test_anything_else_is_not_published(root, tmp_path, audio_id):
     site = tmp_path / "site"
     assert publish_audio([{"audio_id": audio_id}], root, site, folder="demo") == [None]
     assert not [path for path in site.rglob("*") if path.is_file()]
+
+
+def test_a_clip_is_found_in_a_folder_without_the_sub_folder_of_its_id(root):
+    found = find_clip("./test-mini-audios/a.wav", root / "test-mini-audios")
+    assert found == (root / "test-mini-audios" / "a.wav").resolve()
+
+
+def test_audio_is_where_the_profile_says_else_in_the_benchmarks_own_folder(tmp_path):
+    layout, profile = write_experiment(
+        tmp_path,
+        num_questions=6,
+        steps=(10,),
+        benchmarks=("demo-mmau", "other", "validation"),
+        with_audio=True,
+    )
+    (tmp_path / "elsewhere").mkdir()
+    layout.clips.mkdir()
+    profile["evaluate"]["benchmarks"] = [
+        {"name": "demo-mmau", "audio": str(tmp_path / "elsewhere")},
+        {"name": "other", "audio": "someone/dataset"},
+    ]
+    report = gather(layout, ReportConfig(), experiment_config=profile, provenance={})
+    assert audio_roots(report, layout) == {
+        "demo-mmau": tmp_path / "elsewhere",
+        "other": layout.benchmark("other") / "audio",
+        "validation": layout.clips,
+    }
 
 
 def test_a_missing_audio_folder_publishes_nothing(tmp_path):

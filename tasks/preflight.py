@@ -1,10 +1,7 @@
 """What a profile's trainings and sources need of this host: memory, disk, tools.
 
-The numbers are counted by hand, as lower bounds: parameters times bytes, without activations.
-AdamW with fp32 master weights holds 16 bytes a parameter: weight 4, gradient 4, two moments of 4
-each (arXiv 1910.02054, section 3.1, counts 16 for fp16 with fp32 masters as well). GRPO with a KL
-term holds the reference model besides. `zero2` splits gradients and moments over the GPUs, `fsdp`
-also the weights and the reference.
+GPU memory is model/memory.py's estimate. Disk is counted: parameters times bytes, with AdamW's two
+moments beside the weights where a checkpoint can be resumed from.
 """
 
 from collections.abc import Sequence
@@ -12,6 +9,8 @@ from datetime import datetime
 from pathlib import Path
 
 from model.config import TrainConfig
+from model.memory import estimate
+from model.sizes import ModelSizes, read_sizes
 from storage.config import BenchmarkConfig, FetchConfig, HuggingFaceSource, YoutubeSource
 from storage.errors import PipelineError
 from storage.ffmpeg import ffmpeg_version
@@ -37,7 +36,7 @@ KNOWN_PARAMETERS = {"Qwen/Qwen2-Audio-7B-Instruct": 8.4e9, "Qwen/Qwen2-Audio-7B"
 TRAINING_PREFIX = "training:"
 RANDOM_PREFIX = "random:"
 BIG_MODEL = 1e9  # parameters from which a CPU is no place to train
-WORK_SHARE = 0.85  # of a GPU's memory; the rest is for activations and fragments
+WORK_SHARE = 0.85  # of a GPU's memory; the estimate is good to 15%
 MODEL_REMEDY = (
     "on a host with access run `hf download {name}`, bring the folder printed, and "
     "`--set train.model=FOLDER`"
@@ -148,18 +147,20 @@ def check_training(
         return [Finding("ok", subject, f"{start_model} is made here and fits anywhere")]
     remedy = MODEL_REMEDY.format(name=start_model)
     findings = [check_hub(start_model, "model", offline=offline, remedy=remedy)]
-    num_parameters = parameters_of(start_model)
-    if num_parameters is None:
-        text = f"the size of {start_model} is not known before it is downloaded"
-        return [*findings, Finding("warning", subject, text)]
+    folder = model_folder(start_model)
+    try:
+        sizes = read_sizes(str(folder or start_model))
+    except PipelineError as error:
+        return [*findings, Finding("error", subject, str(error))]
     used = gpus[: training.num_gpus] if training.num_gpus is not None else gpus
-    return [*findings, check_memory(training, used, num_parameters)]
+    return [*findings, check_memory(training, used, sizes)]
 
 
-def check_memory(training: TrainConfig, gpus: Sequence[Gpu], num_parameters: float) -> Finding:
-    """Whether a training's lasting state fits into each GPU."""
+def check_memory(training: TrainConfig, gpus: Sequence[Gpu], sizes: ModelSizes) -> Finding:
+    """Whether a training fits into each GPU, at its largest moment."""
     subject = f"training {training.name}"
     if not gpus:
+        num_parameters = sum(sizes.num_parameters.values())
         if num_parameters < BIG_MODEL:
             return Finding("ok", subject, f"{num_parameters:.2g} parameters, on the CPU")
         text = (
@@ -167,36 +168,18 @@ def check_memory(training: TrainConfig, gpus: Sequence[Gpu], num_parameters: flo
             "`nvidia-smi` if this is one"
         )
         return Finding("error", subject, text)
-    wanted = state_bytes(training, num_parameters, num_gpus=len(gpus))
-    sizes = [gpu.memory_bytes for gpu in gpus if gpu.memory_bytes]
-    if not sizes:
-        return Finding("warning", subject, f"{wanted / GB:.0f} GB a GPU; nvidia-smi tells no sizes")
-    text = (
-        f"{len(gpus)} GPU(s) of {min(sizes) / GB:.0f} GB; weights, gradients, optimiser and "
-        f"reference take {wanted / GB:.0f} GB of each, activations not counted"
-    )
-    if wanted > min(sizes):
+    needed = estimate(training, sizes, num_gpus=len(gpus))
+    cards = [gpu.memory_bytes for gpu in gpus if gpu.memory_bytes]
+    if not cards:
+        return Finding("warning", subject, f"wants {needed.text()}; nvidia-smi tells no sizes")
+    text = f"{len(gpus)} GPU(s) of {min(cards) / GB:.0f} GB; it wants {needed.text()}"
+    if needed.total > min(cards):
         remedy = "more GPUs with sharding zero2 or fsdp, precision bf16 with adamw-8bit-sr, or lora"
         return Finding("error", subject, f"{text}: {remedy}")
-    if wanted > WORK_SHARE * min(sizes):
+    if needed.total > WORK_SHARE * min(cards):
         remedy = "it will be tight; gradient_checkpointing: true"
         return Finding("warning", subject, f"{text}: {remedy}")
     return Finding("ok", subject, text)
-
-
-def state_bytes(training: TrainConfig, num_parameters: float, *, num_gpus: int) -> float:
-    """Bytes that a training holds on each GPU from its first step to its last; a lower bound."""
-    weight = 2 if training.precision == "bf16" else 4
-    share = 1 / num_gpus if training.sharding == "fsdp" else 1.0
-    state_share = 1.0 if training.sharding == "none" else 1 / num_gpus
-    if training.lora is not None:  # the base is frozen; its adapters are a thousandth of it
-        return num_parameters * weight * share
-    moments = 2 if training.optimizer == "adamw-8bit-sr" else 2 * weight
-    needs_reference = training.method == "grpo" and training.grpo.beta > 0
-    reference = 2 if needs_reference else 0  # loaded in bf16, except where all is fp32
-    if needs_reference and training.precision == "fp32":
-        reference = 4
-    return num_parameters * (share * (weight + reference) + state_share * (weight + moments))
 
 
 def parameters_of(model: str) -> float | None:

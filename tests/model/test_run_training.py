@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
 from model import checkpoints
@@ -268,6 +269,35 @@ def test_a_checkpoint_in_the_middle_of_a_rollout_is_refused(
     )
     with pytest.raises(PipelineError, match=r"3 is no multiple of grpo\.steps_per_rollout 2"):
         train(run)
+
+
+def test_metrics_go_to_tensorboard_too(
+    tiny_model: Path, training_lines: Path, tmp_path: Path
+) -> None:
+    run = make_run(
+        tiny_model, training_lines, tmp_path / "run", max_steps=2, report_to=["tensorboard"]
+    )
+    train(run)
+    events = list(run.output.rglob("events.out.tfevents.*"))
+    assert len(events) == 1
+    found = EventAccumulator(str(events[0].parent)).Reload().Tags()["scalars"]
+    assert {"train/reward", "train/kl", "train/seconds/rollout", "train/grad_norm"} <= set(found)
+
+
+def test_workers_that_compute_features_change_nothing(
+    tiny_model: Path, training_lines: Path, tmp_path: Path
+) -> None:
+    alone = make_run(tiny_model, training_lines, tmp_path / "alone", max_steps=2)
+    helped = make_run(
+        tiny_model, training_lines, tmp_path / "helped", max_steps=2, dataloader_workers=2
+    )
+    train(alone)
+    train(helped)
+    expected = weights(alone.output / "checkpoint-2")
+    assert all(
+        torch.equal(tensor, expected[name])
+        for name, tensor in weights(helped.output / "checkpoint-2").items()
+    )
 
 
 def test_a_frozen_part_and_the_table_of_positions_do_not_move(

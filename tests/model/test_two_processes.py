@@ -83,7 +83,7 @@ def make_run(model: Path, lines: Path, output: Path, prompts_per_device: int) ->
             "max_completion_tokens": 6,
             "loss_aggregation": "token",  # its denominator has to be added up over devices
             "advantage_scale": "batch",
-            "reward": "vowel_reward.vowels",
+            "reward": "vowel_count.vowels",
         },
     }
     return TrainingRun.model_validate(
@@ -109,7 +109,7 @@ def test_two_processes_train_what_one_would_and_only_through_the_wrapped_forward
 ) -> None:
     own = tmp_path / "own"
     own.mkdir()
-    (own / "vowel_reward.py").write_text(
+    (own / "vowel_count.py").write_text(
         "def vowels(completion, example):\n    return sum(completion.count(v) for v in 'aeiou')\n"
     )
     monkeypatch.syspath_prepend(own)

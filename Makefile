@@ -5,13 +5,21 @@ WORKSPACE ?= workspace
 BIN := .venv/bin
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test check format serve clean
+CHROMIUM ?= chromium
+
+.PHONY: demo test test-browser check format serve clean
 
 demo: .venv/ready
 	$(BIN)/python -m flows.full_pipeline --profile demo --workspace $(WORKSPACE)
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q
+
+# Needs Node 20; Chromium is installed where the system's packages can be (CHROMIUM=PATH names another).
+test-browser: .venv/ready
+	command -v $(CHROMIUM) >/dev/null || { apt-get update -qq && apt-get install -qq -y chromium >/dev/null; }
+	npm --prefix tests/browser ci --silent --no-audit --no-fund
+	CHROMIUM=$$(command -v $(CHROMIUM)) node --test tests/browser/report.test.mjs
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -11,7 +11,15 @@ from flows.pipeline_config import PipelineConfig
 from storage.gpus import list_gpus
 from storage.layout import Layout
 from tasks.benchmarks import prepare_benchmarks
-from tasks.evaluate import Job, answer, asked_models, check_declared_step, evaluate_unit, jobs_of
+from tasks.evaluate import (
+    Job,
+    answer,
+    asked_models,
+    check_declared_step,
+    evaluate_unit,
+    jobs_of,
+    write_control_reports,
+)
 from tasks.outcome import expected_errors_fail, skipped, value_of
 from tasks.progress import say
 from tasks.world import make_world
@@ -49,6 +57,7 @@ def evaluate_flow(
         for job in todo:
             (job.folder(layout) / "answers.jsonl").unlink(missing_ok=True)
     _answer_all(todo, config, layout)
+    write_control_reports(jobs, config.train, config.evaluate, layout)
     return None
 
 
@@ -58,7 +67,8 @@ def _answer_all(jobs: list[Job], config: PipelineConfig, layout: Layout) -> None
         value_of(answer(jobs, config.evaluate, layout, 0, return_state=True))
         return
     futures = [
-        answer.submit(part, config.evaluate, layout, number) for number, part in enumerate(parts)
+        answer.submit(part, config.evaluate, layout, number)  # pyright: ignore[reportUnknownMemberType]  its overloads are partly untyped
+        for number, part in enumerate(parts)
     ]
     for future in futures:
         future.result()

@@ -16,6 +16,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from model.config import EvaluateConfig, PromptName, TrainConfig
+from model.control_report import write_control_report
 from model.controls import runs_of
 from model.scoring import score_folder
 from storage import manifest
@@ -82,23 +83,25 @@ def asked_models(
     """
     evaluated = [training for training in trainings if training.evaluate]
     asked: list[Asked] = []
-    if config.base:
-        for training in evaluated:
-            start = Asked(
-                resolve(training.model, layout), START_MODEL, training.prompt, has_controls=True
-            )
-            if start not in asked:
-                asked.append(start)
     for training in evaluated:
         models = trained(training.name, layout)
         asked += [
             Asked(model, _method(training), training.prompt, has_controls=model is models[-1])
             for model in models
         ]
+    starts = [
+        Asked(resolve(training.model, layout), START_MODEL, training.prompt, has_controls=True)
+        for training in evaluated
+        if config.base
+    ]
     for further in config.models:
         model = resolve(further.model, layout)._replace(key=further.name)
         asked.append(Asked(model, START_MODEL, further.prompt, has_controls=True))
-    return asked
+    known = {(each.model.key, each.prompt) for each in asked}
+    # A start model may itself be an evaluated checkpoint; it is asked once.
+    return [
+        start for start in dict.fromkeys(starts) if (start.model.key, start.prompt) not in known
+    ] + asked
 
 
 def jobs_of(
@@ -168,6 +171,29 @@ def record_finished(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout)
         if len(read_appended(folder / "answers.jsonl")) >= job.benchmark.num_questions:
             score_folder(folder, job.benchmark.questions, config.scorers)
             evaluate_unit(job, config, layout).commit()
+
+
+def write_control_reports(
+    jobs: Sequence[Job], trainings: Sequence[TrainConfig], config: EvaluateConfig, layout: Layout
+) -> None:
+    """Say beside each model's answers what its controls mean; nothing to do without controls."""
+    if not config.controls:
+        return
+    start_of = {
+        training.name: resolve(training.model, layout).key
+        for training in trainings
+        if training.evaluate and config.base
+    }
+    for job in jobs:
+        if job.control is None and job.asked.has_controls and job.benchmark.is_test:
+            start = start_of.get(job.asked.model.training or "", job.asked.model.key)
+            write_control_report(
+                job.folder(layout).parent,
+                job.benchmark.questions,
+                prompt=job.asked.prompt,
+                scorers=config.scorers,
+                start_model=layout.evaluation(start, job.benchmark.name, job.run_name).parent,
+            )
 
 
 def check_declared_step(config: EvaluateConfig, trainings: Sequence[TrainConfig]) -> None:

@@ -14,10 +14,11 @@ from prefect.cache_policies import NO_CACHE
 
 from model.choosing import chosen_steps
 from reports import exports, leaderboard, site
+from reports.audio import audio_roots
 from reports.config import ReportConfig
 from reports.gather import gather
 from storage import manifest
-from storage.jsonl import read_json, write_json
+from storage.jsonl import read_json
 from storage.layout import Layout
 from tasks.outcome import expected_errors_fail
 from tasks.units import Unit
@@ -61,8 +62,7 @@ def report(experiment: Mapping[str, Any], config: ReportConfig, layout: Layout) 
         layout, config, experiment_config=dict(experiment), provenance=provenance(layout)
     )
     gathered["chosen_steps"] = chosen_steps(layout.root / "evaluation", gathered["scorers"][0])
-    site.render(gathered, layout.site, audio_roots=_audio_roots(gathered, layout))
-    write_json(layout.site / "report.json", gathered)
+    site.render(gathered, layout.site, audio_roots=audio_roots(gathered, layout))
     rows = leaderboard.rows(gathered)
     create_table_artifact(
         [dict(row) for row in _table(rows)],
@@ -102,13 +102,6 @@ def _git(*arguments: str) -> str:
     except FileNotFoundError:
         return ""
     return found.stdout.strip()
-
-
-def _audio_roots(gathered: Mapping[str, Any], layout: Layout) -> dict[str, Path]:
-    roots = {
-        each["name"]: layout.benchmark(each["name"]) / "audio" for each in gathered["benchmarks"]
-    }
-    return {name: root for name, root in roots.items() if root.is_dir()}
 
 
 def _table(rows: list[leaderboard.LeaderboardRow]) -> list[dict[str, Any]]:

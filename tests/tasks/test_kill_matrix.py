@@ -26,9 +26,17 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
-from flows.prefect_server import answers, create_zombie_automation, server_environment
+from flows.prefect_server import (
+    answers,
+    create_limits,
+    create_zombie_automation,
+    server_environment,
+)
+from flows.service import Service
+from storage.errors import PipelineError
 from storage.process import _parents_from_proc
 from tasks.child_process import supervised
+from tasks.gpu import hold_gpus
 
 pytestmark = pytest.mark.slow
 
@@ -144,6 +152,7 @@ CASES = (
     Case("deadline, submitted", wait, "Failed", "5 s", submit=True, limits={"deadline_s": 5}),
     Case("silence, called", wait, "Failed", "wrote nothing for 5 s", limits={"silence_s": 5}),
 )
+SERVER_CASE = Case("the server killed, called", wait, "Completed")
 RUNNER_CASE = Case("the runner killed, called", wait, "Crashed")
 
 
@@ -169,19 +178,24 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Site"]:
     server = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
     with ExitStack() as stack:
         log = stack.enter_context((folder / "log").open("ab"))
-        stack.enter_context(supervised(server, log, grace_s=5, env=environment))
-        await_true(lambda: answers(api_url), "the server", wait_s=120)
+        service = Service(
+            "server", server, log=folder / "server.log", env=environment, lock=log.fileno()
+        )
+        stack.callback(service.stop)
+        service.start()
+        service.wait_until(lambda: answers(api_url), timeout_s=180)
         stack.enter_context(temporary_settings({PREFECT_API_URL: api_url}))
         client = stack.enter_context(get_client(sync_client=True))
         create_zombie_automation(["kill-matrix"], within=timedelta(seconds=40))
         runner = stack.enter_context(supervised(flow, log, grace_s=10, env=environment))
-        yield Site(folder, client, runner, flow, environment)
+        yield Site(folder, client, service, runner, flow, environment)
 
 
 @dataclass(frozen=True)
 class Site:
     folder: Path
     client: SyncPrefectClient
+    server: Service
     runner: subprocess.Popen[bytes]
     flow: list[str]
     environment: dict[str, str]
@@ -232,6 +246,59 @@ def test_no_process_is_left_and_the_state_in_prefect_is_true(case: Case, runs: d
     state = run.await_final_state(wait_s=90)
     assert state.name == case.state
     assert case.message in (state.message or "")
+
+
+@pytest.fixture
+def one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host with one GPU, as nvidia-smi tells it."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho '0, GPU-aaa, NVIDIA H200, 143771, 0'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("R1_AQA_GPU_LOCKS", str(tmp_path / "locks"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_a_missing_limit_is_told_with_the_command_that_creates_it():
+    remedy = "no concurrency limit gpu-0; `make serve` creates it, or: prefect gcl create gpu-0"
+    with pytest.raises(PipelineError, match=remedy), hold_gpus(1):
+        pass
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_a_server_that_dies_for_half_a_minute_costs_no_run_and_no_gpu(
+    site: Site,
+):
+    """With leases in the server's memory, Prefect's default, a GPU's slot would stay taken."""
+    create_limits(["gpu-0"])
+    create_zombie_automation(["kill-matrix"])  # with the window that `make serve` sets
+    with hold_gpus(1):
+        assert site.client.read_global_concurrency_limit_by_name("gpu-0").active_slots == 1
+        run = site.start(SERVER_CASE, Waiting)
+        await_true((run.folder / "flow.pid").exists, "the flow", wait_s=90)
+        parents = _parents_from_proc()
+        assert site.server._child is not None
+        (server_pid,) = [pid for pid, of in parents.items() if of == site.server._child.pid]
+        os.kill(server_pid, signal.SIGKILL)
+        time.sleep(30)
+        site.server.start()
+        api_url = site.environment["PREFECT_API_URL"]
+        site.server.wait_until(lambda: answers(api_url), timeout_s=180)
+    assert site.client.read_global_concurrency_limit_by_name("gpu-0").active_slots == 0
+    run.trainer.file.touch()
+    assert run.await_final_state(wait_s=90).name == "Completed"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A child that works until a file comes."""
+
+    file: Path
+
+    @property
+    def command(self) -> list[str]:
+        return ["sh", "-c", f"until [ -e '{self.file}' ]; do sleep 0.2; done"]
 
 
 def test_a_killed_runner_takes_its_runs_along_and_their_state_is_told(

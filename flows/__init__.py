@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 DEFAULT_WORKSPACE = "workspace"
+WITHOUT_PREFECT = "flows.score"  # the command that needs no workspace
 COMMAND_DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -42,5 +43,6 @@ def _set_defaults_of_commands() -> None:
         os.environ.setdefault(name, value)
 
 
-if sys.argv[:1] == ["-m"]:  # what Python has there while it imports the package of a command
+# What Python has there while it imports the package of a command.
+if sys.argv[:1] == ["-m"] and WITHOUT_PREFECT not in sys.orig_argv:
     _set_defaults_of_commands()

@@ -2,8 +2,9 @@
 
 The same through Prefect: `prefect deployment run full-pipeline/full-pipeline`.
 
-A stage whose outputs stand is skipped. `--only evaluate,report` runs just those, `--from train` leaves out what comes
-before, `--force` runs them although they are done, `--plan` says what would run and why.
+A stage whose outputs stand is skipped. `--only evaluate,report` runs just those, `--from train`
+leaves out what comes before, `--force` runs them although they are done, `--plan` says what would
+run and why.
 """
 
 import argparse

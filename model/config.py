@@ -1,8 +1,9 @@
-"""The settings of training and evaluation. The defaults are the paper's (arXiv 2503.11197; xiaomi-research/r1-aqa).
+"""The settings of training and evaluation; the defaults are the paper's (arXiv 2503.11197).
 
-Sources of the defaults: src/train.py of the original (group size 8, temperature 1.0, one prompt a GPU with two
-accumulation steps, 1000 steps, a checkpoint every 100), TRL 0.15.2's defaults that it leaves unset (beta 0.04, learning
-rate 1e-6 falling linearly, gradient norm 1.0), transformers' sampler (top-k 50).
+Sources of the defaults: src/train.py of the original (group size 8, temperature 1.0, one prompt a
+GPU with two accumulation steps, 1000 steps, a checkpoint every 100), TRL 0.15.2's defaults that it
+leaves unset (beta 0.04, learning rate 1e-6 falling linearly, gradient norm 1.0), transformers'
+sampler (top-k 50).
 """
 
 from typing import Annotated, Literal
@@ -33,7 +34,8 @@ class GrpoConfig(Config):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Sampling temperature of the rollout."""
     top_k: Annotated[int, Field(ge=0)] = 50
-    """Words kept at each sampling step; 0: all. 50 is transformers' default, which the original takes."""
+    """Words kept at each sampling step; 0: all. 50 is transformers' default, which the original
+    takes."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus sampling: smallest share of probability kept."""
     min_new_tokens: Annotated[int, Field(ge=0)] = 0
@@ -41,9 +43,9 @@ class GrpoConfig(Config):
     max_completion_tokens: Annotated[int, Field(ge=1)] = 256
     """Tokens after which a completion is cut off."""
     loss_aggregation: Literal["sequence", "token", "constant"] = "sequence"
-    """`sequence`: mean over tokens, then over completions (the paper); `token`: mean over all tokens of the batch
-    (DAPO, arXiv 2503.14476); `constant`: sum over tokens divided by the longest completion allowed
-    (Dr. GRPO, arXiv 2503.20783)."""
+    """`sequence`: mean over tokens, then over completions (the paper); `token`: mean over all
+    tokens of the batch (DAPO, arXiv 2503.14476); `constant`: sum over tokens divided by the longest
+    completion allowed (Dr. GRPO, arXiv 2503.20783)."""
     advantage_scale: Literal["group", "batch", "none"] = "group"
     """Divide the centred rewards by the standard deviation of the group (the paper) or of the batch
     (REINFORCE++, arXiv 2501.03262), or not at all (Dr. GRPO)."""
@@ -54,8 +56,8 @@ class GrpoConfig(Config):
     steps_per_rollout: Annotated[int, Field(ge=1)] = 1
     """Optimiser steps on each rollout; 1 in the paper, where the ratio is always 1."""
     zero_variance: Literal["keep", "skip", "resample"] = "keep"
-    """What to do with groups whose rewards are all alike: `keep` (the paper), `skip` (leave them out of the mean),
-    `resample` (sample other prompts in their place, DAPO's dynamic sampling)."""
+    """What to do with groups whose rewards are all alike: `keep` (the paper), `skip` (leave them
+    out of the mean), `resample` (sample other prompts in their place, DAPO's dynamic sampling)."""
     resample_attempts: Annotated[int, Field(ge=1)] = 3
     """Times that other prompts are tried in place of a group whose rewards are all alike."""
     accuracy_weight: float = 1.0
@@ -63,14 +65,15 @@ class GrpoConfig(Config):
     format_weight: float = 1.0
     """Weight of the format reward (0 or 1)."""
     accuracy_rule: Literal["exact", "math-verify"] = "exact"
-    """`exact`: the answer equals the right choice. `math-verify`: the original's rule, for comparison only: it pays
-    for wrong choices that end in the same number."""
+    """`exact`: the answer equals the right choice. `math-verify`: the original's rule, for
+    comparison only: it pays for wrong choices that end in the same number."""
     ignore_case: bool = False
     """Count `dog` right for `Dog`."""
     ignore_final_punctuation: bool = False
     """Count `Dog.` right for `Dog`."""
     reward: str | None = None
-    """Dotted path of your own reward, `package.module.function(completion: str, example: dict) -> float`, added to the others."""
+    """Dotted path of your own reward, `package.module.function(completion: str, example: dict) ->
+    float`, added to the others."""
 
 
 class SftConfig(Config):
@@ -79,8 +82,8 @@ class SftConfig(Config):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
     """Peak learning rate."""
     random_target_share: Share = 0.0
-    """Share of examples whose target is a random choice instead of the right one: a start that knows the answer's
-    format and little more."""
+    """Share of examples whose target is a random choice instead of the right one: a start that
+    knows the answer's format and little more."""
 
 
 class LoraConfig(Config):
@@ -104,7 +107,8 @@ class TrainConfig(Config):
     method: Literal["grpo", "sft"] = "grpo"
     """How it learns."""
     model: str = "Qwen/Qwen2-Audio-7B-Instruct"
-    """Start model: a name on the hub, a folder, or `training:NAME` for the last checkpoint of an earlier training."""
+    """Start model: a name on the hub, a folder, or `training:NAME` for the last checkpoint of an
+    earlier training."""
     prompt: PromptName = "answer"
     """Prompt of training and of its evaluation."""
     max_steps: Annotated[int, Field(ge=1)] = 1000
@@ -112,7 +116,8 @@ class TrainConfig(Config):
     save_steps: Annotated[int, Field(ge=1)] = 100
     """Optimiser steps between checkpoints."""
     keep_full_checkpoints: Annotated[int, Field(ge=1)] = 2
-    """Newest checkpoints that keep optimiser state for resuming; older ones keep only the weights, for evaluation."""
+    """Newest checkpoints that keep optimiser state for resuming; older ones keep only the weights,
+    for evaluation."""
     seed: int = 42
     """Seed of data order, sampling and initialisation of adapters."""
     prompts_per_device: Annotated[int, Field(ge=1)] = 1
@@ -128,15 +133,17 @@ class TrainConfig(Config):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are scaled down to this norm."""
     precision: Precision = "bf16-mixed"
-    """`bf16-mixed`: fp32 weights, bf16 compute (the paper); `bf16`: bf16 weights, which need an optimiser with
-    stochastic rounding; `fp32`: for a CPU."""
+    """`bf16-mixed`: fp32 weights, bf16 compute (the paper); `bf16`: bf16 weights, which need an
+    optimiser with stochastic rounding; `fp32`: for a CPU."""
     optimizer: Literal["adamw", "adamw-8bit-sr"] = "adamw"
-    """`adamw-8bit-sr`: torchao's 8-bit AdamW with stochastic rounding, for bf16 weights on one GPU."""
+    """`adamw-8bit-sr`: torchao's 8-bit AdamW with stochastic rounding, for bf16 weights on one
+    GPU."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     sharding: Literal["none", "zero2", "fsdp"] = "none"
-    """What is split over GPUs (torch's FSDP2): `zero2` splits masters, gradients and optimiser state and keeps whole
-    bf16 parameters through the step; `fsdp` splits those too and gathers them layer by layer, slower and smaller."""
+    """What is split over GPUs (torch's FSDP2): `zero2` splits masters, gradients and optimiser
+    state and keeps whole bf16 parameters through the step; `fsdp` splits those too and gathers them
+    layer by layer, slower and smaller."""
     num_gpus: Annotated[int, Field(ge=0)] | None = None
     """GPUs of this host to train on; None: all that are visible."""
     freeze: tuple[PartName, ...] = ()
@@ -144,7 +151,8 @@ class TrainConfig(Config):
     shuffle_choices: bool = False
     """Shuffle the order of the choices each time an example is seen."""
     max_prompt_tokens: Annotated[int, Field(ge=16)] = 1024
-    """Longest prompt, audio included (25 tokens a second); longer examples are dropped and listed."""
+    """Longest prompt, audio included (25 tokens a second); longer examples are dropped and
+    listed."""
     max_bad_share: Share = 0.01
     """Largest share of examples that may be dropped because their audio cannot be read."""
     dataloader_workers: Annotated[int, Field(ge=0)] = 2
@@ -174,8 +182,8 @@ class TrainConfig(Config):
     def _refuse_vanishing_updates(self) -> "TrainConfig":
         if self.precision == "bf16" and self.optimizer == "adamw" and self.lora is None:
             msg = (
-                "precision bf16 with optimizer adamw: at learning rates like 1e-6 98% of bf16 weights never move; "
-                "use optimizer adamw-8bit-sr, or precision bf16-mixed"
+                "precision bf16 with optimizer adamw: at learning rates like 1e-6 98% of bf16 "
+                "weights never move; use optimizer adamw-8bit-sr, or precision bf16-mixed"
             )
             raise ValueError(msg)
         return self
@@ -221,5 +229,5 @@ class EvaluateConfig(Config):
     parity_questions: Annotated[int, Field(ge=0)] = 32
     """Questions answered one by one and in a batch before each run; a disagreement stops it."""
     declared_step: int | None = None
-    """Step whose row leads the report, declared before the test is seen; None: chosen on the validation file
-    where there is one, else the last step."""
+    """Step whose row leads the report, declared before the test is seen; None: chosen on the
+    validation file where there is one, else the last step."""

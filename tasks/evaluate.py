@@ -22,7 +22,7 @@ from model.scoring import score_folder
 from storage import manifest
 from storage.benchmark import Benchmark
 from storage.errors import PipelineError
-from storage.jsonl import read_appended, write_json
+from storage.jsonl import read_appended, read_json, write_json
 from storage.layout import Layout
 from tasks.child_process import run_child
 from tasks.gpu import hold_gpus
@@ -165,10 +165,14 @@ def answer(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout, part: in
 
 
 def record_finished(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout) -> None:
-    """Score and record every run whose questions are all answered."""
+    """Score and record every run whose questions are all answered, by this model."""
     for job in jobs:
         folder = job.folder(layout)
-        if len(read_appended(folder / "answers.jsonl")) >= job.benchmark.num_questions:
+        if not (folder / "run.json").exists():
+            continue
+        is_ours = read_json(folder / "run.json")["model_digest"] == job.asked.model.digest
+        answered = read_appended(folder / "answers.jsonl")
+        if is_ours and len(answered) >= job.benchmark.num_questions:
             score_folder(folder, job.benchmark.questions, config.scorers)
             evaluate_unit(job, config, layout).commit()
 
@@ -235,6 +239,7 @@ def _job_record(job: Job, layout: Layout) -> dict[str, Any]:
         "training": model.training,
         "step": model.step if job.asked.method != START_MODEL else None,
         "benchmark": benchmark.name,
+        "benchmark_digest": benchmark.digest,
         "questions": str(benchmark.questions_path),
         "questions_sha256": manifest.file_digest(benchmark.questions_path),
         "audio": str(benchmark.audio) if benchmark.audio else None,

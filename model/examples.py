@@ -34,6 +34,8 @@ from storage.jsonl import Record, read_jsonl, write_jsonl
 # Names of the random streams, the second number of each generator's seed.
 ORDER, CHOICES, TARGET = 1, 2, 3
 
+KEPT_PROMPTS = 10_000  # token sequences kept in each process: 30 MB at 350 tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -168,6 +170,7 @@ class Draws(Dataset[Draw]):
         self._num_draws = num_draws
         self._start = start
         self._order: tuple[int, Sequence[int]] = (-1, ())
+        self._tokens: dict[tuple[str, int], Tensor] = {}
         folder = None if config.feature_cache is None else Path(config.feature_cache)
         self._store = FeatureStore(processor, memory_mb=config.feature_memory_mb, folder=folder)
 
@@ -192,9 +195,19 @@ class Draws(Dataset[Draw]):
         return Draw(
             position=position,
             example=example,
-            prompt=Prompt(prompt_tokens(self._processor, text, mel.num_frames), mel),
+            prompt=Prompt(self._prompt_tokens(text, mel.num_frames), mel),
             target=target_text(self._target(example, position), self._config.prompt),
         )
+
+    def _prompt_tokens(self, text: str, num_frames: int) -> Tensor:
+        """Tokens of a prompt, kept: rendering the template takes longer than anything else here."""
+        key = (text, num_frames)
+        tokens = self._tokens.get(key)
+        if tokens is None:
+            tokens = prompt_tokens(self._processor, text, num_frames)
+            if len(self._tokens) < KEPT_PROMPTS:
+                self._tokens[key] = tokens
+        return tokens
 
     def _example_at(self, position: int) -> Example:
         epoch, place = divmod(position, len(self._examples))

@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 import torch
 
+from model.config import LoraConfig
 from model.grpo_trainer import GrpoTrainer
+from model.lora import add_adapter
+from model.qwen2_audio import load_base, load_model
 from model.rollout import Rollout, exchange
 from model.run_training import TrainingRun, make_trainer
 
@@ -182,3 +185,24 @@ def test_with_a_lora_adapter_the_base_is_the_reference(
     with torch.no_grad():
         changed = adapted._scores(adapted.model, rollout).logprob_BGC
     assert not torch.allclose(changed, expected, atol=1e-3)
+
+
+def test_a_saved_adapter_is_loaded_on_its_base(tiny_model: Path, tmp_path: Path) -> None:
+    adapted = add_adapter(load_base(tiny_model, precision="fp32"), LoraConfig(rank=4, dropout=0))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    adapted.eval()
+    adapted.save_pretrained(tmp_path)
+    prompt_ids = torch.randint(10, 100, (1, 20))
+    mask = torch.ones_like(prompt_ids)
+    with torch.no_grad():
+        expected = adapted(input_ids=prompt_ids, attention_mask=mask).logits
+        merged = load_model(tmp_path, precision="fp32")
+        found = merged(input_ids=prompt_ids, attention_mask=mask).logits
+        base = load_model(tiny_model, precision="fp32")
+        unadapted = base(input_ids=prompt_ids, attention_mask=mask).logits
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert not torch.allclose(found, unadapted, atol=1e-2)

@@ -8,6 +8,7 @@ and not Prefect's. Whatever the user has set wins, a Prefect profile of theirs i
 import contextlib
 import os
 import sys
+import warnings
 from pathlib import Path
 
 DEFAULT_WORKSPACE = "workspace"
@@ -39,6 +40,7 @@ def _set_defaults_of_commands() -> None:
         if not {"-h", "--help"} & set(sys.orig_argv):
             with contextlib.suppress(OSError):  # the command itself says what cannot be written
                 home.mkdir(parents=True, exist_ok=True)
+            warnings.filterwarnings("ignore", "Failed to create the Prefect home directory")
     for name, value in COMMAND_DEFAULTS.items():
         os.environ.setdefault(name, value)
 

@@ -11,6 +11,7 @@ from flows.pipeline_config import PipelineConfig
 from storage.gpus import list_gpus
 from storage.layout import Layout
 from tasks.benchmarks import prepare_benchmarks
+from tasks.child_process import stopping_children
 from tasks.evaluate import (
     Job,
     answer,
@@ -66,12 +67,13 @@ def _answer_all(jobs: list[Job], config: PipelineConfig, layout: Layout) -> None
     if len(parts) == 1:
         value_of(answer(jobs, config.evaluate, layout, 0, return_state=True))
         return
-    futures = [
-        answer.submit(part, config.evaluate, layout, number)  # pyright: ignore[reportUnknownMemberType]  its overloads are partly untyped
-        for number, part in enumerate(parts)
-    ]
-    for future in futures:
-        future.result()
+    with stopping_children():
+        futures = [
+            answer.submit(part, config.evaluate, layout, number)  # pyright: ignore[reportUnknownMemberType]  its overloads are partly untyped
+            for number, part in enumerate(parts)
+        ]
+        for future in futures:
+            future.result()
 
 
 def _split(jobs: list[Job], num_parts: int) -> list[list[Job]]:

@@ -16,6 +16,7 @@ from prefect import flow
 
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import PipelineConfig
+from flows.preflight import check_stage
 from storage.account import FetchReport, write_account
 from storage.errors import PipelineError
 from storage.failures import Failure
@@ -65,6 +66,8 @@ def fetch_flow(
         verdict = unit.verdict()
         if verdict.is_done and not plan.num_due and not force:
             return skipped(verdict.reason)
+        if plan.num_due:
+            check_stage("fetch", config, layout)
         _announce(plan, len(annotations.clips))
         try:
             with (

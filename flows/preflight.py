@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flows.command import Command, read_config, run_command
-from flows.pipeline_config import PipelineConfig
+from flows.pipeline_config import PipelineConfig, StageName
 from storage.errors import PipelineError
 from storage.gpus import list_gpus
 from storage.layout import Layout
@@ -38,6 +38,7 @@ from tasks.preflight import (
     disk_needs,
     start_models,
 )
+from tasks.progress import say
 
 ROOT = Path(__file__).parents[1]
 STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
@@ -74,6 +75,28 @@ def preflight(config: PipelineConfig, layout: Layout, *, offline: bool) -> list[
     ]
 
 
+def check_stage(stage: StageName, config: PipelineConfig, layout: Layout) -> None:
+    """Look at what a long stage needs before it starts; warnings are told.
+
+    Raises:
+        PipelineError: If something is missing; a line each.
+    """
+    findings = [*check_writable(layout.workspace), *_check_disk(config, layout)]
+    if stage == "fetch":
+        findings += check_fetch_tools(config.fetch, datetime.now(UTC))
+        findings += check_sources(config.fetch, offline=False)
+    elif stage == "train":
+        findings += _check_gpus(config, offline=False)
+    for finding in dict.fromkeys(findings):
+        if finding.level == "warning":
+            say(f"{stage}: {finding.subject}: {finding.text}")
+    lines = [f"  {each.subject}: {each.text}" for each in findings if each.level == "error"]
+    if lines:
+        missing = "\n".join(dict.fromkeys(lines))
+        msg = f"this host is not ready for {stage}:\n{missing}"
+        raise PipelineError(msg)
+
+
 def _check_disk(config: PipelineConfig, layout: Layout) -> list[Finding]:
     is_published = config.world is None
     num_there = sum(1 for _ in layout.clips.glob("*.wav")) if layout.clips.is_dir() else 0
@@ -87,7 +110,7 @@ def _check_ports(config: PipelineConfig) -> list[Finding]:
         check_port(8090, "the reports", "make serve with --report-port"),
     ]
     if config.world is not None:
-        option = f"--set world.port={config.world.port + 1}, and fetch.sources with it"
+        option = f"--set world.port={config.world.port + 1}"
         findings.append(check_port(config.world.port, "the made world's media", option))
     return findings
 

@@ -7,6 +7,7 @@ from prefect import flow
 
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import PipelineConfig
+from flows.preflight import check_stage
 from storage.layout import Layout
 from tasks.outcome import expected_errors_fail, skipped, value_of
 from tasks.progress import say
@@ -35,6 +36,8 @@ def train_flow(
         if verdict.is_done and not force:
             say(f"train {training.name}: skipped ({verdict.reason})")
             continue
+        if not num_run:
+            check_stage("train", config, layout)
         value_of(train(training, layout, from_start=force and verdict.is_done, return_state=True))
         unit.commit()
         num_run += 1

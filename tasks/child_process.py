@@ -32,6 +32,7 @@ from tasks.gpu import held_locks
 POLL_S = 0.2  # between two looks at the log; a training step takes seconds
 GRACE_S = 10.0  # between SIGTERM and SIGKILL
 GRACE_VARIABLE = "R1_AQA_GRACE_S"  # for a trainer that needs longer to put itself away
+EXPECTED = "error: "  # how a child of ours begins the line of an expected error
 ERROR_LINE = re.compile(r"^(error: |[\w.]*(Error|Exception|Interrupt|Exit)\b(:|$))")
 # torchrun sums up its ranks' deaths in this one, after the rank's own last word.
 SUMMARY_LINE = "ChildFailedError"
@@ -78,6 +79,7 @@ def run_child(
         raise PipelineError(
             _describe(command, log, start_byte, child.returncode),
             exit_code=BLOCKED_EXIT_CODE if child.returncode == BLOCKED_EXIT_CODE else 1,
+            is_transient=not _last_error(log, start_byte).startswith(EXPECTED),
         )
 
 
@@ -135,7 +137,7 @@ class _Limits:
                 f"{self._name} wrote nothing for {self._silence_s:g} s and was stopped as hung; "
                 f"running the stage again resumes it; its output is in {self._log}"
             )
-            raise PipelineError(msg)
+            raise PipelineError(msg, is_transient=True)
 
 
 @contextmanager
@@ -237,12 +239,16 @@ def last_error_line(log: Path, start_byte: int = 0) -> str:
         log: File of a child's output.
         start_byte: Where this run's output begins.
     """
+    return _last_error(log, start_byte).removeprefix(EXPECTED)
+
+
+def _last_error(log: Path, start_byte: int) -> str:
     with log.open("rb") as file:
         file.seek(start_byte)
         text = file.read().decode("utf-8", errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if ERROR_LINE.match(line) and SUMMARY_LINE not in line]
-    return (errors or lines or [""])[-1].removeprefix("error: ")
+    return (errors or lines or [""])[-1]
 
 
 def name_of(command: Sequence[str]) -> str:

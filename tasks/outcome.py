@@ -4,15 +4,30 @@ A flow or task that meets one ends Failed with its message, without a traceback.
 """
 
 import functools
+import logging
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
 from prefect import State
+from prefect.context import TaskRunContext
 from prefect.states import Completed, Failed
 
 from storage.errors import PipelineError
 
 P = ParamSpec("P")
+
+
+class _WithoutTraceback(logging.Filter):
+    """Takes the traceback off log records of expected errors; Prefect adds one to each."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], PipelineError):
+            record.exc_info = record.exc_text = None
+        return True
+
+
+for _name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
+    logging.getLogger(_name).addFilter(_WithoutTraceback())
 
 
 def expected_errors_fail(function: Callable[P, Any]) -> Callable[P, Any]:
@@ -23,6 +38,8 @@ def expected_errors_fail(function: Callable[P, Any]) -> Callable[P, Any]:
         try:
             return function(*args, **kwargs)
         except PipelineError as error:
+            if error.is_transient and TaskRunContext.get() is not None:
+                raise  # Prefect tries the task again
             return Failed(message=str(error), data=error)
 
     return guarded

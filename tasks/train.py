@@ -75,7 +75,12 @@ def deciding_settings(training: TrainConfig) -> dict[str, Any]:
     return training.model_dump(mode="json", exclude=INDIFFERENT | unused)
 
 
-@task(task_run_name="train-{training.name}", cache_policy=NO_CACHE)
+@task(
+    task_run_name="train-{training.name}",
+    cache_policy=NO_CACHE,
+    retries=2,  # of what is transient; each goes on from the newest whole checkpoint
+    retry_delay_seconds=[10, 60],
+)
 @expected_errors_fail
 def train(training: TrainConfig, layout: Layout, *, from_start: bool = False) -> None:
     """Run one training to its last step, from wherever it stands.

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from model.config import TrainConfig
 from storage.errors import PipelineError
@@ -113,7 +113,8 @@ def settings_that_decide(
     unused = {"grpo": "sft", "sft": "grpo"}[config.method]
     for key, value in config.model_dump(mode="json", exclude={unused}).items():
         if isinstance(value, dict):
-            flat.update({f"{key}.{inner}": inner_value for inner, inner_value in value.items()})
+            inner = cast("dict[str, object]", value)
+            flat.update({f"{key}.{name}": inner_value for name, inner_value in inner.items()})
         elif key not in FREE_KEYS:
             flat[key] = value
     return flat
@@ -164,7 +165,10 @@ def _record(folder: Path) -> dict[str, Any] | None:
         record = read_json(folder / RECORD)
     except PipelineError:  # missing or torn
         return None
-    return record if isinstance(record, dict) and "files" in record else None
+    if not isinstance(record, dict):
+        return None
+    fields = cast("dict[str, Any]", record)
+    return fields if "files" in fields else None
 
 
 def _flush(path: Path) -> None:

@@ -106,8 +106,9 @@ def _text_key(rows: Sequence[Record], path: Path) -> str:
 
 
 def _prediction(value: object, key: str, place: str) -> Prediction:
-    if isinstance(value, list) and len(cast("list[Any]", value)) == 1:
-        value = cast("list[Any]", value)[0]  # some tools write a list of one sample
+    samples = cast("list[object]", value) if isinstance(value, list) else []
+    if len(samples) == 1:
+        value = samples[0]  # some tools write a list of one sample
     if not isinstance(value, str):
         msg = f"{place} is {type(value).__name__}, expected text"
         raise PipelineError(msg)

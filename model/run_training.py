@@ -35,6 +35,7 @@ from model.training_arguments import is_main_process, world_size
 from storage.config import Config
 from storage.errors import PipelineError
 from storage.jsonl import read_json, write_json
+from storage.process import die_with_parent
 
 TERMINATED = 128 + signal.SIGTERM
 
@@ -60,6 +61,7 @@ class TrainingRun(Config):
 
 def main(arguments: list[str]) -> int:
     """Run the training that a file describes; an expected failure is one line and its exit code."""
+    die_with_parent()
     signal.signal(signal.SIGTERM, _end)
     if len(arguments) != 1:
         print("usage: python -m model.run_training RUN.json", file=sys.stderr)  # noqa: T201  a command

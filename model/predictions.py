@@ -110,7 +110,7 @@ def _prediction(value: object, key: str, place: str) -> Prediction:
     if len(samples) == 1:
         value = samples[0]  # some tools write a list of one sample
     if not isinstance(value, str):
-        msg = f"{place} is {type(value).__name__}, expected text"
+        msg = f"{place} is {type(cast('object', value)).__name__}, expected text"
         raise PipelineError(msg)
     tagged = extract_answer(value, "answer")
     answer = value.strip() if tagged is None else tagged

@@ -62,7 +62,7 @@ def fetch_flow(
         on_pause=_tell_pause,
     )
     with stopping_between_clips(run), run:
-        plan = run.plan(annotations.clips, deep=deep)
+        plan = progress.plan = run.plan(annotations.clips, deep=deep)
         verdict = unit.verdict()
         if verdict.is_done and not plan.num_due and not force:
             return skipped(verdict.reason)
@@ -72,7 +72,7 @@ def fetch_flow(
         try:
             with (
                 served_world(config.world, layout),
-                meter("fetch", plan.num_due) as progress.meter,
+                meter("fetch", plan.num_due, every=100) as progress.meter,
             ):
                 _fetch_all(run, plan)
         finally:
@@ -105,6 +105,7 @@ class _Progress:
 
     def __init__(self) -> None:
         self.meter: Meter | None = None
+        self.plan: Plan | None = None
         self._states: Counter[str] = Counter()
         self._lock = Lock()
 
@@ -114,7 +115,15 @@ class _Progress:
             self._states[row.state] += 1
             counts = " ".join(f"{state} {count}" for state, count in self._states.most_common())
             if self.meter is not None:
-                self.meter.show(self._states.total(), counts)
+                self.meter.show(self._states.total(), counts, eta_s=self._eta_s())
+
+    def _eta_s(self) -> float | None:
+        """Seconds left by the budget, not by the speed of the last minutes; None without one."""
+        if self.plan is None or self.plan.eta_s is None:
+            return None
+        return (
+            self.plan.eta_s * max(0, self.plan.num_due - self._states.total()) / self.plan.num_due
+        )
 
 
 def _announce(plan: Plan, num_wanted: int) -> None:

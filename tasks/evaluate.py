@@ -26,7 +26,7 @@ from storage.jsonl import read_appended, read_json, write_json
 from storage.layout import Layout
 from tasks.child_process import run_child
 from tasks.gpu import hold_gpus
-from tasks.models import Model, resolve, trained
+from tasks.models import Model, resolve, trained, trained_so_far
 from tasks.outcome import expected_errors_fail
 from tasks.progress import meter
 from tasks.units import Unit
@@ -74,19 +74,34 @@ class Job:
 
 
 def asked_models(
-    trainings: Sequence[TrainConfig], config: EvaluateConfig, layout: Layout
+    trainings: Sequence[TrainConfig],
+    config: EvaluateConfig,
+    layout: Layout,
+    *,
+    so_far: bool = False,
 ) -> list[Asked]:
     """Every model to evaluate: start models, checkpoints by training and step, further ones.
+
+    Args:
+        trainings: Those of the profile.
+        config: Settings of the evaluation.
+        layout: Where the checkpoints lie.
+        so_far: Take the checkpoints that are there; else all of finished trainings.
 
     Raises:
         PipelineError: If a training has not been run or a checkpoint is missing.
     """
-    evaluated = [training for training in trainings if training.evaluate]
+    evaluated = [
+        training
+        for training in trainings
+        if training.evaluate and (not so_far or layout.training(training.name).exists())
+    ]
     asked: list[Asked] = []
     for training in evaluated:
-        models = trained(training.name, layout)
+        models = (trained_so_far if so_far else trained)(training.name, layout)
+        last = None if so_far else models[-1]
         asked += [
-            Asked(model, _method(training), training.prompt, has_controls=model is models[-1])
+            Asked(model, _method(training), training.prompt, has_controls=model is last)
             for model in models
         ]
     starts = [
@@ -183,14 +198,11 @@ def write_control_reports(
     """Say beside each model's answers what its controls mean; nothing to do without controls."""
     if not config.controls:
         return
-    start_of = {
-        training.name: resolve(training.model, layout).key
-        for training in trainings
-        if training.evaluate and config.base
-    }
+    model_of = {training.name: training.model for training in trainings if config.base}
     for job in jobs:
         if job.control is None and job.asked.has_controls and job.benchmark.is_test:
-            start = start_of.get(job.asked.model.training or "", job.asked.model.key)
+            name = model_of.get(job.asked.model.training or "")
+            start = resolve(name, layout).key if name else job.asked.model.key
             write_control_report(
                 job.folder(layout).parent,
                 job.benchmark.questions,

@@ -92,14 +92,23 @@ def trained(training: str, layout: Layout) -> list[Model]:
     return models
 
 
+def trained_so_far(training: str, layout: Layout) -> list[Model]:
+    """The checkpoints that a training, perhaps a running one, has written whole."""
+    return [
+        checkpoint_model(training, folder, None)
+        for folder in list_checkpoints(layout.training(training))
+    ]
+
+
 def checkpoint_model(training: str, folder: Path, record: manifest.Manifest | None) -> Model:
-    """One checkpoint as a model; without its training's record, its files are digested."""
+    """One checkpoint as a model; its digest is that of its weights, whoever took it."""
     step = checkpoint_step(folder)
     stamps = record.outputs if record else {}
-    contents = [
-        stamp.sha256 for name, stamp in sorted(stamps.items()) if Path(name).is_relative_to(folder)
-    ]
-    digest = manifest.digest_of(contents) if contents else _folder_digest(folder)
+    weights = {
+        file.name: stamps[str(file)].sha256 if str(file) in stamps else manifest.file_digest(file)
+        for file in sorted(folder.glob("*.safetensors"))
+    }
+    digest = manifest.digest_of(weights)
     return Model(f"{training}-step-{step}", str(folder), digest, training, step)
 
 

@@ -34,14 +34,16 @@ def say(text: str) -> None:
 class Meter:
     """Count of what is done out of what there is to do."""
 
-    def __init__(self, name: str, total: int, bar: Progress | None) -> None:
-        """Start at nothing done."""
+    def __init__(self, name: str, total: int, bar: Progress | None, *, every: int | None) -> None:
+        """Start at nothing done; without a bar, a line comes by time or `every` so many."""
         self._name = name
         self._total = total
         self._bar = bar
         self._task = bar.add_task(name, total=total, note="") if bar else None
         self._started = self._said = time.monotonic()
         self._first_count: int | None = None
+        self._every = every
+        self._said_count = 0
 
     def show(self, num_done: int, note: str = "", *, eta_s: float | None = None) -> None:
         """Show the count.
@@ -58,9 +60,14 @@ class Meter:
         if self._first_count is None:
             self._first_count = num_done
         now = time.monotonic()
-        if now - self._said < LINE_EVERY_S and num_done < self._total:
+        is_due = (
+            now - self._said >= LINE_EVERY_S
+            if self._every is None
+            else num_done - self._said_count >= self._every
+        )
+        if not is_due and num_done < self._total:
             return
-        self._said = now
+        self._said, self._said_count = now, num_done
         if eta_s is None and num_done > self._first_count:
             rate = (num_done - self._first_count) / (now - self._started)
             eta_s = (self._total - num_done) / rate
@@ -73,11 +80,17 @@ class Meter:
 
 
 @contextmanager
-def meter(name: str, total: int) -> Generator[Meter]:
-    """Show progress for as long as the block runs."""
+def meter(name: str, total: int, *, every: int | None = None) -> Generator[Meter]:
+    """Show progress for as long as the block runs.
+
+    Args:
+        name: Of the work.
+        total: Of what is counted.
+        every: Where there is no terminal: a line each time so many are done; None: by time.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Meter(name, total, None)
+        yield Meter(name, total, None, every=every)
         return
     columns = (
         TextColumn("  {task.description}"),
@@ -87,7 +100,7 @@ def meter(name: str, total: int) -> Generator[Meter]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        yield Meter(name, total, bar)
+        yield Meter(name, total, bar, every=every)
 
 
 def format_duration(seconds: float) -> str:

@@ -18,6 +18,7 @@ from flows.plan import plan
 from storage.errors import PipelineError
 from storage.layout import Layout, list_checkpoints
 from storage.manifest import file_digest
+from tasks.evaluate import asked_models
 
 pytestmark = pytest.mark.slow
 
@@ -131,6 +132,17 @@ def test_a_deleted_clip_is_fetched_again_and_only_the_report_follows(workspace: 
         "report": "Completed",  # it shows when clips were fetched
     }
     assert clip.read_bytes() == content
+
+
+def test_a_checkpoint_evaluated_while_its_training_ran_is_not_evaluated_again(
+    workspace: Path,
+) -> None:
+    config, layout = config_of(workspace), Layout(workspace, "demo")
+    running, finished = (
+        asked_models(config.train, config.evaluate, layout, so_far=so_far)
+        for so_far in (True, False)
+    )
+    assert [each.model for each in running] == [each.model for each in finished]
 
 
 def test_force_runs_a_stage_whose_outputs_stand(workspace: Path) -> None:

@@ -13,7 +13,7 @@ demo: .venv/ready
 	$(BIN)/python -m flows.full_pipeline --profile demo --workspace $(WORKSPACE)
 
 test: .venv/ready
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 # Needs Node 20; Chromium is installed where the system's packages can be (CHROMIUM=PATH names another).
 test-browser: .venv/ready

@@ -148,7 +148,10 @@ def _notes(report: Json, benchmark: str, scorer: str) -> str:
     questions = next(one["questions"] for one in report["benchmarks"] if one["name"] == benchmark)
     text = "Accuracy in percent; under our numbers the 95 % interval. "
     if gap is None:
-        text += f"{len(questions)} questions tell no difference between our models from noise. "
+        text += (
+            f"Neighbouring checkpoints answer {100 * flip_share:.0f} % of the {len(questions)} "
+            "questions otherwise: too few to tell them from each other. "
+        )
     else:
         text += (
             f"Differences under {100 * gap:.1f} points between our models are noise at this size "

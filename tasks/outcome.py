@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, ParamSpec
 
 from prefect import State
-from prefect.context import TaskRunContext
 from prefect.states import Completed, Failed
 
 from storage.errors import PipelineError
@@ -38,11 +37,15 @@ def expected_errors_fail(function: Callable[P, Any]) -> Callable[P, Any]:
         try:
             return function(*args, **kwargs)
         except PipelineError as error:
-            if error.is_transient and TaskRunContext.get() is not None:
-                raise  # Prefect tries the task again
             return Failed(message=str(error), data=error)
 
     return guarded
+
+
+def is_transient(_task: object, _run: object, state: State[Any]) -> bool:
+    """Whether a failed task is worth another try: Prefect's `retry_condition_fn`."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, PipelineError) and error.is_transient
 
 
 def value_of(state: State[Any]) -> Any:  # noqa: ANN401  whatever the run returned

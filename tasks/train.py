@@ -23,7 +23,7 @@ from storage.layout import Layout, list_checkpoints
 from tasks.child_process import run_child
 from tasks.gpu import hold_gpus
 from tasks.models import Model, resolve
-from tasks.outcome import expected_errors_fail
+from tasks.outcome import expected_errors_fail, is_transient
 from tasks.progress import meter, say
 from tasks.units import Unit
 
@@ -78,8 +78,9 @@ def deciding_settings(training: TrainConfig) -> dict[str, Any]:
 @task(
     task_run_name="train-{training.name}",
     cache_policy=NO_CACHE,
-    retries=2,  # of what is transient; each goes on from the newest whole checkpoint
+    retries=2,  # each goes on from the newest whole checkpoint
     retry_delay_seconds=[10, 60],
+    retry_condition_fn=is_transient,
 )
 @expected_errors_fail
 def train(training: TrainConfig, layout: Layout, *, from_start: bool = False) -> None:

@@ -62,7 +62,8 @@ def fetch_flow(
         on_pause=_tell_pause,
     )
     with stopping_between_clips(run), run:
-        plan = progress.plan = run.plan(annotations.clips, deep=deep)
+        plan = run.plan(annotations.clips, deep=deep)
+        progress.start(plan)
         verdict = unit.verdict()
         if verdict.is_done and not plan.num_due and not force:
             return skipped(verdict.reason)
@@ -108,14 +109,22 @@ class _Progress:
         self.plan: Plan | None = None
         self._states: Counter[str] = Counter()
         self._lock = Lock()
+        self._began_s = time.monotonic()
+
+    def start(self, plan: Plan) -> None:
+        """Count from here."""
+        self.plan = plan
+        self._began_s = time.monotonic()
 
     def note(self, row: ClipRow) -> None:
         """Take one clip's new row."""
         with self._lock:
             self._states[row.state] += 1
             counts = " ".join(f"{state} {count}" for state, count in self._states.most_common())
+            per_hour = self._states.total() / (time.monotonic() - self._began_s) * 3600
             if self.meter is not None:
-                self.meter.show(self._states.total(), counts, eta_s=self._eta_s())
+                note = f"{counts}, {per_hour:,.0f} an hour"
+                self.meter.show(self._states.total(), note, eta_s=self._eta_s())
 
     def _eta_s(self) -> float | None:
         """Seconds left by the budget, not by the speed of the last minutes; None without one."""

@@ -11,7 +11,7 @@ from flows.preflight import check_stage
 from storage.layout import Layout
 from tasks.outcome import expected_errors_fail, skipped, value_of
 from tasks.progress import say
-from tasks.train import train, train_unit
+from tasks.train import set_aside, train, train_unit
 
 
 @flow(name="train", flow_run_name="train-{config.experiment}")
@@ -38,7 +38,9 @@ def train_flow(
             continue
         if not num_run:
             check_stage("train", config, layout)
-        value_of(train(training, layout, from_start=force and verdict.is_done, return_state=True))
+        if verdict.is_done:  # forced; not in the task, whose retry would set aside its own progress
+            set_aside(layout.training(training.name))
+        value_of(train(training, layout, return_state=True))
         unit.commit()
         num_run += 1
     return None if num_run else skipped(f"{len(config.train)} training(s) done before, unchanged")

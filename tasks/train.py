@@ -83,24 +83,19 @@ def deciding_settings(training: TrainConfig) -> dict[str, Any]:
     retry_condition_fn=is_transient,
 )
 @expected_errors_fail
-def train(training: TrainConfig, layout: Layout, *, from_start: bool = False) -> None:
+def train(training: TrainConfig, layout: Layout) -> None:
     """Run one training to its last step, from wherever it stands.
 
     Called directly, not submitted: a signal cannot interrupt a submitted task, and the GPU would
     stay busy after a cancel.
-
-    Args:
-        training: Its settings.
-        layout: Where the examples are and the checkpoints go.
-        from_start: Set aside what stands there, even if it was made from the same settings.
     """
     folder = layout.training(training.name)
     start = resolve(training.model, layout)
     if (folder / "run.json").exists():
-        if from_start or not _is_same_training(folder, training, start, layout):
-            _set_aside(folder)
-        else:
+        if _is_same_training(folder, training, start, layout):
             _drop_after_gap(folder, training)
+        else:
+            set_aside(folder)
     write_json(
         folder / "run.json",
         {
@@ -144,7 +139,7 @@ def _is_same_training(folder: Path, training: TrainConfig, start: Model, layout:
     )
 
 
-def _set_aside(folder: Path) -> None:
+def set_aside(folder: Path) -> None:
     """Keep under another name what other settings or inputs made: it may have cost days."""
     number = 1
     while (aside := folder.with_name(f"{folder.name}.replaced-{number}")).exists():

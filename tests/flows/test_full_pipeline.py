@@ -152,6 +152,17 @@ def test_force_runs_a_stage_whose_outputs_stand(workspace: Path) -> None:
     }
 
 
+def test_force_trains_anew_and_keeps_what_was_there(workspace: Path) -> None:
+    """Setting aside stood in the retried task: a retry would have begun from the start."""
+    before = weights(workspace)
+    assert run(workspace, stages=("train",), force=True) == {"train": "Completed"}
+    assert weights(workspace) == before
+    kept = sorted(Layout(workspace, "demo").training("grpo").parent.glob("*.replaced-1"))
+    assert [path.name for path in kept] == ["grpo.replaced-1", "warm-start.replaced-1"]
+    for path in kept:
+        shutil.rmtree(path)
+
+
 def test_the_plan_says_what_would_run_and_why(workspace: Path) -> None:
     config = config_of(workspace, "train.1.prompt=think")
     lines = plan(config, Layout(workspace, "demo"), STAGES, force=False)

@@ -22,13 +22,13 @@ from model.scoring import (
     tally,
     write_verdicts,
 )
+from reports.statistics import wilson
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
 from storage.jsonl import read_json, write_json
 from storage.manifest import file_digest
 from storage.mmau import Question, list_ids, read_questions
 from storage.published import find_published, prepare_questions, read_benchmark
-from storage.submission import submit
 
 SCORERS: tuple[ScorerName, ...] = ("official", "strict")
 GROUPS = ("task", "difficulty", "category", "sub-category")
@@ -174,8 +174,6 @@ def _answered_line(scored: Scored, scorer: str) -> str:
 
 
 def _line(label: str, tallies: Sequence[dict[str, int]]) -> str:
-    from reports.statistics import wilson  # noqa: PLC0415  scipy takes a second
-
     cells = ""
     for one in tallies:
         num_correct, num_questions = one["num_correct"], one["num_questions"]
@@ -198,6 +196,8 @@ def _usual_order(label: str) -> tuple[int, str]:
 
 
 def _submit(path: Path, benchmark: str) -> str:
+    from storage.submission import submit  # noqa: PLC0415  brings requests
+
     published = find_published(benchmark)
     if published is None or published.submit is None:
         msg = f"{benchmark} has no service that scores submissions; {path} is there for you to send"

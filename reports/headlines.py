@@ -11,11 +11,11 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
+from reports.best_of import BestOfN
 from reports.leaderboard import Leading, best_step, evaluations_of, leading_step, tests_of
 from reports.published import paper_row
 from reports.statistics import (
     USUAL_FLIP_SHARE,
-    BestOfN,
     PairedTest,
     paired,
     smallest_detectable_gap,

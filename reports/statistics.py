@@ -1,7 +1,9 @@
-"""The statistics of the tables: intervals, paired tests, resolution, best of N.
+"""The statistics of the tables: intervals, paired tests, resolution.
 
 Proportions are fractions in 0..1, intervals are 95 % unless said. scipy does McNemar's test,
-statsmodels Wilson's and Newcombe's intervals. Worked numbers: tests/reports/test_statistics.py.
+statsmodels Newcombe's interval; both are imported where they are used, because together they take
+longer to import (1.3 s) than a file takes to score. Worked numbers:
+tests/reports/test_statistics.py.
 """
 
 # scipy and statsmodels are untyped:
@@ -11,18 +13,12 @@ statsmodels Wilson's and Newcombe's intervals. Worked numbers: tests/reports/tes
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.stats import binomtest, norm
-from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
-
 CONFIDENCE = 0.95
+QUANTILE = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)  # 1.96
 USUAL_FLIP_SHARE = 0.13  # neighbouring checkpoints of a 7B disagree on about 13 % of the questions
-NUM_RESAMPLES = 2000  # the corrected value moves by less than 0.05 points between seeds
-RESAMPLING_SEED = 0  # the same report gives the same number
 
 
 class Interval(NamedTuple):
@@ -54,20 +50,11 @@ class PairedTest(NamedTuple):
     """Smallest difference found with 80 % power at this size and flip share; None: none can be."""
 
 
-class BestOfN(NamedTuple):
-    """The highest of N accuracies on the same questions, and what is left of it."""
-
-    position: int
-    """Of the best among the candidates."""
-    num_candidates: int
-    accuracy: float
-    corrected: float
-    """Mean accuracy on questions left out of the resample that the choice was made on."""
-
-
 @lru_cache(maxsize=4096)
 def wilson(num_correct: int, num_questions: int) -> Interval:
     """Wilson's score interval of a proportion.
+
+    By hand: statsmodels is not worth its import to who wants nothing else of it.
 
     Raises:
         ValueError: If there are no questions.
@@ -75,13 +62,20 @@ def wilson(num_correct: int, num_questions: int) -> Interval:
     if num_questions < 1:
         msg = "an interval needs at least one question"
         raise ValueError(msg)
-    ends: Any = proportion_confint(num_correct, num_questions, 1 - CONFIDENCE, method="wilson")
-    return Interval(max(0.0, float(ends[0])), min(1.0, float(ends[1])))
+    share, squared = num_correct / num_questions, QUANTILE**2
+    spread = squared / 4 + share * (1 - share) * num_questions
+    half = QUANTILE * math.sqrt(spread) / (num_questions + squared)
+    centre = (num_correct + squared / 2) / (num_questions + squared)
+    # The ends of none and of all right are 0 and 1; sums of fractions miss them by a last bit.
+    low = centre - half if num_correct else 0.0
+    return Interval(low, centre + half if num_correct < num_questions else 1.0)
 
 
 @lru_cache(maxsize=4096)
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Two-sided exact p-value that flips go either way alike; 1 where there are none."""
+    from scipy.stats import binomtest  # noqa: PLC0415  takes half a second
+
     num_flips = only_first + only_second
     return float(binomtest(only_second, num_flips).pvalue) if num_flips else 1.0
 
@@ -118,8 +112,7 @@ def paired_interval(only_first: int, only_second: int, *, num_questions: int) ->
     """Interval of a paired difference (Agresti and Min 2005): Wald's, 0.5 in each cell."""
     total = num_questions + 2
     centre = (only_second - only_first) / total
-    half = float(norm.ppf((1 + CONFIDENCE) / 2))
-    half *= math.sqrt(only_first + only_second + 1 - total * centre * centre) / total
+    half = QUANTILE * math.sqrt(only_first + only_second + 1 - total * centre * centre) / total
     return Interval(max(-1.0, centre - half), min(1.0, centre + half))
 
 
@@ -127,6 +120,10 @@ def newcombe(
     first_correct: int, first_questions: int, second_correct: int, second_questions: int
 ) -> Interval:
     """Interval of second minus first of two unpaired proportions (Newcombe 1998, method 10)."""
+    from statsmodels.stats.proportion import (  # noqa: PLC0415  brings pandas, half a second
+        confint_proportions_2indep,
+    )
+
     low, high = confint_proportions_2indep(
         second_correct,
         second_questions,
@@ -161,48 +158,16 @@ def smallest_detectable_gap(
     Returns:
         None if even a difference as large as the flip share would be missed.
     """
-    z_alpha, z_beta = float(norm.ppf((1 + CONFIDENCE) / 2)), float(norm.ppf(power))
+    from scipy.optimize import brentq  # noqa: PLC0415  takes half a second
+
+    z_beta = NormalDist().inv_cdf(power)
 
     def missing(gap: float) -> float:
         spread = z_beta * math.sqrt(max(0.0, flip_share - gap * gap))
-        return math.sqrt(num_questions) * gap - z_alpha * math.sqrt(flip_share) - spread
+        return math.sqrt(num_questions) * gap - QUANTILE * math.sqrt(flip_share) - spread
 
     largest = min(flip_share, math.sqrt(flip_share))
     if not largest or missing(largest) <= 0:
         return None
     root: Any = brentq(missing, 0.0, largest)
     return float(root)
-
-
-def best_of_n(right: Sequence[Sequence[bool]]) -> BestOfN:
-    """Choose the best of N candidates on their own test, and say what the choice is worth.
-
-    The candidate is chosen again on each of 2,000 resamples of the questions and scored on those
-    that the resample left out (Tsamardinos 2018, bootstrap bias corrected).
-
-    Args:
-        right: One sequence of marks a candidate, all on the same questions; the earliest wins a
-            tie.
-    """
-    marks = np.asarray(right, dtype=np.float32)  # sums up to 2^24 are exact
-    num_candidates, num_questions = marks.shape
-    drawn = _resamples(num_questions)
-    chosen = (drawn @ marks.T).argmax(axis=1)
-    left_out = (drawn == 0).astype(np.float32)
-    scores = (left_out @ marks.T)[np.arange(NUM_RESAMPLES), chosen]
-    sizes = left_out.sum(axis=1)
-    accuracies = scores[sizes > 0] / sizes[sizes > 0]
-    position = int(marks.sum(axis=1).argmax())
-    accuracy = float(marks[position].mean())
-    corrected = float(accuracies.mean()) if accuracies.size else accuracy
-    return BestOfN(position, num_candidates, accuracy, min(accuracy, corrected))
-
-
-@lru_cache(maxsize=4)
-def _resamples(num_questions: int) -> NDArray[np.float32]:
-    """How often each question is drawn in each resample, (2000, num_questions)."""
-    generator = np.random.default_rng(RESAMPLING_SEED)
-    drawn = generator.integers(num_questions, size=(NUM_RESAMPLES, num_questions))
-    drawn += np.arange(NUM_RESAMPLES)[:, None] * num_questions
-    counts = np.bincount(drawn.ravel(), minlength=NUM_RESAMPLES * num_questions)
-    return counts.reshape(NUM_RESAMPLES, num_questions).astype(np.float32)

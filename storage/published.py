@@ -9,7 +9,6 @@ import hashlib
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import requests
 import yaml
 from pydantic import ValidationError
 
@@ -190,6 +189,8 @@ def _check_and_place(
 
 
 def _download(url: str, name: str) -> bytes:
+    import requests  # noqa: PLC0415  who has the file need not wait for it
+
     try:
         response = requests.get(url, timeout=DOWNLOAD_TIMEOUT_S)
         response.raise_for_status()

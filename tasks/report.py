@@ -13,7 +13,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 
 from model.choosing import chosen_steps
-from reports import exports, leaderboard, site
+from reports import exports, leaderboard
 from reports.audio import audio_roots
 from reports.config import ReportConfig
 from reports.gather import gather
@@ -58,6 +58,8 @@ def report_unit(experiment: Mapping[str, Any], config: ReportConfig, layout: Lay
 @expected_errors_fail
 def report(experiment: Mapping[str, Any], config: ReportConfig, layout: Layout) -> None:
     """Gather, render, and put leaderboard, summary and link on Prefect's pages."""
+    from reports import site  # noqa: PLC0415  brings matplotlib, which the other stages never need
+
     gathered = gather(
         layout, config, experiment_config=dict(experiment), provenance=provenance(layout)
     )

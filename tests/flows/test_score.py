@@ -143,7 +143,8 @@ def test_an_unknown_benchmark_without_questions_names_the_known_ones(files, tmp_
 def test_the_command_says_an_error_in_one_line_and_imports_nothing_heavy(files) -> None:
     code = (
         "import sys, runpy\n"
-        "heavy = {'torch', 'transformers', 'soundfile', 'soxr', 'prefect', 'datasets'}\n"
+        "heavy = {'torch', 'transformers', 'soundfile', 'soxr', 'prefect', 'datasets',\n"
+        "         'requests', 'numpy', 'scipy', 'pandas', 'statsmodels'}\n"
         "try: runpy.run_module('flows.score', run_name='__main__')\n"
         "finally: print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )

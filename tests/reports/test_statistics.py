@@ -1,14 +1,12 @@
 """Expected values: worked by hand or from the literature named beside them."""
 
-import random
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 from reports.statistics import (
-    best_of_n,
     holm,
     mcnemar_exact,
     newcombe,
@@ -29,6 +27,12 @@ def test_wilsons_interval_is_wide_but_possible_where_questions_are_few():
     assert [100 * end for end in wilson(6, 10)] == pytest.approx([31.3, 83.2], abs=0.05)
     assert wilson(0, 5).low == 0
     assert wilson(5, 5).high == 1
+
+
+@given(st.integers(1, 9000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilsons_interval_agrees_with_statsmodels(counts):
+    expected = proportion_confint(*counts, method="wilson")
+    assert wilson(*counts) == pytest.approx(tuple(map(float, expected)), abs=1e-9)
 
 
 def test_an_interval_of_no_questions_is_refused():
@@ -96,25 +100,3 @@ def test_holm_multiplies_the_smallest_by_the_number_of_tests_and_never_reorders(
 def test_holm_agrees_with_statsmodels(p_values):
     expected = multipletests(p_values, method="holm")[1]
     assert holm(p_values) == pytest.approx(list(expected))
-
-
-def test_the_best_of_ten_equal_models_is_corrected_to_what_they_truly_are():
-    """Research: the optimism of the maximum was +1.3 points, of the corrected value 0.05."""
-    generator = random.Random(5)
-    raw, corrected = [], []
-    for _ in range(30):
-        ability = [generator.gauss(0, 1) for _ in range(400)]
-        marks = [[a + generator.gauss(0, 0.4) < 0.4 for a in ability] for _ in range(10)]
-        true = sum(map(sum, marks)) / 4000
-        best = best_of_n(marks)
-        raw.append(best.accuracy - true)
-        corrected.append(best.corrected - true)
-    assert sum(raw) / 30 > 0.008
-    assert abs(sum(corrected) / 30) < 0.005
-
-
-def test_the_best_of_n_is_the_earliest_of_equals_and_the_same_each_time():
-    marks = [[True, False, True], [True, True, False], [False, False, True]]
-    assert best_of_n(marks) == best_of_n(marks)
-    assert best_of_n(marks).position == 0
-    assert best_of_n(marks).num_candidates == 3

@@ -24,7 +24,7 @@ from storage.errors import PipelineError
 KEPT_BYTES = 512e6  # prompts in memory: all of the demo's benchmarks, half of MMAU's test-mini
 AUDIO_TOKENS_PER_S = 25
 CHARACTERS_PER_TOKEN = 4  # of English text, roughly
-LEAST_SHARE = 0.75  # of the longest prompt's length: attention over padding costs its square
+LEAST_SHARE = 0.85  # of the longest prompt's length: attention over padding costs its square
 
 
 @dataclass(frozen=True, slots=True)

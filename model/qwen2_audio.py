@@ -29,14 +29,15 @@ from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoProcessor,
-    DynamicCache,
+    Cache,
     Qwen2AudioForConditionalGeneration,
     Qwen2AudioProcessor,
 )
 
 from model.audio_encoder import encode_audio
 from model.config import Precision
-from model.packing import pack, prompt_positions
+from model.kv_cache import roomy_cache
+from model.packing import pack
 from model.vocabulary_head import HEAD_CHUNK, CompletionScores, score_tokens
 from storage.errors import PipelineError
 
@@ -47,12 +48,12 @@ PLAIN_CLASS = Qwen2AudioForConditionalGeneration.__name__
 class Prefilled(NamedTuple):
     """A batch of prompts that the model has read."""
 
-    cache: DynamicCache
+    cache: Cache
     """Keys and values of every prompt token."""
     last_BD: Tensor
     """Hidden state at the last prompt token, which predicts the first completion token."""
     mask_BP: Tensor
-    """True for real tokens, on the right."""
+    """True for real tokens, on the left."""
 
 
 class PackedQwen2Audio(Qwen2AudioForConditionalGeneration):
@@ -212,17 +213,26 @@ def prefill(
     mel: Tensor,
     num_frames: Tensor,
 ) -> Prefilled:
-    """Read a batch of prompts once, keeping keys and values for decoding."""
-    embedded_BPD = embed_prompt(model, prompt_ids=prompt_ids, mel=mel, num_frames=num_frames)
-    cache = DynamicCache(config=model.config.get_text_config())
+    """Read a batch of left-padded prompts once, keeping keys and values for decoding.
+
+    The padding is moved to the right, where no real token looks under a causal mask. So attention
+    needs no other mask: flash kernels take it, and half the products are left out.
+    """
+    num_prompts, longest = prompt_ids.shape
+    length_B = prompt_mask.sum(-1)
+    places_P = torch.arange(longest, device=prompt_ids.device)
+    prompt_ids = prompt_ids.gather(1, (places_P - length_B[:, None]) % longest)
+    cache = roomy_cache()
     hidden_BPD = model.model.language_model(
-        inputs_embeds=embedded_BPD,
-        attention_mask=prompt_mask,
-        position_ids=prompt_positions(prompt_mask),
+        inputs_embeds=embed_prompt(model, prompt_ids=prompt_ids, mel=mel, num_frames=num_frames),
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
-    return Prefilled(cache=cache, last_BD=hidden_BPD[:, -1], mask_BP=prompt_mask.bool())
+    return Prefilled(
+        cache=cache,
+        last_BD=hidden_BPD[torch.arange(num_prompts, device=prompt_ids.device), length_B - 1],
+        mask_BP=places_P < length_B[:, None],
+    )
 
 
 def score_completions(

@@ -7,6 +7,7 @@ prefect.yaml's deployments are others (`train/gpu`): a name that was once deploy
 and is then served crashes every run (Prefect 3.8.8: `FileNotFoundError .../None`).
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,29 +36,37 @@ FLOWS: tuple[Flow[..., Any], ...] = (
     score_flow,
 )
 POLL_S = 2.0  # between two looks for runs to start; Prefect's default is 10
+LAST = 99  # place in Prefect's form: the configuration is 20,000 pixels long, `only` was below it
 MAX_RUNS = 8  # at a time; runs that want a busy GPU wait for it
 
 
 def deployments(config: PipelineConfig, workspace: Path) -> list[RunnerDeployment]:
     """One deployment a flow, with a profile's configuration as its default parameters."""
     known = {"config": config.model_dump(mode="json"), "workspace": str(workspace)}
-    return [
+    made = [
         RunnerDeployment.from_flow(
             flow,
             flow.name,
             parameters={name: known[name] for name in known if name in flow.parameters.properties},
-            description=flow.description,
+            description=(flow.description or "").partition("\n\nArgs:")[0],
             tags=["r1-aqa", config.experiment],
             # By module: run from its file, a flow would have flows/ first on its import path.
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
         for flow in FLOWS
     ]
+    for deployment in made:
+        fields = deployment._parameter_openapi_schema.properties  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  it has no public name
+        fields.get("config", {})["position"] = LAST
+    return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the deployments to the server of PREFECT_API_URL, until a signal comes."""
     config, layout = read_config(Command("deployments", __doc__).parse_args(arguments))
+    # Prefect 3.8.8 calls it from its SIGTERM handler inside a loop, and forgets it; the runs end by
+    # the runner's exit.
+    warnings.filterwarnings("ignore", "coroutine 'Runner.astop' was never awaited")
     serve(
         *deployments(config, layout.workspace),
         print_starting_message=False,

@@ -15,7 +15,13 @@ WATCH_PAGE = "https://www.youtube.com/watch?v={video_id}"
 class Config(BaseModel):
     """Frozen settings; an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        # Prefect's form names a field as a profile and `--set` do, not `Clip Length S`.
+        field_title_generator=lambda name, _field: name,
+    )
 
 
 class AnnotationsConfig(Config):

@@ -1,6 +1,8 @@
 """The whole pipeline on a very small world: what is skipped, what runs again, what survives."""
 
+import contextlib
 import csv
+import os
 import shutil
 import signal
 import subprocess
@@ -19,28 +21,14 @@ from storage.errors import PipelineError
 from storage.layout import Layout, list_checkpoints
 from storage.manifest import file_digest
 from tasks.evaluate import asked_models
+from tests.flows.small_demo import SMALL
 
 pytestmark = pytest.mark.slow
 
-PORT = 18_631
-SMALL = [
-    f"world.port={PORT}",
-    "world.num_videos=22",
-    "world.num_questions=60",
-    "world.num_benchmark_questions=30",
-    "world.num_validation_questions=8",
-    "fetch.min_usable_share=0.5",
-    "train.prompts_per_device=4",
-    "train.0.max_steps=3",
-    "train.0.save_steps=3",
+OVERRIDES = [
+    *SMALL,
+    "world.port=18631",
     "train.1.method=sft",  # GRPO from a model that knows nothing earns and changes nothing
-    "train.1.max_steps=4",
-    "train.1.save_steps=2",
-    "train.dataloader_workers=0",
-    "evaluate.parity_questions=2",
-    "evaluate.workers=0",
-    "expect.start_at_most=null",
-    "expect.last_at_least=null",
 ]
 
 
@@ -59,7 +47,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config_of(folder: Path, *overrides: str) -> PipelineConfig:
-    return load_config("demo", workspace=folder, overrides=[*SMALL, *overrides])
+    return load_config("demo", workspace=folder, overrides=[*OVERRIDES, *overrides])
 
 
 def run(
@@ -192,7 +180,7 @@ def test_a_run_killed_in_training_ends_the_same_when_started_again(
     folder.mkdir()
     for shared in ("world", "clips"):
         shutil.copytree(workspace / shared, folder / shared)
-    options = [part for override in SMALL for part in ("--set", override)]
+    options = [part for override in OVERRIDES for part in ("--set", override)]
     command = [sys.executable, "-m", "flows.full_pipeline", "--profile", "demo", *options]
     command += ["--workspace", str(folder)]
     training = Layout(folder, "demo").training("grpo")
@@ -207,3 +195,87 @@ def test_a_run_killed_in_training_ends_the_same_when_started_again(
     again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
     assert again.returncode == 0, again.stdout + again.stderr
     assert weights(folder) == weights(workspace)
+
+
+def test_watching_takes_up_a_running_trainings_checkpoints_and_ends_with_it(
+    workspace: Path,
+) -> None:
+    """The trainer is halted in mid-run, so that its first checkpoint is evaluated while it runs."""
+    overrides = ["experiment=watched", "train.1.max_steps=60", "train.1.save_steps=20"]
+    run(workspace, *overrides, stages=("fetch", "convert"))
+    layout = Layout(workspace, "watched")
+    first = layout.evaluation("grpo-step-20", "demo-mmau", "answer") / "score.json"
+
+    watching, training = start(workspace, overrides, "evaluate", "--watch"), None
+    try:
+        training = start(workspace, overrides, "train")
+        wait_for(layout.training("grpo") / "checkpoint-20", training)
+        halt_trainer(layout)
+        wait_for(first, watching)
+        assert training.poll() is None
+        training.kill()
+        said, error = watching.communicate(timeout=120)
+    finally:
+        for process in (watching, training):
+            if process is not None:
+                process.kill()
+                process.communicate()
+    assert watching.returncode == 1
+    assert "grpo-step-20 on demo-mmau, answer: right " in said
+    assert error.count("\n") == 1
+    assert error.startswith("error: no training runs any more: grpo has step ")
+    assert "`python -m flows.train` goes on with it" in error
+
+    watching = start(workspace, overrides, "evaluate", "--watch")
+    training = start(workspace, overrides, "train")
+    assert training.wait(timeout=240) == 0
+    said, error = watching.communicate(timeout=240)
+    assert watching.returncode == 0, error
+    assert "evaluate: every training is finished" in said
+    training.communicate()
+    seen = answers(layout)
+    assert len(seen) == 8  # the start model and three checkpoints, on the test and on validation
+    run(workspace, *overrides, stages=("evaluate",), force=True)
+    assert answers(layout) == seen
+
+
+def start(folder: Path, overrides: list[str], stage: str, *options: str) -> subprocess.Popen[str]:
+    """One of the commands, as a person starts it."""
+    settings = [part for override in [*SMALL, *overrides] for part in ("--set", override)]
+    command = [sys.executable, "-m", f"flows.{stage}", "--profile", "demo", *settings]
+    return subprocess.Popen(
+        [*command, "--workspace", str(folder), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "R1_AQA_GRACE_S": "1"},  # the halted trainer hears no SIGTERM
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    give_up_s = time.monotonic() + 180
+    while not path.exists():
+        assert time.monotonic() < give_up_s, f"{path} never came"
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def halt_trainer(layout: Layout) -> None:
+    """Stop the trainer's process alone; its flow and its supervisor go on."""
+    run_file = str(layout.training("grpo") / "run.json").encode()
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = entry.read_bytes().split(b"\0")
+            if words[1:4] == [b"-m", b"model.run_training", run_file]:
+                os.kill(int(entry.parent.name), signal.SIGSTOP)
+                return
+    pytest.fail("no trainer runs")
+
+
+def answers(layout: Layout) -> dict[str, str]:
+    """What every model said, and its score, by path."""
+    root = layout.root / "evaluation"
+    return {
+        str(path.parent): path.read_text() + path.with_name("score.json").read_text()
+        for path in root.glob("*/*/*/answers.jsonl")
+    }

@@ -1,13 +1,17 @@
+import csv
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import yaml
@@ -18,6 +22,9 @@ from flows.prefect_server import answers, is_loopback
 from flows.serve import choose_api_url
 from flows.service import Service, keep_running
 from storage.errors import PipelineError
+from storage.process import _parents_from_proc
+from tests.flows.small_demo import SMALL
+from tests.tasks.conftest import is_alive
 
 ROOT = Path(__file__).parents[2]
 START_S = 240  # a cold server on a loaded machine
@@ -82,17 +89,27 @@ class Serve:
         )
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Serve, list[str]]]:
+class Served(NamedTuple):
     """The real server, runner and report server, and what they said at their start."""
+
+    serve: Serve
+    process: subprocess.Popen[str]
+    lines: list[str]
+    errors: list[str]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Everything that `python -m flows.serve` starts, for the smallest demo in a new workspace."""
     workspace = tmp_path_factory.mktemp("serve") / "workspace"
     serve = Serve(workspace, free_port(), free_port())
-    process = serve.start()
+    overrides = [*SMALL, f"world.port={free_port()}"]
+    process = serve.start(*(word for override in overrides for word in ("--set", override)))
     lines: list[str] = []
     assert process.stdout is not None
     assert process.stderr is not None
-    errors = process.stderr
-    threading.Thread(target=lambda: [None for _ in errors], daemon=True).start()
+    errors: list[str] = []
+    threading.Thread(target=errors.extend, args=[process.stderr], daemon=True).start()
     watchdog = threading.Timer(START_S, process.kill)
     watchdog.start()
     for line in process.stdout:
@@ -100,14 +117,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Serve, li
         if "Ctrl-C" in line:
             break
     watchdog.cancel()
-    yield serve, lines
+    yield Served(serve, process, lines, errors)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0
 
 
 @pytest.mark.slow
 def test_serve_starts_everything_and_prints_addresses_and_commands(served):
-    serve, lines = served
+    serve, lines = served.serve, served.lines
     text = "".join(lines)
     assert f"http://127.0.0.1:{serve.port}/api" in text
     assert f"http://127.0.0.1:{serve.report_port}/" in text
@@ -118,7 +135,7 @@ def test_serve_starts_everything_and_prints_addresses_and_commands(served):
 
 @pytest.mark.slow
 def test_every_stage_is_a_deployment_that_shows_its_settings(served):
-    serve, _ = served
+    serve = served.serve
     listed = serve.run("deployment", "ls").stdout
     for flow in FLOWS:
         assert f"{flow.name}/{flow.name}" in listed
@@ -129,7 +146,7 @@ def test_every_stage_is_a_deployment_that_shows_its_settings(served):
 @pytest.mark.slow
 def test_a_deployment_s_run_is_watched_to_its_end_and_an_expected_failure_is_told(served):
     """Convert before fetch: the run fails with the stage's own message, and the command with 1."""
-    serve, _ = served
+    serve = served.serve
     done = serve.run("deployment", "run", "convert/convert", "--watch")
     assert done.returncode == 1
     assert "Flow run finished in state 'Failed'" in done.stdout
@@ -137,7 +154,7 @@ def test_a_deployment_s_run_is_watched_to_its_end_and_an_expected_failure_is_tol
 
 @pytest.mark.slow
 def test_a_bad_value_or_name_is_refused_before_anything_runs(served):
-    serve, _ = served
+    serve = served.serve
     refused = serve.run("deployment", "run", "train/train", "-p", "config={}")
     assert refused.returncode == 1
     assert "'experiment' is a required property" in refused.stdout + refused.stderr
@@ -148,16 +165,90 @@ def test_a_bad_value_or_name_is_refused_before_anything_runs(served):
 
 @pytest.mark.slow
 def test_a_second_serve_on_the_workspace_says_so_in_one_line(served):
-    serve, _ = served
+    serve = served.serve
     line = Serve(serve.workspace, free_port(), free_port()).fail()
     assert line.startswith(f"error: workspace {serve.workspace} is served already, by process ")
 
 
 @pytest.mark.slow
 def test_a_second_workspace_on_the_same_server_says_so_in_one_line(served, tmp_path):
-    serve, _ = served
+    serve = served.serve
     line = Serve(tmp_path / "other", serve.port, free_port()).fail()
     assert f"served already, for {serve.workspace}; stop that `make serve`, or start" in line
+
+
+@pytest.fixture(scope="module")
+def finished(served: Served) -> Served:
+    """The same after what a user of `make serve` types."""
+    done = served.serve.run("deployment", "run", "full-pipeline/full-pipeline", "--watch")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Flow run finished successfully in 'Completed'" in done.stdout
+    return served
+
+
+@pytest.mark.slow
+def test_the_whole_pipeline_run_as_a_deployment_leaves_a_report_that_is_served(finished):
+    serve = finished.serve
+    address = f"http://127.0.0.1:{serve.report_port}/"
+    with urllib.request.urlopen(address, timeout=30) as response:
+        assert "grpo-step-4" in response.read().decode()
+    with (serve.workspace / "demo" / "site" / "leaderboard.csv").open(encoding="utf-8") as file:
+        models = {row["model"] for row in csv.DictReader(file)}
+    assert models == {"warm-start-step-3", "grpo-step-2", "grpo-step-4"}
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_stands_is_seen_as_skipped(finished):
+    again = finished.serve.run("deployment", "run", "evaluate/evaluate", "--watch")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "Flow run finished successfully in 'Skipped'" in again.stdout
+
+
+@pytest.mark.slow
+def test_a_sigterm_in_the_middle_of_a_training_leaves_nothing_behind(finished):
+    serve, process = finished.serve, finished.process
+    serve.run("deployment", "run", "train/train", "-p", "force=true")
+    trainer = await_descendant(process.pid, "model.run_training")
+    everything = descendants(process.pid)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert trainer in everything
+    assert "Warning" not in "".join(finished.errors)
+    assert not [pid for pid in everything if is_alive(pid)]
+    for port in (serve.port, serve.report_port):
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def descendants(pid: int) -> set[int]:
+    """Every process below one."""
+    parents, below = _parents_from_proc(), {pid}
+    while more := {child for child, parent in parents.items() if parent in below} - below:
+        below |= more
+    return below - {pid}
+
+
+def await_descendant(pid: int, word: str) -> int:
+    """The first process below one that has a word in its command."""
+    give_up_s = time.monotonic() + 120
+    while time.monotonic() < give_up_s:
+        for below in descendants(pid):
+            command = Path(f"/proc/{below}/cmdline")
+            if command.exists() and word.encode() in command.read_bytes():
+                return below
+        time.sleep(0.1)
+    pytest.fail(f"no process {word} came")
+
+
+def test_ctrl_c_while_the_server_starts_ends_it_without_a_trace(tmp_path):
+    process = Serve(tmp_path / "workspace", free_port(), free_port()).start()
+    server = await_descendant(process.pid, "server")
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert output.endswith("stopped\n")
+    assert "Traceback" not in errors
+    assert not is_alive(server)
 
 
 def test_a_report_port_in_use_is_one_line(tmp_path):
@@ -217,6 +308,17 @@ def test_a_deployment_has_its_flow_s_name_and_the_profile_as_its_default(tmp_pat
         if each.flow_name != "score":  # scores a file of any tool
             assert PipelineConfig.model_validate(each.parameters["config"]) == config
         assert each.entrypoint == f"flows.{each.flow_name.replace('-', '_')}.{_function(each)}"
+
+
+def test_the_form_has_the_keys_as_titles_and_the_long_configuration_last(tmp_path):
+    for each in deployments(load_config("demo", workspace=tmp_path), tmp_path):
+        schema = each._parameter_openapi_schema
+        places = {name: field["position"] for name, field in schema.properties.items()}
+        assert "Args:" not in each.description
+        if "config" in places:
+            assert max(places, key=places.__getitem__) == "config"
+            fetch = schema.definitions["FetchConfig"]["properties"]
+            assert fetch["clip_length_s"]["title"] == "clip_length_s"
 
 
 def _function(deployment) -> str:

@@ -5,7 +5,7 @@ order of its choices, the target of a warm start) follows from the seed and the 
 resumed run, and a run on another number of devices, sees the same draws.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from model.features import (
     num_frames_of,
     prompt_tokens,
 )
+from model.own_functions import import_function
 from model.prompt import as_audio_question, question_text, target_text
 from storage.audio import SAMPLE_RATE_HZ, AudioFacts, check_audio
 from storage.errors import PipelineError
@@ -51,6 +52,8 @@ class Example:
     """The right option's text."""
     clip: Path
     """The wav file."""
+    repeats: int = 1
+    """Times it is seen in an epoch; 0: never."""
 
     def as_record(self) -> dict[str, object]:
         """The example as rewards see it and logs show it."""
@@ -68,7 +71,8 @@ class Checked(NamedTuple):
 
     kept: list[Example]
     dropped: list[dict[str, object]]
-    """One line of dropped.jsonl each: id, reason (`unreadable` or `too-long`), detail."""
+    """One line of dropped.jsonl each: id, reason (`unreadable`, `too-long` or `left-out`),
+    detail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +89,23 @@ class Draw:
     """What supervised fine-tuning teaches here."""
 
 
-def read_examples(path: Path) -> list[Example]:
+def read_examples(path: Path, repeats: str | None = None) -> list[Example]:
     """Read train.jsonl; order as in the file.
 
+    Args:
+        path: The file.
+        repeats: Dotted path of the function that says how often an example is seen; None: once.
+
     Raises:
-        PipelineError: If a line lacks a key or its answer is no index of its choices; names the
-            line.
+        PipelineError: If a line lacks a key, its answer is no index of its choices, or the function
+            gives no number of times for it; names the line.
     """
-    return [_example(record, f"{path}:{n}") for n, record in enumerate(read_jsonl(path), start=1)]
+    examples: list[Example] = []
+    num_repeats = _repeats_by(repeats)
+    for number, record in enumerate(read_jsonl(path), start=1):
+        place = f"{path}:{number}"
+        examples.append(replace(_example(record, place), repeats=num_repeats(record, place)))
+    return examples
 
 
 def check_examples(
@@ -103,10 +116,14 @@ def check_examples(
     Raises:
         PipelineError: If more than `max_bad_share` cannot be read, or less than one batch is left.
     """
-    facts = {clip: check_audio(clip) for clip in {example.clip for example in examples}}
+    facts = {clip: check_audio(clip) for clip in {one.clip for one in examples if one.repeats}}
     kept: list[Example] = []
     dropped: list[dict[str, object]] = []
     for example in examples:
+        if not example.repeats:
+            detail = f"by example_repeats {config.example_repeats}"
+            dropped.append({"id": example.id, "reason": "left-out", "detail": detail})
+            continue
         fact = facts[example.clip]
         if not isinstance(fact, AudioFacts):
             dropped.append({"id": example.id, "reason": "unreadable", "detail": fact.reason})
@@ -118,7 +135,7 @@ def check_examples(
                 {"id": example.id, "reason": "too-long", "detail": detail, "num_tokens": length}
             )
             continue
-        kept.append(example)
+        kept.extend([example] * example.repeats)
     unreadable = [drop for drop in dropped if drop["reason"] == "unreadable"]
     if len(unreadable) > config.max_bad_share * len(examples):
         msg = (
@@ -288,6 +305,22 @@ def _example(record: Record, place: str) -> Example:
         )
         raise PipelineError(msg) from error
     return example
+
+
+def _repeats_by(path: str | None) -> Callable[[Record, str], int]:
+    """How often the example of a line is seen, by the user's function."""
+    if path is None:
+        return lambda _record, _place: 1
+    function = import_function(path, key="example_repeats", signature="(line: dict) -> int")
+
+    def num_repeats(record: Record, place: str) -> int:
+        number = function(record)
+        if not isinstance(number, int) or number < 0:
+            msg = f"{place}: example_repeats {path} gives {number!r}; expected 0, 1, 2, ..."
+            raise PipelineError(msg)
+        return int(number)
+
+    return num_repeats
 
 
 def _index(value: object, num_choices: int) -> int:

@@ -14,18 +14,21 @@ Where it saves work against a plain forward of every completion, with equal numb
 Log-probabilities are those of the model at temperature 1, whatever the rollout's, as in TRL 0.15.2.
 
 Axes: B prompts, P prompt tokens, G completions a prompt, C completion tokens, S packed completion
-tokens, T = P + S, M mel bands, F mel frames, D width, N audio tokens of all clips.
+tokens, T = P + S, Q queries, K keys, M mel bands, F mel frames, D width, N audio tokens of all
+clips.
 """
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
 from peft import PeftModel
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers import (
     AutoConfig,
     AutoProcessor,
@@ -35,7 +38,7 @@ from transformers import (
 )
 
 from model.audio_encoder import encode_audio
-from model.config import Precision
+from model.config import Attention, Precision
 from model.kv_cache import roomy_cache
 from model.packing import pack
 from model.vocabulary_head import HEAD_CHUNK, CompletionScores, score_tokens
@@ -43,6 +46,7 @@ from storage.errors import PipelineError
 
 EXPECTED = "give the folder or the hub name of a Qwen2-Audio model"
 PLAIN_CLASS = Qwen2AudioForConditionalGeneration.__name__
+FLEX = "flex_attention"  # transformers' name
 
 
 class Prefilled(NamedTuple):
@@ -124,13 +128,18 @@ def load_processor(name: str | Path) -> Qwen2AudioProcessor:
 
 
 def load_model(
-    name: str | Path, *, precision: Precision, device: torch.device | str = "cpu"
+    name: str | Path,
+    *,
+    precision: Precision,
+    attention: Attention = "sdpa",
+    device: torch.device | str = "cpu",
 ) -> PackedQwen2Audio:
     """Load a model in evaluation mode; a LoRA adapter is merged into its base.
 
     Args:
         name: Folder or hub name.
         precision: `bf16` loads bf16 weights; `fp32` and `bf16-mixed` load fp32.
+        attention: Of the packed pass.
         device: Where the weights go.
 
     Raises:
@@ -139,15 +148,19 @@ def load_model(
     adapter = Path(name) / "adapter_config.json"
     if adapter.is_file():
         base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
-        adapted = PeftModel.from_pretrained(load_base(base, precision=precision), str(name))
+        adapted = PeftModel.from_pretrained(
+            load_base(base, precision=precision, attention=attention), str(name)
+        )
         model = cast("PackedQwen2Audio", adapted.merge_and_unload())
     else:
-        model = load_base(name, precision=precision)
+        model = load_base(name, precision=precision, attention=attention)
     model.to(torch.device(device))  # pyright: ignore[reportArgumentType]  transformers' wrapper hides the overloads
     return model.eval()
 
 
-def load_base(name: str | Path, *, precision: Precision) -> PackedQwen2Audio:
+def load_base(
+    name: str | Path, *, precision: Precision, attention: Attention = "sdpa"
+) -> PackedQwen2Audio:
     """Load a model without adapters onto the CPU; its table of positions is frozen.
 
     transformers 5.23 leaves that table trainable after `from_pretrained` (4.49 froze it), so it is
@@ -174,6 +187,8 @@ def load_base(name: str | Path, *, precision: Precision) -> PackedQwen2Audio:
         )
         raise PipelineError(msg)
     model.model.audio_tower.embed_positions.requires_grad_(requires_grad=False)
+    if attention == "flex":
+        model.model.language_model.set_attn_implementation(FLEX)
     return model
 
 
@@ -222,12 +237,12 @@ def prefill(
     length_B = prompt_mask.sum(-1)
     places_P = torch.arange(longest, device=prompt_ids.device)
     prompt_ids = prompt_ids.gather(1, (places_P - length_B[:, None]) % longest)
+    embedded_BPD = embed_prompt(model, prompt_ids=prompt_ids, mel=mel, num_frames=num_frames)
     cache = roomy_cache()
-    hidden_BPD = model.model.language_model(
-        inputs_embeds=embed_prompt(model, prompt_ids=prompt_ids, mel=mel, num_frames=num_frames),
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
+    with dense_attention(model):
+        hidden_BPD = model.model.language_model(
+            inputs_embeds=embedded_BPD, past_key_values=cache, use_cache=True
+        ).last_hidden_state
     return Prefilled(
         cache=cache,
         last_BD=hidden_BPD[torch.arange(num_prompts, device=prompt_ids.device), length_B - 1],
@@ -280,13 +295,35 @@ def score_completions(
     )
 
 
-def attention_mask(
-    model: Qwen2AudioForConditionalGeneration, visible: Tensor, dtype: torch.dtype
-) -> Tensor:
-    """The mask (B, 1, queries, keys) as the attention takes it; eager adds numbers."""
+@contextmanager
+def dense_attention(model: Qwen2AudioForConditionalGeneration) -> Generator[None]:
+    """Read and decode without FlexAttention: it would compile a kernel for each new length."""
     config: Any = model.config.get_text_config()
-    if config._attn_implementation != "eager":  # noqa: SLF001  it has no public name
-        return visible
-    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(
-        ~visible, torch.finfo(dtype).min
+    chosen = config._attn_implementation  # noqa: SLF001  it has no public name
+    config._attn_implementation = "sdpa" if chosen == FLEX else chosen  # noqa: SLF001
+    try:
+        yield
+    finally:
+        config._attn_implementation = chosen  # noqa: SLF001
+
+
+def attention_mask(
+    model: Qwen2AudioForConditionalGeneration, visible_B1QK: Tensor, dtype: torch.dtype
+) -> Tensor | BlockMask:
+    """The mask as the attention takes it: eager adds numbers, FlexAttention wants blocks."""
+    config: Any = model.config.get_text_config()
+    attention = config._attn_implementation  # noqa: SLF001  it has no public name
+    if attention == FLEX:
+        num_prompts, _, num_queries, num_keys = visible_B1QK.shape
+
+        def is_visible(row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return visible_B1QK[row, 0, query, key]
+
+        return create_block_mask(
+            is_visible, num_prompts, None, num_queries, num_keys, device=visible_B1QK.device
+        )
+    if attention != "eager":
+        return visible_B1QK
+    return torch.zeros(visible_B1QK.shape, dtype=dtype, device=visible_B1QK.device).masked_fill(
+        ~visible_B1QK, torch.finfo(dtype).min
     )

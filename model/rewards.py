@@ -7,13 +7,13 @@ a space counts), and a line break inside the tag is accepted by both rewards (th
 accuracy refuses what its format accepts).
 """
 
-import importlib
 import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from model.answers import extract_answer
 from model.config import GrpoConfig, PromptName
+from model.own_functions import import_function
 from storage.errors import PipelineError
 
 Score = Callable[[str, Mapping[str, object]], float]
@@ -46,7 +46,10 @@ def rewards_of(config: GrpoConfig, prompt: PromptName) -> tuple[Reward, ...]:
     )
     if config.reward is None:
         return rewards
-    return (*rewards, Reward("own", 1.0, import_reward(config.reward)))
+    own = import_function(
+        config.reward, key="grpo.reward", signature="(completion: str, example: dict) -> float"
+    )
+    return (*rewards, Reward("own", 1.0, own))
 
 
 def is_right(
@@ -74,28 +77,6 @@ def has_format(completion: str, *, prompt: PromptName) -> bool:
         return bool(completion.strip())
     pattern = THINK_FORMAT if prompt == "think" else ANSWER_FORMAT
     return pattern.fullmatch(completion) is not None
-
-
-def import_reward(path: str) -> Score:
-    """Import `package.module.function`.
-
-    Raises:
-        PipelineError: If there is no such function.
-    """
-    module_name, _, function_name = path.rpartition(".")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        msg = (
-            f"reward {path}: {error}; expected package.module.function(completion: str, "
-            "example: dict) -> float, importable from where the training is started"
-        )
-        raise PipelineError(msg) from error
-    if not callable(function):
-        found = type(function).__name__
-        msg = f"reward {path} is {found}, expected a function of a completion and an example"
-        raise PipelineError(msg)
-    return cast("Score", function)
 
 
 def math_verify_score(completion: str, answer: str) -> float:

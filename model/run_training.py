@@ -141,6 +141,12 @@ def check_settings(config: TrainConfig) -> None:
     Raises:
         PipelineError: If so; says which.
     """
+    if config.attention == "flex" and not torch.cuda.is_available():
+        msg = (
+            f"train {config.name}: attention flex needs a GPU, as torch's FlexAttention has no "
+            "backward pass on a CPU; set attention to sdpa"
+        )
+        raise PipelineError(msg)
     reuse = config.grpo.steps_per_rollout
     if config.method == "grpo" and config.save_steps % reuse:
         msg = (
@@ -158,7 +164,8 @@ def make_trainer(
     processor = load_processor(run.start_model)
     model = _policy(run, resume_from)
     step = 0 if resume_from is None else checkpoints.step_of(resume_from)
-    checked = check_examples(read_examples(run.train_jsonl), processor, config)
+    examples = read_examples(run.train_jsonl, config.example_repeats)
+    checked = check_examples(examples, processor, config)
     if is_main_process():
         write_dropped(run.output / "dropped.jsonl", checked)
         print(f"{len(checked.kept)} examples, {len(checked.dropped)} dropped")  # noqa: T201  progress
@@ -181,9 +188,9 @@ def make_trainer(
     reference = None
     if needs_reference:
         precision = "bf16" if torch.cuda.is_available() and config.precision != "fp32" else "fp32"
-        reference = load_model(run.start_model, precision=precision).requires_grad_(
-            requires_grad=False
-        )
+        reference = load_model(
+            run.start_model, precision=precision, attention=config.attention
+        ).requires_grad_(requires_grad=False)
     _explain(resume_from)
     return GrpoTrainer(materials, reference=reference)
 
@@ -192,11 +199,13 @@ def _policy(run: TrainingRun, resume_from: Path | None) -> nn.Module:
     """The model to train, from the start model or from the checkpoint."""
     config = run.train
     if config.lora is not None:
-        base = load_base(run.start_model, precision=config.precision)
+        base = load_base(run.start_model, precision=config.precision, attention=config.attention)
         if resume_from is not None:
             return load_adapter(base, resume_from)
         return add_adapter(base, config.lora)
-    model = load_base(resume_from or run.start_model, precision=config.precision)
+    model = load_base(
+        resume_from or run.start_model, precision=config.precision, attention=config.attention
+    )
     freeze_parts(model, config.freeze)
     return model
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import Qwen2AudioForConditionalGeneration
 
 from model.packing import completion_mask
-from model.qwen2_audio import Prefilled, attention_mask
+from model.qwen2_audio import Prefilled, attention_mask, dense_attention
 
 
 class Sampling(NamedTuple):
@@ -125,13 +125,14 @@ def decode(
         if t + 1 == max_new_tokens or bool(done_BG.all()):
             break
         visible_BGK = torch.cat([visible_BGK, own_BGG], -1)
-        hidden_BGD = model.model.language_model(
-            input_ids=token_BG,
-            attention_mask=attention_mask(model, visible_BGK[:, None], prefilled.last_BD.dtype),
-            position_ids=(position_B1 + t).expand(-1, group_size),
-            past_key_values=prefilled.cache,
-            use_cache=True,
-        ).last_hidden_state
+        with dense_attention(model):
+            hidden_BGD = model.model.language_model(
+                input_ids=token_BG,
+                attention_mask=attention_mask(model, visible_BGK[:, None], prefilled.last_BD.dtype),
+                position_ids=(position_B1 + t).expand(-1, group_size),
+                past_key_values=prefilled.cache,
+                use_cache=True,
+            ).last_hidden_state
         logits_BGV = model.lm_head(hidden_BGD).float()
     token_BGC = torch.stack(tokens, -1)
     mask_NC = completion_mask(token_BGC.flatten(0, 1), stop_ids)

@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from model.config import SftConfig, TrainConfig
-from model.examples import Collator, Draws, read_examples
+from model.examples import Collator, Draws, check_examples, read_examples
 from model.features import FeatureStore, mel_features, num_audio_tokens
 from model.qwen2_audio import load_processor
 from storage.errors import PipelineError
@@ -43,6 +43,30 @@ def test_a_resumed_run_goes_on_where_it_was(processor: Any, training_lines: Path
     for index in range(10):
         assert resumed[index].position == whole[7 + index].position
         assert resumed[index].example == whole[7 + index].example
+
+
+def twice_or_never(line: dict[str, Any]) -> int:
+    return 2 if line["id"] < 3 else line["id"] == 7
+
+
+def minus(line: dict[str, Any]) -> int:
+    return -int(line["id"])
+
+
+def test_examples_are_repeated_and_left_out_as_the_user_s_function_says(
+    processor: Any, training_lines: Path
+) -> None:
+    config = TrainConfig(example_repeats=f"{__name__}.twice_or_never")
+    examples = read_examples(training_lines, config.example_repeats)
+    checked = check_examples(examples, processor, config)
+    assert [example.id for example in checked.kept] == ["0", "0", "1", "1", "2", "2", "7"]
+    assert [drop["id"] for drop in checked.dropped] == ["3", "4", "5", "6", "8", "9", "10", "11"]
+    assert checked.dropped[0]["reason"] == "left-out"
+
+
+def test_a_number_of_repeats_below_zero_is_refused_with_its_line(training_lines: Path) -> None:
+    with pytest.raises(PipelineError, match=r"train\.jsonl:2: .*minus gives -1"):
+        read_examples(training_lines, f"{__name__}.minus")
 
 
 def test_the_question_is_about_audio_and_the_answer_is_the_choice_at_its_index(

@@ -1,5 +1,6 @@
 """The packed pass against a naive one: each completion forwarded with its own prompt and audio."""
 
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from transformers import GenerationConfig, Qwen2AudioForConditionalGeneration
 
+from model.config import Attention, Precision
 from model.features import Prompt, collate, mel_features, prompt_tokens
 from model.packing import completion_mask, pack
 from model.qwen2_audio import (
@@ -126,6 +128,17 @@ def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
+def greedy(model: PackedQwen2Audio, case: Case) -> torch.Tensor:
+    completions = decode(
+        model,
+        prefill(model, **case.prompt),
+        stop_ids=stop_tokens(model, case.processor),
+        pad_id=case.processor.tokenizer.pad_token_id,
+        max_new_tokens=12,
+    )
+    return completions.token_BGC[:, 0]
+
+
 def test_prompts_are_what_the_processor_makes(case: Case) -> None:
     assert torch.equal(case.prompt["prompt_ids"], case.naive_inputs["input_ids"])
     assert torch.equal(case.prompt["prompt_mask"], case.naive_inputs["attention_mask"])
@@ -156,6 +169,51 @@ def test_packed_log_probabilities_and_gradients_equal_the_naive_ones(
     for name, gradient in naive_gradients.items():
         difference = float((packed_gradients[name] - gradient).norm())
         assert difference <= 1e-4 * max(float(gradient.norm()), 1e-3 * norm), name
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="FlexAttention is compiled, by g++ on CPUs")
+def test_flex_attention_changes_no_log_probability_and_no_completion(
+    case: Case, tmp_path: Path
+) -> None:
+    case.model.save_pretrained(tmp_path)
+    flex = load_model(tmp_path, precision="fp32", attention="flex")
+    with torch.no_grad():  # it has no backward pass on a CPU
+        difference = scores(flex, case).logprob_BGC - scores(case.model, case).logprob_BGC
+        ours, theirs = (greedy(model, case) for model in (flex, case.model))
+    assert (difference * case.mask).abs().max() < 1e-5
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("attention", ["sdpa", "flex"])
+@pytest.mark.parametrize(
+    ("precision", "nats", "relative"), [("fp32", 1e-4, 1e-3), ("bf16", 0.15, 0.1)]
+)
+def test_on_a_gpu_packed_numbers_are_close_to_the_naive_ones_of_a_cpu(
+    case: Case,
+    tmp_path: Path,
+    attention: Attention,
+    precision: Precision,
+    nats: float,
+    relative: float,
+) -> None:
+    case.model.save_pretrained(tmp_path)
+    weight = case.mask / case.mask.sum()
+    naive = naive_logprob(case.model, case, case.naive_inputs)
+    naive_gradients = gradients(case.model, (naive * weight).sum())
+    model = load_model(tmp_path, precision=precision, attention=attention, device="cuda")
+    packed = model(
+        **{name: tensor.cuda() for name, tensor in case.prompt.items()},
+        completion_ids=case.completion_ids.cuda(),
+        completion_mask=case.mask.cuda(),
+    ).logprob_BGC
+    packed_gradients = gradients(model, (packed * weight.cuda()).sum())
+    assert ((packed.cpu() - naive) * case.mask).abs().max() < nats
+    ours, theirs = (
+        torch.cat([found[name].float().cpu().flatten() for name in naive_gradients])
+        for found in (packed_gradients, naive_gradients)
+    )
+    assert (ours - theirs).norm() <= relative * theirs.norm()
 
 
 def test_gradient_checkpointing_changes_no_gradient(case: Case) -> None:
@@ -234,14 +292,7 @@ def test_greedy_decoding_equals_generate(case: Case) -> None:
     expected = case.model.generate(**case.naive_inputs, generation_config=generation)
     expected = expected[:, case.naive_inputs["input_ids"].shape[1] :]
     with torch.no_grad():
-        completions = decode(
-            case.model,
-            prefill(case.model, **case.prompt),
-            stop_ids=stop_tokens(case.model, case.processor),
-            pad_id=case.processor.tokenizer.pad_token_id,
-            max_new_tokens=12,
-        )
-    assert torch.equal(completions.token_BGC[:, 0], expected)
+        assert torch.equal(greedy(case.model, case), expected)
 
 
 def test_a_sampled_completion_depends_on_its_position_alone(case: Case) -> None:

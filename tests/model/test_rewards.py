@@ -3,7 +3,7 @@
 import pytest
 
 from model.config import GrpoConfig
-from model.rewards import has_format, import_reward, is_right, math_verify_score, rewards_of
+from model.rewards import has_format, is_right, math_verify_score, rewards_of
 from storage.errors import PipelineError
 
 # Wrong choices that the original's rule pays for: the last number after a space decides.
@@ -94,4 +94,4 @@ def test_weights_and_an_own_reward_are_taken_from_the_settings() -> None:
 @pytest.mark.parametrize("path", ["no_such_module.f", "math.no_such_function", "nodots", "math.pi"])
 def test_an_own_reward_that_is_no_function_is_refused(path: str) -> None:
     with pytest.raises(PipelineError, match=path):
-        import_reward(path)
+        rewards_of(GrpoConfig(reward=path), "answer")

@@ -271,6 +271,15 @@ def test_a_checkpoint_in_the_middle_of_a_rollout_is_refused(
         train(run)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can do it")
+def test_flex_attention_on_a_cpu_is_refused(
+    tiny_model: Path, training_lines: Path, tmp_path: Path
+) -> None:
+    run = make_run(tiny_model, training_lines, tmp_path / "run", attention="flex")
+    with pytest.raises(PipelineError, match="attention flex needs a GPU"):
+        train(run)
+
+
 def test_metrics_go_to_tensorboard_too(
     tiny_model: Path, training_lines: Path, tmp_path: Path
 ) -> None:

@@ -8,7 +8,10 @@ from prefect import flow
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import PipelineConfig
 from flows.preflight import check_stage
+from model.config import TrainConfig
+from storage.errors import PipelineError
 from storage.layout import Layout
+from tasks.hosts import join
 from tasks.outcome import expected_errors_fail, skipped, value_of
 from tasks.progress import say
 from tasks.train import set_aside, train, train_unit
@@ -46,10 +49,45 @@ def train_flow(
     return None if num_run else skipped(f"{len(config.train)} training(s) done before, unchanged")
 
 
+def join_all(config: PipelineConfig, layout: Layout, host_index: int, *, force: bool) -> None:
+    """Take part in every training of several hosts, without Prefect: the first host's run tells.
+
+    Raises:
+        PipelineError: If there is none, or one has failed for good.
+    """
+    shared = [training for training in config.train if training.num_hosts > 1]
+    if not shared:
+        msg = "--join: no training of this profile runs on several hosts; --set train.num_hosts=2"
+        raise PipelineError(msg)
+    for training in shared:
+        join(
+            training.name,
+            layout,
+            host_index,
+            is_done=lambda training=training: not force and _is_done(training, layout),
+        )
+
+
+def _is_done(training: TrainConfig, layout: Layout) -> bool:
+    try:
+        return train_unit(training, layout).verdict().is_done
+    except PipelineError:  # an earlier stage is still to come
+        return False
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    options = Command("train", __doc__).parse_args(arguments)
+    parser = Command("train", __doc__)
+    parser.add_argument(
+        "--join", type=int, metavar="NUMBER", help="be host 1, 2, ... of a training on several"
+    )
+    options = parser.parse_args(arguments)
     config, layout = read_config(options)
+    if options.join is not None:
+        if options.join < 1:
+            parser.error("--join counts the hosts besides the first from 1")
+        join_all(config, layout, options.join, force=options.force)
+        return 0
     value_of(train_flow(config, layout.workspace, force=options.force, return_state=True))
     return 0
 

@@ -28,6 +28,8 @@ FREE_KEYS = frozenset(
     {
         "keep_full_checkpoints",
         "num_gpus",
+        "num_hosts",
+        "rendezvous",
         "dataloader_workers",
         "feature_memory_mb",
         "feature_cache",

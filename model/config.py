@@ -151,7 +151,13 @@ class TrainConfig(Config):
     state and keeps whole bf16 parameters through the step; `fsdp` splits those too and gathers them
     layer by layer, slower and smaller."""
     num_gpus: Annotated[int, Field(ge=0)] | None = None
-    """GPUs of this host to train on; None: all that are visible."""
+    """GPUs of each host to train on; None: all that are visible."""
+    num_hosts: Annotated[int, Field(ge=1)] = 1
+    """Hosts to train on, over one workspace; besides the first, each runs `python -m flows.train
+    --join NUMBER`."""
+    rendezvous: Annotated[str, Field(pattern=r"^[^\s:]+:\d+$")] | None = None
+    """`HOST:PORT` at which several hosts meet, on the first of them; None: its own name and a free
+    port."""
     freeze: tuple[PartName, ...] = ()
     """Parts that do not learn. The encoder's position table never does."""
     shuffle_choices: bool = False

@@ -104,12 +104,23 @@ class StepTrainer(Trainer):
                 from the start.
         """
         step = 0 if resume_from is None else checkpoints.step_of(resume_from)
+        self._refuse_other_steps(step)
         self._logged_step = step
         self._random_state_of = resume_from
         if self.args.should_save:
             self.step_log.forget_after(step)
         self._step_began = self.watch.now()
         self.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+
+    def _refuse_other_steps(self, step: int) -> None:
+        """All processes go on from one checkpoint: a shared disk may show a new one late."""
+        if self.args.world_size == 1:
+            return
+        here = torch.tensor([step], device=self.args.device)
+        steps = set(cast("Tensor", self.accelerator.gather(here)).tolist())
+        if len(steps) > 1:
+            msg = f"the processes see different newest checkpoints, of the steps {sorted(steps)}"
+            raise RuntimeError(msg)  # another try may see the same
 
     @property
     def policy(self) -> PackedQwen2Audio:

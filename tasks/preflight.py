@@ -168,11 +168,12 @@ def check_memory(training: TrainConfig, gpus: Sequence[Gpu], sizes: ModelSizes) 
             "`nvidia-smi` if this is one"
         )
         return Finding("error", subject, text)
-    needed = estimate(training, sizes, num_gpus=len(gpus))
+    needed = estimate(training, sizes, num_gpus=len(gpus) * training.num_hosts)
     cards = [gpu.memory_bytes for gpu in gpus if gpu.memory_bytes]
     if not cards:
         return Finding("warning", subject, f"wants {needed.text()}; nvidia-smi tells no sizes")
-    text = f"{len(gpus)} GPU(s) of {min(cards) / GB:.0f} GB; it wants {needed.text()}"
+    hosts = f"{training.num_hosts} hosts with " if training.num_hosts > 1 else ""
+    text = f"{hosts}{len(gpus)} GPU(s) of {min(cards) / GB:.0f} GB; it wants {needed.text()}"
     if needed.total > min(cards):
         remedy = "more GPUs with sharding zero2 or fsdp, precision bf16 with adamw-8bit-sr, or lora"
         return Finding("error", subject, f"{text}: {remedy}")

@@ -6,7 +6,6 @@ checkpoint, so a retry and a second start of the pipeline are the same thing.
 
 import re
 import shutil
-import sys
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -22,6 +21,7 @@ from storage.jsonl import read_json, write_json
 from storage.layout import Layout, list_checkpoints
 from tasks.child_process import run_child
 from tasks.gpu import hold_gpus
+from tasks.hosts import calling, gpu_environment, training_command
 from tasks.models import Model, resolve
 from tasks.outcome import expected_errors_fail, is_transient
 from tasks.progress import meter, say
@@ -33,6 +33,8 @@ INDIFFERENT = {
     "name",
     "keep_full_checkpoints",
     "num_gpus",
+    "num_hosts",
+    "rendezvous",
     "dataloader_workers",
     "threads",
     "completions_every",
@@ -112,21 +114,23 @@ def train(training: TrainConfig, layout: Layout) -> None:
         f"train {training.name}: {training.method}, {training.max_steps} steps from {start.key}; "
         f"log: {folder / 'trainer.log'}"
     )
-    with hold_gpus(training.num_gpus) as gpus, meter(training.name, training.max_steps) as progress:
+    with (
+        hold_gpus(training.num_gpus) as gpus,
+        calling(training, folder) as address,
+        meter(training.name, training.max_steps) as progress,
+    ):
         run_child(
-            _command(folder / "run.json", num_gpus=len(gpus)),
+            training_command(
+                folder / "run.json",
+                num_gpus=len(gpus),
+                num_hosts=training.num_hosts,
+                address=address,
+            ),
             log=folder / "trainer.log",
             on_line=_Watcher(progress.show, training.name),
             silence_s=SILENCE_LIMIT_S,
-            env={"CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in gpus)} if gpus else None,
+            env=gpu_environment(gpus),
         )
-
-
-def _command(run: Path, *, num_gpus: int) -> list[str]:
-    if num_gpus <= 1:
-        return [sys.executable, "-m", "model.run_training", str(run)]
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_gpus}"]
-    return [sys.executable, *launcher, "-m", "model.run_training", str(run)]
 
 
 def _is_same_training(folder: Path, training: TrainConfig, start: Model, layout: Layout) -> bool:

@@ -143,6 +143,14 @@ def test_a_training_that_cannot_fit_is_refused_with_what_would():
     assert check_memory(one_gpu, [H200], SEVEN_B).level == "ok"
 
 
+def test_several_hosts_share_what_is_sharded():
+    training = TrainConfig(sharding="zero2", gradient_checkpointing=True)
+    assert check_memory(training, [A100, A100], SEVEN_B).level == "error"
+    over_hosts = check_memory(training.model_copy(update={"num_hosts": 4}), [A100, A100], SEVEN_B)
+    assert over_hosts.level == "ok"
+    assert over_hosts.text.startswith("4 hosts with 2 GPU(s) of 86 GB; it wants ")
+
+
 def test_a_big_model_without_a_gpu_is_an_error():
     assert check_memory(TrainConfig(), [], SEVEN_B).level == "error"
 

@@ -1,0 +1,167 @@
+"""One training over several hosts: the first one calls, the others join.
+
+The first host runs the pipeline as ever. While its part of a training runs, a call lies in the
+training's folder, which all hosts see: the address at which torchrun's parts meet. Whoever joins
+runs its own part of the run.json beside it, and writes nothing but a log. torchrun numbers the
+processes by host (its static rendezvous), so that the one that writes checkpoints and tells the
+progress is on the first.
+
+One part that ends takes the others along, as no step can be made without it. The first host then
+tries again, from the newest whole checkpoint (the retries of tasks/train.py); whoever joins waits
+for that.
+"""
+
+import json
+import socket
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from model.config import TrainConfig
+from storage.errors import PipelineError
+from storage.jsonl import read_json, write_json
+from storage.layout import Layout
+from tasks.child_process import run_child
+from tasks.gpu import hold_gpus
+from tasks.progress import say
+
+LOOK_EVERY_S = 2.0
+# Without a new call for so long after its part failed, the first host has given up: the longest
+# wait before a retry is 60 s.
+PATIENCE_S = 180.0
+
+
+class Call(NamedTuple):
+    """One attempt of the first host."""
+
+    address: str
+    """Where the parts meet, `HOST:PORT`."""
+    began_s: float
+    """Tells it from another attempt at the same address; since the epoch."""
+
+
+@contextmanager
+def calling(training: TrainConfig, folder: Path) -> Generator[str]:
+    """Let other hosts join for as long as the block runs.
+
+    Yields:
+        The address to meet at, `HOST:PORT`; empty for a training on one host.
+    """
+    path = _call_path(folder)
+    path.unlink(missing_ok=True)  # of a run that was killed
+    if training.num_hosts == 1:
+        yield ""
+        return
+    address = training.rendezvous or f"{socket.gethostname()}:{_free_port()}"
+    say(
+        f"train {training.name}: waiting at {address} for {training.num_hosts - 1} other host(s), "
+        "each with `python -m flows.train ... --join NUMBER`, from 1"
+    )
+    write_json(path, Call(address, time.time())._asdict())
+    try:
+        yield address
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def training_command(
+    run: Path, *, num_gpus: int, num_hosts: int = 1, address: str = "", host_index: int = 0
+) -> list[str]:
+    """How one host runs its part: by torchrun where there are several processes.
+
+    Args:
+        run: The training's run.json.
+        num_gpus: Of this host; one process each, and one on a host without.
+        num_hosts: Of the training.
+        address: Where they meet.
+        host_index: Of this one; 0 is the first, where the address is.
+    """
+    program = ["-m", "model.run_training", str(run)]
+    num_processes = f"--nproc-per-node={max(1, num_gpus)}"
+    if num_hosts > 1:
+        host, _, port = address.rpartition(":")
+        place = [f"--nnodes={num_hosts}", f"--node-rank={host_index}"]
+        place += [f"--master-addr={host}", f"--master-port={port}"]
+        return [sys.executable, "-m", "torch.distributed.run", *place, num_processes, *program]
+    if num_gpus > 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", num_processes]
+        return [sys.executable, *launcher, *program]
+    return [sys.executable, *program]
+
+
+def gpu_environment(gpus: Sequence[str]) -> dict[str, str]:
+    """What tells a child the GPUs that are held for it; nothing on a host without any."""
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
+
+
+def join(name: str, layout: Layout, host_index: int, is_done: Callable[[], bool]) -> None:
+    """Run this host's part of one training when the first host calls, and again when it retries.
+
+    Raises:
+        PipelineError: If this part has failed and the first host does not call again.
+    """
+    folder = layout.training(name)
+    answered: Call | None = None
+    failure: PipelineError | None = None
+    give_up_s = 0.0
+    say(f"train {name}: waiting for the first host to begin it")
+    while not is_done():
+        call = _read_call(folder)
+        if call is not None and call != answered:
+            answered = call
+            try:
+                _take_part(name, folder, host_index, call)
+            except PipelineError as error:
+                if not error.is_transient:
+                    raise
+                say(f"train {name}: {error}; waiting for the first host to try again")
+                failure = error
+                give_up_s = time.monotonic() + PATIENCE_S
+            else:
+                return
+        if failure is not None and time.monotonic() > give_up_s:
+            raise failure
+        time.sleep(LOOK_EVERY_S)
+    say(f"train {name}: done before, unchanged")
+
+
+def _take_part(name: str, folder: Path, host_index: int, call: Call) -> None:
+    run = folder / "run.json"
+    training = TrainConfig.model_validate(read_json(run)["train"])
+    if host_index >= training.num_hosts:
+        msg = (
+            f"--join {host_index}: {name} runs on {training.num_hosts} hosts; besides the first "
+            f"there are 1 to {training.num_hosts - 1}"
+        )
+        raise PipelineError(msg)
+    log = folder / f"trainer-host-{host_index}.log"
+    with hold_gpus(training.num_gpus) as gpus:
+        say(f"train {name}: joining at {call.address} as host {host_index}; log: {log}")
+        command = training_command(
+            run,
+            num_gpus=len(gpus),
+            num_hosts=training.num_hosts,
+            address=call.address,
+            host_index=host_index,
+        )
+        run_child(command, log=log, on_line=lambda _line: None, env=gpu_environment(gpus))
+
+
+def _read_call(folder: Path) -> Call | None:
+    try:
+        return Call(**json.loads(_call_path(folder).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def _call_path(folder: Path) -> Path:
+    return folder / "call.json"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,160 @@
+"""Trainings that lose a process, and one over two hosts, by the commands that a user types."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from model.tiny import build_tiny
+from storage.jsonl import read_json, read_jsonl, write_json
+from storage.layout import Layout, list_checkpoints
+from storage.manifest import file_digest
+from tests.model.conftest import QUESTION, SOUNDS, write_training_lines
+
+ROOT = Path(__file__).parents[2]
+# A reward from which a random model can learn. In the step after the first checkpoint it kills the
+# process that runs it, once, where a file says so.
+REWARD = """
+import os, signal
+from pathlib import Path
+
+def vowels(completion, example):
+    marker = Path(os.environ.get("KILL_ONCE", "absent"))
+    if os.environ.get("RANK", "0") == "0" and marker.exists():
+        if (marker.parent / "checkpoint-2").exists():
+            marker.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+    return sum(completion.count(vowel) for vowel in "aeiou") / (1 + len(completion))
+"""
+
+
+class Site:
+    """A workspace with a training of four steps that can be started in several ways."""
+
+    def __init__(self, folder: Path, name: str, model: Path) -> None:
+        self.layout = Layout(folder / name, "small")
+        self.folder = self.layout.training("grpo")
+        self.folder.mkdir(parents=True)
+        lines = write_training_lines(self.layout.root, 12)
+        assert lines == self.layout.train_jsonl
+        (folder / "vowel_reward.py").write_text(REWARD)
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"},
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)]),
+            "OMP_NUM_THREADS": "1",
+            "KILL_ONCE": str(self.folder / "kill-once"),
+        }
+        self.profile = folder / f"{name}.yaml"
+        self.settings = {
+            "name": "grpo",
+            "model": str(model),
+            "max_steps": 4,
+            "save_steps": 2,
+            "precision": "fp32",
+            "dataloader_workers": 0,
+            "threads": 1,
+            "grpo": {
+                "group_size": 3,
+                "learning_rate": 1e-3,
+                "max_completion_tokens": 6,
+                "reward": "vowel_reward.vowels",
+            },
+        }
+
+    def start(self, *more: str, hosts: int = 1) -> subprocess.Popen[str]:
+        """`python -m flows.train` with a profile of this one training."""
+        training = self.settings | {"num_hosts": hosts}
+        profile = {"experiment": "small", "world": {}, "train": [training]}
+        self.profile.write_text(yaml.safe_dump(profile))
+        command = [sys.executable, "-m", "flows.train", "--profile", str(self.profile)]
+        command += ["--workspace", str(self.layout.workspace), *more]
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def kill_once(self) -> None:
+        """Let the trainer be killed in its third step."""
+        (self.folder / "kill-once").touch()
+
+    def train_as(self, other: "Site", *launch: str) -> None:
+        """Run the training process alone, with another site's settings and examples."""
+        run = read_json(other.folder / "run.json") | {"output": str(self.folder)}
+        write_json(self.folder / "run.json", run)
+        command = [*launch, "-m", "model.run_training", str(self.folder / "run.json")]
+        subprocess.run([sys.executable, *command], check=True, cwd=ROOT, env=self.environment)
+
+    @property
+    def weights(self) -> dict[str, str]:
+        return {
+            path.name: file_digest(path / "model.safetensors")
+            for path in list_checkpoints(self.folder)
+        }
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny(
+        tmp_path_factory.mktemp("tiny") / "model", [QUESTION, *SOUNDS], clip_length_s=3.0, seed=0
+    )
+
+
+def test_a_profile_without_a_training_on_several_hosts_has_nothing_to_join(
+    tmp_path: Path, model: Path
+) -> None:
+    process = Site(tmp_path, "alone", model).start("--join", "1")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert errors.startswith("error: --join: no training of this profile runs on several hosts")
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, output + errors
+    return output
+
+
+@pytest.mark.slow
+def test_a_killed_trainer_is_tried_again_from_its_newest_checkpoint_and_ends_the_same(
+    tmp_path: Path, model: Path
+) -> None:
+    whole, killed = (Site(tmp_path, name, model) for name in ("whole", "killed"))
+    killed.kill_once()
+    finish(killed.start())
+    log = (killed.folder / "trainer.log").read_text(encoding="utf-8")
+    assert log.count("training from") == 2
+    assert "training from checkpoint-2" in log
+    whole.train_as(killed)
+    assert killed.weights == whole.weights
+    assert len(set(whole.weights.values())) == 2
+
+
+@pytest.mark.slow
+def test_two_hosts_train_what_one_torchrun_does_though_one_loses_its_process(
+    tmp_path: Path, model: Path
+) -> None:
+    """The first host's trainer is killed -9 once: both hosts go on from the newest checkpoint."""
+    whole, split = (Site(tmp_path, name, model) for name in ("whole", "split"))
+    split.kill_once()
+    second = split.start("--join", "1", hosts=2)
+    first = split.start(hosts=2)
+    told = finish(first)
+    joined = finish(second)
+    assert "waiting for the first host to begin it" in joined
+    assert joined.count("as host 1; log: ") == 2
+    assert "joining at" in joined
+    assert "for 1 other host(s)" in told
+    assert not (split.folder / "call.json").exists()
+    assert not (split.folder / "kill-once").exists()
+    assert [row["step"] for row in read_jsonl(split.folder / "metrics.jsonl")] == [1, 2, 3, 4]
+
+    whole.train_as(split, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    assert split.weights == whole.weights
+    assert len(set(whole.weights.values())) == 2

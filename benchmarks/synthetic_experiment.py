@@ -203,7 +203,7 @@ def _write_control_report(layout: Layout, benchmark: str, key: str, num_question
     record = {
         "prompt": "answer",
         "needs_audio": {"official": counted, "strict": counted},
-        "order": {**order, "num_questions": num_questions, "num_orders": 5},
+        "order": {**order, "num_questions": num_questions, "num_orders": 4},
     }
     write_json(layout.root / "evaluation" / key / benchmark / "controls.json", record)
 

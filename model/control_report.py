@@ -7,7 +7,10 @@ integers; shares are taken where they are shown.
   questions. A model that keeps its score under silence has not listened.
 - Questions that need the audio: those that the start model gets wrong under silence; a gain on them
   is a gain in hearing, a gain on the others may be one in format or guessing.
-- Consistency: questions whose chosen text is the same in every order of the choices.
+- Consistency: questions whose chosen text is the same in every order of the choices: four orders,
+  the proper one included, or as many as there are choices where these are fewer (two of two, three
+  of three; an order that comes again is not asked twice). Always answering "A" is consistent on no
+  question. Right in all: consistent, and right.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +24,7 @@ from model.controls import (
     asked_questions,
     first_choice,
     longest_choice,
+    shift_of,
 )
 from model.scoring import (
     GROUPS,
@@ -122,25 +126,26 @@ def order_consistency(
 
     Returns:
         `{"num_consistent", "num_right_in_all", "num_questions", "num_orders"}`; an answer that is
-        no choice is consistent with nothing. Shifts that leave a question's choices as they were
-        count too: greedy decoding answers them alike.
+        no choice is consistent with nothing. Of shifts that give a question the same order the
+        first counts, so a repeated decoding cannot disagree with itself.
     """
-    orders = [_chosen(questions, proper)]
-    orders += [
-        _chosen(asked_questions(questions, control), verdicts)
-        for control, verdicts in shifted.items()
-    ]
-    by_question = list(zip(*orders, strict=True))
-    consistent = [len(set(texts)) == 1 and texts[0] is not None for texts in by_question]
-    right_in_all = [
-        same and texts[0] == question.answer
-        for question, texts, same in zip(questions, by_question, consistent, strict=True)
-    ]
+    chosen = {0: _chosen(questions, proper)}
+    for control, verdicts in shifted.items():
+        chosen[shift_of(control)] = _chosen(asked_questions(questions, control), verdicts)
+    consistent: list[bool] = []
+    right_in_all: list[bool] = []
+    for index, question in enumerate(questions):
+        by_order: dict[int, str | None] = {}
+        for shift in sorted(chosen):
+            by_order.setdefault(shift % len(question.choices), chosen[shift][index])
+        texts = set(by_order.values())
+        consistent.append(len(texts) == 1 and None not in texts)
+        right_in_all.append(consistent[-1] and question.answer in texts)
     return {
         "num_consistent": sum(consistent),
         "num_right_in_all": sum(right_in_all),
         "num_questions": len(questions),
-        "num_orders": len(orders),
+        "num_orders": len(chosen),
     }
 
 

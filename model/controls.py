@@ -4,8 +4,11 @@
 |---|---|---|
 | `silence` | the question, and 30 s of zeros | what text alone gives (49.8% in arXiv 2509.21060) |
 | `shuffled-audio` | the question, and another clip of the same task | the same, with real sound |
-| `cyclic-shift-k` | the choices rotated by k | whether the answer follows the text or the place |
+| `cyclic-shift-k` | the choices rotated by k = 1, 2, 3 | does the answer follow text or place |
 | `first-choice`, `longest-choice` | no model | what a rule without ears or eyes gets (39%) |
+
+The four cyclic shifts are the proper run (shift 0) and three more. A question with two or three
+choices has no more orders than choices: its further shifts repeat earlier ones.
 """
 
 import random
@@ -16,7 +19,7 @@ from model.config import ControlName
 from storage.mmau import Question
 
 SILENCE_S = 30.0  # the longest clip that Qwen2-Audio hears; arXiv 2509.21060 uses the same
-NUM_SHIFTS = 4
+NUM_SHIFTS = 4  # 0 to 3; most questions have four choices
 SHUFFLE_SEED = 42
 SHIFT_PREFIX = "cyclic-shift-"
 BASELINES = ("first-choice", "longest-choice")
@@ -31,7 +34,7 @@ def runs_of(controls: Iterable[ControlName]) -> list[str]:
     runs: list[str] = []
     for control in controls:
         if control == "cyclic-shifts":
-            runs += [f"{SHIFT_PREFIX}{shift}" for shift in range(1, NUM_SHIFTS + 1)]
+            runs += [f"{SHIFT_PREFIX}{shift}" for shift in range(1, NUM_SHIFTS)]
         elif control not in BASELINES:
             runs.append(control)
     return runs
@@ -41,8 +44,12 @@ def asked_questions(questions: Sequence[Question], control: str | None) -> list[
     """The questions as a control asks them: choices rotated by a cyclic shift, else unchanged."""
     if control is None or not control.startswith(SHIFT_PREFIX):
         return list(questions)
-    shift = int(control.removeprefix(SHIFT_PREFIX))
-    return [replace(q, choices=_rotated(q.choices, shift)) for q in questions]
+    return [replace(q, choices=_rotated(q.choices, shift_of(control))) for q in questions]
+
+
+def shift_of(control: str) -> int:
+    """By how many places `cyclic-shift-2` rotates the choices."""
+    return int(control.removeprefix(SHIFT_PREFIX))
 
 
 def shuffled_audio(questions: Sequence[Question], seed: int = SHUFFLE_SEED) -> dict[str, str]:

@@ -50,7 +50,7 @@ class InferenceJob(Config):
     prompt: PromptName = "answer"
     """Prompt to ask with."""
     control: str | None = None
-    """`silence`, `shuffled-audio` or `cyclic-shift-1` to `-4`."""
+    """`silence`, `shuffled-audio` or `cyclic-shift-1` to `-3`."""
     output: Path
     """Folder of the answers."""
 

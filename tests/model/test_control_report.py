@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from model.control_report import (
@@ -69,6 +70,40 @@ def test_a_letter_that_follows_the_text_is_consistent() -> None:
     shifted = {"cyclic-shift-1": said("B", "B", "A", "A", control="cyclic-shift-1")}
     found = order_consistency(QUESTIONS, proper, shifted)
     assert (found["num_consistent"], found["num_right_in_all"]) == (4, 2)
+
+
+def test_a_question_with_few_choices_has_as_many_orders_as_choices() -> None:
+    """Shifts 2 and 3 of two choices ask orders that were asked: noise in them says nothing."""
+    questions = [
+        make("two", "sound", "dog", "cat"),
+        make("three", "sound", "dog", "cat", "bird"),
+        make("four", "sound", "dog", "cat", "bird", "fish"),
+    ]
+
+    def run(shift: int, *texts: str) -> list[Verdict]:
+        asked = asked_questions(questions, f"cyclic-shift-{shift}")
+        said = {q.id: Prediction(t, t) for q, t in zip(questions, texts, strict=True)}
+        return judge_all(asked, said)
+
+    shifted = {
+        "cyclic-shift-1": run(1, "dog", "dog", "dog"),
+        "cyclic-shift-2": run(2, "cat", "dog", "dog"),
+        "cyclic-shift-3": run(3, "cat", "cat", "cat"),
+    }
+    found = order_consistency(questions, run(0, "dog", "dog", "dog"), shifted)
+    assert found == {
+        "num_consistent": 2,
+        "num_right_in_all": 2,
+        "num_questions": 3,
+        "num_orders": 4,
+    }
+
+
+def test_no_answer_is_not_right_where_answers_are_withheld() -> None:
+    questions = [replace(QUESTIONS[0], answer=None)]
+    silent = judge_all(questions, {"q1": Prediction("neither", "neither")})
+    found = order_consistency(questions, silent, {"cyclic-shift-1": silent})
+    assert (found["num_consistent"], found["num_right_in_all"]) == (0, 0)
 
 
 def test_the_trivial_baselines_are_scored_like_models() -> None:

@@ -29,11 +29,12 @@ def make(name: str, *choices: str, task: str = "sound") -> Question:
 
 
 def test_controls_become_runs_and_the_trivial_baselines_need_none() -> None:
+    """The unshifted order is the proper run's: a fourth shift of four choices asked it again."""
     assert runs_of(["silence", "shuffled-audio", "first-choice", "longest-choice"]) == [
         "silence",
         "shuffled-audio",
     ]
-    assert runs_of(["cyclic-shifts"]) == [f"cyclic-shift-{shift}" for shift in (1, 2, 3, 4)]
+    assert runs_of(["cyclic-shifts"]) == [f"cyclic-shift-{shift}" for shift in (1, 2, 3)]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,6 @@ def test_controls_become_runs_and_the_trivial_baselines_need_none() -> None:
         ("silence", "abcd"),
         ("cyclic-shift-1", "bcda"),
         ("cyclic-shift-3", "dabc"),
-        ("cyclic-shift-4", "abcd"),
     ],
 )
 def test_a_cyclic_shift_rotates_the_choices_and_keeps_the_answer(control, choices) -> None:

@@ -9,6 +9,7 @@ from prefect import flow
 
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import PipelineConfig
+from model.config import TrainConfig
 from storage.errors import PipelineError
 from storage.gpus import list_gpus
 from storage.layout import Layout
@@ -19,6 +20,7 @@ from tasks.evaluate import (
     answer,
     asked_models,
     check_declared_step,
+    describe_score,
     evaluate_unit,
     jobs_of,
     write_control_reports,
@@ -26,9 +28,13 @@ from tasks.evaluate import (
 from tasks.outcome import expected_errors_fail, skipped, value_of
 from tasks.progress import say
 from tasks.train import train_unit
+from tasks.watching import describe_stop, is_training, seen_so_far
 from tasks.world import make_world
 
-WATCH_EVERY_S = 20.0  # a checkpoint of the 7B comes every quarter of an hour
+WATCH_EVERY_S = (
+    5.0  # a checkpoint of the 7B comes every quarter of an hour, of a small model sooner
+)
+START_WAIT_S = 180.0  # two commands typed one after the other; a cold, busy laptop starts in 60
 
 
 @flow(name="evaluate", flow_run_name="evaluate-{config.experiment}")
@@ -45,16 +51,61 @@ def evaluate_flow(
         config: The whole experiment.
         workspace: Folder of all data.
         force: Answer again although the answers stand.
-        watch: Take up new checkpoints as a running training writes them, until it ends.
+        watch: Take up new checkpoints as a running training writes them, until it ends; fails
+            when it ends before its last step, after evaluating what there is.
     """
     layout = Layout(workspace.absolute(), config.experiment)
     make_world(config.world, layout)
     check_declared_step(config.evaluate, config.train)
-    while watch and not _all_trained(config, layout):
-        _evaluate(config, layout, so_far=True)
+    num_watched = _watch(config, layout, force=force) if watch else 0
+    num_run, num_jobs = _evaluate(config, layout, force=force and not watch)
+    return None if num_run + num_watched else skipped(f"{num_jobs} run(s) done before, unchanged")
+
+
+def _watch(config: PipelineConfig, layout: Layout, *, force: bool) -> int:
+    """Evaluate checkpoints as they come, until every training has been finished.
+
+    Returns:
+        How many runs of a model on a benchmark that were.
+
+    Raises:
+        PipelineError: If no training runs (any more), and one has not been finished.
+    """
+    seen: list[tuple[str, int]] | None = None
+    has_run = False
+    told, num_run = "", 0
+    give_up_s = time.monotonic() + START_WAIT_S
+    while True:
+        is_running = is_training(layout)  # before looking: what it writes last is seen below
+        has_run = has_run or is_running
+        found = seen_so_far(config.train, layout)
+        if found != seen:
+            num_run += _evaluate(config, layout, force=force and seen is None, so_far=True)[0]
+            seen = found
+            continue
+        if not is_running:
+            unfinished = _unfinished(config, layout)
+            if not unfinished:
+                say("evaluate: every training is finished")
+                return num_run
+            if has_run or time.monotonic() > give_up_s:
+                raise PipelineError(_why_ended(unfinished[0], layout, has_run=has_run))
+        state = (
+            "runs; waiting for its checkpoints"
+            if is_running
+            else f"is still to start; waiting {START_WAIT_S / 60:.0f} min for it"
+        )
+        if state != told:
+            told = state
+            say(f"evaluate: the training {state}")
         time.sleep(WATCH_EVERY_S)
-    num_run, num_jobs = _evaluate(config, layout, force=force)
-    return None if num_run else skipped(f"{num_jobs} run(s) done before, unchanged")
+
+
+def _why_ended(training: TrainConfig, layout: Layout, *, has_run: bool) -> str:
+    return (
+        f"no training runs{' any more' if has_run else ''}: {describe_stop(training, layout)}. "
+        "What it has written is evaluated; `python -m flows.train` goes on with it"
+    )
 
 
 def _evaluate(
@@ -69,20 +120,28 @@ def _evaluate(
         if force or not evaluate_unit(job, config.evaluate, layout).verdict().is_done
     ]
     if todo:
-        say(f"evaluate: {len(todo)} of {len(jobs)} runs of a model on a benchmark")
+        due = _names(todo) if so_far else "a model on a benchmark"
+        say(f"evaluate: {len(todo)} of {len(jobs)} runs of {due}")
         if force:
             for job in todo:
                 (job.folder(layout) / "answers.jsonl").unlink(missing_ok=True)
         _answer_all(todo, config, layout)
         write_control_reports(jobs, config.train, config.evaluate, layout)
+        for job in todo if so_far else ():
+            say(f"  {describe_score(job, layout)}")
     return len(todo), len(jobs)
 
 
-def _all_trained(config: PipelineConfig, layout: Layout) -> bool:
-    try:
-        return all(train_unit(training, layout).verdict().is_done for training in config.train)
-    except PipelineError:  # an earlier training, or the examples, are still to come
-        return False
+def _unfinished(config: PipelineConfig, layout: Layout) -> list[TrainConfig]:
+    """The trainings that have not been run to their end with these settings and inputs."""
+    found: list[TrainConfig] = []
+    for training in config.train:
+        try:
+            is_done = train_unit(training, layout).verdict().is_done
+        except PipelineError:  # an earlier training, or the examples, are still to come
+            is_done = False
+        found += [] if is_done else [training]
+    return found
 
 
 def _answer_all(jobs: list[Job], config: PipelineConfig, layout: Layout) -> None:
@@ -97,6 +156,10 @@ def _answer_all(jobs: list[Job], config: PipelineConfig, layout: Layout) -> None
         ]
         for future in futures:
             future.result()
+
+
+def _names(jobs: Sequence[Job]) -> str:
+    return ", ".join(dict.fromkeys(job.asked.model.key for job in jobs))
 
 
 def _split(jobs: list[Job], num_parts: int) -> list[list[Job]]:

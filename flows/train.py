@@ -15,6 +15,7 @@ from tasks.hosts import join
 from tasks.outcome import expected_errors_fail, skipped, value_of
 from tasks.progress import say
 from tasks.train import set_aside, train, train_unit
+from tasks.watching import marked_as_training
 
 
 @flow(name="train", flow_run_name="train-{config.experiment}")
@@ -32,6 +33,13 @@ def train_flow(
         force: Train again, from the start, although the checkpoints stand.
     """
     layout = Layout(workspace.absolute(), config.experiment)
+    with marked_as_training(layout):
+        num_run = _train_all(config, layout, force=force)
+    return None if num_run else skipped(f"{len(config.train)} training(s) done before, unchanged")
+
+
+def _train_all(config: PipelineConfig, layout: Layout, *, force: bool) -> int:
+    """Train what is due; returns how many trainings that were."""
     num_run = 0
     for training in config.train:
         unit = train_unit(training, layout)
@@ -46,7 +54,7 @@ def train_flow(
         value_of(train(training, layout, return_state=True))
         unit.commit()
         num_run += 1
-    return None if num_run else skipped(f"{len(config.train)} training(s) done before, unchanged")
+    return num_run
 
 
 def join_all(config: PipelineConfig, layout: Layout, host_index: int, *, force: bool) -> None:

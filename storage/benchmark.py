@@ -61,6 +61,11 @@ class Benchmark:
         """Questions in it."""
         return len(self.questions)
 
+    @property
+    def has_answers(self) -> bool:
+        """False where the answers are withheld: then predictions can be sent, not scored."""
+        return self.questions[0].answer is not None
+
 
 def prepare(
     config: BenchmarkConfig, folder: Path, on_progress: OnProgress = _say_nothing

@@ -21,13 +21,12 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
 from storage import process
 from storage.errors import BLOCKED_EXIT_CODE, PipelineError
-from tasks.gpu import held_locks
+from tasks.gpu import held_locks, stop_event
 
 POLL_S = 0.2  # between two looks at the log; a training step takes seconds
 GRACE_S = 10.0  # between SIGTERM and SIGKILL
@@ -36,8 +35,6 @@ EXPECTED = "error: "  # how a child of ours begins the line of an expected error
 ERROR_LINE = re.compile(r"^(error: |[\w.]*(Error|Exception|Interrupt|Exit)\b(:|$))")
 # torchrun sums up its ranks' deaths in this one, after the rank's own last word.
 SUMMARY_LINE = "ChildFailedError"
-
-_stop_event: ContextVar[threading.Event | None] = ContextVar("_stop_event", default=None)
 
 
 def run_child(
@@ -91,7 +88,7 @@ def stopping_children() -> Generator[None]:
     know nothing of it: for 30 s on cancel, for ever on a bare SIGTERM or Ctrl-C.
     """
     stop = threading.Event()
-    token = _stop_event.set(stop)
+    token = stop_event.set(stop)
     try:
         yield
     except Exception:
@@ -100,7 +97,7 @@ def stopping_children() -> Generator[None]:
         stop.set()
         raise
     finally:
-        _stop_event.reset(token)
+        stop_event.reset(token)
 
 
 class _Limits:
@@ -110,7 +107,7 @@ class _Limits:
         self, command: Sequence[str], log: Path, deadline_s: float | None, silence_s: float | None
     ) -> None:
         self._name = name_of(command)
-        self._stop = _stop_event.get()
+        self._stop = stop_event.get()
         self._log = log
         self._deadline_s = deadline_s
         self._silence_s = silence_s

@@ -29,6 +29,7 @@ from tasks.gpu import hold_gpus
 from tasks.models import Model, resolve, trained, trained_so_far
 from tasks.outcome import expected_errors_fail
 from tasks.progress import meter
+from tasks.train import is_under_way
 from tasks.units import Unit
 
 PROGRESS_LINE = re.compile(r"(\S+) on (.+?): (\d+)/(\d+) answered")
@@ -86,7 +87,8 @@ def asked_models(
         trainings: Those of the profile.
         config: Settings of the evaluation.
         layout: Where the checkpoints lie.
-        so_far: Take the checkpoints that are there; else all of finished trainings.
+        so_far: Take the checkpoints that trainings with these settings have written; else all of
+            finished trainings.
 
     Raises:
         PipelineError: If a training has not been run or a checkpoint is missing.
@@ -94,7 +96,7 @@ def asked_models(
     evaluated = [
         training
         for training in trainings
-        if training.evaluate and (not so_far or layout.training(training.name).exists())
+        if training.evaluate and (not so_far or is_under_way(training, layout))
     ]
     asked: list[Asked] = []
     for training in evaluated:
@@ -122,14 +124,17 @@ def asked_models(
 def jobs_of(
     asked: Sequence[Asked], benchmarks: Sequence[Benchmark], config: EvaluateConfig
 ) -> list[Job]:
-    """Every run: each model on each benchmark, and the controls where they are wanted."""
+    """Every run: each model on each benchmark, and the controls where they are wanted.
+
+    A control says what a score is worth, so a benchmark without answers has none.
+    """
     controls: list[str | None] = [None, *runs_of(config.controls)]
     return [
         Job(each, benchmark, control)
         for each in asked
         for benchmark in benchmarks
         for control in controls
-        if control is None or (each.has_controls and benchmark.is_test)
+        if control is None or _is_controlled(each, benchmark)
     ]
 
 
@@ -162,7 +167,7 @@ def answer(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout, part: in
     """
     run_path = layout.root / "evaluation" / f"run-{part}.json"
     with (
-        hold_gpus(1) as gpus,
+        hold_gpus(1, "evaluation") as gpus,
         meter("evaluate", sum(job.benchmark.num_questions for job in jobs)) as progress,
     ):
         write_json(run_path, _run(jobs, config, layout, device="cuda:0" if gpus else "cpu"))
@@ -192,6 +197,17 @@ def record_finished(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout)
             evaluate_unit(job, config, layout).commit()
 
 
+def describe_score(job: Job, layout: Layout) -> str:
+    """One line of a finished run: its name and how many answers are right."""
+    name = f"{job.asked.model.key} on {job.benchmark.name}, {job.run_name}"
+    folder = job.folder(layout)
+    scorers: dict[str, Any] = read_json(folder / "score.json")["scorers"]
+    if not scorers:
+        return f"{name}: answered; the answers are withheld, submit {folder / 'submission.json'}"
+    right = [f"{counts['overall']['num_correct']} {key}" for key, counts in scorers.items()]
+    return f"{name}: right {', '.join(right)}, of {job.benchmark.num_questions}"
+
+
 def write_control_reports(
     jobs: Sequence[Job], trainings: Sequence[TrainConfig], config: EvaluateConfig, layout: Layout
 ) -> None:
@@ -200,7 +216,7 @@ def write_control_reports(
         return
     model_of = {training.name: training.model for training in trainings if config.base}
     for job in jobs:
-        if job.control is None and job.asked.has_controls and job.benchmark.is_test:
+        if job.control is None and _is_controlled(job.asked, job.benchmark):
             name = model_of.get(job.asked.model.training or "")
             start = resolve(name, layout).key if name else job.asked.model.key
             write_control_report(
@@ -224,6 +240,10 @@ def check_declared_step(config: EvaluateConfig, trainings: Sequence[TrainConfig]
         return
     msg = f"evaluate.declared_step is {step}, but no training saves a checkpoint at that step"
     raise PipelineError(msg)
+
+
+def _is_controlled(asked: Asked, benchmark: Benchmark) -> bool:
+    return asked.has_controls and benchmark.is_test and benchmark.has_answers
 
 
 def _method(training: TrainConfig) -> str:

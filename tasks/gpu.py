@@ -8,25 +8,23 @@ flows.serve` creates the limits; a missing one is an error, because Prefect woul
 """
 
 import fcntl
-import logging
 import os
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
 
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
-from prefect.exceptions import MissingContextError
-from prefect.logging import get_logger, get_run_logger
 from prefect.settings import PREFECT_API_URL
 
 from storage.errors import PipelineError
 from storage.gpus import Gpu, list_gpus
+from tasks.progress import say
 
 LOCKS_VARIABLE = "R1_AQA_GPU_LOCKS"  # folder of the lock files, the same for all users of a host
 # Name of a GPU's limit; `{host}` and `{gpu}` are replaced; empty: none.
@@ -38,20 +36,33 @@ WAIT_S = 2.0  # between two tries for a GPU
 REMIND_S = 600.0  # between two log lines about waiting
 
 _locks: ContextVar[tuple[int, ...]] = ContextVar("_locks", default=())
+# Set when the flow is told to stop: a signal does not reach the threads of its tasks.
+stop_event: ContextVar[threading.Event | None] = ContextVar("stop_event", default=None)
 
 
 def held_locks() -> tuple[int, ...]:
-    """File descriptors of the GPU locks held in this context, for child processes to inherit."""
+    """File descriptors of the locks held in this context, for child processes to inherit."""
     return _locks.get()
 
 
 @contextmanager
-def hold_gpus(count: int | None) -> Generator[list[str]]:
-    """Hold free GPUs for oneself, waiting until enough are free.
+def inherited(locks: Sequence[int]) -> Generator[None]:
+    """Let the child processes started in this block hold these locks too, until they end."""
+    token = _locks.set((*_locks.get(), *locks))
+    try:
+        yield
+    finally:
+        _locks.reset(token)
+
+
+@contextmanager
+def hold_gpus(count: int | None, purpose: str = "") -> Generator[list[str]]:
+    """Hold free GPUs for oneself, waiting until enough are free; says for whom it waits.
 
     Args:
         count: GPUs to hold; None: all that this process may use. On a host without GPUs none are
             held: the work runs on its CPU.
+        purpose: What for, as others who wait are told, e.g. `training grpo`.
 
     Yields:
         Their names for CUDA_VISIBLE_DEVICES; empty on a host without GPUs.
@@ -69,11 +80,10 @@ def hold_gpus(count: int | None) -> Generator[list[str]]:
         )
         raise PipelineError(msg)
     with ExitStack() as stack:
-        held, locks = _wait_for(gpus, count)
+        held, locks = _wait_for(gpus, count, purpose)
         stack.callback(_close, locks)
         _enter_limits(stack, held)
-        token = _locks.set(tuple(locks))
-        stack.callback(_locks.reset, token)
+        stack.enter_context(inherited(locks))
         yield [gpu.token for gpu in held]
 
 
@@ -95,7 +105,7 @@ def locks_folder() -> Path:
     return folder
 
 
-def _wait_for(gpus: Sequence[Gpu], count: int) -> tuple[list[Gpu], list[int]]:
+def _wait_for(gpus: Sequence[Gpu], count: int, purpose: str) -> tuple[list[Gpu], list[int]]:
     """Lock as many GPUs as asked for, all or none at a time, least used memory first."""
     reminded_s = -REMIND_S
     while True:
@@ -104,7 +114,7 @@ def _wait_for(gpus: Sequence[Gpu], count: int) -> tuple[list[Gpu], list[int]]:
         for gpu in sorted(gpus, key=lambda gpu: gpu.used_bytes):
             if len(held) == count:
                 break
-            lock = _try_lock(gpu)
+            lock = _try_lock(gpu, purpose)
             if lock is not None:
                 held.append(gpu)
                 locks.append(lock)
@@ -112,13 +122,20 @@ def _wait_for(gpus: Sequence[Gpu], count: int) -> tuple[list[Gpu], list[int]]:
             return held, locks
         holders = [_holder(gpu) for gpu in gpus if gpu not in held]
         _close(locks)
+        stop = stop_event.get()
+        if stop is not None and stop.is_set():
+            msg = f"stopped while waiting for {count} GPU(s)"
+            raise PipelineError(msg)
         if time.monotonic() - reminded_s >= REMIND_S:
             reminded_s = time.monotonic()
-            _logger().info("waiting for %d GPU(s): %s", count, "; ".join(holders))
+            say(
+                f"waiting for {count} GPU(s){f' for {purpose}' if purpose else ''}: "
+                f"{'; '.join(holders)}. To use others, set CUDA_VISIBLE_DEVICES; empty: the CPU"
+            )
         time.sleep(WAIT_S)
 
 
-def _try_lock(gpu: Gpu) -> int | None:
+def _try_lock(gpu: Gpu, purpose: str) -> int | None:
     """Lock a GPU's file and sign it; None if another process has it."""
     descriptor = _open_lock(locks_folder() / f"gpu-{gpu.name}.lock")
     try:
@@ -127,7 +144,8 @@ def _try_lock(gpu: Gpu) -> int | None:
         os.close(descriptor)
         return None
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"process {os.getpid()}".encode(), 0)
+    signature = f"process {os.getpid()}" + (f" for {purpose}" if purpose else "")
+    os.pwrite(descriptor, signature.encode(), 0)
     return descriptor
 
 
@@ -183,10 +201,3 @@ def _enter_limits(stack: ExitStack, gpus: Sequence[Gpu]) -> None:
             f"`make serve` creates it, or: {commands}"
         )
         raise PipelineError(msg) from error
-
-
-def _logger() -> "logging.Logger | logging.LoggerAdapter[Any]":
-    try:
-        return get_run_logger()
-    except MissingContextError:
-        return get_logger("gpu")

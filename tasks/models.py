@@ -4,13 +4,17 @@ A name is one of: `training:NAME`, the last checkpoint of an earlier training; `
 `random:medium`, a small model with random weights, made on first use; a folder; a name on the hub.
 """
 
+import os
 import re
+import shutil
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import soundfile  # pyright: ignore[reportMissingTypeStubs]  # it has none
 
+from model.checkpoints import is_whole
 from model.prompt import as_audio_question
 from storage import manifest
 from storage.errors import PipelineError
@@ -95,9 +99,13 @@ def trained(training: str, layout: Layout) -> list[Model]:
 def trained_so_far(training: str, layout: Layout) -> list[Model]:
     """The checkpoints that a training, perhaps a running one, has written whole."""
     return [
-        checkpoint_model(training, folder, None)
-        for folder in list_checkpoints(layout.training(training))
+        checkpoint_model(training, folder, None) for folder in whole_checkpoints(training, layout)
     ]
+
+
+def whole_checkpoints(training: str, layout: Layout) -> list[Path]:
+    """Folders of a training's checkpoints by step, without those of which files are missing."""
+    return [folder for folder in list_checkpoints(layout.training(training)) if is_whole(folder)]
 
 
 def checkpoint_model(training: str, folder: Path, record: manifest.Manifest | None) -> Model:
@@ -105,11 +113,22 @@ def checkpoint_model(training: str, folder: Path, record: manifest.Manifest | No
     step = checkpoint_step(folder)
     stamps = record.outputs if record else {}
     weights = {
-        file.name: stamps[str(file)].sha256 if str(file) in stamps else manifest.file_digest(file)
+        file.name: stamps[str(file)].sha256 if str(file) in stamps else _file_digest(file)
         for file in sorted(folder.glob("*.safetensors"))
     }
     digest = manifest.digest_of(weights)
     return Model(f"{training}-step-{step}", str(folder), digest, training, step)
+
+
+def _file_digest(file: Path) -> str:
+    status = file.stat()
+    return _digest_once(file, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _digest_once(file: Path, *_state: int) -> str:
+    """A checkpoint of the 7B has 33 GB, and who watches a training asks for it again and again."""
+    return manifest.file_digest(file)
 
 
 def _random_model(size: str, layout: Layout) -> Path:
@@ -129,9 +148,14 @@ def _random_model(size: str, layout: Layout) -> Path:
     if not folder.is_dir():
         words = layout.models / f"{name}.txt"
         write_text(words, "\n".join(texts))
-        command = [sys.executable, "-m", "model.tiny", str(folder), "--size", size]
+        part = folder.with_name(f"{name}.{os.getpid()}.part")  # a training and who watches it
+        command = [sys.executable, "-m", "model.tiny", str(part), "--size", size]
         command += ["--texts", str(words), "--clip-length-s", str(clip_length_s)]
         run_child(command, log=layout.models / f"{name}.log", on_line=lambda _line: None)
+        try:
+            part.rename(folder)
+        except OSError:  # the other was first; what it made is the same
+            shutil.rmtree(part)
     return folder
 
 

@@ -115,7 +115,7 @@ def train(training: TrainConfig, layout: Layout) -> None:
         f"log: {folder / 'trainer.log'}"
     )
     with (
-        hold_gpus(training.num_gpus) as gpus,
+        hold_gpus(training.num_gpus, f"training {training.name}") as gpus,
         calling(training, folder) as address,
         meter(training.name, training.max_steps) as progress,
     ):
@@ -131,6 +131,17 @@ def train(training: TrainConfig, layout: Layout) -> None:
             silence_s=SILENCE_LIMIT_S,
             env=gpu_environment(gpus),
         )
+
+
+def is_under_way(training: TrainConfig, layout: Layout) -> bool:
+    """Whether what lies in the training's folder was begun with these settings and inputs."""
+    folder = layout.training(training.name)
+    if not (folder / "run.json").exists():
+        return False
+    try:
+        return _is_same_training(folder, training, resolve(training.model, layout), layout)
+    except PipelineError:  # the training that it starts from is being made anew
+        return False
 
 
 def _is_same_training(folder: Path, training: TrainConfig, start: Model, layout: Layout) -> bool:

@@ -184,14 +184,15 @@ def test_a_run_killed_in_training_ends_the_same_when_started_again(
     command = [sys.executable, "-m", "flows.full_pipeline", "--profile", "demo", *options]
     command += ["--workspace", str(folder)]
     training = Layout(folder, "demo").training("grpo")
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    first = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     give_up_s = time.monotonic() + 180
     while not list_checkpoints(training):
         assert time.monotonic() < give_up_s
         assert first.poll() is None
         time.sleep(0.05)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+    kill(first)
     again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
     assert again.returncode == 0, again.stdout + again.stderr
     assert weights(folder) == weights(workspace)
@@ -202,7 +203,10 @@ def test_watching_takes_up_a_running_trainings_checkpoints_and_ends_with_it(
 ) -> None:
     """The trainer is halted in mid-run, so that its first checkpoint is evaluated while it runs."""
     overrides = ["experiment=watched", "train.1.max_steps=60", "train.1.save_steps=20"]
-    run(workspace, *overrides, stages=("fetch", "convert"))
+    # By a command: two that start at once would both make Prefect's database.
+    begin = start(workspace, overrides, "full_pipeline", "--only", "fetch,convert")
+    _, error = begin.communicate(timeout=120)
+    assert begin.returncode == 0, error
     layout = Layout(workspace, "watched")
     first = layout.evaluation("grpo-step-20", "demo-mmau", "answer") / "score.json"
 
@@ -213,13 +217,12 @@ def test_watching_takes_up_a_running_trainings_checkpoints_and_ends_with_it(
         halt_trainer(layout)
         wait_for(first, watching)
         assert training.poll() is None
-        training.kill()
+        kill(training)
         said, error = watching.communicate(timeout=120)
     finally:
         for process in (watching, training):
             if process is not None:
-                process.kill()
-                process.communicate()
+                kill(process)
     assert watching.returncode == 1
     assert "grpo-step-20 on demo-mmau, answer: right " in said
     assert error.count("\n") == 1
@@ -248,8 +251,16 @@ def start(folder: Path, overrides: list[str], stage: str, *options: str) -> subp
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         env={**os.environ, "R1_AQA_GRACE_S": "1"},  # the halted trainer hears no SIGTERM
     )
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill -9 of a command and of its own Prefect server, which would outlive it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:

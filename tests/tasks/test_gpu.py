@@ -1,3 +1,5 @@
+import contextlib
+import contextvars
 import os
 import subprocess
 import sys
@@ -10,7 +12,7 @@ import pytest
 
 from storage.errors import PipelineError
 from storage.gpus import Gpu, list_gpus
-from tasks.child_process import run_child
+from tasks.child_process import run_child, stopping_children
 from tasks.gpu import hold_gpus, limit_name, locks_folder
 
 ROOT = Path(__file__).parents[2]
@@ -99,9 +101,13 @@ def test_two_never_hold_one_gpu_and_the_second_waits_for_the_first(monkeypatch):
     assert inside == ["in", "out"] * 3
 
 
-def test_another_process_outside_prefect_is_seen_and_named(monkeypatch, caplog):
+def test_who_waits_is_told_for_whom_and_what_to_do(monkeypatch, capsys):
+    """Prefect's log lines do not show in a terminal: an evaluation beside a training was silent."""
     monkeypatch.setattr("tasks.gpu.WAIT_S", 0.1)
-    code = "from tasks.gpu import hold_gpus\nwith hold_gpus(2): print('held', flush=True); input()"
+    code = (
+        "from tasks.gpu import hold_gpus\n"
+        "with hold_gpus(2, 'training grpo'): print('held', flush=True); input()"
+    )
     other = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -109,10 +115,35 @@ def test_another_process_outside_prefect_is_seen_and_named(monkeypatch, caplog):
     other.stdout.readline()
     started_s = time.monotonic()
     threading.Timer(1.0, other.kill).start()
-    with caplog.at_level("INFO", logger="prefect.gpu"), hold_gpus(1):
+    with hold_gpus(1, "evaluation"):
         waited_s = time.monotonic() - started_s
     assert waited_s > 0.9
-    assert f"GPU 0 is held by process {other.pid}" in caplog.text
+    said = capsys.readouterr().out
+    assert "waiting for 1 GPU(s) for evaluation: GPU 0 is held by process" in said
+    assert f"process {other.pid} for training grpo" in said
+    assert "set CUDA_VISIBLE_DEVICES; empty: the CPU" in said
+
+
+def test_waiting_for_a_gpu_ends_when_the_flow_is_told_to_stop(monkeypatch):
+    """A signal does not reach a submitted task's thread: Ctrl-C hung until the GPU was free."""
+    monkeypatch.setattr("tasks.gpu.WAIT_S", 0.05)
+    stopped = []
+
+    def wait() -> None:
+        try:
+            with hold_gpus(1):
+                pass
+        except PipelineError as error:
+            stopped.append(str(error))
+
+    with hold_gpus(2):
+        with contextlib.suppress(KeyboardInterrupt), stopping_children():
+            context = contextvars.copy_context()
+            thread = threading.Thread(target=context.run, args=(wait,))
+            thread.start()
+            raise KeyboardInterrupt
+        thread.join(10)
+    assert stopped == ["stopped while waiting for 1 GPU(s)"]
 
 
 def test_a_gpu_stays_locked_while_a_process_of_the_killed_run_still_lives(
@@ -123,7 +154,7 @@ def test_a_gpu_stays_locked_while_a_process_of_the_killed_run_still_lives(
     code = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from tasks.child_process import run_child
+        from tasks.child_process import run_child, stopping_children
         from tasks.gpu import hold_gpus
         with hold_gpus(None):
             run_child(sys.argv[2:], log=Path(sys.argv[1]), on_line=print)

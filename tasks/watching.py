@@ -1,0 +1,68 @@
+"""A training seen from another process: whether it runs, and what it has written so far.
+
+Every run of an experiment's trainings holds a shared lock on one file, and so do its child
+processes. The kernel takes it away when the last of them is gone, however that came about: a
+training that was killed is told from one that takes its time.
+"""
+
+import fcntl
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import IO
+
+from model.config import TrainConfig
+from storage.layout import Layout, checkpoint_step, list_checkpoints
+from tasks.child_process import last_error_line
+from tasks.gpu import inherited
+from tasks.models import whole_checkpoints
+from tasks.train import is_under_way
+
+
+@contextmanager
+def marked_as_training(layout: Layout) -> Generator[None]:
+    """Let others see that a training of this experiment runs; several may, beside each other."""
+    with _open(layout) as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        with inherited([file.fileno()]):
+            yield
+
+
+def is_training(layout: Layout) -> bool:
+    """Whether a training of this experiment runs, on any host that shares the workspace."""
+    with _open(layout) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def seen_so_far(trainings: Sequence[TrainConfig], layout: Layout) -> list[tuple[str, int]]:
+    """The checkpoints that trainings with these settings have written whole: path and identity.
+
+    A checkpoint that was made again has another identity under the same path.
+    """
+    return [
+        (str(folder), folder.stat().st_ino)
+        for training in trainings
+        if training.evaluate and is_under_way(training, layout)
+        for folder in whole_checkpoints(training.name, layout)
+    ]
+
+
+def describe_stop(training: TrainConfig, layout: Layout) -> str:
+    """Where a training stands that nobody runs any more, and the last word of its log."""
+    folder = layout.training(training.name)
+    steps = [checkpoint_step(path) for path in list_checkpoints(folder)]
+    stands = f"step {steps[-1]} of {training.max_steps}" if steps else "no checkpoint"
+    log = folder / "trainer.log"
+    word = last_error_line(log) if log.exists() else ""
+    return f"{training.name} has {stands}" + (f" (its log ends: {word}; {log})" if word else "")
+
+
+@contextmanager
+def _open(layout: Layout) -> Generator[IO[str]]:
+    path = layout.locks / f"train-{layout.experiment}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:  # a shared file system wants to write for one lock, read for one
+        yield file

@@ -146,7 +146,10 @@ def render(scored: Scored, path: Path) -> str:
         )
         lines += [_answered_line(scored, scorer) for scorer in record["scorers"]]
     if not record["scorers"]:
-        return "\n".join([*lines, "the answers of this benchmark are withheld: no score"])
+        told = (
+            "the answers of this benchmark are withheld: no score, but a file to submit (--submit)"
+        )
+        return "\n".join([*lines, told])
     lines += ["", f"{'':34}{'n':>5}" + "".join(f"{name:>10}  {'95 %':<13}" for name in SCORERS)]
     lines.append(_line("all", [record["scorers"][name]["overall"] for name in SCORERS]))
     for group in GROUPS:

@@ -10,6 +10,13 @@
 | ms-swift | infer's JSON lines | `response` | clip's file name, else messages |
 | any other | rows, or one object of texts by id | `prediction`, `response`, `completion` | id |
 
+Sources: EvolvingLMMs-Lab/lmms-eval@a74c71f lmms_eval/tasks/mmau/utils.py (its `choices` are JSON
+text; what it cannot parse is a random choice there, so nothing of it counts as unparsed here);
+NVIDIA-NeMo/RL@05056d0 nemo_rl/evals/eval.py and nemo_rl/data/datasets/eval_datasets/mmau.py (one
+list under `evaluation_data`, the prompt as text without the audio, in R1-AQA's wording);
+modelscope/ms-swift@0319d04 swift/pipelines/infer/infer.py (a line a row: `response`, `labels`,
+`logprobs`, then the data set's own row, whose `messages` end with the response).
+
 A row without an id is matched by the question and choices in its prompt. Where several questions
 have the same text (three of MMAU's original ask "What is the beat count in the audio?"), rows are
 taken in the benchmark's order, if there are as many of them.
@@ -19,6 +26,8 @@ the published script does; the other tools' completions after the text of their 
 taken out, which is what R1-AQA does before it calls that script.
 """
 
+import contextlib
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -226,6 +235,8 @@ def _clip(row: Record) -> str:
         value = row.get(key)
         if isinstance(value, list) and len(cast("list[Any]", value)) == 1:
             value = cast("list[Any]", value)[0]
+        if isinstance(value, dict):  # as `datasets` holds a file: its bytes, and its name
+            value = cast("Record", value).get("path")
         if isinstance(value, str) and value:
             return Path(value).stem
     return ""
@@ -243,14 +254,22 @@ def _refuse_other_choices(
     asked_by_id = {question.id: question for question in questions}
     other: list[str] = []
     for row, name in zip(rows, names, strict=True):
-        choices = row.get("choices")
-        if isinstance(choices, list):
-            given = [LETTER_PREFIX.sub("", str(c), count=1) for c in cast("list[Any]", choices)]
-            if tuple(given) != asked_by_id[name].choices:
-                other.append(name)
+        choices = _choices(row.get("choices"))
+        given = tuple(LETTER_PREFIX.sub("", choice, count=1) for choice in choices)
+        # A choice of the benchmark may itself begin with a letter in brackets.
+        if choices and asked_by_id[name].choices not in (given, choices):
+            other.append(name)
     if other:
         msg = (
             f"{path}: {len(other)} rows carry other choices than the benchmark has, or another "
             f"order of them: {list_ids(other)}. Name the version that was answered (--benchmark)"
         )
         raise PipelineError(msg)
+
+
+def _choices(value: Any) -> tuple[str, ...]:  # noqa: ANN401  decoded JSON
+    """A row's choices: a list, or lmms-eval's JSON text of one; empty where it has none."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = json.loads(value)
+    return tuple(map(str, cast("list[Any]", value))) if isinstance(value, list) else ()

@@ -121,6 +121,32 @@ def test_ms_swifts_infer_lines_are_matched_by_their_clip(tmp_path) -> None:
     assert texts(written(tmp_path, rows, "infer.jsonl")) == EXPECTED
 
 
+def test_ms_swifts_clips_may_be_files_of_a_data_set(tmp_path) -> None:
+    rows = [
+        {"response": EXPECTED[q.id], "audios": [{"bytes": None, "path": f"/data/{q.id}.wav"}]}
+        for q in QUESTIONS
+    ]
+    assert texts(written(tmp_path, rows, "infer.jsonl")) == EXPECTED
+
+
+def lmms_eval_rows() -> list[dict[str, object]]:
+    """As lmms-eval writes mmau_submission.json: no answer, the choices as JSON text."""
+    rows = [to_row(question) for question in QUESTIONS]
+    for row in rows:
+        del row["answer"]
+        row |= {"choices": json.dumps(row["choices"]), "model_prediction": EXPECTED[row["id"]]}
+    return rows
+
+
+def test_an_lmms_eval_submission_is_read_and_its_choices_are_compared(tmp_path) -> None:
+    """Ids are the same in both versions of MMAU; only the choices tell which was answered."""
+    rows = lmms_eval_rows()
+    assert texts(written(tmp_path, rows)) == EXPECTED
+    rows[0]["choices"] = json.dumps(["a dog", "a fish"])
+    with pytest.raises(PipelineError, match=r"1 rows carry other choices than the benchmark.*q1"):
+        texts(written(tmp_path, rows))
+
+
 def test_ms_swifts_infer_lines_are_else_matched_by_their_messages(tmp_path) -> None:
     rows = [
         {

@@ -17,9 +17,10 @@ list under `evaluation_data`, the prompt as text without the audio, in R1-AQA's 
 modelscope/ms-swift@0319d04 swift/pipelines/infer/infer.py (a line a row: `response`, `labels`,
 `logprobs`, then the data set's own row, whose `messages` end with the response).
 
-A row without an id is matched by the question and choices in its prompt. Where several questions
-have the same text (three of MMAU's original ask "What is the beat count in the audio?"), rows are
-taken in the benchmark's order, if there are as many of them.
+A row without an id is matched by the question in its prompt and the choices after it, in their
+order: MMAU asks "Did any speaker's emotion shift?" of three clips, with the same choices otherwise
+ordered. Where questions are alike in all of it (three of MMAU's original ask for the beat count),
+rows are taken in the benchmark's order, if there are as many of them.
 
 What the official rule sees: rows with MMAU's or MMAR's own keys as they stand, because that is what
 the published script does; the other tools' completions after the text of their `<answer>` tag is
@@ -188,20 +189,32 @@ def _by_content(rows: Sequence[Record], questions: Sequence[Question], path: Pat
 def _ids_in(
     prompt: str, ids_by_text: Mapping[str, list[str]], asked_by_id: Mapping[str, Question]
 ) -> tuple[str, ...]:
-    """Ids of the questions whose text and choices a prompt holds, of the longest such text."""
+    """Ids of the questions whose text a prompt holds, and then their choices in their order.
+
+    Of the longest such text, and of those the ones with the longest choices.
+    """
     plain = _plain(prompt)
     found = [text for text in ids_by_text if text in plain]
     for text in sorted(found, key=len, reverse=True):
         rest = plain.partition(text)[2]
         ids = [
-            name
-            for name in ids_by_text[text]
-            if all(_plain(choice) in rest for choice in asked_by_id[name].choices)
+            name for name in ids_by_text[text] if _holds_in_order(rest, asked_by_id[name].choices)
         ]
         most = max((sum(map(len, asked_by_id[name].choices)) for name in ids), default=0)
         if ids:
             return tuple(n for n in ids if sum(map(len, asked_by_id[n].choices)) == most)
     return ()
+
+
+def _holds_in_order(text: str, choices: Sequence[str]) -> bool:
+    """Whether a text holds the choices one after the other, each as words of its own."""
+    place = 0
+    for choice in choices:
+        match = re.compile(rf"(?<!\w){re.escape(_plain(choice))}(?!\w)").search(text, place)
+        if match is None:
+            return False
+        place = match.end()
+    return True
 
 
 def _prompt(row: Record) -> str:

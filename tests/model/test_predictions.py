@@ -184,6 +184,32 @@ def test_questions_of_one_text_are_taken_in_order(tmp_path) -> None:
         read_predictions(written(tmp_path, rows[:2]), alike)
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        [("dog", "cat"), ("cat", "dog")],
+        # MMAU's, where "four" is found in "fourteen" and a choice comes twice
+        [("eighteen", "fourteen", "one", "nine"), ("four", "nine", "fourteen", "fourteen")],
+        [("six", "nine", "eight", "ten"), ("eight", "nine", "eight", "six")],
+    ],
+)
+def test_questions_of_one_text_are_told_apart_by_their_choices_in_order(tmp_path, asked) -> None:
+    """NeMo-RL's results on MMAU's original were refused: two questions seemed to come twice."""
+    questions = [make(f"q{i}", "How many?", *choices) for i, choices in enumerate(asked)]
+    rows = [
+        {
+            "prompt": R1_AQA_PROMPT.format(question="How many?", choices=list(question.choices)),
+            "response": f"<answer>{question.id}</answer>",
+        }
+        for question in reversed(questions)
+    ]
+    found = read_predictions(written(tmp_path, rows), questions).predictions
+    assert {name: prediction.scored for name, prediction in found.items()} == {
+        "q0": "q0",
+        "q1": "q1",
+    }
+
+
 def test_the_official_rule_judges_published_files_as_they_stand(tmp_path) -> None:
     """MMAU's script does not look for tags, so the word "answer" counts there."""
     rows = [{"id": "q1", "model_output": "<answer>a dog</answer>"}]

@@ -9,6 +9,7 @@ from prefect import flow
 
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import PipelineConfig
+from flows.preflight import check_stage
 from model.config import TrainConfig
 from storage.errors import PipelineError
 from storage.gpus import list_gpus
@@ -120,6 +121,7 @@ def _evaluate(
         if force or not evaluate_unit(job, config.evaluate, layout).verdict().is_done
     ]
     if todo:
+        check_stage("evaluate", config, layout)
         due = _names(todo) if so_far else "a model on a benchmark"
         say(f"evaluate: {len(todo)} of {len(jobs)} runs of {due}")
         if force:

@@ -20,7 +20,6 @@ from storage.layout import Layout
 from storage.preflight import (
     Finding,
     check_disk,
-    check_hub,
     check_port,
     check_python,
     check_writable,
@@ -28,10 +27,10 @@ from storage.preflight import (
     worst,
 )
 from tasks.preflight import (
-    MODEL_REMEDY,
     NUM_CLIPS,
     check_annotations,
     check_benchmark,
+    check_evaluated,
     check_fetch_tools,
     check_sources,
     check_training,
@@ -81,12 +80,20 @@ def check_stage(stage: StageName, config: PipelineConfig, layout: Layout) -> Non
     Raises:
         PipelineError: If something is missing; a line each.
     """
-    findings = [*check_writable(layout.workspace), *_check_disk(config, layout)]
+    findings = check_writable(layout.workspace)
+    if stage in {"fetch", "train"}:
+        findings += _check_disk(config, layout)
     if stage == "fetch":
         findings += check_fetch_tools(config.fetch, datetime.now(UTC))
         findings += check_sources(config.fetch, offline=False)
     elif stage == "train":
         findings += _check_gpus(config, offline=False)
+    elif stage == "evaluate":
+        starts = start_models(config.train)
+        used = [
+            starts[each.name] for each in config.train if each.evaluate and config.evaluate.base
+        ]
+        findings += _check_evaluated(config, used, offline=False)
     for finding in dict.fromkeys(findings):
         if finding.level == "warning":
             say(f"{stage}: {finding.subject}: {finding.text}")
@@ -140,10 +147,23 @@ def _check_downloads(config: PipelineConfig, layout: Layout, *, offline: bool) -
         for benchmark in config.evaluate.benchmarks:
             findings += check_benchmark(benchmark, layout, offline=offline)
     findings += check_sources(config.fetch, offline=offline)
-    for model in config.evaluate.models:
-        remedy = MODEL_REMEDY.format(name=model.model)
-        findings.append(check_hub(model.model, "model", offline=offline, remedy=remedy))
-    return findings
+    return findings + _check_evaluated(config, [], offline=offline)
+
+
+def _check_evaluated(
+    config: PipelineConfig, trained_from: Sequence[str], *, offline: bool
+) -> list[Finding]:
+    """The models that no training makes: those trained from, and the profile's further ones."""
+    try:
+        gpus = list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    except PipelineError:  # told by the check of the GPUs
+        gpus = []
+    models = dict.fromkeys([*trained_from, *(model.model for model in config.evaluate.models)])
+    return [
+        finding
+        for model in models
+        for finding in check_evaluated(model, config.evaluate, gpus, offline=offline)
+    ]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ allocator's fragments and kernels' workspaces are covered by a flat reserve.
 
 from typing import NamedTuple
 
-from model.config import TrainConfig
+from model.config import EvaluateConfig, TrainConfig
 from model.sizes import ModelSizes
 from storage.errors import PipelineError
 
@@ -95,6 +95,14 @@ def check_fits(needed: MemoryEstimate, card_bytes: float) -> None:
             "gradient_checkpointing, lower prompts_per_device, or shard over more GPUs"
         )
         raise PipelineError(msg)
+
+
+def estimate_inference(config: EvaluateConfig, sizes: ModelSizes) -> tuple[float, float]:
+    """Bytes of a GPU for answering: the least (the weights), and the most (the longest answers)."""
+    width = FP32 if config.precision == "fp32" else BF16
+    weights = width * sum(sizes.num_parameters.values()) + RESERVE_BYTES
+    tokens = config.batch_size * (PROMPT_TOKENS + config.max_new_tokens)
+    return weights, weights + tokens * 2 * sizes.text_kv_width * sizes.text_layers * width
 
 
 def _lora_parameters(config: TrainConfig, sizes: ModelSizes) -> int:

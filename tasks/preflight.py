@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from model.config import TrainConfig
-from model.memory import estimate
+from model.config import EvaluateConfig, TrainConfig
+from model.memory import estimate, estimate_inference
 from model.sizes import ModelSizes, read_sizes
 from storage.config import BenchmarkConfig, FetchConfig, HuggingFaceSource, YoutubeSource
 from storage.errors import PipelineError
@@ -40,6 +40,10 @@ WORK_SHARE = 0.85  # of a GPU's memory; the estimate is good to 15%
 MODEL_REMEDY = (
     "on a host with access run `hf download {name}`, bring the folder printed, and "
     "`--set train.model=FOLDER`"
+)
+EVALUATED_REMEDY = (
+    "on a host with access run `hf download {name}`, bring the folder printed, and give it as its "
+    "`model` in evaluate.models"
 )
 
 
@@ -181,6 +185,40 @@ def check_memory(training: TrainConfig, gpus: Sequence[Gpu], sizes: ModelSizes) 
         remedy = "it will be tight; gradient_checkpointing: true"
         return Finding("warning", subject, f"{text}: {remedy}")
     return Finding("ok", subject, text)
+
+
+def check_evaluated(
+    model: str, config: EvaluateConfig, gpus: Sequence[Gpu], *, offline: bool
+) -> list[Finding]:
+    """Whether a model to evaluate can be had, and fits one GPU: each process has its own.
+
+    Args:
+        model: Name on the hub, or folder; one that is made here needs nothing.
+        config: Of the evaluation.
+        gpus: GPUs that may be used.
+        offline: The hub is not to be asked.
+    """
+    if model.startswith((RANDOM_PREFIX, TRAINING_PREFIX)):
+        return []
+    remedy = EVALUATED_REMEDY.format(name=model)
+    findings = [check_hub(model, "model", offline=offline, remedy=remedy)]
+    cards = [gpu.memory_bytes for gpu in gpus if gpu.memory_bytes]
+    folder = model_folder(model)
+    if not cards or (folder is not None and not (folder / "config.json").exists()):
+        return findings  # a CPU's memory, or an adapter, whose base is another model
+    try:
+        least, most = estimate_inference(config, read_sizes(str(folder or model)))
+    except PipelineError as error:
+        return [*findings, Finding("error", "model", str(error))]
+    text = f"{model} wants {least / GB:.0f} to {most / GB:.0f} GB of a GPU"
+    if least > min(cards):
+        level, remedy = "error", "use a larger one: CUDA_VISIBLE_DEVICES"
+    elif most > min(cards):
+        level, remedy = "warning", "lower evaluate.batch_size if memory runs out"
+    else:
+        return findings
+    card = f"{min(cards) / GB:.0f} GB are there"
+    return [*findings, Finding(level, "model", f"{text}, {card}; {remedy}")]
 
 
 def parameters_of(model: str) -> float | None:

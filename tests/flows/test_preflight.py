@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.preflight import main, preflight
-from model.config import TrainConfig
+from flows.pipeline_config import load_config
+from flows.preflight import check_stage, main, preflight
+from model.config import EvaluateConfig, TrainConfig
 from model.sizes import read_sizes
 from storage.config import BenchmarkConfig, FetchConfig, FolderSource, HuggingFaceSource
+from storage.errors import PipelineError
 from storage.gpus import Gpu
 from storage.layout import Layout
 from storage.preflight import (
@@ -24,6 +26,7 @@ from storage.preflight import (
 )
 from tasks.preflight import (
     check_benchmark,
+    check_evaluated,
     check_memory,
     check_sources,
     check_training,
@@ -199,8 +202,6 @@ def test_a_prepared_benchmark_needs_no_network(tmp_path):
 
 
 def test_a_gpu_that_is_not_there_is_a_finding_not_a_crash(tmp_path, monkeypatch):
-    from flows.pipeline_config import load_config  # noqa: PLC0415  beside its one use
-
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho '0, GPU-aaa, NVIDIA H200, 143771, 0'\n")
     tool.chmod(0o755)
@@ -211,3 +212,23 @@ def test_a_gpu_that_is_not_there_is_a_finding_not_a_crash(tmp_path, monkeypatch)
     (gpus,) = [each for each in findings if each.subject == "gpus"]
     assert gpus.level == "error"
     assert "names GPU 5" in gpus.text
+
+
+def test_an_evaluation_looks_at_its_own_models_before_it_starts(tmp_path):
+    """It began without: a model that cannot be had was told by the child process, minutes later."""
+    overrides = ["evaluate.models=[{name: own, model: /absent/model}]", "train=[]"]
+    config = load_config("demo", workspace=tmp_path, overrides=overrides)
+    with pytest.raises(PipelineError) as refusal:
+        check_stage("evaluate", config, Layout(tmp_path, "demo"))
+    message = str(refusal.value)
+    assert message.startswith("this host is not ready for evaluate:\n  model: /absent/model ")
+    assert message.endswith("give it as its `model` in evaluate.models")
+
+
+def test_a_model_to_evaluate_has_to_fit_one_gpu():
+    """8.4 B parameters in bf16, 3 GB, up to 16 x 606 tokens of keys and values: 20 to 25 GB."""
+    for size_gb, levels in ((16, ["error"]), (22, ["warning"]), (26, [])):
+        gpu = Gpu("GPU-c", "0", "card", int(size_gb * 1e9))
+        found = check_evaluated("org/seven-b", EvaluateConfig(), [A100, gpu], offline=True)
+        assert [each.level for each in found[1:]] == levels  # the first: it is not on this host
+    assert check_evaluated("random:tiny", EvaluateConfig(), [A100], offline=True) == []

@@ -20,8 +20,8 @@ from storage.layout import checkpoint_step, list_checkpoints
 SAVING = "saving.part"  # folder in which a checkpoint is written
 RECORD = "checkpoint.json"
 # What only resuming needs; the rest of a checkpoint is what `from_pretrained` reads.
-RESUME_FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json", "training_args.bin")
-RESUME_PREFIXES = ("rng_state", "optimizer", "scaler", "pytorch_model_fsdp")
+RESUME_FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
+RESUME_PREFIXES = ("rng_state", "optimizer", "scaler")
 
 # Settings that may differ in a resumed run: they do not change what is learned.
 FREE_KEYS = frozenset(

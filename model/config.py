@@ -162,16 +162,16 @@ class TrainConfig(Config):
     """Parts that do not learn. The encoder's position table never does."""
     shuffle_choices: bool = False
     """Shuffle the order of the choices each time an example is seen."""
+    example_repeats: str | None = None
+    """Dotted path of your own choice of examples, `package.module.function(line: dict) -> int`: how
+    often the example of a line of train.jsonl is seen in each epoch. 0 or False leaves it out, and
+    dropped.jsonl lists it. None: each once."""
     max_prompt_tokens: Annotated[int, Field(ge=16)] = 1024
     """Longest prompt, audio included (25 tokens a second); longer examples are dropped and
     listed."""
     max_bad_share: Share = 0.01
     """Largest share of examples that may be dropped because their audio cannot be read."""
     dataloader_workers: Annotated[int, Field(ge=0)] = 2
-    example_repeats: str | None = None
-    """Dotted path of your own choice of examples, `package.module.function(line: dict) -> int`: how
-    often the example of a line of train.jsonl is seen in each epoch. 0 or False leaves it out, and
-    dropped.jsonl lists it. None: each once."""
     """Processes that decode audio and compute its features; 0: the training process itself."""
     feature_memory_mb: Annotated[float, Field(ge=0)] = 256.0
     """Features kept in memory by each of these processes, so that small data are decoded once."""
@@ -200,6 +200,18 @@ class TrainConfig(Config):
             msg = (
                 "precision bf16 with optimizer adamw: at learning rates like 1e-6 98% of bf16 "
                 "weights never move; use optimizer adamw-8bit-sr, or precision bf16-mixed"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_uneven_rollouts(self) -> "TrainConfig":
+        resamples = self.method == "grpo" and self.grpo.zero_variance == "resample"
+        if self.sharding == "fsdp" and resamples:
+            msg = (
+                "sharding fsdp with grpo.zero_variance resample: every process gathers each layer "
+                "with all the others, so all must sample equally often; use sharding zero2, or "
+                "zero_variance skip"
             )
             raise ValueError(msg)
         return self

@@ -109,6 +109,7 @@ class GrpoTrainer(StepTrainer):
                 config=self.grpo,
                 stop_ids=self.materials.stop_ids,
                 pad_id=self.materials.processor.tokenizer.pad_token_id,
+                in_step=self.config.sharding == "fsdp" and self.args.world_size > 1,
             )
         with self.watch.phase("reward"):
             return earn(

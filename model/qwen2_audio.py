@@ -93,6 +93,13 @@ class PackedQwen2Audio(Qwen2AudioForConditionalGeneration):
             return super().forward(*args, **kwargs)
         return score_completions(self, completion_ids=completion_ids, **kwargs)
 
+    def get_output_embeddings(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """None, so that accelerate shards the head with the model itself, not by itself.
+
+        By itself it would be gathered and its gradient spread at each use; processes use it in as
+        many chunks as their completions need, and would wait for each other for ever.
+        """
+
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  as in transformers
         """Save under the name of transformers' class, which knows nothing of this one."""
         super().save_pretrained(save_directory, *args, **kwargs)
@@ -285,7 +292,7 @@ def score_completions(
     ).last_hidden_state
     last = prompt_ids.shape[1] - 1
     return score_tokens(
-        model.lm_head.weight,
+        model.lm_head,
         first_BD=hidden_BTD[:, last],
         rest_BSD=hidden_BTD[:, last + 1 :],
         slot_BGC=packing.slot_BGC,

@@ -67,6 +67,7 @@ def sample(
     config: GrpoConfig,
     stop_ids: Tensor,
     pad_id: int,
+    in_step: bool = False,
 ) -> Completions:
     """Sample G completions for each prompt; what is drawn depends on seed and position alone.
 
@@ -78,6 +79,7 @@ def sample(
         config: The sampler's settings.
         stop_ids: Ids that end a completion.
         pad_id: Id written after the end.
+        in_step: Go on until every process is done, see `decode`.
     """
 
     def continue_prompts(policy: PackedQwen2Audio) -> Completions:
@@ -94,6 +96,7 @@ def sample(
                 group_size=config.group_size,
                 num_tokens=config.max_completion_tokens,
             ),
+            in_step=in_step,
         )
 
     was_training = model.training

@@ -80,6 +80,7 @@ def decode(
     max_new_tokens: int,
     sampling: Sampling | None = None,
     uniform_BGC: Tensor | None = None,
+    in_step: bool = False,
 ) -> Completions:
     """Continue each prompt until a stop token or the limit; the prompts' cache is used up.
 
@@ -92,6 +93,8 @@ def decode(
         sampling: How to draw; None: the likeliest token.
         uniform_BGC: Numbers in [0, 1) that draw the tokens, from `uniform_numbers`; needed to
             sample.
+        in_step: Go on until every process is done: each layer of a sharded model is gathered by
+            all of them at once.
 
     Raises:
         ValueError: If sampling is asked for without numbers.
@@ -122,7 +125,7 @@ def decode(
         token_BG = torch.where(done_BG, pad_id, token_BG)
         tokens.append(token_BG)
         done_BG = done_BG | torch.isin(token_BG, stop_ids)
-        if t + 1 == max_new_tokens or bool(done_BG.all()):
+        if t + 1 == max_new_tokens or _are_done(done_BG, in_step=in_step):
             break
         visible_BGK = torch.cat([visible_BGK, own_BGG], -1)
         with dense_attention(model):
@@ -137,6 +140,13 @@ def decode(
     token_BGC = torch.stack(tokens, -1)
     mask_NC = completion_mask(token_BGC.flatten(0, 1), stop_ids)
     return Completions(token_BGC, mask_NC.view_as(token_BGC), done_BG)
+
+
+def _are_done(done_BG: Tensor, *, in_step: bool) -> bool:
+    num_open = (~done_BG).sum()
+    if in_step:
+        torch.distributed.all_reduce(num_open)
+    return int(num_open) == 0
 
 
 def draw(logits_NV: Tensor, uniform_N: Tensor, sampling: Sampling) -> Tensor:

@@ -37,6 +37,8 @@ from model.training_arguments import (
 from model.work import operations, peak_operations_per_s
 from storage.errors import PipelineError
 
+# Written by transformers: a pickle with this machine's paths, and the sharded weights once more.
+NEEDLESS_FILES = ("training_args.bin", "pytorch_model_fsdp.bin")
 # Sums of a step that are shown as a speed, not as a mean.
 COUNTS = ("prompt_tokens", "predicted_tokens", "encoder_positions")
 
@@ -297,9 +299,8 @@ class StepTrainer(Trainer):
         if self.args.should_save:
             folder = self._run_folder / f"checkpoint-{self.state.global_step}"
             self.materials.processor.save_pretrained(folder)
-            (folder / "training_args.bin").unlink(
-                missing_ok=True
-            )  # a pickle with this machine's paths
+            for needless in NEEDLESS_FILES:
+                (folder / needless).unlink(missing_ok=True)
             card = self.materials.card(self.state.global_step)
             (folder / "README.md").write_text(card, encoding="utf-8")
             checkpoints.seal(folder, self.materials.settings)

@@ -10,8 +10,7 @@ positions, D width, V vocabulary.
 from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
-from torch.nn.functional import linear
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 HEAD_CHUNK = 256  # positions a pass: 160 MB of fp32 logits at 156,032 words
@@ -27,7 +26,7 @@ class CompletionScores(NamedTuple):
 
 
 def score_tokens(
-    head_VD: Tensor,
+    head: nn.Module,
     *,
     first_BD: Tensor,
     rest_BSD: Tensor,
@@ -37,14 +36,14 @@ def score_tokens(
     head_chunk: int,
 ) -> CompletionScores:
     """Run the head where a completion token is predicted: on prompt ends and packed tokens."""
-    logits_BV = linear(first_BD, head_VD).float()
+    logits_BV = head(first_BD).float()
     first_BG = logits_BV.log_softmax(-1).gather(1, completion_BGC[:, :, 0])
     first_entropy_B1 = entropy(logits_BV.detach()).unsqueeze(1)
     # Token t >= 1 is predicted at the packed place of token t - 1.
     prompt_N, group_N, before_N = mask_BGC[..., 1:].nonzero(as_tuple=True)
     hidden_ND = rest_BSD[prompt_N, slot_BGC[prompt_N, group_N, before_N]]
     target_N = completion_BGC[prompt_N, group_N, before_N + 1]
-    logprob_N, entropy_N = _score_rows(head_VD, hidden_ND, target_N, head_chunk)
+    logprob_N, entropy_N = _score_rows(head, hidden_ND, target_N, head_chunk)
     logprob_BGC = torch.zeros(mask_BGC.shape, dtype=torch.float32, device=mask_BGC.device)
     entropy_BGC = logprob_BGC.clone()
     entropy_BGC[..., 0] = first_entropy_B1
@@ -54,7 +53,7 @@ def score_tokens(
 
 
 def _score_rows(
-    head_VD: Tensor, hidden_ND: Tensor, target_N: Tensor, head_chunk: int
+    head: nn.Module, hidden_ND: Tensor, target_N: Tensor, head_chunk: int
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each row's target and entropy of each row, chunk by chunk."""
     if hidden_ND.shape[0] == 0:
@@ -62,9 +61,9 @@ def _score_rows(
         return empty, empty
     recompute = torch.is_grad_enabled() and hidden_ND.shape[0] > head_chunk
     parts = [
-        checkpoint(_score_chunk, head_VD, hidden, target, use_reentrant=False)
+        checkpoint(_score_chunk, head, hidden, target, use_reentrant=False)
         if recompute
-        else _score_chunk(head_VD, hidden, target)
+        else _score_chunk(head, hidden, target)
         for hidden, target in zip(
             hidden_ND.split(head_chunk), target_N.split(head_chunk), strict=True
         )
@@ -73,8 +72,8 @@ def _score_rows(
     return torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
 
 
-def _score_chunk(head_VD: Tensor, hidden_ND: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
-    logits_NV = linear(hidden_ND, head_VD).float()
+def _score_chunk(head: nn.Module, hidden_ND: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
+    logits_NV = head(hidden_ND).float()
     logprob_N = logits_NV.gather(1, target_N[:, None])[:, 0] - logits_NV.logsumexp(-1)
     return logprob_N, entropy(logits_NV.detach())
 

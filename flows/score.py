@@ -49,7 +49,7 @@ class Scored(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     options = _options().parse_args(arguments)
-    folder = options.output or options.file.absolute().parent
+    folder = options.output or _output_folder(options.file.absolute().parent)
     questions, digest = load_questions(
         options.benchmark, options.questions, workspace=options.workspace
     )
@@ -74,6 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.submit:
             print(_submit(path, options.benchmark))
     return 0
+
+
+def _output_folder(folder: Path) -> Path:
+    """Beside the file; for answers of our own evaluation one below: its score.json stays."""
+    return folder / "scored" if (folder / "run.json").exists() else folder
 
 
 def load_questions(
@@ -264,4 +269,4 @@ else:  # Prefect takes longer to import than scoring takes: only who wants the f
         options += ["--questions", str(questions)] if questions else []
         options += ["--allow-partial"] if allow_partial else []
         main(options)
-        return read_json(file.absolute().parent / "score.json")
+        return read_json(_output_folder(file.absolute().parent) / "score.json")

@@ -33,6 +33,7 @@ CSV_COLUMNS = (
 )
 DASH = "\u2013"
 LONGEST_SCORE = len("100.0 [94-100]")
+MOST_TASKS = 4  # columns of 14 that fit into a terminal beside the model's name
 LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -227,20 +228,18 @@ def _latex(text: str) -> str:
 
 
 def print_table(rows: Iterable[LeaderboardRow], *, console: Console | None = None) -> None:
-    """Print our rows by step, start models first; percent with 95 % intervals."""
+    """Print our rows by step, start models first; percent with 95 % intervals.
+
+    Of a benchmark with many tasks (MMAR's seven modalities) the averages alone; the files have all.
+    """
     console = console or Console()
     for title, table in tables(row for row in rows if row.is_ours):
-        tasks = task_names(table)
+        all_tasks = task_names(table)
+        tasks = all_tasks if len(all_tasks) <= MOST_TASKS else []
         counts = {row.num_questions for row in table}
         heading = f"{title}, n = {', '.join(str(count) for count in counts)}"
-        shown = Table(
-            title=Text(heading),
-            title_justify="left",
-            box=SIMPLE_HEAD,
-            show_edge=False,
-            pad_edge=False,
-            padding=0,
-        )
+        console.print(Text(heading, style="italic"))
+        shown = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
         shown.add_column("model", overflow="fold")
         for name in (*tasks, "average"):
             shown.add_column(Text(name), justify="right", min_width=LONGEST_SCORE)
@@ -251,6 +250,8 @@ def print_table(rows: Iterable[LeaderboardRow], *, console: Console | None = Non
             name = Text(one_line(row.model), style="bold" if row.leads else "")
             shown.add_row(name, *cells, Text(short_score(row.average)))
         console.print(shown)
+        if not tasks:
+            console.print(Text(f"by task ({', '.join(all_tasks)}): leaderboard.md, or the report"))
         for row in table:
             if row.mark:
                 console.print(Text(f"{one_line(row.model)}: {row.mark}"))

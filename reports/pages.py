@@ -12,6 +12,7 @@ from reports.figures import Figure, accuracy_figures
 from reports.headlines import Headline, headlines
 from reports.leaderboard import METHOD_NAMES, LeaderboardRow, tests_of
 from reports.names import compare_file, model_files, training_files
+from reports.withheld import is_withheld, withheld
 
 Json = dict[str, Any]
 
@@ -62,6 +63,7 @@ def index_page(
         "summary": _summary(report),
         "tiles": [_tile(report, line) for line in lines],
         "boards": boards(report, rows, links),
+        "withheld": withheld(report),
         "exports": exports,
         "curves": _curves(report, lines),
         "caption": CURVES_CAPTION,
@@ -74,7 +76,11 @@ def index_page(
 
 def _summary(report: Json) -> str:
     trainings = [one for one in report["trainings"] if one["evaluated"]]
-    benchmarks = [f"{one['name']} ({len(one['questions'])} questions)" for one in tests_of(report)]
+    benchmarks = [
+        f"{one['name']} ({len(one['questions'])} questions"
+        f"{', answers withheld' if is_withheld(one) else ''})"
+        for one in tests_of(report)
+    ]
     models = len({one["model"] for one in report["evaluations"]})
     return (
         f"{_count(models, 'model')} of {_count(len(trainings), 'training')} "

@@ -17,10 +17,12 @@ from reports import exports, leaderboard
 from reports.audio import audio_roots
 from reports.config import ReportConfig
 from reports.gather import gather
+from reports.withheld import withheld
 from storage import manifest
 from storage.jsonl import read_json
 from storage.layout import Layout
 from tasks.outcome import expected_errors_fail
+from tasks.progress import say
 from tasks.units import Unit
 
 SHOWN_VERSIONS = (
@@ -72,12 +74,17 @@ def report(experiment: Mapping[str, Any], config: ReportConfig, layout: Layout) 
         description=f"Experiment {layout.experiment}.",
     )
     create_markdown_artifact(exports.to_markdown(rows), key="leaderboard-markdown")
-    create_link_artifact(f"{config.url.rstrip('/')}/index.html", key="report")
+    link = f"{config.url.rstrip('/')}/{layout.experiment}/index.html"
+    create_link_artifact(link, key="report")
 
 
 def print_leaderboard(layout: Layout) -> None:
-    """Show the leaderboard in the terminal."""
-    exports.print_table(leaderboard.rows(read_json(layout.site / "report.json")))
+    """Show the leaderboard in the terminal, and what is to be submitted for a score."""
+    gathered = read_json(layout.site / "report.json")
+    exports.print_table(leaderboard.rows(gathered))
+    for row in withheld(gathered):
+        name = f"{row['benchmark']}, {row['model']}, prompt {row['prompt']}"
+        say(f"{name}: answers withheld, no score; submit {layout.root / row['file']}")
 
 
 def provenance(layout: Layout) -> dict[str, Any]:

@@ -79,6 +79,15 @@ def test_output_goes_where_it_is_told(files, tmp_path) -> None:
     assert not (files[0].parent / "score.json").exists()
 
 
+def test_an_evaluations_own_score_is_not_written_over(files, tmp_path) -> None:
+    """The report and the next run compare that file with the evaluation's record."""
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "score.json").write_text("the evaluation's")
+    score(files)
+    assert (tmp_path / "score.json").read_text() == "the evaluation's"
+    assert (tmp_path / "scored/score.json").exists()
+
+
 def drop(files: tuple[Path, Path], name: str) -> None:
     rows = [row for row in json.loads(files[0].read_text()) if row["id"] != name]
     files[0].write_text(json.dumps(rows))

@@ -71,3 +71,14 @@ def test_published_rows_are_not_printed_in_the_terminal():
     console = Console(record=True, width=80, file=io.StringIO())
     exports.print_table([row("ours"), row("theirs", source="a paper", scorer="")], console=console)
     assert "theirs" not in console.export_text()
+
+
+def test_a_benchmark_with_many_tasks_fits_into_the_terminal():
+    """MMAR's seven modalities ran over the edge, the average with them."""
+    console = Console(record=True, width=80, file=io.StringIO())
+    tasks = dict.fromkeys(["sound", "music", "speech", "mix-music-speech", "mix-all"], SCORE)
+    exports.print_table([row("grpo", tasks=tasks)], console=console)
+    text = console.export_text()
+    assert "average" in text
+    assert text.count("50.0 [24") == 1
+    assert "by task (sound, music, speech, mix-all, mix-music-speech): leaderboard.md" in text

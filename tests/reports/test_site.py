@@ -158,7 +158,7 @@ def test_the_resolution_of_the_benchmark_is_said_in_words(site):
 def test_what_the_controls_say_stands_on_the_models_page(site):
     text = (site / "training-grpo.html").read_text(encoding="utf-8")
     assert "Of the 30 questions that the start model gets wrong under silence, 15 are right" in text
-    assert "The same choice in all 5 orders of the choices: 30 of 60 questions" in text
+    assert "The same choice in every order, 4 or as many as there are choices: 30 of 60" in text
 
 
 def test_what_rules_without_ears_score_is_said(report, site):
@@ -190,6 +190,11 @@ def test_a_benchmark_whose_answers_are_withheld_has_pages_but_no_score(tmp_path)
     text = (layout.site / "data" / "mmau-test" / "questions.js").read_text("ascii")
     assert '"scorers":[]' in text
     assert "<answer>" in (layout.site / "data" / "mmau-test" / "000.js").read_text("ascii")
+    overview = (layout.site / "index.html").read_text("utf-8")
+    assert "Answers withheld: submit" in overview
+    assert "evaluation/grpo-step-10/mmau-test/answer/submission.json" in overview
+    assert "mmau-test (9 questions, answers withheld)" in overview
+    assert "Leaderboard: mmau-test" not in overview
 
 
 def test_a_model_that_was_only_evaluated_renders(tmp_path):

@@ -32,6 +32,7 @@ from flows.prefect_server import (
     server_environment,
 )
 from flows.service import Service, keep_running
+from reports.server import find_report
 from reports.server import serve as serve_folder
 from storage.errors import PipelineError
 from storage.gpus import list_gpus
@@ -55,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ExitStack() as stack:
             signal.signal(signal.SIGTERM, _interrupt)
             lock = stack.enter_context(_only_one(layout.workspace))
-            reports_url = stack.enter_context(serve_folder(layout.site, HOST, options.report_port))
+            reports_url = stack.enter_context(
+                serve_folder(layout.workspace, HOST, options.report_port, find=find_report)
+            )
             if reports_url != config.report.url:
                 options.set.append(f"report.url={reports_url}")  # what the report's link says
             services = _start(stack, options, layout, lock)
@@ -214,7 +217,7 @@ def _tell(experiment: str, layout: Layout, reports_url: str, *, is_ours: bool) -
 serving {experiment} in {layout.workspace}
   Prefect   {api_url.removesuffix("/api")}  ({started})
   API       {api_url}
-  reports   {reports_url}
+  reports   {reports_url}{experiment}/
 
 in another terminal:
   export PREFECT_API_URL={api_url} DO_NOT_TRACK=1

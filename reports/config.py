@@ -13,4 +13,4 @@ class ReportConfig(Config):
     rows: Path | None = None
     """Your own CSV of further rows, with the columns of reports/published.csv."""
     url: str = "http://127.0.0.1:8090/"
-    """Address at which the site is served, for the link on Prefect's pages."""
+    """Address at which `make serve` shows the reports, for the link on Prefect's pages."""

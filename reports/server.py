@@ -1,4 +1,4 @@
-"""Serves one folder read-only over HTTP, with byte ranges, so that audio players can seek.
+"""Serves a report, or all of a workspace, read-only over HTTP; with byte ranges, to seek in audio.
 
 Python's own `http.server` command answers 200 to a Range request, and Chromium's player then falls
 back to the start (research: currentTime 0 after a seek to 9 s). Nothing outside the folder is
@@ -6,9 +6,10 @@ served, links that lead out of it included; folders are not listed. The default 
 """
 
 import errno
+import html
 import re
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +19,7 @@ from typing import IO
 from urllib.parse import unquote, urlsplit
 
 from storage.errors import PipelineError
+from storage.layout import Layout
 
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -37,14 +39,21 @@ ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 COPY_SIZE_BYTES = 64 * 1024
 
 
+# What a request for an address names in a folder: a file, the text of a page, or nothing.
+Find = Callable[[Path, str], Path | str | None]
+
+
 @contextmanager
-def serve(folder: Path, host: str = "127.0.0.1", port: int = 0) -> Generator[str]:
+def serve(
+    folder: Path, host: str = "127.0.0.1", port: int = 0, *, find: Find | None = None
+) -> Generator[str]:
     """Serve a folder while the block runs.
 
     Args:
         folder: What to serve; may be made or replaced later.
         host: Address to listen on; another than loopback shows the folder to the network.
         port: Port; 0 takes a free one.
+        find: What a request names; None: `find_file`. `find_report`: the folder is a workspace.
 
     Yields:
         The address of the folder, e.g. `http://127.0.0.1:8080/`.
@@ -53,7 +62,7 @@ def serve(folder: Path, host: str = "127.0.0.1", port: int = 0) -> Generator[str
         PipelineError: If the port is in use or may not be opened.
     """
     try:
-        server = FolderServer((host, port), folder)
+        server = FolderServer((host, port), folder, find or find_file)
     except OSError as error:
         reason = (
             "is in use"
@@ -78,9 +87,10 @@ class FolderServer(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, address: tuple[str, int], folder: Path) -> None:
+    def __init__(self, address: tuple[str, int], folder: Path, find: Find) -> None:
         """Keep the folder beside the socket."""
         self.folder = folder
+        self.find = find
         super().__init__(address, Handler)
 
 
@@ -100,17 +110,29 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         server = self.server
-        path = find_file(server.folder, self.path) if isinstance(server, FolderServer) else None
-        if path is None:
+        found = server.find(server.folder, self.path) if isinstance(server, FolderServer) else None
+        if found is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
         try:
-            with path.open("rb") as file:
-                self._send_file(file, path)
+            if isinstance(found, str):
+                self._send_page(found.encode())
+                return
+            with found.open("rb") as file:
+                self._send_file(file, found)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
         except OSError:
             self.send_error(HTTPStatus.NOT_FOUND)
+
+    def _send_page(self, page: bytes) -> None:
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", CONTENT_TYPES[".html"])
+        self.send_header("Content-Length", str(len(page)))
+        self.send_header("Cache-Control", "no-cache")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(page)
 
     def _send_file(self, file: IO[bytes], path: Path) -> None:
         size = path.stat().st_size
@@ -155,6 +177,30 @@ def find_file(folder: Path, target: str) -> Path | None:
     except (OSError, RuntimeError):
         return None
     return path if path.is_relative_to(root) and path.is_file() else None
+
+
+def find_report(workspace: Path, target: str) -> Path | str | None:
+    """A file of an experiment's report, `/paper/index.html`, or at `/` their list; nothing else."""
+    name = urlsplit(target).path.lstrip("/")
+    experiment, slash, rest = name.partition("/")
+    experiments = sorted(site.parents[1].name for site in workspace.glob("*/site/index.html"))
+    if experiment in experiments and slash:  # without it, its relative links would lead astray
+        return find_file(Layout(workspace, experiment).site, rest)
+    return _list_reports(experiments) if name in {"", "index.html", *experiments} else None
+
+
+def _list_reports(experiments: list[str]) -> str:
+    names = [html.escape(name) for name in experiments]
+    links = "".join(f'<li><a href="/{name}/">{name}</a></li>' for name in names)
+    text = (
+        f"<ul>{links}</ul>" if links else "<p>None yet: the pipeline's last stage writes one.</p>"
+    )
+    return (
+        '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Reports</title>'
+        '<meta name="viewport" content="width=device-width"><meta name="color-scheme" '
+        'content="light dark"><style>body{font:1.1rem/1.6 system-ui;margin:3rem}</style>'
+        f"<h1>Reports</h1>{text}</html>"
+    )
 
 
 def requested_range(header: str | None, size: int) -> tuple[int, int] | None:

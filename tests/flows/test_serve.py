@@ -189,7 +189,7 @@ def finished(served: Served) -> Served:
 @pytest.mark.slow
 def test_the_whole_pipeline_run_as_a_deployment_leaves_a_report_that_is_served(finished):
     serve = finished.serve
-    address = f"http://127.0.0.1:{serve.report_port}/"
+    address = f"http://127.0.0.1:{serve.report_port}/demo/"
     with urllib.request.urlopen(address, timeout=30) as response:
         assert "grpo-step-4" in response.read().decode()
     with (serve.workspace / "demo" / "site" / "leaderboard.csv").open(encoding="utf-8") as file:

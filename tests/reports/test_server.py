@@ -3,7 +3,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from reports.server import requested_range, serve
+from reports.server import find_report, requested_range, serve
 from storage.errors import PipelineError
 
 
@@ -109,3 +109,50 @@ def test_a_port_is_free_again_after_the_block(folder):
 
 def test_a_range_of_an_empty_file_cannot_be_satisfied():
     assert requested_range("bytes=0-1", 0) is None
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    for experiment in ("paper", "think"):
+        (tmp_path / experiment / "site" / "data").mkdir(parents=True)
+        (tmp_path / experiment / "site" / "index.html").write_text(f"report of {experiment}")
+        (tmp_path / experiment / "site" / "data" / "x.json").write_text("{}")
+    (tmp_path / "paper" / "train.jsonl").write_text("secret")
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "ledger.sqlite").write_text("secret")
+    return tmp_path
+
+
+def test_the_reports_of_a_workspace_are_listed_and_served_by_experiment(workspace):
+    with serve(workspace, find=find_report) as address:
+        _, listed = ask(address, "/")
+        assert b'<a href="/paper/">paper</a>' in listed
+        assert b'<a href="/think/">think</a>' in listed
+        assert b"clips" not in listed
+        assert ask(address, "/think/")[1] == b"report of think"
+        assert ask(address, "/paper/index.html")[1] == b"report of paper"
+        assert ask(address, "/paper/data/x.json")[1] == b"{}"
+        assert ask(address, "/paper")[1] == listed
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/ledger.sqlite",
+        "/clips/",
+        "/paper/train.jsonl",
+        "/paper/../train.jsonl",
+        "/paper/%2e%2e/train.jsonl",
+        "/paper/../../ledger.sqlite",
+        "/../ledger.sqlite",
+        "/none/",
+    ],
+)
+def test_of_a_workspace_nothing_but_the_reports_is_served(workspace, path):
+    with serve(workspace, find=find_report) as address:
+        assert ask(address, path)[0].status == 404
+
+
+def test_a_workspace_without_a_report_says_so(tmp_path):
+    with serve(tmp_path, find=find_report) as address:
+        assert b"None yet" in ask(address, "/")[1]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from flows.pipeline_config import PipelineConfig, StageName
 from storage.errors import PipelineError
@@ -32,7 +32,7 @@ def print_plan(
     config: PipelineConfig, layout: Layout, stages: Sequence[StageName], *, force: bool
 ) -> None:
     """Print a line for each unit of work of the chosen stages."""
-    table = Table("unit", "", "why", box=None)
+    table = Table(Column("unit", overflow="fold"), "", Column("why", overflow="fold"), box=None)
     for intention in plan(config, layout, stages, force=force):
         table.add_row(intention.unit, "run" if intention.runs else "skip", intention.reason)
     Console().print(table)

@@ -16,6 +16,9 @@ def training_arguments(config: TrainConfig, output: Path) -> TrainingArguments:
     """The settings in transformers' words."""
     rate = config.grpo.learning_rate if config.method == "grpo" else config.sft.learning_rate
     on_gpu = torch.cuda.is_available()
+    sharding = _sharding(config)
+    # Otherwise each GPU would add up whole fp32 gradients until the last micro-batch: 34 GB.
+    accumulation = {"sync_each_batch": True} if sharding is not None else None
     return TrainingArguments(
         output_dir=str(output),
         max_steps=config.max_steps,
@@ -32,8 +35,9 @@ def training_arguments(config: TrainConfig, output: Path) -> TrainingArguments:
         ddp_backend=("nccl" if on_gpu else "gloo") if world_size() > 1 else None,
         ddp_find_unused_parameters=False,
         activation_checkpointing=config.gradient_checkpointing,
-        fsdp_config=_sharding(config),
-        fsdp=_sharding(config) is not None,  # pyright: ignore[reportArgumentType]  its docs ask for a bool
+        accelerator_config={"gradient_accumulation_kwargs": accumulation},
+        fsdp_config=sharding,
+        fsdp=sharding is not None,  # pyright: ignore[reportArgumentType]  its docs ask for a bool
         use_cache=True,  # goes into the saved config; training passes it by hand
         seed=config.seed,
         data_seed=config.seed,

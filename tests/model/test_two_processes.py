@@ -43,8 +43,18 @@ def begin_as_if_on_gpus(self, *args, **kwargs):
 
 state.PartialState.__init__ = begin_as_if_on_gpus
 import torch
+from model.grpo_trainer import GrpoTrainer
 from model.run_training import main
 
+train = GrpoTrainer.training_step
+
+def train_and_look(self, *args, **kwargs):
+    loss = train(self, *args, **kwargs)
+    gradients = [p.grad for p in self.model.parameters() if p.requires_grad]
+    assert all(hasattr(g, "full_tensor") for g in gradients), "whole gradients are kept"
+    return loss
+
+GrpoTrainer.training_step = train_and_look
 if main(sys.argv[1:2]):
     sys.exit(1)
 torch.distributed.barrier()

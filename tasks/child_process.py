@@ -32,7 +32,7 @@ POLL_S = 0.2  # between two looks at the log; a training step takes seconds
 GRACE_S = 10.0  # between SIGTERM and SIGKILL
 GRACE_VARIABLE = "R1_AQA_GRACE_S"  # for a trainer that needs longer to put itself away
 EXPECTED = "error: "  # how a child of ours begins the line of an expected error
-ERROR_LINE = re.compile(r"^(error: |[\w.]*(Error|Exception|Interrupt|Exit)\b(:|$))")
+ERROR_LINE = re.compile(r"^(error: |(\[rank\d+\]: )?[\w.]*(Error|Exception|Interrupt|Exit)\b(:|$))")
 # torchrun sums up its ranks' deaths in this one, after the rank's own last word.
 SUMMARY_LINE = "ChildFailedError"
 
@@ -243,7 +243,7 @@ def _last_error(log: Path, start_byte: int) -> str:
     with log.open("rb") as file:
         file.seek(start_byte)
         text = file.read().decode("utf-8", errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip("=- \t")]
     errors = [line for line in lines if ERROR_LINE.match(line) and SUMMARY_LINE not in line]
     return (errors or lines or [""])[-1]
 

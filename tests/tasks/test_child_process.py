@@ -109,16 +109,26 @@ def test_a_program_that_is_not_there_is_named(tmp_path):
 
 
 def test_the_rank_s_error_is_quoted_not_torchrun_s_summary(tmp_path):
+    """torch marks a rank's traceback; the mark was not known, and a line of ==== was quoted."""
     log = tmp_path / "log"
+    summary = (
+        "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n"
+        "============================================================\n"
+        "  exitcode  : 1 (pid: 99)\n"
+        "  traceback : Signal 9 (SIGKILL) received by PID 99\n"
+        "============================================================\n"
+    )
     log.write_text(
         "[rank1]: Traceback (most recent call last):\n"
-        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n"
-        "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n"
-        "  exitcode  : 1 (pid: 99)\n"
+        '[rank1]:   File "model/trainer.py", line 115, in fit\n'
+        "[rank1]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n"
+        + summary
     )
     assert last_error_line(log) == (
-        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+        "[rank1]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
     )
+    log.write_text(summary)
+    assert last_error_line(log) == "traceback : Signal 9 (SIGKILL) received by PID 99"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How much GPU memory a training needs, estimated before it starts; knows nothing of torch.
+"""How much memory a training needs, estimated before it starts; knows nothing of torch.
 
 By count of bytes: what lies on each GPU throughout (weights, gradients, optimiser, reference), and
 the largest moment of a step (activations, keys and values of the rollout, logits). The published
@@ -17,6 +17,7 @@ BF16, FP32 = 2, 4  # bytes
 PROMPT_TOKENS = 350  # a 10 s clip is 250 tokens; question and template about 100
 HEAD_CHUNK = 256  # positions in one pass of the vocabulary head, see qwen2_audio.py
 RESERVE_BYTES = 3e9  # CUDA context, workspaces, fragments
+PROCESS_BYTES = 3e9  # Python, torch, CUDA, data workers
 EIGHT_BIT_STATES = 2 * (1 + FP32 / 256)  # two moments, a scale for each block of 256
 
 
@@ -69,17 +70,35 @@ def estimate(config: TrainConfig, sizes: ModelSizes, *, num_gpus: int = 1) -> Me
     if config.sharding == "fsdp":  # gathered by layer; both vocabularies are one group
         copy = BF16 * 2 * (sizes.vocabulary * sizes.text_width + sizes.text_layer)
     states = EIGHT_BIT_STATES if config.optimizer == "adamw-8bit-sr" else 2 * width
-    needs_reference = config.method == "grpo" and config.grpo.beta > 0 and config.lora is None
     compute = FP32 if config.precision == "fp32" else BF16
     return MemoryEstimate(
         weights=width * total / shards + copy,
         gradients=width * trained / shards,
         optimizer=states * trained / shards,
-        reference=compute * total if needs_reference else 0.0,
+        reference=compute * total if _holds_reference(config) else 0.0,
         activations=_activations(config, sizes, compute),
         rollout=_rollout(config, sizes, compute),
         logits=HEAD_CHUNK * sizes.vocabulary * (compute + 3 * FP32),
     )
+
+
+def estimate_host(config: TrainConfig, sizes: ModelSizes, *, num_processes: int) -> float:
+    """Bytes of a host's memory, at its largest moment.
+
+    Each process reads the policy and the reference before they go to its GPU; later one process
+    gathers what is sharded, with its optimiser, for a checkpoint.
+
+    Args:
+        config: Of the training.
+        sizes: Of the model.
+        num_processes: On this host, one a GPU.
+    """
+    total = sum(sizes.num_parameters.values())
+    width = BF16 if config.precision == "bf16" else FP32
+    compute = FP32 if config.precision == "fp32" else BF16
+    loading = num_processes * total * (width + compute * _holds_reference(config))
+    gathering = 0 if config.sharding == "none" else 3 * FP32 * total
+    return max(loading, gathering) + num_processes * PROCESS_BYTES
 
 
 def check_fits(needed: MemoryEstimate, card_bytes: float) -> None:
@@ -103,6 +122,11 @@ def estimate_inference(config: EvaluateConfig, sizes: ModelSizes) -> tuple[float
     weights = width * sum(sizes.num_parameters.values()) + RESERVE_BYTES
     tokens = config.batch_size * (PROMPT_TOKENS + config.max_new_tokens)
     return weights, weights + tokens * 2 * sizes.text_kv_width * sizes.text_layers * width
+
+
+def _holds_reference(config: TrainConfig) -> bool:
+    """Whether the start model lies beside the policy; an adapter's base is its own reference."""
+    return config.method == "grpo" and config.grpo.beta > 0 and config.lora is None
 
 
 def _lora_parameters(config: TrainConfig, sizes: ModelSizes) -> int:

@@ -252,6 +252,11 @@ def worst(findings: Iterable[Finding]) -> Level:
     return "error" if "error" in levels else "warning" if "warning" in levels else "ok"
 
 
+def host_memory_bytes() -> int:
+    """Memory of this host."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def shared_memory_bytes() -> int | None:
     """Size of /dev/shm, through which data workers hand over batches; None where there is none."""
     try:

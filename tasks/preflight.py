@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from model.config import EvaluateConfig, TrainConfig
-from model.memory import estimate, estimate_inference
+from model.memory import estimate, estimate_host, estimate_inference
 from model.sizes import ModelSizes, read_sizes
 from storage.config import BenchmarkConfig, FetchConfig, HuggingFaceSource, YoutubeSource
 from storage.errors import PipelineError
@@ -23,6 +23,7 @@ from storage.preflight import (
     check_url,
     check_ytdlp_age,
     count_parameters,
+    host_memory_bytes,
     model_folder,
 )
 from storage.published import find_published
@@ -157,7 +158,10 @@ def check_training(
     except PipelineError as error:
         return [*findings, Finding("error", subject, str(error))]
     used = gpus[: training.num_gpus] if training.num_gpus is not None else gpus
-    return [*findings, check_memory(training, used, sizes)]
+    findings.append(check_memory(training, used, sizes))
+    if used:
+        findings.append(check_host_memory(training, len(used), sizes, host_memory_bytes()))
+    return findings
 
 
 def check_memory(training: TrainConfig, gpus: Sequence[Gpu], sizes: ModelSizes) -> Finding:
@@ -184,6 +188,21 @@ def check_memory(training: TrainConfig, gpus: Sequence[Gpu], sizes: ModelSizes) 
     if needed.total > WORK_SHARE * min(cards):
         remedy = "it will be tight; gradient_checkpointing: true"
         return Finding("warning", subject, f"{text}: {remedy}")
+    return Finding("ok", subject, text)
+
+
+def check_host_memory(
+    training: TrainConfig, num_processes: int, sizes: ModelSizes, host_bytes: float
+) -> Finding:
+    """Whether a host holds what its processes read before it goes to the GPUs."""
+    subject = f"training {training.name}"
+    needed = estimate_host(training, sizes, num_processes=num_processes)
+    text = (
+        f"{num_processes} process(es) want {needed / GB:.0f} GB of this host's memory at start, it "
+        f"has {host_bytes / GB:.0f}"
+    )
+    if needed > host_bytes:
+        return Finding("warning", subject, f"{text}; the system may kill them: fewer num_gpus")
     return Finding("ok", subject, text)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from flows.pipeline_config import load_config
 from flows.preflight import check_stage, main, preflight
-from model.config import EvaluateConfig, TrainConfig
+from model.config import EvaluateConfig, LoraConfig, TrainConfig
 from model.sizes import read_sizes
 from storage.config import BenchmarkConfig, FetchConfig, FolderSource, HuggingFaceSource
 from storage.errors import PipelineError
@@ -27,6 +27,7 @@ from storage.preflight import (
 from tasks.preflight import (
     check_benchmark,
     check_evaluated,
+    check_host_memory,
     check_memory,
     check_sources,
     check_training,
@@ -152,6 +153,16 @@ def test_several_hosts_share_what_is_sharded():
     over_hosts = check_memory(training.model_copy(update={"num_hosts": 4}), [A100, A100], SEVEN_B)
     assert over_hosts.level == "ok"
     assert over_hosts.text.startswith("4 hosts with 2 GPU(s) of 86 GB; it wants ")
+
+
+def test_eight_processes_that_read_the_model_may_want_more_than_the_host_has():
+    paper = TrainConfig(sharding="zero2")
+    finding = check_host_memory(paper, 8, SEVEN_B, 256e9)
+    assert finding.level == "warning"
+    # 8 x (34 GB of fp32 masters + 17 GB of bf16 reference + 3 GB of the process)
+    assert "8 process(es) want 427 GB of this host's memory at start, it has 256" in finding.text
+    lora = TrainConfig(precision="bf16", lora=LoraConfig())
+    assert check_host_memory(lora, 8, SEVEN_B, 256e9).level == "ok"
 
 
 def test_a_big_model_without_a_gpu_is_an_error():

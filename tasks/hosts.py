@@ -138,7 +138,7 @@ def _take_part(name: str, folder: Path, host_index: int, call: Call) -> None:
         )
         raise PipelineError(msg)
     log = folder / f"trainer-host-{host_index}.log"
-    with hold_gpus(training.num_gpus) as gpus:
+    with hold_gpus(training.num_gpus, f"training {name}") as gpus:
         say(f"train {name}: joining at {call.address} as host {host_index}; log: {log}")
         command = training_command(
             run,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.full_pipeline import stage_names
 from flows.pipeline_config import PROFILES, PipelineConfig, load_config
 from storage.errors import PipelineError
 
@@ -79,3 +80,10 @@ def test_a_file_that_is_no_profile_is_named(tmp_path: Path) -> None:
     path.write_text("experiment: [unclosed\n")
     with pytest.raises(PipelineError, match=r"mine\.yaml is not YAML"):
         load_config(str(path), workspace=WORKSPACE)
+
+
+def test_stages_are_named_by_commas_and_an_unknown_one_is_one_line() -> None:
+    assert stage_names("evaluate, report") == ("evaluate", "report")
+    message = "unknown stage nope: expected some of fetch,convert,train,evaluate,report"
+    with pytest.raises(PipelineError, match=message):
+        stage_names("evaluate,nope")

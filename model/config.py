@@ -243,7 +243,8 @@ class EvaluateConfig(Config):
     scorers: tuple[ScorerName, ...] = ("official", "strict")
     """Scorers in the tables; the first leads."""
     controls: tuple[ControlName, ...] = ()
-    """Controls to run on start models and last checkpoints."""
+    """Controls to run on start models and last checkpoints; `cyclic-shifts` asks three more times,
+    with the choices rotated by one, two and three places."""
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Questions decoded together."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 256

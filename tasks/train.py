@@ -13,6 +13,7 @@ from uuid import UUID
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
+from pydantic import ValidationError
 
 from model.config import TrainConfig
 from storage import manifest
@@ -146,7 +147,10 @@ def is_under_way(training: TrainConfig, layout: Layout) -> bool:
 
 def _is_same_training(folder: Path, training: TrainConfig, start: Model, layout: Layout) -> bool:
     before = read_json(folder / "run.json")
-    settings = deciding_settings(TrainConfig.model_validate(before["train"]))
+    try:
+        settings = deciding_settings(TrainConfig.model_validate(before["train"]))
+    except ValidationError:  # another version of this program began it
+        return False
     return (
         settings == deciding_settings(training)
         and before["start_model_digest"] == start.digest

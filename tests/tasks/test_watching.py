@@ -101,6 +101,16 @@ def test_checkpoints_of_other_settings_are_not_taken_for_this_training(layout, c
     assert seen_so_far([GRPO.model_copy(update=change)], layout) == []
 
 
+def test_a_training_begun_by_another_version_is_not_this_one(layout) -> None:
+    """A setting that this version does not know ended in a traceback."""
+    save(layout, 20)
+    path = layout.training("grpo") / "run.json"
+    record = json.loads(path.read_text())
+    record["train"]["of_another_version"] = 1
+    path.write_text(json.dumps(record))
+    assert seen_so_far([GRPO], layout) == []
+
+
 def test_a_training_that_starts_from_an_unfinished_one_has_nothing_yet(layout) -> None:
     follower = GRPO.model_copy(update={"name": "second", "model": "training:grpo"})
     begin(layout, follower)

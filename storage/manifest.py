@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +43,8 @@ class Manifest:
     reasons: dict[str, str]
     """Digest of each part of the key, so that a rerun can say what changed."""
     outputs: dict[str, Stamp]
-    """Stamp of each output file, by absolute path."""
+    """Stamp of each output file, by absolute path; written relative to the manifest's own folder,
+    as a workspace may be moved or copied."""
 
     @property
     def digest(self) -> str:
@@ -108,7 +109,8 @@ def commit(path: Path, unit: str, parts: Mapping[str, object], outputs: Iterable
         stamps |= {str(file): _stamp(file) for file in files if file.is_file()}
     reasons = {name: digest_of(part) for name, part in parts.items()}
     manifest = Manifest(unit, digest_of([unit, reasons]), reasons, stamps)
-    write_json(path, asdict(manifest))
+    near = {os.path.relpath(name, path.parent): stamp for name, stamp in stamps.items()}
+    write_json(path, asdict(replace(manifest, outputs=near)))
     return manifest
 
 
@@ -116,7 +118,10 @@ def read(path: Path) -> Manifest | None:
     """Read a manifest; one that is missing or unreadable says nothing."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        outputs = {name: Stamp(*stamp) for name, stamp in fields["outputs"].items()}
+        outputs = {
+            os.path.normpath(path.parent / name): Stamp(*stamp)
+            for name, stamp in fields["outputs"].items()
+        }
         return Manifest(fields["unit"], fields["key"], fields["reasons"], outputs)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None

@@ -52,6 +52,7 @@ def convert_unit(
                 min_usable_share,
             ],
             "clips": sorted(_usable(read.clips, layout)),
+            "clips' folder": _audio_dir(config, layout),
         },
         outputs=(layout.train_jsonl, layout.validation_jsonl, layout.dropped_jsonl),
     )
@@ -64,7 +65,7 @@ def convert(
 ) -> ConvertCounts:
     """Write train.jsonl, validation.jsonl and dropped.jsonl."""
     read = read_annotations(annotations, layout)
-    audio_dir = config.audio_dir or str(layout.clips)
+    audio_dir = _audio_dir(config, layout)
     with Ledger(layout.ledger) as ledger:
         states = ledger.states(read.clips)
 
@@ -91,6 +92,11 @@ def convert(
         description=f"{counts.summary}.",
     )
     return counts
+
+
+def _audio_dir(config: ConvertConfig, layout: Layout) -> str:
+    """The folder of the clips as the lines name it."""
+    return config.audio_dir or str(layout.clips)
 
 
 def _usable(clips: Iterable[avqa.Clip], layout: Layout) -> list[list[str]]:

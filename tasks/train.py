@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from model.config import TrainConfig
 from storage import manifest
 from storage.errors import PipelineError
-from storage.jsonl import read_json, write_json
+from storage.jsonl import read_json, read_jsonl, write_json
 from storage.layout import Layout, list_checkpoints
 from tasks.child_process import run_child
 from tasks.gpu import hold_gpus
@@ -65,11 +65,18 @@ def train_unit(training: TrainConfig, layout: Layout) -> Unit:
         layout=layout,
         parts={
             "settings": deciding_settings(training),
-            "examples": manifest.file_digest(layout.train_jsonl),
+            "examples": examples_digest(layout.train_jsonl),
             "start model": resolve(training.model, layout).digest,
         },
         outputs=(*(folder / f"checkpoint-{step}" for step in steps), folder / "metrics.jsonl"),
     )
+
+
+def examples_digest(path: Path) -> str:
+    """sha256 of training lines, whatever folder their clips lie in: a workspace may be moved."""
+    lines = read_jsonl(path)
+    named = [{**line, "audio_path": Path(str(line.get("audio_path"))).name} for line in lines]
+    return manifest.digest_of(named)
 
 
 def deciding_settings(training: TrainConfig) -> dict[str, Any]:
@@ -107,7 +114,7 @@ def train(training: TrainConfig, layout: Layout) -> None:
             "start_model_key": start.key,
             "start_model_digest": start.digest,
             "train_jsonl": str(layout.train_jsonl),
-            "examples_sha256": manifest.file_digest(layout.train_jsonl),
+            "examples_sha256": examples_digest(layout.train_jsonl),
             "output": str(folder),
         },
     )
@@ -154,7 +161,7 @@ def _is_same_training(folder: Path, training: TrainConfig, start: Model, layout:
     return (
         settings == deciding_settings(training)
         and before["start_model_digest"] == start.digest
-        and before["examples_sha256"] == manifest.file_digest(layout.train_jsonl)
+        and before["examples_sha256"] == examples_digest(layout.train_jsonl)
     )
 
 

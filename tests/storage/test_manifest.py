@@ -1,6 +1,7 @@
 """Manifests: done means the same key and outputs that still stand."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,19 @@ def test_a_touched_output_with_the_same_bytes_is_still_done(tmp_path: Path, outp
     manifest.commit(record, "convert", {}, [output])
     os.utime(output, ns=(1, 1))
     assert manifest.check(record, "convert", {}).is_done
+
+
+def test_a_copied_workspace_looks_at_its_own_files(tmp_path: Path) -> None:
+    original, copy = tmp_path / "one", tmp_path / "elsewhere" / "two"
+    (original / "out").mkdir(parents=True)
+    (original / "out" / "train.jsonl").write_text("one\n")
+    manifest.commit(original / "manifests" / "convert.json", "convert", {}, [original / "out"])
+    shutil.copytree(original, copy)
+    (original / "out" / "train.jsonl").unlink()
+    assert manifest.check(copy / "manifests" / "convert.json", "convert", {}).is_done
+    (copy / "out" / "train.jsonl").unlink()
+    verdict = manifest.check(copy / "manifests" / "convert.json", "convert", {})
+    assert verdict.reason == f"output missing: {copy / 'out' / 'train.jsonl'}"
 
 
 def test_nothing_is_recorded_when_an_output_is_missing(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from model.config import TrainConfig
 from storage.layout import Layout
+from tasks.train import examples_digest
 from tasks.watching import describe_stop, is_training, marked_as_training, seen_so_far
 
 ROOT = Path(__file__).parents[2]
@@ -26,11 +27,10 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def begin(layout: Layout, training: TrainConfig) -> None:
-    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # sha256 of nothing
     record = {
         "train": training.model_dump(mode="json"),
         "start_model_digest": f"hub:{training.model}",
-        "examples_sha256": empty,
+        "examples_sha256": examples_digest(layout.train_jsonl),
     }
     layout.training(training.name).mkdir(parents=True)
     (layout.training(training.name) / "run.json").write_text(json.dumps(record))

@@ -133,6 +133,7 @@ class JobFolder:
         self._record = record
         before = read_json(self._run) if self._run.exists() else {}
         self._seconds = float(before.pop("seconds", None) or 0.0)
+        self._revision: str | None = before.pop("model_revision", None)
         known = {question.id for question in self.questions}
         self._is_other_run = before != record
         lines = [] if self._is_other_run else read_appended(self._answers)
@@ -156,12 +157,20 @@ class JobFolder:
             for name in ("answers.jsonl", "run.json", "verdicts.jsonl", "score.json"):
                 (self.job.output / name).unlink(missing_ok=True)
 
-    def start(self) -> None:
-        """Write run.json, and the whole lines of an earlier run; a torn last line goes."""
+    def start(self, revision: str | None = None) -> None:
+        """Write run.json, and the whole lines of an earlier run; a torn last line goes.
+
+        Args:
+            revision: Commit of a model from the hub, whose name alone may mean another one
+                tomorrow; answers of another commit go.
+        """
+        if self._revision != revision:
+            self.answered = {}
+        self._revision = revision
         for name in ("verdicts.jsonl", "score.json"):
             (self.job.output / name).unlink(missing_ok=True)
         write_jsonl(self._answers, self.answered.values())
-        write_json(self._run, {**self._record, "seconds": self._seconds})
+        self._write_run()
 
     def append(self, line: Record) -> None:
         """Add one answer."""
@@ -170,7 +179,12 @@ class JobFolder:
 
     def finish(self, seconds: float) -> None:
         """Note the time that answering took, over all runs."""
-        write_json(self._run, {**self._record, "seconds": round(self._seconds + seconds, 2)})
+        self._seconds = round(self._seconds + seconds, 2)
+        self._write_run()
+
+    def _write_run(self) -> None:
+        noted = {"model_revision": self._revision, "seconds": self._seconds}
+        write_json(self._run, {**self._record, **noted})
 
     @property
     def _run(self) -> Path:

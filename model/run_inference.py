@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import Qwen2AudioProcessor
 from transformers.utils import logging as transformers_logging
 
@@ -132,7 +133,7 @@ def _answer(
     started_s = time.monotonic()
     if folder.job.control is None and config.parity_questions:
         _require_parity(folder.job, ids, asking, decoder, config.parity_questions)
-    folder.start()
+    folder.start(_revision(folder.job.model_path))
     wanted = [index for index in asking.order if ids[index] not in folder.answered]
     progress = Progress(folder.job.name, num_before=folder.num_answered, num_total=len(ids))
     batches = asking.batches(wanted, batch_size=config.batch_size, num_workers=config.workers)
@@ -143,6 +144,14 @@ def _answer(
         progress.show(folder.num_answered)
     folder.finish(time.monotonic() - started_s)
     progress.close()
+
+
+def _revision(model_path: str) -> str | None:
+    """Commit of a model that was loaded from the hub, told from where it lies in the cache."""
+    if Path(model_path).is_dir():
+        return None
+    file = try_to_load_from_cache(model_path, "config.json")
+    return Path(file).parent.name if isinstance(file, str) else None
 
 
 def _lines(ready: Sequence[Ready], decoder: Decoder, prompt: PromptName) -> list[Record]:

@@ -19,6 +19,7 @@ QUESTION_KEYS = ("id", "question", "choices", "answer", "task", "difficulty", "d
 RUN_KEYS = (
     "model_path",
     "model_digest",
+    "model_revision",
     "method",
     "training",
     "step",

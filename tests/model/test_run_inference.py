@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from model.run_inference import infer, items_of
 from model.scoring import score_folder
 from model.tiny import build_tiny
 from storage.errors import PipelineError
-from storage.jsonl import read_jsonl, write_json
+from storage.jsonl import read_json, read_jsonl, write_json
 from storage.manifest import file_digest
 from storage.mmau import Question, read_questions, write_questions
 
@@ -211,6 +212,27 @@ def test_a_killed_process_goes_on_where_it_was(bench, tmp_path) -> None:
     assert 1 <= len(before) <= NUM_QUESTIONS
     assert path.read_text().startswith("".join(before[:-1]))
     assert answers(tmp_path / "out") == answers(tmp_path / "whole")
+
+
+def test_answers_of_a_model_from_the_hub_name_its_commit_and_go_with_it(bench, tmp_path) -> None:
+    job = job_of(bench, tmp_path / "out", model_path="maker/small", model_digest="hub:maker/small")
+    write_json(tmp_path / "run.json", run_of(job).model_dump(mode="json"))
+    repository = tmp_path / "hub/models--maker--small"
+    (repository / "refs").mkdir(parents=True)
+    command = [sys.executable, "-m", "model.run_inference", str(tmp_path / "run.json")]
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    found = []
+    for number, commit in enumerate(("a" * 40, "b" * 40)):
+        (repository / "refs/main").write_text(commit)
+        shutil.copytree(bench / f"model-{number}", repository / "snapshots" / commit)
+        subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
+        assert read_json(tmp_path / "out/run.json")["model_revision"] == commit
+        found.append(answers(tmp_path / "out"))
+        path = tmp_path / "out/answers.jsonl"  # as a run leaves it that was killed after 9 answers
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:9]))
+    assert found[0] != found[1]
+    infer(run_of(job_of(bench, tmp_path / "second", model_path=str(bench / "model-1"))))
+    assert found[1] == answers(tmp_path / "second")
 
 
 def test_a_finished_job_loads_no_model(bench, tmp_path, capsys) -> None:

@@ -151,10 +151,20 @@ def test_answers_are_those_of_transformers_own_greedy_generation(bench, tmp_path
         assert lines[item.id]["completion"] == completion
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 12}, {"workers": 2}])
-def test_batch_size_and_workers_change_no_answer(bench, tmp_path, settings) -> None:
+@pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 12}])
+def test_batch_size_changes_no_answer(bench, tmp_path, settings) -> None:
     infer(run_of(job_of(bench, tmp_path / "usual")))
     infer(run_of(job_of(bench, tmp_path / "other"), **settings))
+    assert answers(tmp_path / "other") == answers(tmp_path / "usual")
+
+
+def test_workers_change_no_answer(bench, tmp_path) -> None:
+    infer(run_of(job_of(bench, tmp_path / "usual")))
+    run = run_of(job_of(bench, tmp_path / "other"), workers=2)
+    write_json(tmp_path / "run.json", run.model_dump(mode="json"))
+    # In a process of its own, as always: Prefect's clean-up fails in forks of one that ran a flow.
+    command = [sys.executable, "-m", "model.run_inference", str(tmp_path / "run.json")]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert answers(tmp_path / "other") == answers(tmp_path / "usual")
 
 

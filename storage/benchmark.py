@@ -11,7 +11,7 @@ benchmarks/<name>/
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,8 @@ def prepare_validation(
             f"the validation examples name clips in {len(folders)} folders ({listed}): expected one"
         )
         raise PipelineError(msg)
+    # By name alone, so that they are the same questions when the workspace is moved.
+    questions = [replace(one, audio_id=Path(one.audio_id).name) for one in questions]
     path = folder / "questions.json"
     write_questions(path, questions)
     config = BenchmarkConfig(name=folder.name)

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import datasets
@@ -216,3 +217,8 @@ def test_validation_examples_become_a_benchmark_that_is_no_test(tmp_path: Path) 
     assert not benchmark.is_test
     assert benchmark.questions[0].answer == "wind"
     assert benchmark.audio == tmp_path
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    shutil.copy2(tmp_path / "v_30.wav", moved)
+    example["audio_path"] = str(moved / "v_30.wav")
+    assert prepare_validation([example], moved / "validation").digest == benchmark.digest

@@ -28,7 +28,7 @@ from tasks.evaluate import (
 )
 from tasks.outcome import expected_errors_fail, skipped, value_of
 from tasks.progress import say
-from tasks.train import train_unit
+from tasks.train import is_finished
 from tasks.watching import describe_stop, is_training, seen_so_far
 from tasks.world import make_world
 
@@ -85,7 +85,7 @@ def _watch(config: PipelineConfig, layout: Layout, *, force: bool) -> int:
             seen = found
             continue
         if not is_running:
-            unfinished = _unfinished(config, layout)
+            unfinished = [each for each in config.train if not is_finished(each, layout)]
             if not unfinished:
                 say("evaluate: every training is finished")
                 return num_run
@@ -132,18 +132,6 @@ def _evaluate(
         for job in todo if so_far else ():
             say(f"  {describe_score(job, layout)}")
     return len(todo), len(jobs)
-
-
-def _unfinished(config: PipelineConfig, layout: Layout) -> list[TrainConfig]:
-    """The trainings that have not been run to their end with these settings and inputs."""
-    found: list[TrainConfig] = []
-    for training in config.train:
-        try:
-            is_done = train_unit(training, layout).verdict().is_done
-        except PipelineError:  # an earlier training, or the examples, are still to come
-            is_done = False
-        found += [] if is_done else [training]
-    return found
 
 
 def _answer_all(jobs: list[Job], config: PipelineConfig, layout: Layout) -> None:

@@ -8,13 +8,12 @@ from prefect import flow
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import PipelineConfig
 from flows.preflight import check_stage
-from model.config import TrainConfig
 from storage.errors import PipelineError
 from storage.layout import Layout
 from tasks.hosts import join
 from tasks.outcome import expected_errors_fail, skipped, value_of
 from tasks.progress import say
-from tasks.train import set_aside, train, train_unit
+from tasks.train import is_finished, set_aside, train, train_unit
 from tasks.watching import marked_as_training
 
 
@@ -72,15 +71,8 @@ def join_all(config: PipelineConfig, layout: Layout, host_index: int, *, force: 
             training.name,
             layout,
             host_index,
-            is_done=lambda training=training: not force and _is_done(training, layout),
+            is_done=lambda training=training: not force and is_finished(training, layout),
         )
-
-
-def _is_done(training: TrainConfig, layout: Layout) -> bool:
-    try:
-        return train_unit(training, layout).verdict().is_done
-    except PipelineError:  # an earlier stage is still to come
-        return False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

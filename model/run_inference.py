@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from transformers import Qwen2AudioProcessor
 from transformers.utils import logging as transformers_logging
 
@@ -38,6 +37,7 @@ from storage.errors import PipelineError
 from storage.jsonl import Record
 from storage.manifest import digest_of
 from storage.mmau import Question
+from storage.preflight import model_folder
 from storage.process import die_with_parent
 
 PROGRESS_EVERY_S = 2.0
@@ -150,8 +150,8 @@ def _revision(model_path: str) -> str | None:
     """Commit of a model that was loaded from the hub, told from where it lies in the cache."""
     if Path(model_path).is_dir():
         return None
-    file = try_to_load_from_cache(model_path, "config.json")
-    return Path(file).parent.name if isinstance(file, str) else None
+    folder = model_folder(model_path)
+    return None if folder is None else folder.name
 
 
 def _lines(ready: Sequence[Ready], decoder: Decoder, prompt: PromptName) -> list[Record]:

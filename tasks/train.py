@@ -6,6 +6,7 @@ checkpoint, so a retry and a second start of the pipeline are the same thing.
 
 import re
 import shutil
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -74,6 +75,13 @@ def train_unit(training: TrainConfig, layout: Layout) -> Unit:
 
 def examples_digest(path: Path) -> str:
     """sha256 of training lines, whatever folder their clips lie in: a workspace may be moved."""
+    status = path.stat()
+    return _examples_digest(path, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=16)
+def _examples_digest(path: Path, *_state: int) -> str:
+    """Half a second for AVQA's lines, and who watches a training asks every few seconds."""
     lines = read_jsonl(path)
     named = [{**line, "audio_path": Path(str(line.get("audio_path"))).name} for line in lines]
     return manifest.digest_of(named)
@@ -139,6 +147,14 @@ def train(training: TrainConfig, layout: Layout) -> None:
             silence_s=SILENCE_LIMIT_S,
             env=gpu_environment(gpus),
         )
+
+
+def is_finished(training: TrainConfig, layout: Layout) -> bool:
+    """Whether a training has been run to its end with these settings and inputs."""
+    try:
+        return train_unit(training, layout).verdict().is_done
+    except PipelineError:  # an earlier training, or the examples, are still to come
+        return False
 
 
 def is_under_way(training: TrainConfig, layout: Layout) -> bool:

@@ -38,7 +38,8 @@ class TokenLoss(NamedTuple):
 def group_advantages(reward_QG: Tensor, *, scale: AdvantageScale = "group") -> Tensor:
     """Centre each reward within its prompt's group, and scale it.
 
-    A group whose completions all score alike teaches nothing: its row is zero.
+    A group whose completions all score alike teaches nothing: its row is exactly zero. Computed in
+    float64, as the rounding of a float32 mean, divided by `STD_FLOOR`, is no small advantage.
 
     Args:
         reward_QG: One reward a completion, float32, any range. For `batch`, all prompts of the
@@ -47,7 +48,7 @@ def group_advantages(reward_QG: Tensor, *, scale: AdvantageScale = "group") -> T
             arXiv 2501.03262), or not at all (Dr. GRPO, arXiv 2503.20783).
 
     Returns:
-        Advantages, (Q, G), unitless; each row has mean 0.
+        Advantages, (Q, G) float32, unitless; each row has mean 0.
 
     Raises:
         ValueError: If a group has fewer than two completions.
@@ -56,11 +57,13 @@ def group_advantages(reward_QG: Tensor, *, scale: AdvantageScale = "group") -> T
     if group_size < 2:
         msg = f"GRPO compares completions: group_size must be at least 2, got {group_size}"
         raise ValueError(msg)
+    reward_QG = reward_QG.double()
     centred_QG = reward_QG - reward_QG.mean(dim=1, keepdim=True)
+    centred_QG = centred_QG.masked_fill(is_zero_variance(reward_QG)[:, None], 0)
     if scale == "none":
-        return centred_QG
-    std = centred_QG.std() if scale == "batch" else reward_QG.std(dim=1, keepdim=True)
-    return centred_QG / (std + STD_FLOOR)
+        return centred_QG.float()
+    std = centred_QG.std() if scale == "batch" else centred_QG.std(dim=1, keepdim=True)
+    return (centred_QG / (std + STD_FLOOR)).float()
 
 
 def is_zero_variance(reward_QG: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.grpo import (
+    AdvantageScale,
     group_advantages,
     is_zero_variance,
     kl_estimate,
@@ -40,6 +41,23 @@ def test_the_mean_advantage_of_a_group_is_zero(rewards: list[float]) -> None:
     for scale in ("group", "batch", "none"):
         advantage = group_advantages(torch.tensor([rewards]), scale=scale)
         assert abs(float(advantage.mean())) < 1e-3
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_a_group_that_scores_alike_teaches_exactly_nothing(scale: AdvantageScale) -> None:
+    """`make test` failed in a fresh clone: rounding of the mean made advantages of 0.0024."""
+    reward = torch.tensor([[2.8606581687927246] * 3, [0.1] * 3])
+    advantage = group_advantages(reward, scale=scale)
+    assert advantage.tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert advantage.dtype == torch.float32
+
+
+def test_a_group_that_scores_alike_stays_at_zero_beside_one_that_does_not() -> None:
+    reward = torch.tensor([[2.8606581687927246] * 3, [0.0, 1.0, 2.0]])
+    for scale in ("group", "batch", "none"):
+        alike, other = group_advantages(reward, scale=scale).tolist()
+        assert alike == [0, 0, 0]
+        assert other[0] < other[1] == 0 < other[2]
 
 
 def test_a_group_of_one_is_refused() -> None:

@@ -59,13 +59,18 @@ def fetch_batch(run: FetchRun, batch: Sequence[Clip], first: int, last: int) -> 
 
 @contextmanager
 def stopping_between_clips(run: FetchRun) -> Generator[None]:
-    """On SIGTERM let the clips in flight end; the signal then takes its usual course."""
+    """On SIGTERM let the clips in flight end; the signal then takes its usual course.
+
+    The run's stop event does not tell: an error sets it too, as does Ctrl-C.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     usual = signal.getsignal(signal.SIGTERM)
+    received = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
+        received.set()
         run.stop()
 
     signal.signal(signal.SIGTERM, stop)
@@ -73,7 +78,7 @@ def stopping_between_clips(run: FetchRun) -> Generator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, usual)
-        if run.stop_event.is_set():
+        if received.is_set():
             signal.raise_signal(signal.SIGTERM)
 
 

@@ -1,0 +1,120 @@
+"""How `python -m flows.fetch` ends, as a process: by errors, refusals and signals."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect.settings import PREFECT_API_URL
+from prefect.testing.utilities import prefect_test_harness
+
+from tests.storage.wire import Wire, make_media, serve, wait_until
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+LARGEST_FILE_BYTES = 32 << 20  # Prefect's database takes 1 MB
+
+
+@pytest.fixture(scope="module")
+def api_url() -> Generator[str]:
+    """One server for all, as each would take ten seconds to start its own."""
+    with prefect_test_harness(server_startup_timeout=90):
+        yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture(scope="module")
+def wire(tmp_path_factory: pytest.TempPathFactory) -> Generator[Wire]:
+    media = tmp_path_factory.mktemp("media")
+    make_media(media)
+    with (media / "huge.wav").open("wb") as file:
+        file.truncate(LARGEST_FILE_BYTES + (1 << 20))
+    with serve(media) as running:
+        yield running
+
+
+class Fetch:
+    """A workspace in which one clip is to be fetched from an address."""
+
+    def __init__(self, folder: Path, url: str, api_url: str) -> None:
+        row = {
+            "id": 1,
+            "video_name": "abcdefghijk_000003",
+            "video_id": 1,
+            "question_text": "q",
+            "multi_choice": ["a", "b"],
+            "answer": 0,
+            "question_relation": "Sound",
+            "question_type": "Which",
+        }
+        (folder / "rows.json").write_text(json.dumps([row]))
+        fetch = {
+            "sources": [{"kind": "youtube", "url_template": f"{url}?v={{video_id}}"}],
+            "videos_per_hour": None,
+            "block_waits_s": [],
+        }
+        annotations = {"train": str(folder / "rows.json")}
+        profile = {"experiment": "one", "annotations": annotations, "fetch": fetch, "train": []}
+        self.profile = folder / "one.yaml"
+        self.profile.write_text(yaml.safe_dump(profile))
+        self.workspace = folder / "workspace"
+        self.environment = os.environ | {"PREFECT_API_URL": api_url}
+
+    def start(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "flows.fetch", "--profile", str(self.profile)]
+        process = subprocess.Popen(
+            [*command, "--workspace", str(self.workspace)],
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        # Larger ones end in EFBIG, which counts as a full disk.
+        limits = (LARGEST_FILE_BYTES, LARGEST_FILE_BYTES)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limits)
+        return process
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code, and what was written to standard error."""
+    _, errors = process.communicate(timeout=180)
+    return process.returncode, errors
+
+
+def test_a_full_disk_is_one_line_and_exit_code_1(tmp_path: Path, wire: Wire, api_url: str) -> None:
+    """Every error ended in SIGTERM, without a word: the run's stop event was taken for one."""
+    code, errors = end(Fetch(tmp_path, f"{wire.base}/ok/huge.wav", api_url).start())
+    assert code == 1
+    assert errors.startswith("error: abcdefghijk_000003: cannot write (unable to write data: ")
+    assert errors.endswith("then run the same command again\n")
+    assert errors.count("\n") == 1
+
+
+def test_a_refusal_is_exit_code_75_with_the_command_that_goes_on(
+    tmp_path: Path, wire: Wire, api_url: str
+) -> None:
+    code, errors = end(Fetch(tmp_path, f"{wire.base}/429/marker.m4a", api_url).start())
+    assert code == 75
+    assert errors.startswith("error: YouTube refuses this address (http-429: ")
+    assert errors.endswith("then go on with:\n  python -m flows.fetch --profile one\n")
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(tmp_path: Path, wire: Wire, api_url: str) -> None:
+    process = Fetch(tmp_path, f"{wire.base}/drip/marker.m4a", api_url).start()
+    wait_until(lambda: wire.requests["/drip/marker.m4a"], timeout_s=120)
+    process.send_signal(signal.SIGINT)
+    assert end(process) == (130, "stopped; the same command goes on where this one was\n")
+
+
+def test_a_sigterm_still_ends_it_as_one(tmp_path: Path, wire: Wire, api_url: str) -> None:
+    process = Fetch(tmp_path, f"{wire.base}/stall/marker.m4a", api_url).start()
+    wait_until(lambda: wire.requests["/stall/marker.m4a"], timeout_s=120)
+    process.send_signal(signal.SIGTERM)
+    assert end(process) == (-signal.SIGTERM, "")

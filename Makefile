@@ -7,13 +7,17 @@ export DO_NOT_TRACK := 1
 
 CHROMIUM ?= chromium
 
-.PHONY: demo test test-browser check format serve clean
+.PHONY: demo test test-long test-browser check format serve clean
 
 demo: .venv/ready
 	$(BIN)/python -m flows.full_pipeline --profile demo --workspace $(WORKSPACE)
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+# Whole runs, one at a time: some of them start two processes.
+test-long: .venv/ready
+	$(BIN)/python -m pytest -q -m 'long and not gpu and not network'
 
 # Needs Node 20; Chromium is installed where the system's packages can be (CHROMIUM=PATH names another).
 test-browser: .venv/ready

@@ -9,7 +9,7 @@ import hashlib
 import random
 import struct
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,57 +56,93 @@ def write_experiment(  # noqa: PLR0913  the tests vary each of them alone
     with_audio: bool = False,
     with_controls: bool = False,
     num_thoughts: int = 0,
+    start_models: Sequence[str] = ("tiny",),
+    settings: Mapping[str, Json] | None = None,
 ) -> tuple[Layout, Json]:
     """Write everything that the report reads.
+
+    Args:
+        workspace: Where to.
+        num_questions: Of each benchmark.
+        steps: Evaluated steps of each training.
+        benchmarks: Their names; `validation` is the held-out examples.
+        trainings: Their names; the method is what stands before the first `-`.
+        with_fetch: Whether the clips' account is there.
+        with_curves: Whether trainings logged metrics.
+        with_audio: Whether the questions have clips.
+        with_controls: Whether the silence control was run on start models and the last steps.
+        num_thoughts: Sentences of thinking before each answer.
+        start_models: Evaluated models that were not trained here.
+        settings: What the profile says of a training beyond its name and method, by training; one
+            that names no `model` started from the first start model.
 
     Returns:
         The layout and the profile as JSON.
     """
     layout = Layout(workspace, "demo")
+    entries = [_entry(name, start_models[0], settings or {}) for name in trainings]
     for benchmark in benchmarks:
         questions = make_questions(num_questions)
         write_json(layout.benchmark(benchmark) / "questions.json", questions)
         if with_audio:
             _write_audio(layout.benchmark(benchmark) / "audio", questions)
-        runs: list[tuple[str, str | None, int | None, str | None]] = [("tiny", None, None, None)]
-        runs += [(f"{name}-step-{step}", name, step, None) for name in trainings for step in steps]
+        runs: list[tuple[str, Json | None, int | None, str | None]] = [
+            (key, None, None, None) for key in start_models
+        ]
+        runs += [(f"{e['name']}-step-{step}", e, step, None) for e in entries for step in steps]
         if with_controls:
             runs += [
-                ("tiny", None, None, "silence"),
-                (f"{trainings[0]}-step-{steps[-1]}", trainings[0], steps[-1], "silence"),
+                (start_models[0], None, None, "silence"),
+                (f"{trainings[0]}-step-{steps[-1]}", entries[0], steps[-1], "silence"),
             ]
             _write_control_report(layout, benchmark, runs[-1][0], num_questions)
-        for key, training, step, control in runs:
+        for key, entry, step, control in runs:
             gain = 0.0 if step is None else 0.28 * step / (step + max(steps) / 4)
             _write_evaluation(
                 layout,
                 questions,
                 benchmark,
                 key,
-                training=training,
+                entry=entry,
                 step=step,
                 control=control,
                 gain=gain,
                 num_thoughts=num_thoughts,
             )
-    for name in trainings:
-        if with_curves:
-            write_jsonl(layout.training(name) / "metrics.jsonl", _metrics(max(steps)))
-            write_json(layout.training(name) / "run.json", {"name": name, "start_model": "tiny"})
+    for entry in entries if with_curves else ():
+        folder = layout.training(entry["name"])
+        write_jsonl(folder / "metrics.jsonl", _metrics(max(steps)))
+        write_json(folder / "run.json", _training_run(entry, steps[-1]))
     if with_fetch:
         _write_fetch(layout)
     return layout, {
         "experiment": "demo",
-        "train": [
-            {"name": name, "method": name.split("-")[0], "model": "models/tiny", "prompt": "answer"}
-            for name in trainings
-        ],
+        "train": entries,
         "evaluate": {
             "benchmarks": [{"name": name} for name in benchmarks],
             "scorers": ["official", "strict"],
             "declared_step": None,
         },
         "report": {"published": True},
+    }
+
+
+def _entry(name: str, start_model: str, settings: Mapping[str, Json]) -> Json:
+    """A training of the profile."""
+    usual = {"model": f"models/{start_model}", "prompt": "answer"}
+    return {"name": name, "method": name.partition("-")[0]} | usual | settings.get(name, {})
+
+
+def _training_run(entry: Json, last_step: int) -> Json:
+    """What a training records of what it started from: a model, or a training's last step."""
+    start = str(entry["model"])
+    earlier = start.removeprefix("training:")
+    key = start.rpartition("/")[2] if earlier == start else f"{earlier}-step-{last_step}"
+    return {
+        "name": entry["name"],
+        "start_model": f"models/{key}",
+        "start_model_key": key,
+        "start_model_digest": _digest(key),
     }
 
 
@@ -145,13 +181,14 @@ def _write_evaluation(  # noqa: PLR0913  one call site
     benchmark: str,
     key: str,
     *,
-    training: str | None,
+    entry: Json | None,
     step: int | None,
     control: str | None,
     gain: float,
     num_thoughts: int,
 ) -> None:
-    folder = layout.evaluation(key, benchmark, f"answer+{control}" if control else "answer")
+    prompt = str(entry["prompt"]) if entry else "answer"
+    folder = layout.evaluation(key, benchmark, f"{prompt}+{control}" if control else prompt)
     answers: list[Json] = []
     verdicts: list[Json] = []
     for question in questions:
@@ -186,9 +223,7 @@ def _write_evaluation(  # noqa: PLR0913  one call site
         )
     write_jsonl(folder / "answers.jsonl", answers)
     write_jsonl(folder / "verdicts.jsonl", verdicts)
-    write_json(
-        folder / "run.json", _run(key, benchmark, training=training, step=step, control=control)
-    )
+    write_json(folder / "run.json", _run(key, benchmark, entry=entry, step=step, control=control))
     scorers = {scorer: {"overall": _overall(verdicts, scorer)} for scorer in ("official", "strict")}
     write_json(
         folder / "score.json",
@@ -223,18 +258,19 @@ def _overall(verdicts: Sequence[Json], scorer: str) -> Json:
 
 
 def _run(
-    key: str, benchmark: str, *, training: str | None, step: int | None, control: str | None
+    key: str, benchmark: str, *, entry: Json | None, step: int | None, control: str | None
 ) -> Json:
+    method = str(entry["method"]) if entry else "base"
     return {
         "model": key,
         "model_path": f"models/{key}",
-        "model_digest": hashlib.sha256(key.encode()).hexdigest(),
-        "method": training.split("-")[0] if training else "base",
-        "training": training,
+        "model_digest": _digest(key),
+        "method": f"lora-{method}" if entry and entry.get("lora") else method,
+        "training": entry["name"] if entry else None,
         "step": step,
         "benchmark": benchmark,
-        "benchmark_sha256": hashlib.sha256(benchmark.encode()).hexdigest(),
-        "prompt": "answer",
+        "benchmark_sha256": _digest(benchmark),
+        "prompt": entry["prompt"] if entry else "answer",
         "prompt_template": "{question} Please choose the answer from the following options: "
         "{choices}. Output the final answer in <answer> </answer>.",
         "control": control,
@@ -247,6 +283,10 @@ def _run(
         "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
         "seconds": 12.5,
     }
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def _metrics(num_steps: int) -> list[Json]:

@@ -131,6 +131,22 @@ def test_a_broken_off_download_goes_on_at_the_next_row(dataset_folder, tmp_path)
     assert not list(whole.folder.glob("row-*"))
 
 
+@pytest.mark.xfail(raises=AssertionError, reason="the torn line stays, and the next joins it")
+def test_a_torn_last_line_is_downloaded_again(dataset_folder, tmp_path):
+    """A log with a torn last line gave every later clip the audio of the row before it."""
+    rows = [_row(1), _row(2, text="Sure?")]
+    source = HuggingFaceSource(dataset=str(dataset_folder))
+    whole = lay_out(source, rows, tmp_path / "whole")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    first_row, second_row, *_ = (whole.folder / "rows.jsonl").read_text().splitlines(keepends=True)
+    (broken / "rows.jsonl").write_text(first_row + second_row[:20])
+    for index, row in enumerate(rows):
+        clip = whole.folder / f"{row.clip.clip_id}.audio"
+        shutil.copy(clip, broken / f"row-{index:06d}.audio")
+    assert replace(lay_out(source, rows, broken), folder=whole.folder) == whole
+
+
 def test_a_data_set_that_cannot_be_read_is_named(tmp_path):
     source = HuggingFaceSource(dataset=str(tmp_path / "nothing"))
     with pytest.raises(PipelineError, match="nothing"):

@@ -1,4 +1,5 @@
 import csv
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +26,7 @@ from flows.service import Service, keep_running
 from storage.errors import PipelineError
 from storage.process import _parents_from_proc
 from tests.flows.small_demo import SMALL
+from tests.storage.wire import wait_until
 from tests.tasks.conftest import is_alive
 
 ROOT = Path(__file__).parents[2]
@@ -48,8 +51,12 @@ class Serve:
     def environment(self) -> dict[str, str]:
         own = {"PREFECT_API_URL", "PREFECT_HOME"}
         kept = {name: value for name, value in os.environ.items() if name not in own}
-        # A home of its own: the tests do not touch the user's Prefect profile.
-        return kept | {"HOME": str(self.workspace.parent), "DO_NOT_TRACK": "1"}
+        return kept | {
+            # A home of its own: the tests do not touch the user's Prefect profile.
+            "HOME": str(self.workspace.parent),
+            "DO_NOT_TRACK": "1",
+            "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",  # 60 is too long here
+        }
 
     def start(self, *more: str) -> subprocess.Popen[str]:
         command = [
@@ -141,6 +148,22 @@ def test_every_stage_is_a_deployment_that_shows_its_settings(served):
         assert f"{flow.name}/{flow.name}" in listed
     shown = serve.run("deployment", "inspect", "train/train").stdout
     assert "Completions sampled per prompt, G." in " ".join(shown.split())
+
+
+@pytest.mark.slow
+def test_a_schedule_gets_its_runs_and_the_server_logs_no_error(served):
+    """Under SQLAlchemy 2.1.9 no schedule fired: Prefect's scheduler failed in each loop."""
+    serve = served.serve
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()  # no run starts here
+    every_day = ("--interval", "86400", "--anchor-date", tomorrow)
+    made = serve.run("deployment", "schedule", "create", "report/report", *every_day)
+    assert made.returncode == 0, made.stdout + made.stderr
+    listed = ("flow-run", "ls", "--flow-name", "report", "--state", "Scheduled", "-o", "json")
+    wait_until(lambda: len(json.loads(serve.run(*listed).stdout)) > 1, timeout_s=60)
+    cleared = serve.run("deployment", "schedule", "clear", "report/report", "--accept-yes")
+    assert cleared.returncode == 0, cleared.stdout + cleared.stderr
+    log = (serve.workspace / "prefect" / "server.log").read_text(encoding="utf-8")
+    assert not [line for line in log.splitlines() if "| ERROR" in line or "Traceback" in line]
 
 
 @pytest.mark.slow

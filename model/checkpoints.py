@@ -76,9 +76,11 @@ def is_whole(folder: Path) -> bool:
     )
 
 
-def find_resumable(training: Path) -> Path | None:
-    """The newest whole checkpoint that has its optimiser state; None if there is none."""
+def find_resumable(training: Path, *, before: int | None = None) -> Path | None:
+    """The newest whole checkpoint that has its optimiser state, of those before a step; or None."""
     for folder in reversed(list_checkpoints(training)):
+        if before is not None and step_of(folder) >= before:
+            continue
         record = _record(folder)
         if record is not None and record["can_resume"] and is_whole(folder):
             return folder

@@ -5,7 +5,6 @@ checkpoint, so a retry and a second start of the pipeline are the same thing.
 """
 
 import re
-import shutil
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +15,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from pydantic import ValidationError
 
+from model.checkpoints import find_resumable, step_of
 from model.config import TrainConfig
 from storage import manifest
 from storage.errors import PipelineError
@@ -111,7 +111,7 @@ def train(training: TrainConfig, layout: Layout) -> None:
     start = resolve(training.model, layout)
     if (folder / "run.json").exists():
         if _is_same_training(folder, training, start, layout):
-            _drop_after_gap(folder, training)
+            _set_aside_made_again(folder, training)
         else:
             set_aside(folder)
     write_json(
@@ -183,23 +183,40 @@ def _is_same_training(folder: Path, training: TrainConfig, start: Model, layout:
 
 def set_aside(folder: Path) -> None:
     """Keep under another name what other settings or inputs made: it may have cost days."""
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.replaced-{number}")).exists():
-        number += 1
+    aside = _aside(folder)
     folder.rename(aside)
     say(f"train {folder.name}: starts anew; what was there is kept in {aside}")
 
 
-def _drop_after_gap(folder: Path, training: TrainConfig) -> None:
-    """A checkpoint that was deleted can only be made again from before it: later ones give way."""
-    for position, checkpoint in enumerate(list_checkpoints(folder), start=1):
-        expected = min(position * training.save_steps, training.max_steps)
-        if checkpoint.name == f"checkpoint-{expected}":
-            continue
-        for later in list_checkpoints(folder)[position - 1 :]:
-            shutil.rmtree(later)
-        say(f"train {training.name}: checkpoint-{expected} is gone; training again from before it")
+def _aside(folder: Path) -> Path:
+    """The next free name for what is kept of a training."""
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.replaced-{number}")).exists():
+        number += 1
+    return aside
+
+
+def _set_aside_made_again(folder: Path, training: TrainConfig) -> None:
+    """Keep under another name what a run writes once more, having to begin before it.
+
+    A checkpoint that was deleted can only be made again from one before it, and the later ones on
+    the way; those are finished work, and on a GPU the new ones differ from them by rounding.
+    """
+    by_step = {step_of(path): path for path in list_checkpoints(folder)}
+    steps = range(training.save_steps, max(by_step, default=0), training.save_steps)
+    gap = next((step for step in steps if step not in by_step), None)
+    begin = find_resumable(folder, before=gap)
+    again = [path for step, path in by_step.items() if begin is None or step > step_of(begin)]
+    if not again:
         return
+    aside = _aside(folder)
+    aside.mkdir()
+    for path in reversed(again):  # the newest first: a kill in between leaves the gap
+        path.rename(aside / path.name)
+    say(
+        f"train {training.name}: a checkpoint is gone or broken; trains again from "
+        f"{begin.name if begin else 'the start model'}, and what came after it is kept in {aside}"
+    )
 
 
 class _Watcher:

@@ -99,12 +99,15 @@ def test_another_evaluation_setting_reruns_evaluation_and_report_alone(workspace
 
 def test_a_deleted_checkpoint_stops_an_evaluation_with_what_to_do(workspace: Path) -> None:
     before = weights(workspace)
-    gone = Layout(workspace, "demo").training("grpo") / "checkpoint-2"
-    shutil.rmtree(gone)
+    training = Layout(workspace, "demo").training("grpo")
+    shutil.rmtree(training / "checkpoint-2")
     with pytest.raises(PipelineError, match=r"checkpoint missing: .*checkpoint-2.*--from train"):
         run(workspace, stages=("evaluate",))
     assert run(workspace, stages=("train",)) == {"train": "Completed"}
     assert weights(workspace) == before, "training again from the same start gives the same weights"
+    kept = training.with_name("grpo.replaced-1")
+    assert [path.name for path in list_checkpoints(kept)] == ["checkpoint-4"]
+    shutil.rmtree(kept)
     # The report shows how long the steps took, and that is another time.
     assert run(workspace) == dict.fromkeys(STAGES, "Skipped") | {"report": "Completed"}
 

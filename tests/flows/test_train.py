@@ -1,6 +1,7 @@
 """Trainings that lose a process, and one over two hosts, by the commands that a user types."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,30 @@ def test_a_killed_trainer_is_tried_again_from_its_newest_checkpoint_and_ends_the
     whole.train_as(killed)
     assert killed.weights == whole.weights
     assert len(set(whole.weights.values())) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("keep_full", "made_again"), [(3, [6]), (2, [2, 6])])
+def test_finished_checkpoints_are_kept_when_one_among_them_is_gone(
+    tmp_path: Path, model: Path, keep_full: int, made_again: list[int]
+) -> None:
+    """A deleted checkpoint made the next run delete the later ones, which were finished.
+
+    Of three, two keep what is needed to go on from them, and the run begins from the start model.
+    """
+    site = Site(tmp_path, "gap", model)
+    site.settings |= {"max_steps": 6, "keep_full_checkpoints": keep_full}
+    finish(site.start())
+    before = site.weights
+    shutil.rmtree(site.folder / "checkpoint-4")
+    told = finish(site.start())
+    assert site.weights == before
+    kept = site.folder.with_name("grpo.replaced-1")
+    names = [f"checkpoint-{step}" for step in made_again]
+    assert [path.name for path in list_checkpoints(kept)] == names
+    assert all(file_digest(kept / name / "model.safetensors") == before[name] for name in names)
+    begin = "checkpoint-2" if keep_full == 3 else "the start model"
+    assert f"trains again from {begin}, and what came after it is kept in {kept}" in told
 
 
 @pytest.mark.slow

@@ -28,9 +28,9 @@ from model.qwen2_audio import load_processor
 from model.run_inference import infer
 from model.tiny import build_tiny
 from storage.audio import read_audio
+from storage.benchmarks.parse import Question, write_questions
 from storage.jsonl import read_json, read_jsonl
 from storage.manifest import file_digest
-from storage.mmau import Question, write_questions
 
 MAX_NEW_TOKENS = 10
 PLAIN_BATCH_SIZE = 32  # of R1-AQA's published run

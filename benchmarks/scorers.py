@@ -13,8 +13,8 @@ from pathlib import Path
 
 from model.controls import first_choice, longest_choice
 from model.scoring import Prediction, is_right_officially, judge_all, score
+from storage.benchmarks.parse import Question, read_questions, with_duplicate_choices
 from storage.manifest import file_digest
-from storage.mmau import Question, read_questions, with_duplicate_choices
 
 Form = Callable[[Question], str]
 

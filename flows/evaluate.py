@@ -12,7 +12,7 @@ from flows.pipeline_config import PipelineConfig
 from flows.preflight import check_stage
 from model.config import TrainConfig
 from storage.errors import PipelineError
-from storage.gpus import list_gpus
+from storage.host.gpus import list_gpus
 from storage.layout import Layout
 from tasks.benchmarks import prepare_benchmarks
 from tasks.child_process import stopping_children

@@ -17,12 +17,12 @@ from prefect import flow
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import PipelineConfig
 from flows.preflight import check_stage
-from storage.account import FetchReport, write_account
 from storage.errors import PipelineError
-from storage.failures import Failure
-from storage.fetching import FetchRun, Plan
+from storage.fetch.account import FetchReport, write_account
+from storage.fetch.failures import Failure
+from storage.fetch.ledger import ClipRow, Ledger
+from storage.fetch.run import FetchRun, Plan
 from storage.layout import Layout
-from storage.ledger import ClipRow, Ledger
 from tasks.annotations import read_annotations
 from tasks.fetch import fetch_batch, fetch_unit, show_account, stopping_between_clips
 from tasks.outcome import expected_errors_fail, skipped, value_of

@@ -102,7 +102,7 @@ def create_zombie_automation(
 ) -> None:
     """Have the server mark runs of some flows as Crashed when their heartbeat stops.
 
-    It changes the state alone; the processes are stopped by storage/process.py.
+    It changes the state alone; the processes are stopped by storage/host/supervisor.py.
 
     Args:
         flow_names: Flows whose runs send heartbeats.

@@ -15,9 +15,7 @@ from rich.text import Text
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import PipelineConfig, StageName
 from storage.errors import PipelineError
-from storage.gpus import list_gpus
-from storage.layout import Layout
-from storage.preflight import (
+from storage.host.checks import (
     Finding,
     check_disk,
     check_port,
@@ -26,6 +24,8 @@ from storage.preflight import (
     shared_memory_bytes,
     worst,
 )
+from storage.host.gpus import list_gpus
+from storage.layout import Layout
 from tasks.preflight import (
     NUM_CLIPS,
     check_annotations,

@@ -23,12 +23,12 @@ from model.scoring import (
     write_verdicts,
 )
 from reports.statistics import wilson
+from storage.benchmarks.parse import Question, list_ids, read_questions
+from storage.benchmarks.published import find_published, prepare_questions, read_benchmark
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
 from storage.jsonl import read_json, write_json
 from storage.manifest import file_digest
-from storage.mmau import Question, list_ids, read_questions
-from storage.published import find_published, prepare_questions, read_benchmark
 
 SCORERS: tuple[ScorerName, ...] = ("official", "strict")
 GROUPS = ("task", "difficulty", "category", "sub-category")
@@ -204,7 +204,7 @@ def _usual_order(label: str) -> tuple[int, str]:
 
 
 def _submit(path: Path, benchmark: str) -> str:
-    from storage.submission import submit  # noqa: PLC0415  brings requests
+    from storage.benchmarks.submission import submit  # noqa: PLC0415  brings requests
 
     published = find_published(benchmark)
     if published is None or published.submit is None:

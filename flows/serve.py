@@ -2,7 +2,7 @@
 
 `python -m flows.serve --profile paper`, then in another terminal `prefect deployment run
 full-pipeline/full-pipeline --watch`. Ctrl-C stops everything that this command started and nothing
-else; so does its death, kill -9 included (storage/process.py).
+else; so does its death, kill -9 included (storage/host/supervisor.py).
 """
 
 import argparse
@@ -35,7 +35,7 @@ from flows.service import Service, keep_running
 from reports.server import find_report
 from reports.server import serve as serve_folder
 from storage.errors import PipelineError
-from storage.gpus import list_gpus
+from storage.host.gpus import list_gpus
 from storage.layout import Layout
 from tasks.gpu import limit_name
 

@@ -36,8 +36,8 @@ from model.scoring import (
     score,
     tally,
 )
+from storage.benchmarks.parse import Question
 from storage.jsonl import Record, write_json
-from storage.mmau import Question
 
 Verdicts = Sequence[Verdict]
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from model.config import ControlName
-from storage.mmau import Question
+from storage.benchmarks.parse import Question
 
 SILENCE_S = 30.0  # the longest clip that Qwen2-Audio hears; arXiv 2509.21060 uses the same
 NUM_SHIFTS = 4  # 0 to 3; most questions have four choices

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from model.config import EvaluateConfig, PromptName
 from model.prompt import TEMPLATES
+from storage.benchmarks.parse import read_questions
 from storage.config import Config
 from storage.errors import PipelineError
 from storage.jsonl import Record, append_line, read_appended, read_json, write_json, write_jsonl
 from storage.manifest import file_digest
-from storage.mmau import read_questions
 
 
 class InferenceJob(Config):

@@ -38,9 +38,9 @@ from typing import Any, cast
 
 from model.answers import extract_answer
 from model.scoring import Prediction
+from storage.benchmarks.parse import LETTER_PREFIX, Question, list_ids, read_rows
 from storage.errors import PipelineError
 from storage.jsonl import Record
-from storage.mmau import LETTER_PREFIX, Question, list_ids, read_rows
 
 # Read by the published scripts as they stand. MMAU's code reads the first, its README names the
 # second; MMAR reads the third.

@@ -33,12 +33,12 @@ from model.inference_jobs import InferenceJob, InferenceRun, JobFolder, read_run
 from model.prompt import question_text
 from model.qwen2_audio import load_model, load_processor
 from storage.audio import find_clip
+from storage.benchmarks.parse import Question
 from storage.errors import PipelineError
+from storage.host.checks import model_folder
+from storage.host.supervisor import die_with_parent
 from storage.jsonl import Record
 from storage.manifest import digest_of
-from storage.mmau import Question
-from storage.preflight import model_folder
-from storage.process import die_with_parent
 
 PROGRESS_EVERY_S = 2.0
 STAND_IN_SILENCE_S = 10.0  # of a benchmark asked without its audio, to try things

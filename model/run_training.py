@@ -34,8 +34,8 @@ from model.trainer import Materials, StepTrainer
 from model.training_arguments import is_main_process, world_size
 from storage.config import Config
 from storage.errors import PipelineError
+from storage.host.supervisor import die_with_parent
 from storage.jsonl import read_json, write_json
-from storage.process import die_with_parent
 
 TERMINATED = 128 + signal.SIGTERM
 

@@ -21,10 +21,10 @@ from typing import NamedTuple
 from model.answers import resolve_choice
 from model.config import ScorerName
 from model.controls import asked_questions
+from storage.benchmarks.parse import Question, list_ids, to_row
 from storage.errors import PipelineError
 from storage.jsonl import Record, read_appended, read_json, read_jsonl, write_json, write_jsonl
 from storage.manifest import file_digest
-from storage.mmau import Question, list_ids, to_row
 
 WORD = re.compile(r"\b\w+\b")
 GROUPS: dict[str, Callable[[Question], str]] = {

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from storage import avqa
+from storage.data import avqa
 from storage.errors import PipelineError
 from storage.jsonl import read_appended, read_json, read_jsonl
 from storage.layout import Layout

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import NamedTuple
 
-from storage import avqa
 from storage.config import AnnotationsConfig
+from storage.data import avqa
 from storage.layout import Layout
 
 

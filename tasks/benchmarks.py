@@ -1,7 +1,7 @@
 """The benchmarks of a profile made ready: questions checked, clips there and decoded once."""
 
 from model.config import EvaluateConfig
-from storage.benchmark import Benchmark, prepare, prepare_validation
+from storage.benchmarks.prepare import Benchmark, prepare, prepare_validation
 from storage.jsonl import read_jsonl
 from storage.layout import VALIDATION, Layout
 from tasks.progress import say

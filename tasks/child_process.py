@@ -2,7 +2,7 @@
 
 The child writes straight into its log file, and this side reads the file as it grows: nothing is
 lost and nothing blocks when the flow process dies, and the log reads the same as if the command had
-been started by hand. storage/process.py supervises the child; between it and here runs the
+been started by hand. storage/host/supervisor.py supervises the child; between it and here runs the
 lifeline, a pipe that closes when this process is gone.
 
 "Cancelled" in Prefect's UI does not free a GPU by itself: a task that only iterates over a silent
@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from storage import process
 from storage.errors import BLOCKED_EXIT_CODE, PipelineError
+from storage.host import supervisor
 from tasks.gpu import held_locks, stop_event
 
 POLL_S = 0.2  # between two looks at the log; a training step takes seconds
@@ -159,7 +159,7 @@ def supervised(
         The supervisor; it ends when the command has, with the command's exit code.
     """
     child = subprocess.Popen(
-        [sys.executable, "-I", "-S", process.__file__, str(grace_s), *command],
+        [sys.executable, "-I", "-S", supervisor.__file__, str(grace_s), *command],
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=output,
@@ -170,7 +170,7 @@ def supervised(
     try:
         yield child
     finally:
-        _stop(child, grace_s + process.GIVE_UP_S + 5)  # the supervisor needs no longer
+        _stop(child, grace_s + supervisor.GIVE_UP_S + 5)  # the supervisor needs no longer
 
 
 def _stop(child: subprocess.Popen[bytes], wait_s: float) -> None:

@@ -10,11 +10,11 @@ from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from storage import avqa
 from storage.config import AnnotationsConfig, ConvertConfig
+from storage.data import avqa
+from storage.fetch.ledger import Ledger
 from storage.jsonl import write_jsonl
 from storage.layout import Layout
-from storage.ledger import Ledger
 from tasks.annotations import read_annotations
 from tasks.outcome import expected_errors_fail
 from tasks.units import Unit

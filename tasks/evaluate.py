@@ -20,7 +20,7 @@ from model.control_report import write_control_report
 from model.controls import runs_of
 from model.scoring import score_folder
 from storage import manifest
-from storage.benchmark import Benchmark
+from storage.benchmarks.prepare import Benchmark
 from storage.errors import PipelineError
 from storage.jsonl import read_appended, read_json, write_json
 from storage.layout import Layout

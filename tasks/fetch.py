@@ -11,10 +11,10 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from storage import manifest
-from storage.account import FetchReport
-from storage.avqa import Clip
 from storage.config import FetchConfig
-from storage.fetching import BatchCounts, FetchRun
+from storage.data.avqa import Clip
+from storage.fetch.account import FetchReport
+from storage.fetch.run import BatchCounts, FetchRun
 from storage.layout import Layout
 from tasks.annotations import AnnotationFiles
 from tasks.outcome import expected_errors_fail

@@ -23,7 +23,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.settings import PREFECT_API_URL
 
 from storage.errors import PipelineError
-from storage.gpus import Gpu, list_gpus
+from storage.host.gpus import Gpu, list_gpus
 from tasks.progress import say
 
 LOCKS_VARIABLE = "R1_AQA_GPU_LOCKS"  # folder of the lock files, the same for all users of a host

@@ -11,12 +11,11 @@ from pathlib import Path
 from model.config import EvaluateConfig, TrainConfig
 from model.memory import estimate, estimate_host, estimate_inference
 from model.sizes import ModelSizes, read_sizes
+from storage.benchmarks.published import find_published
 from storage.config import BenchmarkConfig, FetchConfig, HuggingFaceSource, YoutubeSource
 from storage.errors import PipelineError
-from storage.ffmpeg import ffmpeg_version
-from storage.gpus import Gpu
-from storage.layout import Layout
-from storage.preflight import (
+from storage.fetch.requirements import check_tools, find_js_runtime, package_version
+from storage.host.checks import (
     GB,
     Finding,
     check_hub,
@@ -26,8 +25,9 @@ from storage.preflight import (
     host_memory_bytes,
     model_folder,
 )
-from storage.published import find_published
-from storage.tools import check_tools, find_js_runtime, package_version
+from storage.host.ffmpeg import ffmpeg_version
+from storage.host.gpus import Gpu
+from storage.layout import Layout
 
 NUM_CLIPS = 40_425  # questions of AVQA's training file, about one clip each
 SAMPLE_BYTES = 2

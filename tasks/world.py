@@ -3,9 +3,9 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from storage import demo
 from storage.config import WorldConfig
 from storage.layout import Layout
+from storage.world import make
 from tasks.progress import say
 
 
@@ -15,7 +15,7 @@ def make_world(config: WorldConfig | None, layout: Layout) -> None:
         return
     if not layout.world.exists():
         say(f"world: making {config.num_videos} videos and a benchmark in {layout.world}")
-    demo.make_world(config, layout.world)
+    make.make_world(config, layout.world)
 
 
 @contextmanager
@@ -28,5 +28,5 @@ def served_world(config: WorldConfig | None, layout: Layout) -> Generator[None]:
     if config is None:
         yield
         return
-    with demo.serve(demo.World(layout.world), config.port):
+    with make.serve(make.World(layout.world), config.port):
         yield

@@ -12,9 +12,7 @@ from model.config import EvaluateConfig, LoraConfig, TrainConfig
 from model.sizes import read_sizes
 from storage.config import BenchmarkConfig, FetchConfig, FolderSource, HuggingFaceSource
 from storage.errors import PipelineError
-from storage.gpus import Gpu
-from storage.layout import Layout
-from storage.preflight import (
+from storage.host.checks import (
     check_disk,
     check_hub,
     check_port,
@@ -24,6 +22,8 @@ from storage.preflight import (
     check_ytdlp_age,
     count_parameters,
 )
+from storage.host.gpus import Gpu
+from storage.layout import Layout
 from tasks.preflight import (
     check_benchmark,
     check_evaluated,

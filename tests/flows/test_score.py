@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from flows.score import main, score_flow
+from storage.benchmarks.parse import Question, write_questions
 from storage.errors import PipelineError
-from storage.mmau import Question, write_questions
 
 
 def make(name: str, task: str, answer: str | None = "a dog") -> Question:

@@ -24,7 +24,7 @@ from flows.prefect_server import answers, is_loopback
 from flows.serve import choose_api_url
 from flows.service import Service, keep_running
 from storage.errors import PipelineError
-from storage.process import _parents_from_proc
+from storage.host.supervisor import _parents_from_proc
 from tests.flows.small_demo import SMALL
 from tests.storage.wire import wait_until
 from tests.tasks.conftest import is_alive

@@ -16,10 +16,10 @@ import pytest
 
 from benchmarks.synthetic_experiment import make_questions, write_experiment
 from model.scoring import score_folder
+from storage.benchmarks.parse import read_questions
 from storage.errors import PipelineError
 from storage.jsonl import read_json, read_jsonl, write_json, write_jsonl
 from storage.layout import Layout
-from storage.mmau import read_questions
 from tasks.models import resolve
 from tests.golden.made_site import make_site
 

@@ -11,7 +11,7 @@ from model.control_report import (
 )
 from model.controls import asked_questions
 from model.scoring import Prediction, Tally, Verdict, judge_all, write_verdicts
-from storage.mmau import Question
+from storage.benchmarks.parse import Question
 
 
 def make(name: str, task: str, *choices: str) -> Question:

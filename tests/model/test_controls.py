@@ -9,7 +9,7 @@ from model.controls import (
     runs_of,
     shuffled_audio,
 )
-from storage.mmau import Question
+from storage.benchmarks.parse import Question
 
 
 def make(name: str, *choices: str, task: str = "sound") -> Question:

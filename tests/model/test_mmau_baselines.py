@@ -6,9 +6,9 @@ import pytest
 
 from model.control_report import baselines
 from model.scoring import is_right_officially
+from storage.benchmarks.parse import read_questions
+from storage.benchmarks.published import prepare_questions
 from storage.config import BenchmarkConfig
-from storage.mmau import read_questions
-from storage.published import prepare_questions
 
 pytestmark = pytest.mark.network  # the questions are not ours to keep here
 

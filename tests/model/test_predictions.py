@@ -5,8 +5,8 @@ import pytest
 
 from model.predictions import read_predictions
 from model.scoring import Prediction, submission_rows
+from storage.benchmarks.parse import Question, to_row
 from storage.errors import PipelineError
-from storage.mmau import Question, to_row
 
 R1_AQA_PROMPT = (
     "{question} Please choose the answer from the following options: {choices}. "

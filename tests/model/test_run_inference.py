@@ -22,10 +22,10 @@ from model.qwen2_audio import load_model, load_processor
 from model.run_inference import infer, items_of
 from model.scoring import score_folder
 from model.tiny import build_tiny
+from storage.benchmarks.parse import Question, read_questions, write_questions
 from storage.errors import PipelineError
 from storage.jsonl import read_json, read_jsonl, write_json
 from storage.manifest import file_digest
-from storage.mmau import Question, read_questions, write_questions
 
 NUM_QUESTIONS = 12
 SOUNDS = ("dog", "rain", "bell", "horn", "wind")

@@ -18,9 +18,9 @@ from model.scoring import (
     score_folder,
     write_verdicts,
 )
+from storage.benchmarks.parse import Question
 from storage.errors import PipelineError
 from storage.jsonl import read_jsonl, write_json, write_jsonl
-from storage.mmau import Question
 
 PETS = ("A dog", "A cat", "Two birds", "A dog and a cat")
 

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import soundfile
 
-from storage.ffmpeg import find_ffmpeg
+from storage.host.ffmpeg import find_ffmpeg
 
 MIME = {
     ".m4a": "audio/mp4",

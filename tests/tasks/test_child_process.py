@@ -251,7 +251,7 @@ def test_what_the_child_leaves_behind_in_the_background_is_stopped(tmp_path):
 def test_an_entry_point_dies_with_a_parent_that_is_killed_but_only_under_a_supervisor():
     """A rank whose torchrun was killed -9, in a session of its own."""
     entry = (
-        "import time; from storage.process import die_with_parent; "
+        "import time; from storage.host.supervisor import die_with_parent; "
         "die_with_parent(); print('up', flush=True); time.sleep(600)"
     )
     middle = f"""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import PipelineError
-from storage.gpus import Gpu, list_gpus
+from storage.host.gpus import Gpu, list_gpus
 from tasks.child_process import run_child, stopping_children
 from tasks.gpu import hold_gpus, limit_name, locks_folder
 

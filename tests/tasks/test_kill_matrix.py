@@ -34,7 +34,7 @@ from flows.prefect_server import (
 )
 from flows.service import Service
 from storage.errors import PipelineError
-from storage.process import _parents_from_proc
+from storage.host.supervisor import _parents_from_proc
 from tasks.child_process import supervised
 from tasks.gpu import hold_gpus
 

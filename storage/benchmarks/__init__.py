@@ -1,0 +1,1 @@
+"""Benchmarks: their published versions (one YAML each), rows, questions and clips."""

@@ -1,0 +1,233 @@
+"""A benchmark made ready to be asked: its questions checked, its clips there and decoded once.
+
+```
+benchmarks/<name>/
+  questions.json     MMAU's schema; the published file itself, byte for byte, where that has it
+  audio/             clips out of a data set (absent where the profile names a folder)
+  clips.json         what decoding each clip found, so that the next run need not do it again
+```
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from storage.audio import Unreadable, check_audio, find_clip
+from storage.benchmarks.hub_clips import write_clips
+from storage.benchmarks.parse import (
+    Question,
+    from_validation,
+    list_ids,
+    read_questions,
+    write_questions,
+)
+from storage.benchmarks.published import HubAudio, find_published, prepare_questions
+from storage.config import BenchmarkConfig
+from storage.errors import PipelineError
+from storage.jsonl import read_json, write_json
+from storage.manifest import digest_of, file_digest
+
+NUM_THREADS = 4  # libsndfile and soxr work outside Python's lock
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+OnProgress = Callable[[str, int, int], None]
+
+
+def _say_nothing(what: str, done: int, total: int) -> None:
+    """Nobody watches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A benchmark on disk, ready to be asked."""
+
+    name: str
+    """E.g. `mmau-test-mini-original`."""
+    questions: tuple[Question, ...]
+    """In the file's order."""
+    questions_path: Path
+    """The checked file, in MMAU's schema."""
+    audio: Path | None
+    """Folder of the clips; None with `silence`."""
+    silence: bool
+    """Zeros instead of clips."""
+    digest: str
+    """Changes when a question or a clip does."""
+    unreadable: tuple[str, ...] = ()
+    """Ids of questions whose clip cannot be used; they count as wrong."""
+    is_test: bool = True
+    """False for the validation examples, on which checkpoints are chosen."""
+
+    @property
+    def num_questions(self) -> int:
+        """Questions in it."""
+        return len(self.questions)
+
+    @property
+    def has_answers(self) -> bool:
+        """False where the answers are withheld: then predictions can be sent, not scored."""
+        return self.questions[0].answer is not None
+
+
+def prepare(
+    config: BenchmarkConfig, folder: Path, on_progress: OnProgress = _say_nothing
+) -> Benchmark:
+    """Fetch and check a benchmark's questions and clips.
+
+    Args:
+        config: The profile's entry.
+        folder: The benchmark's own folder, `Layout.benchmark(name)`.
+        on_progress: Told (what, done, total) as clips are fetched and decoded.
+
+    Raises:
+        PipelineError: If the questions are not the published ones or fail a check, if clips are
+            missing or cannot be used (all of them named by id), or nothing says where they are.
+    """
+    path = prepare_questions(config, folder)
+    questions = read_questions(path)
+    audio = None if config.silence else _prepare_audio(config, questions, folder, on_progress)
+    return _with_clips(config, path, questions, folder=folder, audio=audio, on_progress=on_progress)
+
+
+def prepare_validation(
+    examples: Iterable[Mapping[str, object]], folder: Path, on_progress: OnProgress = _say_nothing
+) -> Benchmark:
+    """Make a benchmark of held-out training examples, so that a checkpoint can be chosen on them.
+
+    Its name is the folder's.
+
+    Raises:
+        PipelineError: If an example is malformed or a clip cannot be used.
+    """
+    questions = from_validation(examples)
+    folders = {Path(question.audio_id).parent for question in questions}
+    if len(folders) != 1:
+        listed = ", ".join(map(str, sorted(folders)[:3]))
+        msg = (
+            f"the validation examples name clips in {len(folders)} folders ({listed}): expected one"
+        )
+        raise PipelineError(msg)
+    # By name alone, so that they are the same questions when the workspace is moved.
+    questions = [replace(one, audio_id=Path(one.audio_id).name) for one in questions]
+    path = folder / "questions.json"
+    write_questions(path, questions)
+    config = BenchmarkConfig(name=folder.name)
+    return _with_clips(
+        config,
+        path,
+        questions,
+        folder=folder,
+        audio=folders.pop(),
+        on_progress=on_progress,
+        is_test=False,
+    )
+
+
+def _with_clips(
+    config: BenchmarkConfig,
+    path: Path,
+    questions: Sequence[Question],
+    *,
+    folder: Path,
+    audio: Path | None,
+    on_progress: OnProgress,
+    is_test: bool = True,
+) -> Benchmark:
+    clips = (
+        {} if audio is None else _check_clips(questions, audio, folder / "clips.json", on_progress)
+    )
+    reason_by_id = {name: clip["reason"] for name, clip in clips.items() if "reason" in clip}
+    if reason_by_id and not config.allow_unreadable:
+        _refuse_unreadable(config.name, reason_by_id, len(questions))
+    contents = {name: clip.get("sha256") for name, clip in clips.items()}
+    return Benchmark(
+        name=config.name,
+        questions=tuple(questions),
+        questions_path=path,
+        audio=audio,
+        silence=config.silence,
+        digest=digest_of([file_digest(path), config.silence, contents]),
+        unreadable=tuple(reason_by_id),
+        is_test=is_test,
+    )
+
+
+def _prepare_audio(
+    config: BenchmarkConfig, questions: Sequence[Question], folder: Path, on_progress: OnProgress
+) -> Path:
+    """The folder of the clips, filled from a data set where there is none yet."""
+    place = None if config.audio is None else Path(config.audio).expanduser()
+    if place is not None and place.is_dir() and not any(place.rglob("*.parquet")):
+        return place.absolute()
+    published = find_published(config.name)
+    if config.audio is None:
+        sources = published.audio if published else ()
+    elif (place is not None and place.is_dir()) or HUB_NAME.fullmatch(config.audio):
+        known = published.audio if published else ()
+        sources = tuple(s for s in known if s.dataset == config.audio) or (
+            HubAudio(dataset=config.audio),
+        )
+    else:
+        msg = (
+            f"the audio of {config.name} is {config.audio}: no such folder, and no data set's name"
+        )
+        raise PipelineError(msg)
+    if not sources:
+        where = f"; it is at {published.audio_archive}" if published else ""
+        msg = (
+            f"nothing says where the clips of {config.name} are: set its `audio` to the folder "
+            f"that holds them{where}, or set `silence: true` to try things without"
+        )
+        raise PipelineError(msg)
+    audio = folder / "audio"
+    for source in sources:
+        told = partial(on_progress, f"clips of {source.dataset}")
+        if not write_clips(questions, source, audio, told).missing:
+            break
+    audio.mkdir(parents=True, exist_ok=True)
+    return audio
+
+
+def _check_clips(
+    questions: Sequence[Question], audio: Path, cache: Path, on_progress: OnProgress
+) -> dict[str, dict[str, Any]]:
+    """Decode each question's clip once; what an earlier run found of the same file is believed."""
+    known: dict[str, Any] = read_json(cache) if cache.exists() else {}
+
+    def check(question: Question) -> dict[str, Any]:
+        clip = find_clip(audio, question.audio_id)
+        if clip is None:
+            return {"reason": f"{question.audio_id} is not in {audio}"}
+        status = clip.stat()
+        stamp = [str(clip), status.st_size, status.st_mtime_ns]
+        before = known.get(question.id)
+        if before is not None and before.get("stamp") == stamp:
+            return before
+        facts = check_audio(clip)
+        if isinstance(facts, Unreadable):
+            return {"stamp": stamp, "reason": facts.reason}
+        found = {"duration_s": round(facts.duration_s, 3), "peak": round(facts.peak, 4)}
+        return {"stamp": stamp, "sha256": file_digest(clip), **found}
+
+    found: dict[str, dict[str, Any]] = {}
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        for question, clip in zip(questions, pool.map(check, questions), strict=True):
+            found[question.id] = clip
+            on_progress("clips checked", len(found), len(questions))
+    if found != known:
+        write_json(cache, found)
+    return found
+
+
+def _refuse_unreadable(name: str, reason_by_id: Mapping[str, str], num_questions: int) -> None:
+    first = next(iter(reason_by_id))
+    msg = (
+        f"{len(reason_by_id)} of {num_questions} clips of {name} cannot be used: "
+        f"{list_ids(list(reason_by_id))}. The first: {reason_by_id[first]}. "
+        "Get these clips, or set the benchmark's `allow_unreadable: true`: they then count as wrong"
+    )
+    raise PipelineError(msg)

@@ -1,0 +1,1 @@
+"""Sources of training rows: each reads its own shape."""

@@ -1,0 +1,243 @@
+"""AVQA's annotation rows and R1-AQA's training examples: parsed once, at the border.
+
+AVQA (AlyssaYoung/AVQA@main:data/annotation/train_qa.json) is a list of 40,425 rows with eight keys
+(storage/data/avqa_rows.py).
+
+R1-AQA's example (xiaomi-research/r1-aqa@main:README.md) is the row, its keys in their order, plus
+`dataset_name` and `audio_path`. A row that cannot become an example becomes a `Dropped` with its
+reason: kept + dropped == read.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+from urllib.parse import urlsplit
+
+import requests
+
+from storage.data.avqa_rows import AvqaRow, Clip, Dropped, parse_row
+from storage.errors import PipelineError
+from storage.jsonl import Record, write_bytes
+
+# Git's own name of the published train_qa.json: sha1 of `blob SIZE\0` + content.
+TRAIN_BLOB_ID = "dcf7ee2555bb4ce861a3e1e08fbda1508818d63c"
+TRAIN_PATH = "/AlyssaYoung/AVQA/main/data/annotation/train_qa.json"
+DOWNLOAD_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """A file of annotations as read."""
+
+    rows: tuple[AvqaRow, ...]
+    """Rows in the file's order."""
+    malformed: tuple[Dropped, ...]
+    """Rows that cannot be used, with the key at fault."""
+    num_read: int
+    """Rows in the file: `len(rows) + len(malformed)`."""
+    sha256: str
+    """Digest of the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipState:
+    """How a clip stands: what `convert` needs of the ledger."""
+
+    state: str
+    """`done`, or why not (see storage/fetch/ledger.py)."""
+    reason: str = ""
+    """Reason code, e.g. `private`."""
+    message: str = ""
+    """What the source said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """Examples and what was dropped on the way to them."""
+
+    examples: tuple[Record, ...]
+    """Lines of train.jsonl, in the annotations' order."""
+    dropped: tuple[Dropped, ...]
+    """Lines of dropped.jsonl."""
+    num_read: int
+    """Annotation rows: examples + dropped."""
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Dropped rows by reason, the most frequent first."""
+        return dict(Counter(each.reason for each in self.dropped).most_common())
+
+    @property
+    def usable_share(self) -> float:
+        """Fraction of rows that became examples, 0..1."""
+        return len(self.examples) / self.num_read
+
+
+def read_annotations(path_or_url: str, cache_dir: Path) -> Annotations:
+    """Read AVQA's questions; malformed rows are set aside and never stop the rest.
+
+    Args:
+        path_or_url: A local file, or an http address, which is downloaded once into `cache_dir`.
+        cache_dir: Folder of downloaded annotations.
+
+    Raises:
+        PipelineError: If the file is missing, cannot be downloaded, is not a JSON list, has no
+            rows, or is the published train_qa.json with another content than the one that was
+            published.
+    """
+    content = _content_of(path_or_url, cache_dir)
+    try:
+        records = json.loads(content)
+    except ValueError as error:
+        msg = f"annotations {path_or_url} are not JSON: {error}"
+        raise PipelineError(msg) from error
+    if not isinstance(records, list) or not (entries := cast("list[object]", records)):
+        msg = f"annotations {path_or_url}: expected a JSON list of rows as in AVQA's train_qa.json"
+        raise PipelineError(msg)
+    rows: list[AvqaRow] = []
+    malformed: list[Dropped] = []
+    for index, record in enumerate(entries):
+        parsed = parse_row(record, index)
+        if isinstance(parsed, AvqaRow):
+            rows.append(parsed)
+        else:
+            malformed.append(parsed)
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Annotations(tuple(rows), tuple(malformed), len(entries), sha256)
+
+
+def clips_of(rows: Iterable[AvqaRow]) -> list[Clip]:
+    """The clips that rows ask about, each once, in the order of first mention."""
+    return list(dict.fromkeys(row.clip for row in rows))
+
+
+def convert(
+    annotations: Annotations,
+    states: Mapping[str, ClipState],
+    *,
+    audio_dir: str,
+    has_wav: Callable[[Clip], bool],
+) -> Converted:
+    """Turn rows with audio into R1-AQA's examples and account for the others.
+
+    Args:
+        annotations: What was read.
+        states: The ledger's word on each clip, by clip id.
+        audio_dir: Folder written in `audio_path`.
+        has_wav: Whether a clip's wav lies in the workspace; the ledger alone is not trusted.
+    """
+    examples: list[Record] = []
+    dropped = list(annotations.malformed)
+    for row in annotations.rows:
+        lost = _lost(row, states.get(row.clip.clip_id), has_wav)
+        if lost is None:
+            examples.append(as_example(row, audio_dir))
+        else:
+            dropped.append(lost)
+    if len(examples) + len(dropped) != annotations.num_read:
+        msg = f"{len(examples)} kept + {len(dropped)} dropped != {annotations.num_read} rows read"
+        raise AssertionError(msg)
+    return Converted(tuple(examples), tuple(dropped), annotations.num_read)
+
+
+def as_example(row: AvqaRow, audio_dir: str) -> Record:
+    """R1-AQA's ten keys in its order."""
+    return {
+        "id": row.id,
+        "video_name": row.clip.clip_id,
+        "video_id": row.video_id,
+        "question_text": row.question_text,
+        "multi_choice": list(row.multi_choice),
+        "answer": row.answer,
+        "question_relation": row.question_relation,
+        "question_type": row.question_type,
+        "dataset_name": "AVQA",
+        "audio_path": f"{audio_dir}/{row.clip.file_name}",
+    }
+
+
+def check_usable_share(converted: Converted, min_usable_share: float) -> None:
+    """Refuse to go on with too little of the data.
+
+    Raises:
+        PipelineError: If fewer rows than that share have audio; its text holds the table of
+            reasons.
+    """
+    if converted.usable_share >= min_usable_share:
+        return
+    table = "\n".join(f"  {count:>7}  {reason}" for reason, count in converted.reasons.items())
+    msg = (
+        f"only {len(converted.examples)} of {converted.num_read} annotation rows have audio "
+        f"({converted.usable_share:.1%}), and fetch.min_usable_share asks for "
+        f"{min_usable_share:.0%}. Dropped rows:\n{table}\n"
+        "Run fetch again for those that can still come, or lower the share: "
+        "--set fetch.min_usable_share=0.5"
+    )
+    raise PipelineError(msg)
+
+
+def take_evenly(rows: Sequence[AvqaRow], size: int) -> tuple[AvqaRow, ...]:
+    """At most `size` rows, taken evenly over the file, in its order."""
+    if len(rows) <= size:
+        return tuple(rows)
+    return tuple(rows[position * len(rows) // size] for position in range(size))
+
+
+def _lost(row: AvqaRow, state: ClipState | None, has_wav: Callable[[Clip], bool]) -> Dropped | None:
+    clip_id = row.clip.clip_id
+    if state is None or state.state == "pending":
+        return Dropped(row.id, clip_id, "not-fetched", "fetch has not come to this clip yet")
+    if state.state != "done":
+        return Dropped(row.id, clip_id, f"{state.state}:{state.reason}", state.message)
+    if not has_wav(row.clip):
+        detail = f"the ledger has it, but {row.clip.file_name} is gone: run fetch again"
+        return Dropped(row.id, clip_id, "wav-missing", detail)
+    return None
+
+
+def _content_of(path_or_url: str, cache_dir: Path) -> bytes:
+    address = urlsplit(path_or_url)
+    if address.scheme not in {"http", "https"}:
+        try:
+            return Path(path_or_url).read_bytes()
+        except OSError as error:
+            msg = f"annotations {path_or_url} cannot be read: {error.strerror}"
+            raise PipelineError(msg) from error
+    # The address is part of the name, so that two files called train_qa.json do not meet in the
+    # cache.
+    digest = hashlib.sha256(path_or_url.encode()).hexdigest()[:8]
+    cached = cache_dir / f"{digest}-{Path(address.path).name or 'annotations.json'}"
+    content = cached.read_bytes() if cached.exists() else _download(path_or_url)
+    if address.path == TRAIN_PATH and git_blob_id(content) != TRAIN_BLOB_ID:
+        cached.unlink(missing_ok=True)
+        msg = (
+            f"{path_or_url} is not the published file: git blob {git_blob_id(content)}, "
+            f"expected {TRAIN_BLOB_ID}. Run again; if it stays so, download it "
+            "yourself and set annotations.train to its path"
+        )
+        raise PipelineError(msg)
+    if not cached.exists():
+        write_bytes(cached, content)
+    return content
+
+
+def git_blob_id(content: bytes) -> str:
+    r"""The name that git gives a file: sha1 of `blob SIZE\0` and its content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def _download(url: str) -> bytes:
+    try:
+        response = requests.get(url, timeout=DOWNLOAD_TIMEOUT_S)
+        response.raise_for_status()
+    except requests.RequestException as error:
+        msg = (
+            f"annotations cannot be downloaded from {url}: {error}. "
+            "Try again, or set annotations.train to a local copy of the file"
+        )
+        raise PipelineError(msg) from error
+    return response.content

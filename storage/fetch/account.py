@@ -1,0 +1,163 @@
+"""The account of an experiment's clips, written after each fetch.
+
+fetch_report.json (the sums), invalid.jsonl (what is not there and why), clips.csv (all clips).
+"""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from storage.data.avqa import Clip
+from storage.fetch.avqa_hub import LaidOut
+from storage.fetch.ledger import ClipRow, Ledger
+from storage.jsonl import Record, write_json, write_jsonl, write_text
+
+CSV_COLUMNS = (
+    "clip_id",
+    "state",
+    "reason",
+    "source",
+    "sha256",
+    "duration_s",
+    "peak_dbfs",
+    "rms_dbfs",
+    "silent",
+    "short",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonCount:
+    """Clips of one state and reason."""
+
+    state: str
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchReport:
+    """How an experiment's clips stand."""
+
+    num_requested: int
+    """Clips asked for."""
+    num_usable: int
+    """Clips that are done."""
+    by_state: dict[str, int]
+    """Clips by state."""
+    by_reason: tuple[ReasonCount, ...]
+    """Clips that are not done, by state and reason, the most frequent first."""
+    num_silent: int
+    """Done clips whose peak is below -60 dBFS."""
+    num_short: int
+    """Done clips whose source ends inside the clip."""
+    next_try: float | None
+    """When the first clip is due again, seconds since 1970; None if none waits."""
+
+    @property
+    def num_open(self) -> int:
+        """Clips that may still come: not tried yet, or to be tried again."""
+        return sum(self.by_state.get(state, 0) for state in ("pending", "retry", "unconfirmed"))
+
+
+def write_account(
+    ledger: Ledger,
+    clips: Sequence[Clip],
+    folder: Path,
+    *,
+    versions: Mapping[str, str],
+    videos_per_hour: float | None,
+    laid_out: Sequence[LaidOut] = (),
+) -> FetchReport:
+    """Write the three files of an experiment and return what they say in sum."""
+    rows = ledger.rows(clips)
+    report = _report(rows)
+    write_jsonl(folder / "invalid.jsonl", (_invalid(row) for row in rows if row.state != "done"))
+    write_text(folder / "clips.csv", _csv(rows))
+    tries = [at for row in rows for at in (row.first_try, row.last_try) if at is not None]
+    record = {
+        "requested": report.num_requested,
+        "usable": report.num_usable,
+        "by_state": report.by_state,
+        "by_reason": [
+            {"state": each.state, "reason": each.reason, "count": each.count}
+            for each in report.by_reason
+        ],
+        "silent": report.num_silent,
+        "short": report.num_short,
+        "by_source": dict(Counter(row.source for row in rows if row.state == "done")),
+        "datasets": [
+            {"rows": each.num_rows, "matched": each.num_matched, "clips": each.num_clips}
+            for each in laid_out
+        ],
+        "source_bytes": sum(row.source_bytes or 0 for row in rows),
+        "versions": dict(versions),
+        "videos_per_hour": videos_per_hour,
+        "next_try": _iso(report.next_try),
+        "started": _iso(min(tries, default=None)),
+        "finished": _iso(max(tries, default=None)),
+    }
+    # Last, so that whoever finds it finds the other two.
+    write_json(folder / "fetch_report.json", record)
+    return report
+
+
+def _report(rows: Sequence[ClipRow]) -> FetchReport:
+    done = [row for row in rows if row.state == "done"]
+    reasons = Counter((row.state, row.reason_code) for row in rows if row.state != "done")
+    return FetchReport(
+        num_requested=len(rows),
+        num_usable=len(done),
+        by_state=dict(Counter(row.state for row in rows)),
+        by_reason=tuple(ReasonCount(*key, count) for key, count in reasons.most_common()),
+        num_silent=sum(row.silent for row in done),
+        num_short=sum(row.short for row in done),
+        next_try=min((row.next_try for row in rows if row.next_try is not None), default=None),
+    )
+
+
+def _invalid(row: ClipRow) -> Record:
+    return {
+        "clip_id": row.clip_id,
+        "state": row.state,
+        "reason": row.reason_code,
+        "message": row.message,
+        "http_status": row.http_status,
+        "attempts": row.attempts,
+        "first_try": _iso(row.first_try),
+        "last_try": _iso(row.last_try),
+    }
+
+
+def _csv(rows: Sequence[ClipRow]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for row in rows:
+        writer.writerow(
+            (
+                row.clip_id,
+                row.state,
+                row.reason_code,
+                row.source,
+                row.sha256,
+                row.duration_s,
+                row.peak_dbfs,
+                row.rms_dbfs,
+                int(row.silent),
+                int(row.short),
+            )
+        )
+    return text.getvalue()
+
+
+def _iso(seconds: float | None) -> str | None:
+    return (
+        None
+        if seconds is None
+        else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    )

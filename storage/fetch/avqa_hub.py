@@ -1,0 +1,221 @@
+r"""Clips out of a data set on the hub, laid into a folder by clip name; from there they are cut.
+
+`gijs/avqa-processed` has a row for each question: `audio` (bytes that ffmpeg reads), `question`
+(`What happened?\nChoices:\nA. motorboat\nB. ...`) and `answer` (`B. Yacht consignment`), and no
+column for the video. A row belongs to the annotation with the same question, choices and answer.
+Where several clips share all three, the order decides: between two rows that can be told apart, as
+many of a kind must lie in the data set as in the annotations. What cannot be told is not guessed:
+it is written to unmatched.jsonl.
+"""
+
+import re
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from storage.config import HuggingFaceSource
+from storage.data.avqa import AvqaRow, Clip
+from storage.errors import PipelineError
+from storage.jsonl import (
+    Record,
+    append_line,
+    read_appended,
+    read_json,
+    write_bytes,
+    write_json,
+    write_jsonl,
+)
+
+CHOICE = re.compile(r"^\s*[A-Z][.)]\s*(.*?)\s*$", re.MULTILINE)
+ROWS = "rows.jsonl"  # questions and answers as they came
+DONE = "laid-out.json"
+
+
+class Question(NamedTuple):
+    """What a row is known by: question, choices and answer, without case and outer space."""
+
+    text: str
+    choices: tuple[str, ...]
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaidOut:
+    """What came of a data set."""
+
+    folder: Path
+    """Audio files named by clip id."""
+    num_rows: int
+    """Rows in the data set."""
+    num_matched: int
+    """Rows that belong to one annotation."""
+    num_clips: int
+    """Clips that they hold."""
+
+
+def lay_out(source: HuggingFaceSource, rows: Sequence[AvqaRow], folder: Path) -> LaidOut:
+    """Write the audio of matched rows into `folder`, once.
+
+    Args:
+        source: Data set and split.
+        rows: The annotations of that split.
+        folder: Where the files go; a finished one is taken as it is.
+
+    Raises:
+        PipelineError: If there are no annotations to match, or the data set cannot be read.
+    """
+    if not rows:
+        msg = (
+            f"fetch.sources: {source.dataset} is matched by question, and no annotations were given"
+        )
+        raise PipelineError(msg)
+    if (folder / DONE).exists():
+        counts = read_json(folder / DONE)
+        return LaidOut(folder, counts["rows"], counts["matched"], counts["clips"])
+    _download(source, folder)
+    questions = [_question(record) for record in read_appended(folder / ROWS)]
+    clips = match_rows(questions, rows)
+    missing = [
+        {"row": index, **question._asdict()}
+        for index, (question, clip) in enumerate(zip(questions, clips, strict=True))
+        if clip is None
+    ]
+    write_jsonl(folder / "unmatched.jsonl", missing)
+    num_clips = _name_by_clip(clips, folder)
+    num_matched = len(questions) - len(missing)
+    counts = {"rows": len(questions), "matched": num_matched, "clips": num_clips}
+    write_json(folder / DONE, counts)
+    return LaidOut(folder, len(questions), num_matched, num_clips)
+
+
+def match_rows(questions: Sequence[Question], rows: Sequence[AvqaRow]) -> list[Clip | None]:
+    """The clip of each question of a data set; None where it cannot be told.
+
+    Args:
+        questions: In the data set's order.
+        rows: In the annotations' order.
+    """
+    positions: dict[Question, list[int]] = defaultdict(list)
+    for position, row in enumerate(rows):
+        positions[_known_by(row)].append(position)
+    found = [
+        places[0] if len(places := positions.get(question, [])) == 1 else None
+        for question in questions
+    ]
+    if _is_rising(place for place in found if place is not None):
+        _settle_by_order(questions, found, positions, num_rows=len(rows))
+    matched = [None if place is None else rows[place].clip for place in found]
+    for index, question in enumerate(questions):
+        # Questions about the same clip alone leave no doubt, whichever row it is.
+        clips = {rows[place].clip for place in positions.get(question, [])}
+        if matched[index] is None and len(clips) == 1:
+            matched[index] = clips.pop()
+    return matched
+
+
+def _settle_by_order(
+    questions: Sequence[Question],
+    found: list[int | None],
+    positions: Mapping[Question, list[int]],
+    *,
+    num_rows: int,
+) -> None:
+    """Fill in rows of a kind that lie between the same two certain rows here and there."""
+    certain = [index for index, place in enumerate(found) if place is not None]
+    edges = [-1, *certain, len(found)]
+    places = [-1, *(cast("int", found[index]) for index in certain), num_rows]
+    for left, right, low, high in zip(edges, edges[1:], places, places[1:], strict=False):
+        kinds: dict[Question, list[int]] = defaultdict(list)
+        for index in range(left + 1, right):
+            kinds[questions[index]].append(index)
+        for question, indices in kinds.items():
+            there = positions.get(question, [])
+            between = there[bisect_left(there, low + 1) : bisect_left(there, high)]
+            if len(between) == len(indices):
+                for index, place in zip(indices, between, strict=True):
+                    found[index] = place
+
+
+def _is_rising(places: Iterable[int]) -> bool:
+    """Whether the data set keeps the annotations' order."""
+    last = -1
+    for place in places:
+        if place <= last:
+            return False
+        last = place
+    return True
+
+
+def _known_by(row: AvqaRow) -> Question:
+    return _as_question(row.question_text, row.multi_choice, row.multi_choice[row.answer])
+
+
+def _question(record: Record) -> Question:
+    text, _, choices = str(record.get("question", "")).partition("Choices:")
+    answer = CHOICE.match(str(record.get("answer", "")))
+    answer_text = answer.group(1) if answer else str(record.get("answer", ""))
+    return _as_question(text, CHOICE.findall(choices), answer_text)
+
+
+def _as_question(text: str, choices: Iterable[str], answer: str) -> Question:
+    # R1-AQA's readers turn `video` into `audio`; it must not matter who did.
+    plain = text.strip().casefold().replace("video", "audio")
+    stripped = tuple(choice.strip().casefold() for choice in choices)
+    return Question(plain, stripped, answer.strip().casefold())
+
+
+def _download(source: HuggingFaceSource, folder: Path) -> None:
+    """Lay every row's audio down, named by row; after a kill it goes on at the next row."""
+    num_there = len(read_appended(folder / ROWS))
+    for index, record in enumerate(_stream(source, first_row=num_there), start=num_there):
+        audio = cast("dict[str, Any]", record["audio"])
+        write_bytes(_row_file(folder, index), audio.get("bytes") or b"")
+        line = {"question": record["question"], "answer": record["answer"]}
+        append_line(folder / ROWS, line)
+
+
+def _name_by_clip(clips: Sequence[Clip | None], folder: Path) -> int:
+    """Give files their clip's name and remove those of no clip; may be broken off and repeated.
+
+    Returns:
+        Number of clips.
+    """
+    named: set[str] = set()
+    for index, clip in enumerate(clips):
+        path = _row_file(folder, index)
+        target = None if clip is None else folder / f"{clip.clip_id}.audio"
+        if target is not None and target.name not in named and path.exists():
+            path.replace(target)
+        path.unlink(missing_ok=True)
+        if target is not None:
+            named.add(target.name)
+    return len(named)
+
+
+def _row_file(folder: Path, index: int) -> Path:
+    return folder / f"row-{index:06d}.audio"
+
+
+def _stream(source: HuggingFaceSource, *, first_row: int) -> Iterator[Record]:
+    # Loaded here: `datasets` takes seconds to import, and only this source needs it.
+    import datasets  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]  # it has none
+    from datasets.exceptions import (  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
+        DatasetsError,
+    )
+
+    try:
+        stream = cast("Any", datasets).load_dataset(
+            source.dataset, split=source.split, streaming=True
+        )
+        # Undecoded: the bytes go to ffmpeg, and `datasets` decodes by torchcodec only.
+        audio = stream.cast_column("audio", datasets.Audio(decode=False))
+        yield from audio.skip(first_row)
+    except (OSError, ValueError, DatasetsError) as error:
+        msg = (
+            f"fetch.sources: the data set {source.dataset} (split {source.split}) cannot be read: "
+            f"{error}. Name one on the hub, or a folder of its parquet files"
+        )
+        raise PipelineError(msg) from error

@@ -1,0 +1,89 @@
+"""The tools that fetching rests on: yt-dlp, its JS runtime, ffmpeg.
+
+Checked at the start of a run.
+"""
+
+import functools
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from yt_dlp.version import __version__ as ytdlp_version
+
+from storage.config import FetchConfig, YoutubeSource
+from storage.errors import PipelineError
+from storage.fetch.youtube import is_youtube
+from storage.host.ffmpeg import ffmpeg_version, find_ffmpeg
+
+OLDEST_YTDLP = (2026, 10, 26)  # its messages are those that storage/fetch/failures.py knows
+EJS_VERSION = "0.8.0"  # yt-dlp ignores any other than the one it names
+# The oldest JS runtimes that yt-dlp 2026.10.26 takes.
+JS_RUNTIMES = {"deno": (2, 3), "node": (22, 0)}
+
+
+def check_tools(config: FetchConfig) -> None:
+    """Check what these sources need; YouTube itself also needs a JS runtime.
+
+    Raises:
+        PipelineError: If something is missing or too old; says how to get it.
+    """
+    find_ffmpeg()
+    sources = [source for source in config.sources if isinstance(source, YoutubeSource)]
+    for source in sources:
+        if source.cookies is not None and not source.cookies.is_file():
+            msg = f"fetch.sources: there is no cookie file {source.cookies}"
+            raise PipelineError(msg)
+    if not any(is_youtube(source.url_template) for source in sources):
+        return
+    if tuple(int(part) for part in ytdlp_version.split(".")[:3]) < OLDEST_YTDLP:
+        wanted = ".".join(str(part) for part in OLDEST_YTDLP)
+        msg = f"yt-dlp {ytdlp_version} is too old for YouTube: pip install yt-dlp=={wanted}"
+        raise PipelineError(msg)
+    if package_version("yt-dlp-ejs") != EJS_VERSION:
+        msg = f"yt-dlp {ytdlp_version} needs its own: pip install yt-dlp-ejs=={EJS_VERSION}"
+        raise PipelineError(msg)
+    if find_js_runtime() is None:
+        msg = "YouTube needs a JS runtime, deno 2.3 or node 22 at least: pip install deno"
+        raise PipelineError(msg)
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions for the account of a run."""
+    return {
+        "yt-dlp": ytdlp_version,
+        "yt-dlp-ejs": package_version("yt-dlp-ejs") or "none",
+        "ffmpeg": ffmpeg_version(),
+        "js_runtime": find_js_runtime() or "none",
+        "python": sys.version.split()[0],
+    }
+
+
+@functools.cache
+def find_js_runtime() -> str | None:
+    """The JS runtime that yt-dlp will use, e.g. `deno 2.9.8`.
+
+    None if there is none that is new enough.
+    """
+    for name, oldest in JS_RUNTIMES.items():
+        # yt-dlp, too, looks beside the interpreter, where the wheel `deno` lays its program.
+        program = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+        if program is None:
+            continue
+        done = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, timeout=30, check=False
+        )
+        match = re.search(r"(\d+)\.(\d+)\.(\d+)", done.stdout)
+        if match and (int(match.group(1)), int(match.group(2))) >= oldest:
+            return f"{name} {match.group(0)}"
+    return None
+
+
+def package_version(name: str) -> str | None:
+    """Version of an installed package; None if it is not."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

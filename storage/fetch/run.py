@@ -1,0 +1,313 @@
+"""Fetching clips: worker threads over a batch, every outcome in the ledger.
+
+A run holds the workspace's lock, so a second one says so and stops. A kill before a clip's rename
+leaves nothing of it; a kill after it leaves a good wav without a row, which the next start adopts.
+"""
+
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from filelock import FileLock, Timeout
+
+from storage.config import FetchConfig, FolderSource, HuggingFaceSource, YoutubeSource
+from storage.data.avqa import AvqaRow, Clip
+from storage.errors import BLOCKED_EXIT_CODE, PipelineError
+from storage.fetch.avqa_hub import LaidOut, lay_out
+from storage.fetch.cut import SAMPLE_RATE_HZ
+from storage.fetch.failures import Failure
+from storage.fetch.gate import Gate
+from storage.fetch.ledger import ClipRow, Ledger
+from storage.fetch.pace import Breaker, Pace
+from storage.fetch.reconcile import Reconciled, reconcile
+from storage.fetch.requirements import check_tools, tool_versions
+from storage.fetch.retries import is_due
+from storage.fetch.sources import AudioSource, FolderAudio, YoutubeAudio
+from storage.fetch.worker import ClipWorker
+from storage.fetch.youtube import Downloader
+from storage.layout import Layout
+
+MIN_FREE_BYTES = 128 << 20  # for the downloads in flight and SQLite's log
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCounts:
+    """What became of a batch."""
+
+    num_clips: int
+    """Clips in the batch."""
+    by_state: dict[str, int]
+    """Clips of the batch by state after it."""
+    is_stopped: bool
+    """Whether a stop was asked for before its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run has to do."""
+
+    batches: tuple[tuple[Clip, ...], ...]
+    """Clips that are due now, those of one video together."""
+    num_due: int
+    """Clips in all batches."""
+    eta_s: float | None
+    """Seconds that their videos take at the budget; None without one."""
+    reconciled: Reconciled
+    """What had to be put right between ledger and folder."""
+
+
+class FetchRun:
+    """One run over a workspace: lock, ledger, pace and breaker, shared by all batches.
+
+    Used as a context manager: `plan`, then `fetch_batch` for each batch.
+    """
+
+    def __init__(
+        self,
+        config: FetchConfig,
+        layout: Layout,
+        *,
+        resume_command: str,
+        rows: Sequence[AvqaRow] = (),
+        on_clip: Callable[[ClipRow], None] | None = None,
+        on_pause: Callable[[Failure, float], None] | None = None,
+    ) -> None:
+        """Take the settings; nothing is opened yet.
+
+        Args:
+            config: Sources, clip length, pace.
+            layout: Where the ledger and the clips lie.
+            resume_command: What to type to go on after a block, e.g. `python -m flows.fetch
+                --profile paper`.
+            rows: The annotations, by which rows of a Hugging Face source are known.
+            on_clip: Called with each clip's new row, from the worker threads.
+            on_pause: Called with the refusal and the seconds when all workers pause.
+        """
+        self.config = config
+        self.layout = layout
+        self.stop_event = threading.Event()
+        self.pace = Pace(config.videos_per_hour)
+        self.breaker = Breaker(
+            config.block_waits_s, resume_command=resume_command, on_pause=on_pause
+        )
+        self.laid_out: list[LaidOut] = []
+        self._rows = rows
+        self._on_clip = on_clip or _ignore
+        self._lock_path = layout.locks / "fetch.lock"
+        self._lock = FileLock(self._lock_path)
+        self._downloads = layout.downloads
+
+    def __enter__(self) -> Self:
+        """Check the tools, lock the workspace, open ledger and sources.
+
+        Raises:
+            PipelineError: If another run holds the workspace, or a tool or a source is missing.
+        """
+        check_tools(self.config)
+        self.layout.locks.mkdir(parents=True, exist_ok=True)
+        self.layout.clips.mkdir(parents=True, exist_ok=True)
+        self.ledger = Ledger(self.layout.ledger)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            self.ledger.close()
+            msg = (
+                f"another fetch is running on {self.layout.workspace}; "
+                "wait for it or stop it, then start this one again"
+            )
+            raise PipelineError(msg) from error
+        try:
+            self._open()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the run's row, remove temporary files, release the workspace."""
+        try:
+            self.ledger.end_run(self.run, self._outcome(error))
+        finally:
+            self._close()
+
+    def stop(self) -> None:
+        """Ask all workers to stop after the video they are at; safe in a signal handler."""
+        self.stop_event.set()
+
+    def plan(self, clips: Sequence[Clip], *, deep: bool = False) -> Plan:
+        """Register clips, bring ledger and folder to agree, and cut what is due into batches.
+
+        Args:
+            clips: Every clip that the experiment asks for.
+            deep: Also compare the sha256 of each wav.
+
+        Raises:
+            PipelineError: If the disk has no room for what is due, or cannot tell names apart.
+        """
+        self._check_names(clips)
+        self.ledger.add(clips, clip_length_s=self.config.clip_length_s)
+        reconciled = reconcile(self.ledger, clips, self.layout.clips, deep=deep)
+        now_s = time.time()
+        due = [row.clip for row in self.ledger.rows(clips) if is_due(row, now_s)]
+        refused = self.ledger.refused_clips()
+        due.sort(key=lambda clip: clip.clip_id in refused)
+        self._check_disk(len(due))
+        eta_s = self.pace.eta_s(len({clip.video_id for clip in due}))
+        return Plan(_batches(due, self.config.batch_size), len(due), eta_s, reconciled)
+
+    def fetch_batch(self, batch: Sequence[Clip]) -> BatchCounts:
+        """Fetch and cut a batch; each clip ends in the ledger as done, or with the reason why not.
+
+        Raises:
+            PipelineError: If YouTube refuses us for good (exit code 75), the disk is full, or
+                yt-dlp is out of date.
+        """
+        self._check_disk(len(batch))
+        self._fetch_videos(_by_video(batch))
+        # Those for which we were refused, once more after all the others.
+        pending = [row.clip for row in self.ledger.rows(batch) if row.state == "pending"]
+        self._fetch_videos(_by_video(pending))
+        states = Counter(row.state for row in self.ledger.rows(batch))
+        return BatchCounts(len(batch), dict(states), self.stop_event.is_set())
+
+    def _fetch_videos(self, videos: Sequence[Sequence[Clip]]) -> None:
+        with ThreadPoolExecutor(self.config.workers, thread_name_prefix="fetch") as pool:
+            futures = [pool.submit(self._fetch_video, clips) for clips in videos]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                # The other workers may be in a pause of hours; none of them is to go on.
+                self.stop_event.set()
+                raise
+
+    def _fetch_video(self, clips: Sequence[Clip]) -> None:
+        if self.stop_event.is_set():
+            return
+        folder = self._downloads / f"worker-{threading.get_ident()}"
+        folder.mkdir(exist_ok=True)
+        self._worker.fetch_video(clips, folder)
+
+    def _close(self) -> None:
+        self.ledger.close()
+        shutil.rmtree(self._downloads, ignore_errors=True)
+        self._lock.release()
+
+    def _open(self) -> None:
+        # What a killed run left: downloads and cuts in flight.
+        shutil.rmtree(self._downloads, ignore_errors=True)
+        self._downloads.mkdir(parents=True)
+        sources = [self._open_source(source) for source in self.config.sources]
+        self.versions = tool_versions()
+        self.run = self.ledger.begin_run(
+            config=self.config.model_dump_json(), versions=self.versions
+        )
+        gate = Gate(
+            pace=self.pace,
+            breaker=self.breaker,
+            stop=self.stop_event,
+            ledger=self.ledger,
+            run=self.run,
+            canary_video_id=self.config.canary_video_id,
+            ytdlp_version=self.versions["yt-dlp"],
+        )
+        self._worker = ClipWorker(
+            config=self.config,
+            clips_dir=self.layout.clips,
+            ledger=self.ledger,
+            run=self.run,
+            versions=self.versions,
+            sources=sources,
+            gate=gate,
+            stop=self.stop_event,
+            on_clip=self._on_clip,
+        )
+
+    def _open_source(self, source: YoutubeSource | FolderSource | HuggingFaceSource) -> AudioSource:
+        match source:
+            case YoutubeSource():
+                downloader = Downloader(
+                    source,
+                    cache_dir=self.layout.ytdlp_cache,
+                    deadline_s=self.config.deadline_s,
+                    polite=self.config.videos_per_hour is not None,
+                    stop=self.stop_event,
+                )
+                return YoutubeAudio(downloader)
+            case FolderSource():
+                return FolderAudio(source.path)
+            case HuggingFaceSource():
+                folder = self.layout.dataset(source.dataset, source.split)
+                self.laid_out.append(lay_out(source, self._rows, folder))
+                return FolderAudio(folder, name="huggingface")
+
+    def _check_disk(self, num_clips: int) -> None:
+        clip_bytes = round(self.config.clip_length_s * SAMPLE_RATE_HZ * 2)
+        needed = num_clips * clip_bytes + MIN_FREE_BYTES
+        free = shutil.disk_usage(self.layout.workspace).free
+        if free < needed:
+            msg = (
+                f"{self.layout.workspace} has {free / 1e9:.1f} GB free; {num_clips} clips need "
+                f"{needed / 1e9:.1f} GB. Free some space or name another folder: --workspace DIR"
+            )
+            raise PipelineError(msg)
+
+    def _check_names(self, clips: Sequence[Clip]) -> None:
+        """YouTube's ids are case-sensitive; on some file systems two of them would be one file."""
+        if not self._lock_path.with_name(self._lock_path.name.upper()).exists():
+            return
+        by_name: dict[str, Clip] = {}
+        for clip in clips:
+            other = by_name.setdefault(clip.file_name.casefold(), clip)
+            if other != clip:
+                msg = (
+                    f"{self.layout.workspace} lies on a file system that ignores case, where "
+                    f"{other.file_name} and {clip.file_name} are one file: use another --workspace"
+                )
+                raise PipelineError(msg)
+
+    def _outcome(self, error: BaseException | None) -> str:
+        if isinstance(error, PipelineError) and error.exit_code == BLOCKED_EXIT_CODE:
+            return "blocked"
+        if error is not None:
+            return "failed"
+        return "stopped" if self.stop_event.is_set() else "finished"
+
+
+def _ignore(row: ClipRow) -> None:
+    """What a caller without interest in rows gets."""
+
+
+def _by_video(clips: Iterable[Clip]) -> list[list[Clip]]:
+    videos: dict[str, list[Clip]] = {}
+    for clip in clips:
+        videos.setdefault(clip.video_id, []).append(clip)
+    return list(videos.values())
+
+
+def _batches(clips: Iterable[Clip], batch_size: int) -> tuple[tuple[Clip, ...], ...]:
+    """Batches of about that size.
+
+    The clips of one video are never parted, so one download serves them.
+    """
+    batches: list[tuple[Clip, ...]] = []
+    batch: list[Clip] = []
+    for video in _by_video(clips):
+        if batch and len(batch) + len(video) > batch_size:
+            batches.append(tuple(batch))
+            batch = []
+        batch.extend(video)
+    if batch:
+        batches.append(tuple(batch))
+    return tuple(batches)

@@ -1,0 +1,1 @@
+"""What the machine brings: child processes under a supervisor, GPUs, ffmpeg, room."""

@@ -1,0 +1,1 @@
+"""What crosses stages, typed: one reader and one writer for each file format."""

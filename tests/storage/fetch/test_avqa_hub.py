@@ -1,0 +1,153 @@
+"""Rows of a data set without video ids, brought back to the clips that they are about."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from storage.config import FetchConfig, HuggingFaceSource
+from storage.data.avqa import AvqaRow
+from storage.data.avqa_rows import parse_video_name
+from storage.errors import PipelineError
+from storage.fetch.avqa_hub import Question, lay_out, match_rows
+from storage.fetch.run import FetchRun
+from storage.layout import Layout
+from tests.storage.wire import make_media
+
+CHOICES = ("motorboat", "Yacht consignment")
+
+
+def _row(number: int, *, text: str = "What happened in the video?", answer: int = 1) -> AvqaRow:
+    clip = parse_video_name(f"clip{number:07d}_000030")
+    return AvqaRow(number, number, clip, text, CHOICES, answer, "View", "Happening")
+
+
+def _question(row: AvqaRow) -> Question:
+    text = row.question_text.replace("video", "audio").casefold()
+    choices = tuple(choice.casefold() for choice in row.multi_choice)
+    return Question(text, choices, choices[row.answer])
+
+
+def test_rows_that_can_be_told_apart_are_matched_in_any_order():
+    rows = [_row(1, text="one?"), _row(2, text="two?"), _row(3, text="two?", answer=0)]
+    questions = [_question(rows[index]) for index in (2, 0, 1)]
+    assert match_rows(questions, rows) == [rows[2].clip, rows[0].clip, rows[1].clip]
+
+
+def test_equal_rows_are_told_apart_by_the_order_between_certain_ones():
+    rows = [_row(1), _row(2, text="certain?"), _row(3), _row(4, text="sure?"), _row(5)]
+    assert match_rows([_question(row) for row in rows], rows) == [row.clip for row in rows]
+
+
+def test_where_the_order_leaves_a_doubt_nothing_is_guessed():
+    rows = [_row(1), _row(2), _row(3, text="certain?"), _row(4)]
+    # One of the first two is missing in the data set: which one cannot be told.
+    questions = [_question(rows[index]) for index in (0, 2, 3)]
+    assert match_rows(questions, rows) == [None, rows[2].clip, rows[3].clip]
+
+
+def test_equal_rows_of_a_shuffled_data_set_stay_unmatched():
+    rows = [_row(1), _row(2, text="certain?"), _row(3), _row(4, text="sure?")]
+    questions = [_question(rows[index]) for index in (3, 0, 1, 2)]
+    assert match_rows(questions, rows) == [rows[3].clip, None, rows[1].clip, None]
+
+
+def test_equal_questions_about_one_clip_leave_no_doubt():
+    row = _row(1)
+    rows = [row, replace(row, id=2)]
+    assert match_rows([_question(row)], rows) == [row.clip]
+
+
+@pytest.fixture(scope="module")
+def dataset_folder(tmp_path_factory):
+    """A data set in the format of `gijs/avqa-processed`, two of its three rows known."""
+    media = tmp_path_factory.mktemp("media")
+    make_media(media)
+    audio = {"bytes": (media / "marker.m4a").read_bytes(), "path": None}
+    rows = [
+        ("What happened in the video?\nChoices:\nA. motorboat\nB. Yacht consignment", "B"),
+        ("Sure?\nChoices:\nA. motorboat\nB. Yacht consignment", "B"),
+        ("Unheard of?\nChoices:\nA. motorboat\nB. Yacht consignment", "B"),
+    ]
+    table = {
+        "audio": [audio] * 3,
+        "question": [text for text, _ in rows],
+        "answer": ["B. Yacht consignment"] * 3,
+    }
+    features = datasets.Features(
+        audio=datasets.Audio(decode=False),
+        question=datasets.Value("string"),
+        answer=datasets.Value("string"),
+    )
+    folder = tmp_path_factory.mktemp("dataset")
+    # Not by `datasets` itself, which encodes audio with torchcodec only.
+    encoded = pa.Table.from_pydict(table, schema=features.arrow_schema)
+    pq.write_table(encoded, folder / "train-00000-of-00001.parquet")
+    return folder
+
+
+def test_a_data_set_serves_the_clips_that_its_rows_are_about(dataset_folder, tmp_path):
+    rows = [_row(1), _row(2, text="Sure?"), _row(3, text="Not in it?")]
+    config = FetchConfig(
+        sources=(HuggingFaceSource(dataset=str(dataset_folder)),),
+        videos_per_hour=None,
+        clip_length_s=10.0,
+    )
+    layout = Layout(tmp_path, "test")
+    with FetchRun(config, layout, resume_command="x", rows=rows) as run:
+        for batch in run.plan([row.clip for row in rows]).batches:
+            run.fetch_batch(batch)
+        found = [(row.state, row.source or row.reason_code) for row in run.ledger.rows()]
+        laid_out = run.laid_out[0]
+    assert found == [
+        ("done", "huggingface"),
+        ("done", "huggingface"),
+        ("invalid", "not-in-folder"),
+    ]
+    assert (laid_out.num_rows, laid_out.num_matched, laid_out.num_clips) == (3, 2, 2)
+    unmatched = (laid_out.folder / "unmatched.jsonl").read_text().splitlines()
+    assert [json.loads(line)["text"] for line in unmatched] == ["unheard of?"]
+
+
+def test_a_broken_off_download_goes_on_at_the_next_row(dataset_folder, tmp_path):
+    rows = [_row(1), _row(2, text="Sure?")]
+    source = HuggingFaceSource(dataset=str(dataset_folder))
+    whole = lay_out(source, rows, tmp_path / "whole")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    # As a kill leaves it: one row down, the second written but not yet noted.
+    first_row = (tmp_path / "whole" / "rows.jsonl").read_text().splitlines(keepends=True)[0]
+    (broken / "rows.jsonl").write_text(first_row)
+    shutil.copy(whole.folder / f"{rows[0].clip.clip_id}.audio", broken / "row-000000.audio")
+    (broken / "row-000001.audio.part").write_bytes(b"torn")
+    assert replace(lay_out(source, rows, broken), folder=whole.folder) == whole
+    for row in rows:
+        name = f"{row.clip.clip_id}.audio"
+        assert (broken / name).read_bytes() == (whole.folder / name).read_bytes()
+    assert not list(whole.folder.glob("row-*"))
+
+
+@pytest.mark.xfail(raises=AssertionError, reason="the torn line stays, and the next joins it")
+def test_a_torn_last_line_is_downloaded_again(dataset_folder, tmp_path):
+    """A log with a torn last line gave every later clip the audio of the row before it."""
+    rows = [_row(1), _row(2, text="Sure?")]
+    source = HuggingFaceSource(dataset=str(dataset_folder))
+    whole = lay_out(source, rows, tmp_path / "whole")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    first_row, second_row, *_ = (whole.folder / "rows.jsonl").read_text().splitlines(keepends=True)
+    (broken / "rows.jsonl").write_text(first_row + second_row[:20])
+    for index, row in enumerate(rows):
+        clip = whole.folder / f"{row.clip.clip_id}.audio"
+        shutil.copy(clip, broken / f"row-{index:06d}.audio")
+    assert replace(lay_out(source, rows, broken), folder=whole.folder) == whole
+
+
+def test_a_data_set_that_cannot_be_read_is_named(tmp_path):
+    source = HuggingFaceSource(dataset=str(tmp_path / "nothing"))
+    with pytest.raises(PipelineError, match="nothing"):
+        lay_out(source, [_row(1)], tmp_path / "out")

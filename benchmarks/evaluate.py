@@ -22,11 +22,11 @@ import soundfile
 import torch
 from transformers import Qwen2AudioForConditionalGeneration
 
-from model.inference_jobs import InferenceRun
+from model.infer.jobs import InferenceRun
+from model.network.qwen2_audio import load_processor
+from model.network.tiny import build_tiny
 from model.prompt import question_text
-from model.qwen2_audio import load_processor
 from model.run_inference import infer
-from model.tiny import build_tiny
 from storage.audio import read_audio
 from storage.benchmarks.parse import Question, write_questions
 from storage.jsonl import read_json, read_jsonl

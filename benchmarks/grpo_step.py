@@ -29,12 +29,12 @@ from transformers import Qwen2AudioConfig
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.naive_grpo import naive_logprob, naive_rollout
-from model.features import Batch, Prompt, collate, mel_features, prompt_tokens
-from model.grpo import group_advantages, loss_denominator, loss_weights, token_loss
+from model.network.features import Batch, Prompt, collate, mel_features, prompt_tokens
+from model.network.qwen2_audio import PackedQwen2Audio, load_base, load_processor, prefill
+from model.network.sampling import Sampling, decode, uniform_numbers
+from model.network.tiny import build_processor, build_tiny
 from model.prompt import question_text
-from model.qwen2_audio import PackedQwen2Audio, load_base, load_processor, prefill
-from model.sampling import Sampling, decode, uniform_numbers
-from model.tiny import build_processor, build_tiny
+from model.train.grpo import group_advantages, loss_denominator, loss_weights, token_loss
 
 GROUP_SIZE = 8
 CLIP_S = 10.0

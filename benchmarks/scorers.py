@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from model.controls import first_choice, longest_choice
-from model.scoring import Prediction, is_right_officially, judge_all, score
+from model.score.controls import first_choice, longest_choice
+from model.score.scorers import Prediction, is_right_officially, judge_all, score
 from storage.benchmarks.parse import Question, read_questions, with_duplicate_choices
 from storage.manifest import file_digest
 

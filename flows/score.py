@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from model.config import ScorerName
-from model.predictions import Imported, read_predictions
-from model.scoring import (
+from model.score.foreign import Imported, read_predictions
+from model.score.scorers import (
     Verdict,
     judge_all,
     score,

@@ -25,13 +25,13 @@ from transformers import Qwen2AudioProcessor
 from transformers.utils import logging as transformers_logging
 
 from model.answers import extract_answer
-from model.asking import Asking, Item, Reader, Ready, Shelf, evenly
 from model.config import EvaluateConfig, PromptName
-from model.controls import SILENCE_S, asked_questions, shuffled_audio
-from model.decoder import Completion, Decoder, find_disagreements
-from model.inference_jobs import InferenceJob, InferenceRun, JobFolder, read_run, record_of
+from model.infer.decoder import Completion, Decoder, find_disagreements
+from model.infer.jobs import InferenceJob, InferenceRun, JobFolder, read_run, record_of
+from model.infer.prompts import Asking, Item, Reader, Ready, Shelf, evenly
+from model.network.qwen2_audio import load_model, load_processor
 from model.prompt import question_text
-from model.qwen2_audio import load_model, load_processor
+from model.score.controls import SILENCE_S, asked_questions, shuffled_audio
 from storage.audio import find_clip
 from storage.benchmarks.parse import Question
 from storage.errors import PipelineError

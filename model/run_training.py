@@ -19,19 +19,19 @@ from torch import nn
 from transformers import Qwen2AudioProcessor, set_seed
 from transformers.utils import logging as transformers_logging
 
-from model import checkpoints
-from model.card import card_text, measure_movement
 from model.config import TrainConfig
-from model.examples import Draws, Example, check_examples, read_examples, write_dropped
-from model.freezing import freeze_parts
-from model.grpo_trainer import GrpoTrainer
-from model.lora import add_adapter, load_adapter, without_adapter
-from model.memory import check_fits, estimate
-from model.qwen2_audio import load_base, load_model, load_processor, stop_tokens
-from model.sft_trainer import SftTrainer
-from model.sizes import read_sizes
-from model.trainer import Materials, StepTrainer
-from model.training_arguments import is_main_process, world_size
+from model.network.freezing import freeze_parts
+from model.network.lora import add_adapter, load_adapter, without_adapter
+from model.network.qwen2_audio import load_base, load_model, load_processor, stop_tokens
+from model.train import checkpoints
+from model.train.card import card_text, measure_movement
+from model.train.examples import Draws, Example, check_examples, read_examples, write_dropped
+from model.train.grpo_trainer import GrpoTrainer
+from model.train.memory import check_fits, estimate
+from model.train.sft_trainer import SftTrainer
+from model.train.sizes import read_sizes
+from model.train.trainer import Materials, StepTrainer
+from model.train.training_arguments import is_main_process, world_size
 from storage.config import Config
 from storage.errors import PipelineError
 from storage.host.supervisor import die_with_parent

@@ -16,9 +16,9 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from model.config import EvaluateConfig, PromptName, TrainConfig
-from model.control_report import write_control_report
-from model.controls import runs_of
-from model.scoring import score_folder
+from model.score.control_report import write_control_report
+from model.score.controls import runs_of
+from model.score.scorers import score_folder
 from storage import manifest
 from storage.benchmarks.prepare import Benchmark
 from storage.errors import PipelineError

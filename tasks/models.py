@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import soundfile  # pyright: ignore[reportMissingTypeStubs]  # it has none
 
-from model.checkpoints import is_whole
 from model.prompt import as_audio_question
+from model.train.checkpoints import is_whole
 from storage import manifest
 from storage.errors import PipelineError
 from storage.jsonl import read_jsonl, write_text
@@ -149,7 +149,7 @@ def _random_model(size: str, layout: Layout) -> Path:
         words = layout.models / f"{name}.txt"
         write_text(words, "\n".join(texts))
         part = folder.with_name(f"{name}.{os.getpid()}.part")  # a training and who watches it
-        command = [sys.executable, "-m", "model.tiny", str(part), "--size", size]
+        command = [sys.executable, "-m", "model.network.tiny", str(part), "--size", size]
         command += ["--texts", str(words), "--clip-length-s", str(clip_length_s)]
         run_child(command, log=layout.models / f"{name}.log", on_line=lambda _line: None)
         try:

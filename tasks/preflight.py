@@ -1,6 +1,7 @@
 """What a profile's trainings and sources need of this host: memory, disk, tools.
 
-GPU memory is model/memory.py's estimate. Disk is counted: parameters times bytes, with AdamW's two
+GPU memory is model/train/memory.py's estimate. Disk is counted: parameters times bytes, with
+AdamW's two
 moments beside the weights where a checkpoint can be resumed from.
 """
 
@@ -9,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 
 from model.config import EvaluateConfig, TrainConfig
-from model.memory import estimate, estimate_host, estimate_inference
-from model.sizes import ModelSizes, read_sizes
+from model.train.memory import estimate, estimate_host, estimate_inference
+from model.train.sizes import ModelSizes, read_sizes
 from storage.benchmarks.published import find_published
 from storage.config import BenchmarkConfig, FetchConfig, HuggingFaceSource, YoutubeSource
 from storage.errors import PipelineError

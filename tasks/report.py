@@ -12,7 +12,7 @@ from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from model.choosing import chosen_steps
+from model.score.choosing import chosen_steps
 from reports import exports, leaderboard
 from reports.audio import audio_roots
 from reports.config import ReportConfig

@@ -9,7 +9,7 @@ import pytest
 from flows.pipeline_config import load_config
 from flows.preflight import check_stage, main, preflight
 from model.config import EvaluateConfig, LoraConfig, TrainConfig
-from model.sizes import read_sizes
+from model.train.sizes import read_sizes
 from storage.config import BenchmarkConfig, FetchConfig, FolderSource, HuggingFaceSource
 from storage.errors import PipelineError
 from storage.host.checks import (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from model.tiny import build_tiny
+from model.network.tiny import build_tiny
 from storage.jsonl import read_json, read_jsonl, write_json
 from storage.layout import Layout, list_checkpoints
 from storage.manifest import file_digest

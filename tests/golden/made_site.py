@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.synthetic_experiment import withhold_answers, write_experiment
-from model.choosing import chosen_steps
+from model.score.choosing import chosen_steps
 from reports.audio import audio_roots
 from reports.config import ReportConfig
 from reports.gather import gather

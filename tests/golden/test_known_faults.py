@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks.synthetic_experiment import make_questions, write_experiment
-from model.scoring import score_folder
+from model.score.scorers import score_folder
 from storage.benchmarks.parse import read_questions
 from storage.errors import PipelineError
 from storage.jsonl import read_json, read_jsonl, write_json, write_jsonl

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.tiny import build_tiny
+from model.network.tiny import build_tiny
 
 SOUNDS = ("tone", "noise", "clicks", "buzz")
 QUESTION = "What is the source of the sound in the video?"

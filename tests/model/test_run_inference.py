@@ -13,15 +13,15 @@ import pytest
 import soundfile
 import torch
 
-from model.asking import Item, Reader
 from model.config import LoraConfig
-from model.decoder import Decoder, find_disagreements
-from model.inference_jobs import InferenceJob, InferenceRun, JobFolder, read_run, record_of
-from model.lora import add_adapter
-from model.qwen2_audio import load_model, load_processor
+from model.infer.decoder import Decoder, find_disagreements
+from model.infer.jobs import InferenceJob, InferenceRun, JobFolder, read_run, record_of
+from model.infer.prompts import Item, Reader
+from model.network.lora import add_adapter
+from model.network.qwen2_audio import load_model, load_processor
+from model.network.tiny import build_tiny
 from model.run_inference import infer, items_of
-from model.scoring import score_folder
-from model.tiny import build_tiny
+from model.score.scorers import score_folder
 from storage.benchmarks.parse import Question, read_questions, write_questions
 from storage.errors import PipelineError
 from storage.jsonl import read_json, read_jsonl, write_json

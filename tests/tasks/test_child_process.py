@@ -120,7 +120,7 @@ def test_the_rank_s_error_is_quoted_not_torchrun_s_summary(tmp_path):
     )
     log.write_text(
         "[rank1]: Traceback (most recent call last):\n"
-        '[rank1]:   File "model/trainer.py", line 115, in fit\n'
+        '[rank1]:   File "model/train/trainer.py", line 115, in fit\n'
         "[rank1]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n"
         + summary
     )

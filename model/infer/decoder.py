@@ -1,0 +1,180 @@
+"""Complete prompts greedily, in batches that fit into memory and change no answer.
+
+Decoding is greedy whatever the checkpoint's generation_config says: R1-AQA's script passes no
+`do_sample`, so there the checkpoint decides. The encoder and the decoding loop are those of
+training (`model.network.qwen2_audio`, `model.network.sampling`).
+"""
+
+import gc
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
+
+from model.network.features import Prompt, collate
+from model.network.qwen2_audio import prefill, score_completions, stop_tokens
+from model.network.sampling import decode
+from storage.errors import PipelineError
+
+# Two completions that part where the model finds both tokens about equally likely are no fault of
+# the batch: bf16 keeps 8 bits, so sums in another order move a logit near 20 by up to 0.125, and
+# each of the two tokens by as much.
+TIE_NATS = {torch.float32: 1e-3, torch.bfloat16: 0.25}
+
+
+class Completion(NamedTuple):
+    """What the model wrote."""
+
+    text: str
+    """Without special tokens."""
+    token_ids: list[int]
+    """With the end token, where it ended."""
+    finished: bool
+    """Whether it ended by itself."""
+
+
+class Disagreement(NamedTuple):
+    """A question that the model answers otherwise alone than in a batch."""
+
+    id: str
+    alone: str
+    in_batch: str
+    gap_nats: float
+    """Difference of log-probability at the token where the two part."""
+
+
+class Decoder:
+    """A model that completes prompts; halves its batches when memory runs out, and remembers."""
+
+    def __init__(
+        self,
+        model: Qwen2AudioForConditionalGeneration,
+        processor: Qwen2AudioProcessor,
+        *,
+        max_new_tokens: int,
+        batch_size: int,
+    ) -> None:
+        """Keep the model.
+
+        Args:
+            model: In evaluation mode, on its device.
+            processor: Of the model.
+            max_new_tokens: Length at which a completion is cut off.
+            batch_size: Prompts decoded together, at most.
+        """
+        self.model = model
+        self.batch_size = batch_size
+        self._tokenizer = processor.tokenizer
+        self._max_new_tokens = max_new_tokens
+        self._stop_ids = stop_tokens(model, processor)
+
+    def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
+        """Complete prompts, as many at once as memory allows.
+
+        Raises:
+            PipelineError: If memory does not suffice for a single prompt.
+        """
+        completions: list[Completion] = []
+        while len(completions) < len(prompts):
+            batch = prompts[len(completions) :][: self.batch_size]
+            done = self._try(batch)
+            if done is None:
+                self._halve(batch)
+            else:
+                completions += done
+        return completions
+
+    def gap_nats(self, prompt: Prompt, first: Completion, second: Completion) -> float:
+        """How much likelier one of the two tokens is at which completions part, asked alone."""
+        place = _parting(first.token_ids, second.token_ids)
+        rows = [completion.token_ids[: place + 1] for completion in (first, second)]
+        if len(rows[0]) != len(rows[1]):
+            return float("inf")  # one goes on where the other stops without an end token
+        completion_1GC = torch.tensor([rows], device=self.model.device)
+        with torch.no_grad():
+            scores = score_completions(
+                self.model,
+                completion_ids=completion_1GC,
+                completion_mask=torch.ones_like(completion_1GC, dtype=torch.bool),
+                **self._batch([prompt]),
+            )
+        first_nats, second_nats = scores.logprob_BGC[0, :, place].tolist()
+        return abs(first_nats - second_nats)
+
+    def _try(self, prompts: Sequence[Prompt]) -> list[Completion] | None:
+        """Complete one batch; None where memory ran out, and what it held is free then."""
+        try:
+            return self._complete(prompts)
+        except torch.OutOfMemoryError:
+            return None
+
+    def _halve(self, batch: Sequence[Prompt]) -> None:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            msg = (
+                f"out of memory with a single prompt of {len(batch[0].token_P)} tokens and up to "
+                f"{self._max_new_tokens} new ones: free the GPU, lower evaluate.max_new_tokens, "
+                "or set evaluate.precision to bf16"
+            )
+            raise PipelineError(msg)
+        self.batch_size = len(batch) // 2
+
+    @torch.no_grad()
+    def _complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
+        completed = decode(
+            self.model,
+            prefill(self.model, **self._batch(prompts)),
+            stop_ids=self._stop_ids,
+            pad_id=self._tokenizer.pad_token_id,
+            max_new_tokens=self._max_new_tokens,
+        )
+        lengths = completed.mask_BGC[:, 0].sum(-1).tolist()
+        rows = completed.token_BGC[:, 0].tolist()
+        ids = [row[:length] for row, length in zip(rows, lengths, strict=True)]
+        texts = self._tokenizer.batch_decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        ends = completed.finished_BG[:, 0].tolist()
+        return [Completion(*parts) for parts in zip(texts, ids, ends, strict=True)]
+
+    def _batch(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
+        batch = collate(prompts, self._tokenizer.pad_token_id)
+        return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+
+
+def find_disagreements(
+    decoder: Decoder,
+    ids: Sequence[str],
+    prompts: Sequence[Prompt],
+    complete: Callable[[Sequence[Prompt]], list[Completion]] | None = None,
+) -> list[Disagreement]:
+    """Ask each prompt alone and all in batches; more than a tie between them is a fault.
+
+    A padding or type fault in a batch costs points unseen: in one published case 57.1 instead of
+    72.4.
+
+    Args:
+        decoder: The model.
+        ids: Of the questions.
+        prompts: Of different lengths, so that there is padding.
+        complete: How batches are completed; None: as the decoder does it.
+    """
+    in_batch = (complete or decoder.complete)(prompts)
+    tolerance = TIE_NATS.get(decoder.model.dtype, TIE_NATS[torch.bfloat16])
+    found: list[Disagreement] = []
+    for name, prompt, batched in zip(ids, prompts, in_batch, strict=True):
+        (alone,) = decoder.complete([prompt])
+        if alone.token_ids == batched.token_ids:
+            continue
+        gap_nats = decoder.gap_nats(prompt, alone, batched)
+        if gap_nats > tolerance:
+            found.append(Disagreement(name, alone.text, batched.text, gap_nats))
+    return found
+
+
+def _parting(first: Sequence[int], second: Sequence[int]) -> int:
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))

@@ -1,0 +1,226 @@
+"""Questions as the model reads them: read ahead by workers, in batches of like lengths.
+
+Prompts and features are those of training (`model.network.features`). Features depend on the clip
+alone and
+are kept on disk; whole prompts are kept in memory while there is room, because ten checkpoints are
+asked the same.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile  # pyright: ignore[reportMissingTypeStubs]  it has none
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+from transformers import Qwen2AudioProcessor
+
+from model.network.features import FeatureStore, Mel, Prompt, mel_features, prompt_tokens
+from storage.audio import SAMPLE_RATE_HZ, UnreadableAudioError, silence
+from storage.errors import PipelineError
+
+KEPT_BYTES = 512e6  # prompts in memory: all of the demo's benchmarks, half of MMAU's test-mini
+AUDIO_TOKENS_PER_S = 25
+CHARACTERS_PER_TOKEN = 4  # of English text, roughly
+LEAST_SHARE = 0.85  # of the longest prompt's length: attention over padding costs its square
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question as it is put to the model."""
+
+    id: str
+    """Of the question."""
+    text: str
+    """What follows the clip, with the choices."""
+    clip: Path | None
+    """Its audio; None: silence."""
+    silence_s: float = 0.0
+    """Seconds of zeros where there is no clip."""
+    error: str | None = None
+    """Why it cannot be asked, where that is known before."""
+
+
+class Ready(NamedTuple):
+    """An item as the model reads it, or why it cannot be asked.
+
+    Arrays, not tensors: those would cross processes in shared memory, which containers cut short.
+    """
+
+    token_ids: list[int]
+    mel: NDArray[np.float32]
+    num_frames: int
+    error: str | None = None
+
+    def prompt(self) -> Prompt:
+        """As tensors."""
+        mel = Mel(torch.from_numpy(self.mel), self.num_frames)
+        return Prompt(torch.tensor(self.token_ids, dtype=torch.long), mel)
+
+
+class Reader(Dataset[Ready]):
+    """Items made ready one by one."""
+
+    def __init__(
+        self, items: Sequence[Item], processor: Qwen2AudioProcessor, features: Path | None
+    ) -> None:
+        """Keep what reading needs; nothing is read yet.
+
+        Args:
+            items: What to ask.
+            processor: Of the model.
+            features: Folder that keeps the clips' features; None: they are not kept.
+
+        Raises:
+            PipelineError: If a text holds the audio token; names the question.
+        """
+        self._items = list(items)
+        for item in self._items:
+            if processor.audio_token in item.text:
+                msg = (
+                    f"question {item.id} holds the audio token {processor.audio_token}: "
+                    "expected plain text; correct the benchmark's questions"
+                )
+                raise PipelineError(msg)
+        self._processor = processor
+        self._store = FeatureStore(processor, memory_mb=0, folder=features)
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Ready:
+        """One item, ready; a clip that cannot be read is an error in it."""
+        item = self._items[index]
+        if item.error is not None:
+            return _unready(item.error)
+        try:
+            mel = self._mel(item)
+        except UnreadableAudioError as error:
+            return _unready(str(error))
+        tokens = prompt_tokens(self._processor, item.text, mel.num_frames)
+        return Ready(tokens.tolist(), mel.mel_MF.numpy(), mel.num_frames)
+
+    def _mel(self, item: Item) -> Mel:
+        if item.clip is None:
+            return mel_features(self._processor, silence(item.silence_s))
+        return self._store.features(item.clip)
+
+
+def _unready(error: str) -> Ready:
+    return Ready([], np.zeros((0, 0), np.float32), 0, error)
+
+
+class Shelf:
+    """Ready prompts kept in memory for further models, first come, first kept, up to a size."""
+
+    def __init__(self, free_bytes: float = KEPT_BYTES) -> None:
+        """Start empty."""
+        self._free_bytes = free_bytes
+        self._kept: dict[str, dict[int, Ready]] = {}
+
+    def of(self, key: str) -> dict[int, Ready]:
+        """What is kept of one set of prompts, by position."""
+        return self._kept.setdefault(key, {})
+
+    def keep(self, key: str, index: int, ready: Ready) -> None:
+        """Keep a prompt if there is room."""
+        kept = self.of(key)
+        if index not in kept and ready.mel.nbytes <= self._free_bytes:
+            self._free_bytes -= ready.mel.nbytes
+            kept[index] = ready
+
+
+class Asking:
+    """One benchmark asked in one way: its prompts in batches of like lengths."""
+
+    def __init__(self, reader: Reader, items: Sequence[Item], *, key: str, shelf: Shelf) -> None:
+        """Sort the items by length.
+
+        Args:
+            reader: Over the same items.
+            items: What to ask.
+            key: Names these prompts on the shelf: same key, same prompts.
+            shelf: What earlier models left.
+        """
+        self._reader = reader
+        self._key = key
+        self._shelf = shelf
+        self._num_tokens = [guess_tokens(item) for item in items]
+        self.order = by_length(self._num_tokens)
+
+    def read(self, indices: Sequence[int]) -> list[Ready]:
+        """Some prompts, read in this process."""
+        kept = self._shelf.of(self._key)
+        ready = [kept[index] if index in kept else self._reader[index] for index in indices]
+        for index, one in zip(indices, ready, strict=True):
+            self._shelf.keep(self._key, index, one)
+        return ready
+
+    def batches(
+        self, indices: Sequence[int], *, batch_size: int, num_workers: int
+    ) -> Iterator[tuple[Sequence[int], list[Ready]]]:
+        """Batches of prompts with their positions; workers read ahead what is not on the shelf."""
+        chunks = split(indices, self._num_tokens, batch_size=batch_size)
+        kept = self._shelf.of(self._key)
+        unread = [chunk for chunk in chunks if any(index not in kept for index in chunk)]
+        loader = DataLoader(
+            self._reader,
+            batch_sampler=unread,  # pyright: ignore[reportArgumentType]  any iterable of indices does
+            num_workers=min(num_workers, len(unread)),
+            collate_fn=list,
+        )
+        stream = iter(loader) if unread else iter(())
+        was_unread = {chunk[0] for chunk in unread}
+        for chunk in chunks:
+            ready = next(stream) if chunk[0] in was_unread else [kept[index] for index in chunk]
+            for index, one in zip(chunk, ready, strict=True):
+                self._shelf.keep(self._key, index, one)
+            yield chunk, ready
+
+
+def by_length(num_tokens: Sequence[float]) -> list[int]:
+    """Positions of the items, the longest prompt first.
+
+    So like lengths share a batch, and whether memory suffices shows at once.
+    """
+    return sorted(range(len(num_tokens)), key=lambda index: -num_tokens[index])
+
+
+def split(
+    indices: Sequence[int], num_tokens: Sequence[float], *, batch_size: int
+) -> list[list[int]]:
+    """Cut positions, longest first, into batches that are full or would hold too much padding."""
+    batches: list[list[int]] = []
+    for index in indices:
+        is_full = not batches or len(batches[-1]) == batch_size
+        if is_full or num_tokens[index] < LEAST_SHARE * num_tokens[batches[-1][0]]:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def guess_tokens(item: Item) -> float:
+    """About how many tokens a prompt has, told from its clip's header and its text."""
+    return _duration_s(item) * AUDIO_TOKENS_PER_S + len(item.text) / CHARACTERS_PER_TOKEN
+
+
+def evenly(order: Sequence[int], number: int) -> list[int]:
+    """That many positions, spread over the order: of every length some."""
+    number = min(number, len(order))
+    return [order[i * len(order) // number] for i in range(number)]
+
+
+def _duration_s(item: Item) -> float:
+    if item.clip is None:
+        return item.silence_s
+    try:
+        return float(soundfile.info(item.clip).duration)
+    except (
+        soundfile.LibsndfileError,
+        OSError,
+    ):  # ffmpeg may read it all the same: told by its size
+        return item.clip.stat().st_size / (2 * SAMPLE_RATE_HZ) if item.clip.exists() else 0.0

@@ -1,0 +1,1 @@
+"""The network: loading, encoding, packing, sampling; one file a family of models."""

@@ -1,0 +1,41 @@
+"""Low-rank adapters on the language model; with the adapter off, the base is GRPO's reference."""
+
+import re
+from pathlib import Path
+from typing import cast
+
+import peft
+from peft import PeftModel
+from torch import nn
+
+from model.config import LoraConfig
+from model.network.qwen2_audio import PackedQwen2Audio
+
+
+def add_adapter(model: PackedQwen2Audio, config: LoraConfig) -> nn.Module:
+    """Put fresh adapters on the language model's layers; nothing else learns.
+
+    The layers are named by a pattern, because the audio encoder has `q_proj`, `k_proj` and `v_proj`
+    as well.
+    """
+    names = "|".join(re.escape(name) for name in config.target_modules)
+    return peft.get_peft_model(
+        model,
+        peft.LoraConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType]  peft says int and computes alpha / r
+            lora_dropout=config.dropout,
+            target_modules=rf".*language_model.*\.({names})",
+        ),
+    )
+
+
+def load_adapter(model: PackedQwen2Audio, folder: Path) -> nn.Module:
+    """Put saved adapters on the language model, to train on."""
+    return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+
+
+def without_adapter(model: nn.Module) -> PackedQwen2Audio:
+    """The model inside peft's wrapper, adapters in its layers; any other model as it is."""
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    return cast("PackedQwen2Audio", inner)

@@ -1,0 +1,1 @@
+"""Scoring: completions in, verdicts and counts out; knows no torch."""

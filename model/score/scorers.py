@@ -1,0 +1,268 @@
+r"""Right or wrong: MMAU's official rule and a strict one, side by side, counted by category.
+
+`official` decides as evaluation.py of Sakshi113/MMAU (and of ddlBoJack/MMAR) does on every input.
+Words are `\b\w+\b` of the lower-cased text. A prediction is right when every word of the answer is
+in it, and none of the words that only wrong choices have; a choice with the same set of words as
+the answer is not a wrong one; a prediction without words is wrong. So word order does not matter
+("first: neutral, second: frustration" is any order), "B. dog" is right while "B" is not, and an
+answer without words is right for any prediction that has no word of the others.
+
+`strict` asks that the extracted answer is one choice, and the right one (`model.answers`).
+
+Different from the published script on purpose: a missing prediction is wrong, not skipped.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from model.answers import resolve_choice
+from model.config import ScorerName
+from model.score.controls import asked_questions
+from storage.benchmarks.parse import Question, list_ids, to_row
+from storage.errors import PipelineError
+from storage.jsonl import Record, read_appended, read_json, read_jsonl, write_json, write_jsonl
+from storage.manifest import file_digest
+
+WORD = re.compile(r"\b\w+\b")
+GROUPS: dict[str, Callable[[Question], str]] = {
+    "task": lambda question: question.task,
+    "difficulty": lambda question: question.difficulty,
+    "category": lambda question: question.category,
+    "sub-category": lambda question: question.sub_category,
+}
+
+
+class Prediction(NamedTuple):
+    """What a model said to one question."""
+
+    text: str
+    """The completion as it came."""
+    answer: str | None
+    """The answer taken out of it; None if there was none."""
+    is_scored_whole: bool = False
+    """Whether the official rule judges the whole text, although it holds an answer."""
+
+    @property
+    def scored(self) -> str:
+        """What the official rule judges: the answer; without one the text, as R1-AQA does."""
+        return self.text if self.is_scored_whole or self.answer is None else self.answer
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How one prediction fares under each scorer."""
+
+    id: str
+    answer: str | None
+    """The extracted answer; None if the completion held none, or there was no prediction."""
+    official: bool | None
+    """None where the benchmark withholds its answers."""
+    strict: bool | None
+    """None where the benchmark withholds its answers."""
+    parsed: bool
+    """Whether the answer is one of the choices."""
+    reason: str
+    """Why, in a few words, e.g. `right: letter`, `wrong: not a choice`."""
+
+    def verdict_of(self, scorer: ScorerName) -> bool | None:
+        """The verdict of one scorer."""
+        return self.official if scorer == "official" else self.strict
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Correct answers out of questions asked, unanswered ones included."""
+
+    num_correct: int
+    num_questions: int
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction in 0..1; a tally of no questions has none, so it raises."""
+        return self.num_correct / self.num_questions
+
+
+def is_right_officially(answer: str, prediction: str, choices: Sequence[str]) -> bool:
+    """MMAU's string match."""
+    predicted, wanted = _words(prediction), _words(answer)
+    if not predicted:
+        return False
+    word_sets = [_words(choice) for choice in choices]
+    wrong_words = {word for words in word_sets if words != wanted for word in words - wanted}
+    return wanted <= predicted and predicted.isdisjoint(wrong_words)
+
+
+def judge(question: Question, prediction: Prediction | None) -> Verdict:
+    """Judge one prediction; None, a missing one, is wrong under both scorers."""
+    knows = question.answer is not None
+    if prediction is None:
+        wrong = False if knows else None
+        return Verdict(question.id, None, wrong, wrong, parsed=False, reason="wrong: no prediction")
+    said = prediction.answer
+    resolved = resolve_choice("" if said is None else said, question.choices)
+    parsed = resolved.choice_index is not None
+    if question.answer is None:
+        reason = resolved.reason if said is not None else "no answer in the completion"
+        return Verdict(question.id, said, None, None, parsed=parsed, reason=reason)
+    official = is_right_officially(question.answer, prediction.scored, question.choices)
+    chosen = None if resolved.choice_index is None else question.choices[resolved.choice_index]
+    strict = chosen == question.answer
+    if said is None:
+        reason = "wrong: no answer in the completion"
+    elif strict:
+        reason = f"right: {resolved.reason}"
+    else:
+        reason = "wrong: another choice" if parsed else f"wrong: {resolved.reason}"
+    return Verdict(question.id, said, official, strict, parsed=parsed, reason=reason)
+
+
+def judge_all(
+    questions: Iterable[Question], predictions: Mapping[str, Prediction | None]
+) -> list[Verdict]:
+    """Judge every question, in the benchmark's order."""
+    return [judge(question, predictions.get(question.id)) for question in questions]
+
+
+def tally(verdicts: Iterable[bool]) -> Tally:
+    """Count."""
+    listed = list(verdicts)
+    return Tally(sum(listed), len(listed))
+
+
+def score(
+    questions: Sequence[Question], verdicts: Sequence[Verdict], scorers: Sequence[ScorerName]
+) -> Record:
+    """Count verdicts overall and by task, difficulty, category and sub-category.
+
+    Returns:
+        `{"scorers": {name: {"overall": {"num_correct", "num_questions"}, "task": {...}, ...}},
+        "num_unparsed"}`; no scorers where the benchmark withholds its answers.
+    """
+    knows = all(question.answer is not None for question in questions)
+    by_scorer = {name: _count(questions, verdicts, name) for name in scorers} if knows else {}
+    return {
+        "scorers": by_scorer,
+        "num_questions": len(questions),
+        "num_unparsed": sum(not verdict.parsed for verdict in verdicts),
+    }
+
+
+def score_folder(
+    folder: Path, questions: Sequence[Question], scorers: Sequence[ScorerName]
+) -> Record:
+    """Judge a folder's answers.jsonl; writes verdicts.jsonl and score.json beside it.
+
+    Where the benchmark withholds its answers, score.json holds no scorer, and submission.json is
+    written too.
+
+    Args:
+        folder: One model's answers to one benchmark with one prompt; holds run.json.
+        questions: The benchmark's questions; choices that a control shifted are shifted here too.
+        scorers: Scorers to count with; the verdicts carry both.
+
+    Returns:
+        The content of score.json.
+
+    Raises:
+        PipelineError: If questions have no answer line, or lines answer no question.
+    """
+    answers_path = folder / "answers.jsonl"
+    run = read_json(folder / "run.json")
+    asked = asked_questions(questions, run["control"])
+    lines = {str(line.get("id")): line for line in read_appended(answers_path)}
+    check_ids(questions, lines, source=str(answers_path))
+    predictions = {name: _prediction(line) for name, line in lines.items()}
+    verdicts = judge_all(asked, predictions)
+    result = {
+        "benchmark": run["benchmark"],
+        **score(asked, verdicts, scorers),
+        "hashes": {"questions": run["benchmark_sha256"], "answers": file_digest(answers_path)},
+    }
+    write_verdicts(folder / "verdicts.jsonl", verdicts)
+    if not result["scorers"]:
+        # What a clip that cannot be read leaves unanswered is sent as an empty prediction.
+        sent = {name: one or Prediction("", None) for name, one in predictions.items()}
+        write_json(folder / "submission.json", submission_rows(asked, sent))
+    write_json(folder / "score.json", result)
+    return result
+
+
+def check_ids(questions: Sequence[Question], ids: Iterable[str], *, source: str) -> None:
+    """Refuse predictions that leave questions out, or answer none of them.
+
+    Raises:
+        PipelineError: Names the missing ids, or the unknown ones.
+    """
+    given, asked = set(ids), {question.id for question in questions}
+    missing = [question.id for question in questions if question.id not in given]
+    unknown = sorted(given - asked)
+    if unknown:
+        msg = (
+            f"{source}: {len(unknown)} of {len(given)} ids are not in the benchmark "
+            f"({list_ids(unknown)}): are these answers to another benchmark or version?"
+        )
+        raise PipelineError(msg)
+    if missing:
+        msg = (
+            f"{source} covers {len(asked) - len(missing)} of {len(asked)} questions; "
+            f"missing: {list_ids(missing)}. A partial file has no score: answer the rest"
+        )
+        raise PipelineError(msg)
+
+
+def submission_rows(
+    questions: Iterable[Question], predictions: Mapping[str, Prediction | None]
+) -> list[Record]:
+    """Rows of a submission file: MMAU's keys, and the prediction under both names that MMAU uses.
+
+    Raises:
+        PipelineError: If a question has no prediction; names the ids.
+    """
+    asked = list(questions)
+    missing = [question.id for question in asked if predictions.get(question.id) is None]
+    if missing:
+        msg = f"a submission needs every question: {len(missing)} missing, {list_ids(missing)}"
+        raise PipelineError(msg)
+    rows: list[Record] = []
+    for question in asked:
+        prediction = predictions[question.id]
+        text = "" if prediction is None else prediction.scored
+        rows.append({**to_row(question), "model_output": text, "model_prediction": text})
+    return rows
+
+
+def write_verdicts(path: Path, verdicts: Iterable[Verdict]) -> None:
+    """Write one line a verdict, in the order given."""
+    write_jsonl(path, map(asdict, verdicts))
+
+
+def read_verdicts(path: Path) -> list[Verdict]:
+    """Read what `write_verdicts` wrote."""
+    return [Verdict(**line) for line in read_jsonl(path)]
+
+
+def _words(text: str) -> set[str]:
+    return set(WORD.findall(text.lower()))
+
+
+def _prediction(line: Record) -> Prediction | None:
+    """A line of answers.jsonl; one with an `error` (an unreadable clip) predicts nothing."""
+    if line.get("error"):
+        return None
+    return Prediction(str(line.get("completion") or ""), line.get("answer"))
+
+
+def _count(
+    questions: Sequence[Question], verdicts: Sequence[Verdict], scorer: ScorerName
+) -> Record:
+    is_right = [verdict.verdict_of(scorer) is True for verdict in verdicts]
+    counted: Record = {"overall": asdict(tally(is_right))}
+    for group, label_of in GROUPS.items():
+        by_label: dict[str, list[bool]] = {}
+        for question, right in zip(questions, is_right, strict=True):
+            by_label.setdefault(label_of(question), []).append(right)
+        counted[group] = {label: asdict(tally(by_label[label])) for label in sorted(by_label)}
+    return counted

@@ -1,0 +1,1 @@
+"""Training: examples in, optimiser steps, checkpoints out."""

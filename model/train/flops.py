@@ -1,0 +1,53 @@
+"""How much arithmetic a step asks for, and which share of a known GPU's speed that is (MFU).
+
+Counted: two operations a parameter and token in the layers, the vocabulary head where tokens are
+predicted, and the encoder; three times for a forward with its backward pass. Not counted:
+attention's own products (a few percent at these lengths) and what checkpointing computes again.
+"""
+
+from model.train.sizes import ModelSizes
+
+# Dense bf16 operations a second, from the makers' data sheets (SXM modules where there are two).
+PEAK_OPERATIONS_PER_S = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100": 989e12,
+    "H800": 989e12,
+    "A100": 312e12,
+    "A800": 312e12,
+    "L40S": 362e12,
+    "RTX 4090": 165e12,
+}
+FORWARD_AND_BACKWARD = 3
+
+
+def operations(
+    sizes: ModelSizes,
+    *,
+    text_tokens: float,
+    predicted_tokens: float,
+    encoder_positions: float,
+    num_forwards: int,
+) -> float:
+    """Floating-point operations of one training step's passes.
+
+    Args:
+        sizes: Of the model.
+        text_tokens: Tokens through the language model in one pass, prompts and completions.
+        predicted_tokens: Of these, the ones that the head predicts.
+        encoder_positions: Positions through the audio encoder, 50 a second.
+        num_forwards: Passes without backward (rollout, reference); one more is with it.
+    """
+    width = sizes.encoder_width
+    encoder_layer = 4 * width**2 + 2 * width * sizes.encoder_ffn_width
+    once = 2 * (
+        text_tokens * sizes.text_layers * sizes.text_layer
+        + predicted_tokens * sizes.vocabulary * sizes.text_width
+        + encoder_positions * sizes.encoder_layers * encoder_layer
+    )
+    return once * (num_forwards + FORWARD_AND_BACKWARD)
+
+
+def peak_operations_per_s(device_name: str) -> float | None:
+    """A GPU's speed by its name, e.g. `NVIDIA H100 80GB HBM3`; None if it is not known."""
+    return next((peak for key, peak in PEAK_OPERATIONS_PER_S.items() if key in device_name), None)

@@ -1,0 +1,24 @@
+"""Operations of a step against the count by formula for the published sizes."""
+
+import pytest
+
+from model.train.flops import operations, peak_operations_per_s
+from model.train.sizes import ModelSizes
+
+
+def test_a_packed_step_of_the_published_model_takes_33_trillion_operations() -> None:
+    """A prompt of 310 tokens, 8 completions of 16, a 10 s clip; with attention it is 33."""
+    counted = operations(
+        ModelSizes(),
+        text_tokens=310 + 8 * 16,
+        predicted_tokens=8 * 16,
+        encoder_positions=500,
+        num_forwards=2,
+    )
+    assert counted / 1e12 == pytest.approx(33, rel=0.05)
+
+
+def test_the_speed_of_a_gpu_is_known_by_its_name() -> None:
+    assert peak_operations_per_s("NVIDIA H100 80GB HBM3") == 989e12
+    assert peak_operations_per_s("NVIDIA A100-SXM4-80GB") == 312e12
+    assert peak_operations_per_s("some other card") is None

@@ -1,0 +1,72 @@
+"""Estimates against counts by hand and against the table of the published sizes."""
+
+from pathlib import Path
+
+import pytest
+
+from model.config import GrpoConfig, LoraConfig, TrainConfig
+from model.network.qwen2_audio import load_base
+from model.train.memory import check_fits, estimate
+from model.train.sizes import ModelSizes, read_sizes
+from storage.errors import PipelineError
+
+PUBLISHED = ModelSizes()
+
+
+def test_the_published_model_has_8_4_billion_parameters() -> None:
+    """6.48 in 32 layers, 1.28 in two vocabularies, 0.64 in the encoder."""
+    parameters = PUBLISHED.num_parameters
+    assert sum(parameters.values()) / 1e9 == pytest.approx(8.40, abs=0.01)
+    assert parameters["audio_encoder"] / 1e9 == pytest.approx(0.64, abs=0.01)
+
+
+def test_parameters_are_counted_as_the_model_has_them(tiny_model: Path) -> None:
+    model = load_base(tiny_model, precision="fp32")
+    counted = read_sizes(str(tiny_model)).num_parameters
+    assert sum(counted.values()) == sum(p.numel() for p in model.parameters())
+    encoder = model.model.audio_tower
+    assert counted["audio_encoder"] == sum(p.numel() for p in encoder.parameters())
+
+
+def test_the_papers_settings_do_not_fit_one_card_and_are_refused_with_what_helps() -> None:
+    """34 fp32 weights + 17 bf16 copy + 34 gradients + 67 moments + 17 reference."""
+    needed = estimate(TrainConfig(), PUBLISHED)
+    lasting = needed.weights + needed.gradients + needed.optimizer + needed.reference
+    assert lasting / 1e9 == pytest.approx(168, abs=1)
+    with pytest.raises(PipelineError, match=r"the card has 80 GB: use the profile one-gpu"):
+        check_fits(needed, 80e9)
+
+
+def test_bf16_weights_with_an_8_bit_optimiser_fit_80_gb() -> None:
+    config = TrainConfig(precision="bf16", optimizer="adamw-8bit-sr", gradient_checkpointing=True)
+    needed = estimate(config, PUBLISHED)
+    assert needed.weights == needed.reference == 2 * sum(PUBLISHED.num_parameters.values())
+    assert needed.total < 80e9
+    check_fits(needed, 80e9)
+
+
+def test_eight_gpus_share_masters_gradients_and_moments() -> None:
+    needed = estimate(TrainConfig(sharding="zero2"), PUBLISHED, num_gpus=8)
+    parameters = sum(PUBLISHED.num_parameters.values())
+    assert needed.weights == pytest.approx(parameters * (4 / 8 + 2))
+    assert needed.gradients == pytest.approx(parameters * 4 / 8)
+    assert needed.optimizer == pytest.approx(parameters * 8 / 8)
+    assert needed.total < 80e9
+    regathered = estimate(TrainConfig(sharding="fsdp"), PUBLISHED, num_gpus=8)
+    assert regathered.weights < needed.weights - 10e9
+
+
+def test_an_adapter_needs_no_second_model_and_fits_48_gb() -> None:
+    """Rank 16 on four square layers of 4096: 16 x 8 x 4096 x 32 layers = 16.8 million."""
+    config = TrainConfig(precision="bf16", lora=LoraConfig(), gradient_checkpointing=True)
+    needed = estimate(config, PUBLISHED)
+    assert needed.reference == 0
+    assert needed.gradients == 2 * 16 * 8 * 4096 * 32
+    assert needed.total < 48e9
+
+
+def test_no_reference_and_frozen_parts_take_less() -> None:
+    config = TrainConfig(grpo=GrpoConfig(beta=0), freeze=("audio_encoder",))
+    needed = estimate(config, PUBLISHED)
+    assert needed.reference == 0
+    assert needed.gradients < estimate(TrainConfig(), PUBLISHED).gradients

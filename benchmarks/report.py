@@ -13,8 +13,8 @@ from pathlib import Path
 
 from benchmarks.synthetic_experiment import write_experiment
 from reports.config import ReportConfig
-from reports.gather import gather
-from reports.site import render
+from reports.read import gather
+from reports.site.render import render
 
 
 def main() -> None:

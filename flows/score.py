@@ -22,7 +22,7 @@ from model.score.scorers import (
     tally,
     write_verdicts,
 )
-from reports.statistics import wilson
+from reports.numbers.statistics import wilson
 from storage.benchmarks.parse import Question, list_ids, read_questions
 from storage.benchmarks.published import find_published, prepare_questions, read_benchmark
 from storage.config import BenchmarkConfig

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from reports.tally import tally
+from reports.numbers.tally import tally
 from storage.errors import PipelineError
 from storage.jsonl import read_appended, read_json, read_jsonl
 from storage.layout import VALIDATION, Layout

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reports.config import ReportConfig
-from reports.tally import FIRST_TASKS
+from reports.numbers.tally import FIRST_TASKS
 from storage.errors import PipelineError
 
 PUBLISHED_CSV = Path(__file__).with_name("published.csv")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from reports.leaderboard import tests_of
+from reports.numbers.leaderboard import tests_of
 
 Json = dict[str, Any]
 

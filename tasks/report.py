@@ -13,10 +13,11 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 
 from model.score.choosing import chosen_steps
-from reports import exports, leaderboard
-from reports.audio import audio_roots
 from reports.config import ReportConfig
-from reports.gather import gather
+from reports.numbers import leaderboard
+from reports.read import gather
+from reports.site import exports
+from reports.site.audio import audio_roots
 from reports.withheld import withheld
 from storage import manifest
 from storage.jsonl import read_json
@@ -60,13 +61,13 @@ def report_unit(experiment: Mapping[str, Any], config: ReportConfig, layout: Lay
 @expected_errors_fail
 def report(experiment: Mapping[str, Any], config: ReportConfig, layout: Layout) -> None:
     """Gather, render, and put leaderboard, summary and link on Prefect's pages."""
-    from reports import site  # noqa: PLC0415  brings matplotlib, which the other stages never need
+    from reports.site import render  # noqa: PLC0415  brings matplotlib, which the other stages never need
 
     gathered = gather(
         layout, config, experiment_config=dict(experiment), provenance=provenance(layout)
     )
     gathered["chosen_steps"] = chosen_steps(layout.root / "evaluation", gathered["scorers"][0])
-    site.render(gathered, layout.site, audio_roots=audio_roots(gathered, layout))
+    render.render(gathered, layout.site, audio_roots=audio_roots(gathered, layout))
     rows = leaderboard.rows(gathered)
     create_table_artifact(
         [dict(row) for row in _table(rows)],

@@ -18,9 +18,9 @@ from benchmarks.synthetic_experiment import (
     write_published_rows,
 )
 from reports.config import ReportConfig
-from reports.gather import gather
+from reports.read import gather
 from reports.server import serve
-from reports.site import render
+from reports.site.render import render
 
 HOSTILE = "".join(payload for payload in PAYLOADS if len(payload) < 1000)
 

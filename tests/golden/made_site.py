@@ -9,10 +9,10 @@ from typing import Any
 
 from benchmarks.synthetic_experiment import withhold_answers, write_experiment
 from model.score.choosing import chosen_steps
-from reports.audio import audio_roots
 from reports.config import ReportConfig
-from reports.gather import gather
-from reports.site import render
+from reports.read import gather
+from reports.site.audio import audio_roots
+from reports.site.render import render
 from storage.layout import Layout
 
 PROVENANCE = {

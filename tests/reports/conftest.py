@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.synthetic_experiment import write_experiment
 from reports.config import ReportConfig
-from reports.gather import gather
-from reports.site import render
+from reports.read import gather
+from reports.site.render import render
 
 Json = dict[str, Any]
 PROVENANCE = {"commit": "0123abc", "dirty": False, "command": "python -m flows.full_pipeline"}

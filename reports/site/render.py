@@ -16,12 +16,12 @@ from typing import Any, cast
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from reports.audio import publish_audio
-from reports.comparisons import compare
-from reports.leaderboard import LeaderboardRow
-from reports.leaderboard import rows as leaderboard_rows
-from reports.model_pages import other_model_pages, training_pages
-from reports.pages import (
+from reports.numbers.comparisons import compare
+from reports.numbers.leaderboard import LeaderboardRow
+from reports.numbers.leaderboard import rows as leaderboard_rows
+from reports.site.audio import publish_audio
+from reports.site.model_pages import other_model_pages, training_pages
+from reports.site.pages import (
     Page,
     compare_pages,
     data_page,
@@ -30,7 +30,7 @@ from reports.pages import (
     provenance_page,
     questions_page,
 )
-from reports.questions import benchmark_slugs, write_question_data
+from reports.site.questions import benchmark_slugs, write_question_data
 from storage.jsonl import write_text
 
 HERE = Path(__file__).parent

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.statistics import Interval, wilson
+from reports.numbers.statistics import Interval, wilson
 
 FIRST_TASKS = ("sound", "music", "speech")
 FIRST_DIFFICULTIES = ("easy", "medium", "hard")

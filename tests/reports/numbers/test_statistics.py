@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from reports.statistics import (
+from reports.numbers.statistics import (
     holm,
     mcnemar_exact,
     newcombe,

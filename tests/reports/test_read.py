@@ -9,7 +9,7 @@ from benchmarks.synthetic_experiment import (
     write_published_rows,
 )
 from reports.config import ReportConfig
-from reports.gather import gather
+from reports.read import gather
 from reports.trainings import curve
 from storage.errors import PipelineError
 from storage.jsonl import read_json, read_jsonl, write_json, write_jsonl

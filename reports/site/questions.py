@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reports.headlines import leading_evaluation, leading_scorer, start_evaluation
-from reports.names import unique_slugs
+from reports.numbers.achievements import leading_evaluation, leading_scorer, start_evaluation
+from reports.site.links import unique_slugs
 from storage.jsonl import write_text
 
 PICK_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"

@@ -4,9 +4,9 @@ import io
 import pytest
 from rich.console import Console
 
-from reports import exports
-from reports.leaderboard import OURS, LeaderboardRow, Score
-from reports.tally import Tally
+from reports.numbers.leaderboard import OURS, LeaderboardRow, Score
+from reports.numbers.tally import Tally
+from reports.site import exports
 
 SCORE = Score(50.0, Tally(5, 10))
 

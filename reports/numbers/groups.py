@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from reports.questions import labels
-from reports.statistics import PairedTest, holm, paired
-from reports.tally import SMALL_GROUP, Tally, as_booleans, group_indices, tally
+from reports.numbers.statistics import PairedTest, holm, paired
+from reports.numbers.tally import SMALL_GROUP, Tally, as_booleans, group_indices, tally
+from reports.site.questions import labels
 
 HEAT_LEVELS = 6  # classes heat0 to heat5 of report.css
 

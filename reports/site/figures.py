@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reports.charts import Chart, draw
-from reports.headlines import start_evaluation
-from reports.leaderboard import evaluations_of, leading_step
+from reports.numbers.achievements import start_evaluation
+from reports.numbers.leaderboard import evaluations_of, leading_step
+from reports.numbers.statistics import Interval
+from reports.numbers.tally import Tally, group_indices, tally
 from reports.published import paper_row
-from reports.statistics import Interval
-from reports.tally import Tally, group_indices, tally
+from reports.site.charts import Chart, draw
 
 TRAINING_CURVES = (
     ("reward", "Reward", "mean of the sampled completions"),

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from reports.best_of import BestOfN, best_of_n
+from reports.numbers.best_of import BestOfN, best_of_n
+from reports.numbers.tally import FIRST_TASKS, Tally, as_booleans, group_indices, tally
 from reports.published import contradicted_average, larger_split, num_published_questions
-from reports.tally import FIRST_TASKS, Tally, as_booleans, group_indices, tally
 
 METHOD_NAMES = {
     "base": "direct",

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.figures import Figure, accuracy_figures, training_figures
-from reports.groups import GroupRow, HeatRow, group_rows, heat_rows
-from reports.headlines import Headline, headlines, leading_scorer
-from reports.leaderboard import METHOD_NAMES, evaluations_of, tests_of
-from reports.names import compare_file, model_files, training_files
-from reports.pages import CURVES_CAPTION, Page
-from reports.statistics import Interval, newcombe
-from reports.tally import Tally, tally
+from reports.numbers.achievements import Headline, headlines, leading_scorer
+from reports.numbers.groups import GroupRow, HeatRow, group_rows, heat_rows
+from reports.numbers.leaderboard import METHOD_NAMES, evaluations_of, tests_of
+from reports.numbers.statistics import Interval, newcombe
+from reports.numbers.tally import Tally, tally
+from reports.site.figures import Figure, accuracy_figures, training_figures
+from reports.site.links import compare_file, model_files, training_files
+from reports.site.pages import CURVES_CAPTION, Page
 
 Json = dict[str, Any]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reports.names import slug
+from reports.site.links import slug
 from storage.layout import Layout
 
 SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".m4a"}

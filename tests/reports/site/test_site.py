@@ -10,10 +10,10 @@ import pytest
 
 from benchmarks.synthetic_experiment import withhold_answers, write_experiment
 from reports.config import ReportConfig
-from reports.gather import gather
-from reports.names import slug, unique_slugs
-from reports.questions import picks
-from reports.site import ASSETS, TEMPLATES, render
+from reports.read import gather
+from reports.site.links import slug, unique_slugs
+from reports.site.questions import picks
+from reports.site.render import ASSETS, TEMPLATES, render
 
 HASH = re.compile(r"'sha256-([^']+)'")
 

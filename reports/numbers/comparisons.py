@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.groups import GroupRow, group_rows, question_link
-from reports.headlines import headlines
-from reports.leaderboard import evaluations_of, tests_of
-from reports.names import compare_file
-from reports.questions import labels
-from reports.statistics import PairedTest, paired
-from reports.tally import Tally, as_booleans, tally
+from reports.numbers.achievements import headlines
+from reports.numbers.groups import GroupRow, group_rows, question_link
+from reports.numbers.leaderboard import evaluations_of, tests_of
+from reports.numbers.statistics import PairedTest, paired
+from reports.numbers.tally import Tally, as_booleans, tally
+from reports.site.links import compare_file
+from reports.site.questions import labels
 
 MOST_LISTED = 40  # gained or lost questions on the page; the question page has them all
 

@@ -13,11 +13,11 @@ from jinja2 import Environment
 from benchmarks.hostile_text import PAYLOADS, poisoned
 from benchmarks.synthetic_experiment import write_experiment, write_published_rows
 from reports.config import ReportConfig
-from reports.gather import gather
-from reports.leaderboard import rows
-from reports.pages import leaderboard_files
-from reports.questions import write_question_data
-from reports.site import clean, make_environment, make_pages, render_page
+from reports.numbers.leaderboard import rows
+from reports.read import gather
+from reports.site.pages import leaderboard_files
+from reports.site.questions import write_question_data
+from reports.site.render import clean, make_environment, make_pages, render_page
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.headlines import resolution
-from reports.leaderboard import LeaderboardRow, Score, task_names
+from reports.numbers.achievements import resolution
+from reports.numbers.leaderboard import LeaderboardRow, Score, task_names
 from reports.published import larger_split
 
 Json = dict[str, Any]

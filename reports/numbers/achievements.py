@@ -11,16 +11,16 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from reports.best_of import BestOfN
-from reports.leaderboard import Leading, best_step, evaluations_of, leading_step, tests_of
-from reports.published import paper_row
-from reports.statistics import (
+from reports.numbers.best_of import BestOfN
+from reports.numbers.leaderboard import Leading, best_step, evaluations_of, leading_step, tests_of
+from reports.numbers.statistics import (
     USUAL_FLIP_SHARE,
     PairedTest,
     paired,
     smallest_detectable_gap,
 )
-from reports.tally import Tally, as_booleans, tally
+from reports.numbers.tally import Tally, as_booleans, tally
+from reports.published import paper_row
 from reports.trainings import start_models
 
 Json = dict[str, Any]

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reports.leaderboard import LeaderboardRow, Score, task_names
-from reports.tally import FIRST_TASKS
+from reports.numbers.leaderboard import LeaderboardRow, Score, task_names
+from reports.numbers.tally import FIRST_TASKS
 
 CSV_COLUMNS = (
     "benchmark",

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from reports import exports
 from reports.config import ReportConfig
-from reports.leaderboard import leading_step, rows
-from reports.tally import Tally
+from reports.numbers.leaderboard import leading_step, rows
+from reports.numbers.tally import Tally
+from reports.site import exports
 
 
 def test_the_leading_step_comes_first_then_the_other_steps_then_start_models(report):

@@ -1,17 +1,17 @@
-"""What stands on each page but the models' own: see reports/model_pages.py for those."""
+"""What stands on each page but the models' own: see reports/site/model_pages.py for those."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
-from reports.boards import boards
-from reports.comparisons import MOST_LISTED, Comparison
-from reports.exports import DASH, to_csv, to_json, to_latex, to_markdown
-from reports.figures import Figure, accuracy_figures
-from reports.headlines import Headline, headlines
-from reports.leaderboard import METHOD_NAMES, LeaderboardRow, tests_of
-from reports.names import compare_file, model_files, training_files
+from reports.numbers.achievements import Headline, headlines
+from reports.numbers.comparisons import MOST_LISTED, Comparison
+from reports.numbers.leaderboard import METHOD_NAMES, LeaderboardRow, tests_of
+from reports.site.boards import boards
+from reports.site.exports import DASH, to_csv, to_json, to_latex, to_markdown
+from reports.site.figures import Figure, accuracy_figures
+from reports.site.links import compare_file, model_files, training_files
 from reports.withheld import is_withheld, withheld
 
 Json = dict[str, Any]

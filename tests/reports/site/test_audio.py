@@ -3,9 +3,9 @@ import os
 import pytest
 
 from benchmarks.synthetic_experiment import write_experiment
-from reports.audio import audio_kind, audio_roots, find_clip, publish_audio
 from reports.config import ReportConfig
-from reports.gather import gather
+from reports.read import gather
+from reports.site.audio import audio_kind, audio_roots, find_clip, publish_audio
 
 WAV = b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(24)
 

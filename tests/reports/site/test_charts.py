@@ -1,7 +1,7 @@
 from xml.etree import ElementTree as ET
 
-from reports.charts import Chart, draw
-from reports.figures import thin
+from reports.site.charts import Chart, draw
+from reports.site.figures import thin
 
 CHART = Chart(
     title="Sound",

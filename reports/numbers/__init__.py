@@ -1,0 +1,1 @@
+"""What is computed: intervals, tests, tables; knows no files and no pages."""

@@ -10,7 +10,7 @@ from flows.pipeline_config import PipelineConfig
 from storage.layout import Layout
 from tasks.convert import convert, convert_unit
 from tasks.outcome import expected_errors_fail, skipped, value_of
-from tasks.progress import say
+from tasks.running.console import say
 
 
 @flow(name="convert", flow_run_name="convert-{config.experiment}")

@@ -15,7 +15,6 @@ from storage.errors import PipelineError
 from storage.host.gpus import list_gpus
 from storage.layout import Layout
 from tasks.benchmarks import prepare_benchmarks
-from tasks.child_process import stopping_children
 from tasks.evaluate import (
     Job,
     answer,
@@ -27,7 +26,8 @@ from tasks.evaluate import (
     write_control_reports,
 )
 from tasks.outcome import expected_errors_fail, skipped, value_of
-from tasks.progress import say
+from tasks.running.child_process import stopping_children
+from tasks.running.console import say
 from tasks.train import is_finished
 from tasks.watching import describe_stop, is_training, seen_so_far
 from tasks.world import make_world

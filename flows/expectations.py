@@ -7,7 +7,7 @@ from storage.errors import PipelineError
 from storage.jsonl import read_json
 from storage.layout import Layout
 from tasks.models import start_key
-from tasks.progress import say
+from tasks.running.console import say
 
 
 def check_expectations(config: PipelineConfig, layout: Layout) -> None:

@@ -26,7 +26,7 @@ from storage.layout import Layout
 from tasks.annotations import read_annotations
 from tasks.fetch import fetch_batch, fetch_unit, show_account, stopping_between_clips
 from tasks.outcome import expected_errors_fail, skipped, value_of
-from tasks.progress import Meter, format_duration, meter, say
+from tasks.running.console import Meter, format_duration, meter, say
 from tasks.world import make_world, served_world
 
 RETRYABLE = ("geo", "invalid", "unconfirmed", "credentials", "retry")

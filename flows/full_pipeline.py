@@ -24,7 +24,7 @@ from flows.report import report_flow
 from flows.train import train_flow
 from storage.errors import PipelineError
 from tasks.outcome import expected_errors_fail, value_of
-from tasks.progress import say
+from tasks.running.console import say
 
 FLOWS: dict[StageName, Callable[..., Any]] = {
     "fetch": fetch_flow,

@@ -37,7 +37,7 @@ from tasks.preflight import (
     disk_needs,
     start_models,
 )
-from tasks.progress import say
+from tasks.running.console import say
 
 ROOT = Path(__file__).parents[1]
 STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}

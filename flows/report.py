@@ -11,8 +11,8 @@ from flows.expectations import check_expectations
 from flows.pipeline_config import PipelineConfig
 from storage.layout import Layout
 from tasks.outcome import expected_errors_fail, skipped, value_of
-from tasks.progress import say
 from tasks.report import print_leaderboard, report, report_unit
+from tasks.running.console import say
 
 
 @flow(name="report", flow_run_name="report-{config.experiment}")

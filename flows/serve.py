@@ -37,7 +37,7 @@ from reports.server import serve as serve_folder
 from storage.errors import PipelineError
 from storage.host.gpus import list_gpus
 from storage.layout import Layout
-from tasks.gpu import limit_name
+from tasks.running.gpus import limit_name
 
 ROOT = Path(__file__).parents[1]
 HOST = "127.0.0.1"

@@ -8,7 +8,7 @@ from pathlib import Path
 from subprocess import Popen
 
 from storage.errors import PipelineError
-from tasks.child_process import last_error_line, supervised
+from tasks.running.child_process import last_error_line, supervised
 
 GRACE_S = 30.0  # a flow has to stop its own children and to report its state
 QUICK_END_S = 60.0  # a service that ends within this never really ran

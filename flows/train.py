@@ -10,9 +10,9 @@ from flows.pipeline_config import PipelineConfig
 from flows.preflight import check_stage
 from storage.errors import PipelineError
 from storage.layout import Layout
-from tasks.hosts import join
 from tasks.outcome import expected_errors_fail, skipped, value_of
-from tasks.progress import say
+from tasks.running.console import say
+from tasks.running.torchrun import join
 from tasks.train import is_finished, set_aside, train, train_unit
 from tasks.watching import marked_as_training
 

@@ -4,7 +4,7 @@ from model.config import EvaluateConfig
 from storage.benchmarks.prepare import Benchmark, prepare, prepare_validation
 from storage.jsonl import read_jsonl
 from storage.layout import VALIDATION, Layout
-from tasks.progress import say
+from tasks.running.console import say
 
 TOLD_EVERY = 1000  # clips
 

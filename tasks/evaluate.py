@@ -24,11 +24,11 @@ from storage.benchmarks.prepare import Benchmark
 from storage.errors import PipelineError
 from storage.jsonl import read_appended, read_json, write_json
 from storage.layout import Layout
-from tasks.child_process import run_child
-from tasks.gpu import hold_gpus
 from tasks.models import Model, resolve, trained, trained_so_far
 from tasks.outcome import expected_errors_fail
-from tasks.progress import meter
+from tasks.running.child_process import run_child
+from tasks.running.console import meter
+from tasks.running.gpus import hold_gpus
 from tasks.train import is_under_way
 from tasks.units import Unit
 

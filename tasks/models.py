@@ -20,7 +20,7 @@ from storage import manifest
 from storage.errors import PipelineError
 from storage.jsonl import read_jsonl, write_text
 from storage.layout import Layout, checkpoint_step, list_checkpoints
-from tasks.child_process import run_child
+from tasks.running.child_process import run_child
 
 RANDOM_PREFIX = "random:"
 TRAINING_PREFIX = "training:"

@@ -23,7 +23,7 @@ from storage import manifest
 from storage.jsonl import read_json
 from storage.layout import Layout
 from tasks.outcome import expected_errors_fail
-from tasks.progress import say
+from tasks.running.console import say
 from tasks.units import Unit
 
 SHOWN_VERSIONS = (

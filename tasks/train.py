@@ -21,12 +21,12 @@ from storage import manifest
 from storage.errors import PipelineError
 from storage.jsonl import read_json, read_jsonl, write_json
 from storage.layout import Layout, list_checkpoints
-from tasks.child_process import run_child
-from tasks.gpu import hold_gpus
-from tasks.hosts import calling, gpu_environment, training_command
 from tasks.models import Model, resolve
 from tasks.outcome import expected_errors_fail, is_transient
-from tasks.progress import meter, say
+from tasks.running.child_process import run_child
+from tasks.running.console import meter, say
+from tasks.running.gpus import hold_gpus
+from tasks.running.torchrun import calling, gpu_environment, training_command
 from tasks.units import Unit
 
 STEP_LINE = re.compile(r"step (\d+)/(\d+)\s*(.*)")

@@ -12,9 +12,9 @@ from typing import IO
 
 from model.config import TrainConfig
 from storage.layout import Layout, checkpoint_step, list_checkpoints
-from tasks.child_process import last_error_line
-from tasks.gpu import inherited
 from tasks.models import whole_checkpoints
+from tasks.running.child_process import last_error_line
+from tasks.running.gpus import inherited
 from tasks.train import is_under_way
 
 

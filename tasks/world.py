@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from storage.config import WorldConfig
 from storage.layout import Layout
 from storage.world import make
-from tasks.progress import say
+from tasks.running.console import say
 
 
 def make_world(config: WorldConfig | None, layout: Layout) -> None:

@@ -35,8 +35,8 @@ from flows.prefect_server import (
 from flows.service import Service
 from storage.errors import PipelineError
 from storage.host.supervisor import _parents_from_proc
-from tasks.child_process import supervised
-from tasks.gpu import hold_gpus
+from tasks.running.child_process import supervised
+from tasks.running.gpus import hold_gpus
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +46,7 @@ FLOW = textwrap.dedent("""
     import json, os, sys
     from pathlib import Path
     from prefect import flow, serve, task
-    from tasks.child_process import run_child, stopping_children
+    from tasks.running.child_process import run_child, stopping_children
 
     @task
     def train(command: list[str], log: str, limits: dict[str, float]) -> None:

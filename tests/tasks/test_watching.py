@@ -61,7 +61,7 @@ def test_a_killed_training_runs_until_its_last_process_is_gone(layout, silent_tr
         import sys
         from pathlib import Path
         from storage.layout import Layout
-        from tasks.child_process import run_child
+        from tasks.running.child_process import run_child
         from tasks.watching import marked_as_training
         with marked_as_training(Layout(Path(sys.argv[1]), "demo")):
             run_child(sys.argv[2:], log=Path(sys.argv[1]) / "log", on_line=print)

@@ -1,7 +1,8 @@
 """Which GPUs a task may use, so that two trainings never meet on one.
 
 Two guards. A file lock per GPU, in a folder that every user of the host shares, also holds back
-runs that Prefect knows nothing of; child processes inherit it (tasks/child_process.py), so it is
+runs that Prefect knows nothing of; child processes inherit it (tasks/running/child_process.py), so
+it is
 released by the kernel, and only when the last process that uses the GPU is gone. And where a
 Prefect server is in use, the global concurrency limit `gpu-N`, which shows in its UI. `python -m
 flows.serve` creates the limits; a missing one is an error, because Prefect would run unguarded.
@@ -24,7 +25,7 @@ from prefect.settings import PREFECT_API_URL
 
 from storage.errors import PipelineError
 from storage.host.gpus import Gpu, list_gpus
-from tasks.progress import say
+from tasks.running.console import say
 
 LOCKS_VARIABLE = "R1_AQA_GPU_LOCKS"  # folder of the lock files, the same for all users of a host
 # Name of a GPU's limit; `{host}` and `{gpu}` are replaced; empty: none.

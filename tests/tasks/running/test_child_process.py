@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from storage.errors import PipelineError
-from tasks.child_process import last_error_line, name_of, run_child, stopping_children
+from tasks.running.child_process import last_error_line, name_of, run_child, stopping_children
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def python(code: str) -> list[str]:
@@ -199,7 +199,7 @@ def test_a_child_runs_from_a_thread_as_well(silent_trainer, tmp_path):
 def start_parent(trainer, tmp_path: Path) -> subprocess.Popen[bytes]:
     """Another process that sits in run_child."""
     code = (
-        "import sys; from pathlib import Path; from tasks.child_process import run_child; "
+        "import sys; from pathlib import Path; from tasks.running.child_process import run_child; "
         "run_child(sys.argv[2:], log=Path(sys.argv[1]), on_line=print)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "log"), *trainer.command]
@@ -332,7 +332,7 @@ def test_torchrun_s_silent_ranks_die_with_a_killed_parent(tmp_path, monkeypatch)
     )
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     code = (
-        "import sys; from pathlib import Path; from tasks.child_process import run_child; "
+        "import sys; from pathlib import Path; from tasks.running.child_process import run_child; "
         "run_child(sys.argv[2:], log=Path(sys.argv[1]), on_line=print)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "log"), sys.executable, *torchrun]

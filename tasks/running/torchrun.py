@@ -24,9 +24,9 @@ from model.config import TrainConfig
 from storage.errors import PipelineError
 from storage.jsonl import read_json, write_json
 from storage.layout import Layout
-from tasks.child_process import run_child
-from tasks.gpu import hold_gpus
-from tasks.progress import say
+from tasks.running.child_process import run_child
+from tasks.running.console import say
+from tasks.running.gpus import hold_gpus
 
 LOOK_EVERY_S = 2.0
 # Without a new call for so long after its part failed, the first host has given up: the longest

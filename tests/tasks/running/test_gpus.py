@@ -12,10 +12,10 @@ import pytest
 
 from storage.errors import PipelineError
 from storage.host.gpus import Gpu, list_gpus
-from tasks.child_process import run_child, stopping_children
-from tasks.gpu import hold_gpus, limit_name, locks_folder
+from tasks.running.child_process import run_child, stopping_children
+from tasks.running.gpus import hold_gpus, limit_name, locks_folder
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TWO_H200 = "0, GPU-aaa, NVIDIA H200, 143771, 0\n1, GPU-bbb, NVIDIA H200, 143771, 90000\n"
 
 
@@ -84,7 +84,7 @@ def test_asking_for_more_gpus_than_there_are_is_refused_at_once():
 
 
 def test_two_never_hold_one_gpu_and_the_second_waits_for_the_first(monkeypatch):
-    monkeypatch.setattr("tasks.gpu.WAIT_S", 0.05)
+    monkeypatch.setattr("tasks.running.gpus.WAIT_S", 0.05)
     inside = []
 
     def hold() -> None:
@@ -103,9 +103,9 @@ def test_two_never_hold_one_gpu_and_the_second_waits_for_the_first(monkeypatch):
 
 def test_who_waits_is_told_for_whom_and_what_to_do(monkeypatch, capsys):
     """Prefect's log lines do not show in a terminal: an evaluation beside a training was silent."""
-    monkeypatch.setattr("tasks.gpu.WAIT_S", 0.1)
+    monkeypatch.setattr("tasks.running.gpus.WAIT_S", 0.1)
     code = (
-        "from tasks.gpu import hold_gpus\n"
+        "from tasks.running.gpus import hold_gpus\n"
         "with hold_gpus(2, 'training grpo'): print('held', flush=True); input()"
     )
     other = subprocess.Popen(
@@ -126,7 +126,7 @@ def test_who_waits_is_told_for_whom_and_what_to_do(monkeypatch, capsys):
 
 def test_waiting_for_a_gpu_ends_when_the_flow_is_told_to_stop(monkeypatch):
     """A signal does not reach a submitted task's thread: Ctrl-C hung until the GPU was free."""
-    monkeypatch.setattr("tasks.gpu.WAIT_S", 0.05)
+    monkeypatch.setattr("tasks.running.gpus.WAIT_S", 0.05)
     stopped = []
 
     def wait() -> None:
@@ -150,12 +150,12 @@ def test_a_gpu_stays_locked_while_a_process_of_the_killed_run_still_lives(
     silent_trainer, tmp_path, monkeypatch
 ):
     """The flow process dies at once, its trainer after the grace: the GPU is not free before."""
-    monkeypatch.setattr("tasks.gpu.WAIT_S", 0.05)
+    monkeypatch.setattr("tasks.running.gpus.WAIT_S", 0.05)
     code = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from tasks.child_process import run_child, stopping_children
-        from tasks.gpu import hold_gpus
+        from tasks.running.child_process import run_child, stopping_children
+        from tasks.running.gpus import hold_gpus
         with hold_gpus(None):
             run_child(sys.argv[2:], log=Path(sys.argv[1]), on_line=print)
     """)

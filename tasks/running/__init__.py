@@ -1,0 +1,1 @@
+"""Running child processes: their GPUs, torchrun, what the console shows."""

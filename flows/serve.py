@@ -22,8 +22,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import COMMAND_DEFAULTS
 from flows.command import Command, read_config, run_command
-from flows.deployments import FLOWS
-from flows.prefect_server import (
+from flows.serving.deployments import FLOWS
+from flows.serving.prefect_server import (
     answers,
     create_limits,
     create_zombie_automation,
@@ -31,7 +31,7 @@ from flows.prefect_server import (
     served_workspace,
     server_environment,
 )
-from flows.service import Service, keep_running
+from flows.serving.service import Service, keep_running
 from reports.server import find_report
 from reports.server import serve as serve_folder
 from storage.errors import PipelineError
@@ -108,7 +108,7 @@ def _start(
     create_zombie_automation([flow.name for flow in FLOWS])
     runner = Service(
         "runner of the deployments",
-        [sys.executable, "-m", "flows.deployments", *_config_arguments(options, layout)],
+        [sys.executable, "-m", "flows.serving.deployments", *_config_arguments(options, layout)],
         log=None,
         env={"PREFECT_LOGGING_LEVEL": _run_logging_level()},
         lock=lock,

@@ -18,11 +18,11 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from flows.deployments import FLOWS, deployments
 from flows.pipeline_config import PipelineConfig, load_config
-from flows.prefect_server import answers, is_loopback
 from flows.serve import choose_api_url
-from flows.service import Service, keep_running
+from flows.serving.deployments import FLOWS, deployments
+from flows.serving.prefect_server import answers, is_loopback
+from flows.serving.service import Service, keep_running
 from storage.errors import PipelineError
 from storage.host.supervisor import _parents_from_proc
 from tests.flows.small_demo import SMALL

@@ -26,13 +26,13 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
-from flows.prefect_server import (
+from flows.serving.prefect_server import (
     answers,
     create_limits,
     create_zombie_automation,
     server_environment,
 )
-from flows.service import Service
+from flows.serving.service import Service
 from storage.errors import PipelineError
 from storage.host.supervisor import _parents_from_proc
 from tasks.running.child_process import supervised

@@ -1,0 +1,1 @@
+"""What serves: Prefect's server, the deployments, services of an operator."""

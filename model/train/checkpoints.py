@@ -6,6 +6,8 @@ made it; a folder whose files do not match that list (a copy that broke off, a d
 is torn and passed over.
 """
 
+# pyright: strict
+
 import os
 import shutil
 from collections.abc import Mapping

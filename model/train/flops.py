@@ -5,6 +5,8 @@ predicted, and the encoder; three times for a forward with its backward pass. No
 attention's own products (a few percent at these lengths) and what checkpointing computes again.
 """
 
+# pyright: strict
+
 from model.train.sizes import ModelSizes
 
 # Dense bf16 operations a second, from the makers' data sheets (SXM modules where there are two).

@@ -7,6 +7,8 @@ adapted, or kept in bf16 with an 8-bit optimiser. An estimate within about 15%, 
 allocator's fragments and kernels' workspaces are covered by a flat reserve.
 """
 
+# pyright: strict
+
 from typing import NamedTuple
 
 from model.config import EvaluateConfig, TrainConfig

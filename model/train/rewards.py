@@ -7,6 +7,8 @@ a space counts), and a line break inside the tag is accepted by both rewards (th
 accuracy refuses what its format accepts).
 """
 
+# pyright: strict
+
 import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple

@@ -1,5 +1,7 @@
 """How large a Qwen2-Audio is: parameters by part, counted from its config without loading it."""
 
+# pyright: strict
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

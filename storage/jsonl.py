@@ -54,6 +54,39 @@ def append_line(path: Path, record: Mapping[str, object]) -> None:
         file.flush()
 
 
+class AppendLog:
+    """A file of JSON lines that grows by whole lines.
+
+    Opening it cuts off a last line that a kill tore, or the next one would be glued to it and both
+    be lost.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open it, and mend its tail; a missing file is empty.
+
+        Args:
+            path: The file.
+        """
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            whole = path.read_bytes().rfind(b"\n") + 1
+            if whole < path.stat().st_size:
+                os.truncate(path, whole)
+
+    def append(self, record: Mapping[str, object]) -> None:
+        """Add one line and flush it."""
+        append_line(self.path, record)
+
+    def read(self) -> list[Record]:
+        """Every line.
+
+        Raises:
+            PipelineError: If a line is not a JSON object; names it.
+        """
+        return read_jsonl(self.path) if self.path.exists() else []
+
+
 def read_json(path: Path) -> Any:  # noqa: ANN401  JSON is whatever was written; callers check it at the border
     """Read one JSON document.
 

@@ -1,0 +1,266 @@
+"""What an evaluation leaves: how a model was asked, what it said, and how that was judged.
+
+```
+evaluation/<model>/<benchmark>/<prompt>[+<control>]/
+  run.json        EvaluationRun, before the first answer and again when all are there
+  answers.jsonl   Answer, a line as each comes
+  verdicts.jsonl  Verdict, in the benchmark's order
+  score.json      Score
+```
+
+A model, a benchmark and a control are looked up by their whole key or digest, never by a part of a
+name.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+from storage.config import Config
+from storage.jsonl import read_appended, read_jsonl, write_jsonl
+from storage.records.document import Document
+from storage.records.model import ModelRef
+
+CONTROL_MARK = "+"  # between prompt and control in a folder's name
+
+Role = Literal["start", "checkpoint", "other"]
+ScorerName = Literal["official", "strict"]
+
+
+class RunKey(Config):
+    """Which evaluation: everything that tells two of one experiment apart."""
+
+    model: str
+    """Key of the model, e.g. `grpo-step-100`; a folder's name."""
+    benchmark: str
+    """Key of the benchmark, its name and eight characters of its digest; a folder's name."""
+    prompt: str
+    """Name of the prompt."""
+    control: str | None = None
+    """`silence`, `shuffled-audio` or `cyclic-shift-1` to `-3`; None: the question as it is."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies, from the experiment's `evaluation` folder."""
+        control = f"{CONTROL_MARK}{self.control}" if self.control else ""
+        return Path(self.model, self.benchmark, f"{self.prompt}{control}")
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> "RunKey":
+        """The key of a folder `<model>/<benchmark>/<prompt>[+<control>]`."""
+        model, benchmark, asked = folder.parts[-3:]
+        prompt, _, control = asked.partition(CONTROL_MARK)
+        return cls(model=model, benchmark=benchmark, prompt=prompt, control=control or None)
+
+    @property
+    def proper(self) -> "RunKey":
+        """The same without its control."""
+        return self.model_copy(update={"control": None})
+
+
+class Decoding(Config):
+    """How completions were decoded: greedily."""
+
+    max_new_tokens: int
+    """Longest completion."""
+    batch_size: int
+    """Questions in one batch; decides nothing where the parity check holds."""
+    precision: str
+    """Of the weights, e.g. `bf16`."""
+
+
+class EvaluationRun(Document):
+    """Everything that decides a folder's answers."""
+
+    what: ClassVar[str] = "an evaluation's record"
+
+    key: RunKey
+    """Which evaluation."""
+    model: ModelRef
+    """Whose answers; known by its digest."""
+    role: Role
+    """`start`: a training of this experiment began from it; `checkpoint`: a training's; `other`:
+    named in `evaluate.models`."""
+    method: Literal["grpo", "sft"] | None = None
+    """How a checkpoint was trained; None for other models."""
+    variant: Literal["full", "lora"] | None = None
+    """Which weights were trained; None for other models."""
+    benchmark_name: str
+    """Name without digest, e.g. `mmau-test-mini-original`."""
+    benchmark_digest: str
+    """Changes when a question or a clip does; answers under another one count for nothing."""
+    questions_sha256: str
+    """Of questions.json."""
+    silence: bool = False
+    """Whether zeros stood for the clips, to try things."""
+    prompt_template: str
+    """The prompt's text, with placeholders."""
+    decoding: Decoding
+    """How completions were decoded."""
+    versions: dict[str, str]
+    """Of Python and of the packages that decide answers."""
+    seconds: float = 0.0
+    """That answering took, over all runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model said to one question: a line of answers.jsonl."""
+
+    id: str
+    """Of the question."""
+    completion: str
+    """The text as it came; empty where the clip could not be read."""
+    answer: str | None
+    """The answer taken out of it; None if there was none."""
+    num_tokens: int = 0
+    """Tokens of the completion."""
+    finished: bool = True
+    """Whether the model ended it; False: it was cut off."""
+    error: str | None = None
+    """Why there is no completion, e.g. a clip that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How one answer fares under each scorer: a line of verdicts.jsonl."""
+
+    id: str
+    """Of the question."""
+    answer: str | None
+    """The extracted answer; None if the completion held none, or there was no prediction."""
+    choice_index: int | None
+    """Position of the one choice that the answer is, among the choices as asked; None: not one."""
+    official: bool | None
+    """None where the benchmark withholds its answers."""
+    strict: bool | None
+    """None where the benchmark withholds its answers."""
+    reason: str
+    """Why, in a few words, e.g. `right: letter`, `wrong: not a choice`."""
+
+    @property
+    def parsed(self) -> bool:
+        """Whether the answer is one of the choices."""
+        return self.choice_index is not None
+
+    def of(self, scorer: str) -> bool | None:
+        """The verdict of one scorer."""
+        return self.official if scorer == "official" else self.strict
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Correct answers out of questions asked, unanswered ones included."""
+
+    num_correct: int
+    num_questions: int
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction in 0..1; a tally of no questions has none, so it raises."""
+        return self.num_correct / self.num_questions
+
+
+class Counts(Config):
+    """One scorer's counts."""
+
+    overall: Tally
+    """All questions."""
+    groups: dict[str, dict[str, Tally]]
+    """By `task`, `difficulty`, `category` or `sub-category`, then by label."""
+
+
+class Score(Document):
+    """Counts of a folder's verdicts: score.json."""
+
+    what: ClassVar[str] = "a score"
+
+    by_scorer: dict[str, Counts]
+    """By scorer; empty where the benchmark withholds its answers."""
+    num_questions: int
+    """Questions asked."""
+    num_unparsed: int
+    """Answers that are not one choice."""
+    questions_sha256: str
+    """Of the questions that were judged."""
+    answers_sha256: str
+    """Of answers.jsonl as it was judged."""
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """Read answers.jsonl; the line that is just being written is passed over."""
+    return [Answer(**line) for line in read_appended(path)]
+
+
+def write_verdicts(path: Path, verdicts: Iterable[Verdict]) -> None:
+    """Write one line a verdict, in the order given."""
+    write_jsonl(path, map(asdict, verdicts))
+
+
+def read_verdicts(path: Path) -> list[Verdict]:
+    """Read what `write_verdicts` wrote."""
+    return [Verdict(**line) for line in read_jsonl(path)]
+
+
+class Leading(NamedTuple):
+    """The step of a training to quote, and why."""
+
+    step: int
+    reason: str
+    """`declared step`, `chosen on validation` or `last step`."""
+    coverage: str
+    """What was not evaluated, e.g. `2 of 3 steps evaluated; step 300: 50 of 120`; empty: all."""
+
+
+def leading(
+    saved: Sequence[int],
+    answered: Mapping[int, Tally],
+    validation: Mapping[int, Tally],
+    *,
+    declared: int | None,
+) -> Leading | None:
+    """The step of a training that leads: declared, else chosen on validation, else the last.
+
+    The test's own questions never decide it, and nothing leads by another's absence: validation
+    chooses only where every saved step has a whole score on it, and where the last saved step is
+    not wholly evaluated the last that is leads, under a reason that says so.
+
+    Args:
+        saved: Steps of the training's checkpoints, by its settings.
+        answered: By step, questions answered (num_correct) of questions asked, over the tests.
+        validation: By step, right answers to the held-out examples; steps without a whole score
+            are left out.
+        declared: Step that the settings name.
+
+    Returns:
+        None where no step is wholly evaluated.
+    """
+    whole = [step for step in saved if step in answered and _is_whole(answered[step])]
+    if not whole:
+        return None
+    coverage = _coverage(saved, whole, answered)
+    if declared is not None and declared in whole:
+        return Leading(declared, "declared step", coverage)
+    if validation and all(step in validation for step in saved):
+        best = min(saved, key=lambda step: (-validation[step].accuracy, step))
+        if best in whole:
+            return Leading(best, "chosen on validation", coverage)
+    if whole[-1] == saved[-1]:
+        return Leading(whole[-1], "last step", coverage)
+    return Leading(whole[-1], "last evaluated step", coverage)
+
+
+def _is_whole(tally: Tally) -> bool:
+    return tally.num_correct == tally.num_questions
+
+
+def _coverage(saved: Sequence[int], whole: Sequence[int], answered: Mapping[int, Tally]) -> str:
+    if len(whole) == len(saved):
+        return ""
+    partly = [
+        f"step {step}: {answered[step].num_correct} of {answered[step].num_questions}"
+        for step in saved
+        if step in answered and step not in whole
+    ]
+    return "; ".join([f"{len(whole)} of {len(saved)} steps evaluated", *partly])

@@ -1,0 +1,41 @@
+"""One multiple-choice question about audio, as every benchmark's rows become one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SHOWN_IDS = 10  # ids that a message lists before it only counts
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One multiple-choice question about one clip, or several."""
+
+    id: str
+    """Unique in its benchmark, e.g. `3fe64f3d-282c-4bc8-a753-68f8f6c35652`."""
+    clips: tuple[str, ...]
+    """Paths of its clips in the benchmark's audio folder, e.g. `./test-mini-audios/3fe64f3d.wav`;
+    one or more, in the order in which they are heard."""
+    question: str
+    """The question's text, without the choices."""
+    choices: tuple[str, ...]
+    """Two or more texts, in the order in which they are shown; two may be alike."""
+    answer: str | None
+    """The right choice's text; None where the benchmark withholds it."""
+    task: str
+    """`sound`, `music` or `speech` in MMAU; the modality in MMAR; empty where there is none."""
+    category: str = ""
+    """E.g. `Reasoning`."""
+    sub_category: str = ""
+    """E.g. `Temporal Reasoning`."""
+    difficulty: str = ""
+    """`easy`, `medium` or `hard`; empty where the benchmark has none."""
+    dataset: str = ""
+    """Where the clip comes from, e.g. `AudioSet`."""
+    split: str = ""
+    """E.g. `test-mini`."""
+
+
+def list_ids(ids: Sequence[str]) -> str:
+    """The first ids, and how many more there are."""
+    more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
+    return ", ".join(ids[:SHOWN_IDS]) + more

@@ -1,0 +1,51 @@
+"""Which evaluation a folder holds, and which step of a training leads."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage.records.evaluation import RunKey, Tally, leading
+
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
+WHOLE, HALF = Tally(120, 120), Tally(50, 120)
+
+
+@given(NAMES, NAMES, NAMES, st.none() | st.sampled_from(["silence", "cyclic-shift-1"]))
+def test_a_key_and_its_folder_say_the_same(model, benchmark, prompt, control):
+    key = RunKey(model=model, benchmark=benchmark, prompt=prompt, control=control)
+    assert RunKey.of_folder(Path("/w/paper/evaluation") / key.folder) == key
+
+
+def test_the_declared_step_leads_before_validation_and_the_last():
+    answered = {100: WHOLE, 200: WHOLE, 300: WHOLE}
+    validation = {100: Tally(9, 10), 200: Tally(5, 10), 300: Tally(9, 10)}
+    steps = [100, 200, 300]
+    assert leading(steps, answered, validation, declared=200) == (200, "declared step", "")
+    assert leading(steps, answered, validation, declared=None) == (100, "chosen on validation", "")
+    assert leading(steps, answered, {}, declared=None) == (300, "last step", "")
+
+
+def test_a_step_that_is_not_wholly_evaluated_is_said_and_nothing_is_called_last():
+    """A checkpoint-300 evaluated by half let step 200 lead as `last step`."""
+    found = leading([100, 200, 300], {100: WHOLE, 200: WHOLE, 300: HALF}, {}, declared=None)
+    coverage = "2 of 3 steps evaluated; step 300: 50 of 120"
+    assert found == (200, "last evaluated step", coverage)
+    missing = leading([100, 200, 300], {100: WHOLE, 200: WHOLE}, {}, declared=None)
+    assert missing == (200, "last evaluated step", "2 of 3 steps evaluated")
+
+
+def test_validation_chooses_only_where_every_saved_step_has_a_score():
+    """With a validation score of step 100 alone, step 100 led as `chosen on validation`."""
+    answered = {100: WHOLE, 200: WHOLE}
+    assert leading([100, 200], answered, {100: Tally(9, 10)}, declared=None) == (
+        200,
+        "last step",
+        "",
+    )
+
+
+@pytest.mark.parametrize("answered", [{}, {100: HALF}])
+def test_nothing_leads_where_no_step_is_wholly_evaluated(answered):
+    assert leading([100], answered, {}, declared=100) is None

@@ -3,14 +3,14 @@
 Sources of the defaults: src/train.py of the original (group size 8, temperature 1.0, one prompt a
 GPU with two accumulation steps, 1000 steps, a checkpoint every 100), TRL 0.15.2's defaults that it
 leaves unset (beta 0.04, learning rate 1e-6 falling linearly, gradient norm 1.0), transformers'
-sampler (top-k 50).
+sampler (top-k 50). Fields marked `Idle` may be changed on a finished or a running training.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from storage.config import BenchmarkConfig, Config
+from storage.config import BenchmarkConfig, Config, Idle, deciding
 
 PromptName = Literal["answer", "think", "plain"]
 ControlName = Literal[
@@ -103,20 +103,21 @@ class LoraConfig(Config):
 class TrainConfig(Config):
     """One training: one row of the leaderboard."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")] = "grpo"
-    """Folder name; also the name by which a later training starts from this one."""
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$"), Idle] = "grpo"
+    """Folder name; also the name by which a later training starts from this one. The folder may
+    have another name when a run goes on."""
     method: Literal["grpo", "sft"] = "grpo"
     """How it learns."""
-    model: str = "Qwen/Qwen2-Audio-7B-Instruct"
+    model: Annotated[str, Idle] = "Qwen/Qwen2-Audio-7B-Instruct"
     """Start model: a name on the hub, a folder, or `training:NAME` for the last checkpoint of an
-    earlier training."""
+    earlier training. Its digest decides, not where it lies."""
     prompt: PromptName = "answer"
     """Prompt of training and of its evaluation."""
     max_steps: Annotated[int, Field(ge=1)] = 1000
     """Optimiser steps."""
     save_steps: Annotated[int, Field(ge=1)] = 100
     """Optimiser steps between checkpoints."""
-    keep_full_checkpoints: Annotated[int, Field(ge=1)] = 2
+    keep_full_checkpoints: Annotated[int, Field(ge=1), Idle] = 2
     """Newest checkpoints that keep optimiser state for resuming; older ones keep only the weights,
     for evaluation."""
     seed: int = 42
@@ -150,12 +151,13 @@ class TrainConfig(Config):
     """What is split over GPUs (torch's FSDP2): `zero2` splits masters, gradients and optimiser
     state and keeps whole bf16 parameters through the step; `fsdp` splits those too and gathers them
     layer by layer, slower and smaller."""
-    num_gpus: Annotated[int, Field(ge=0)] | None = None
-    """GPUs of each host to train on; None: all that are visible."""
-    num_hosts: Annotated[int, Field(ge=1)] = 1
+    num_gpus: Annotated[Annotated[int, Field(ge=0)] | None, Idle] = None
+    """GPUs of each host to train on; None: all that are visible. A run goes on with as many as it
+    began with: they are part of the batch."""
+    num_hosts: Annotated[int, Field(ge=1), Idle] = 1
     """Hosts to train on, over one workspace; besides the first, each runs `python -m flows.train
     --join NUMBER`."""
-    rendezvous: Annotated[str, Field(pattern=r"^[^\s:]+:\d+$")] | None = None
+    rendezvous: Annotated[Annotated[str, Field(pattern=r"^[^\s:]+:\d+$")] | None, Idle] = None
     """`HOST:PORT` at which several hosts meet, on the first of them; None: its own name and a free
     port."""
     freeze: tuple[PartName, ...] = ()
@@ -169,23 +171,24 @@ class TrainConfig(Config):
     max_prompt_tokens: Annotated[int, Field(ge=16)] = 1024
     """Longest prompt, audio included (25 tokens a second); longer examples are dropped and
     listed."""
-    max_bad_share: Share = 0.01
-    """Largest share of examples that may be dropped because their audio cannot be read."""
-    dataloader_workers: Annotated[int, Field(ge=0)] = 2
+    max_bad_share: Annotated[Share, Idle] = 0.01
+    """Largest share of examples that may be dropped because their audio cannot be read; beyond it
+    the training stops."""
+    dataloader_workers: Annotated[int, Field(ge=0), Idle] = 2
     """Processes that decode audio and compute its features; 0: the training process itself."""
-    feature_memory_mb: Annotated[float, Field(ge=0)] = 256.0
+    feature_memory_mb: Annotated[float, Field(ge=0), Idle] = 256.0
     """Features kept in memory by each of these processes, so that small data are decoded once."""
-    feature_cache: str | None = None
+    feature_cache: Annotated[str | None, Idle] = None
     """Folder that keeps features between runs (0.5 MB a 10 s clip); None: no such folder."""
-    threads: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[Annotated[int, Field(ge=1)] | None, Idle] = None
     """CPU threads of torch; None: torch's choice."""
-    progress_every_s: Annotated[float, Field(gt=0)] = 2.0
+    progress_every_s: Annotated[float, Field(gt=0), Idle] = 2.0
     """Seconds between progress lines."""
-    completions_every: Annotated[int, Field(ge=1)] = 50
+    completions_every: Annotated[int, Field(ge=1), Idle] = 50
     """Steps between samples of completions in the log."""
-    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    report_to: Annotated[tuple[Literal["tensorboard", "wandb"], ...], Idle] = ()
     """Where metrics go besides metrics.jsonl."""
-    evaluate: bool = True
+    evaluate: Annotated[bool, Idle] = True
     """Whether its checkpoints are evaluated; a warm start's need not be."""
     grpo: GrpoConfig = GrpoConfig()
     """Settings of GRPO; used where method is `grpo`."""
@@ -217,6 +220,12 @@ class TrainConfig(Config):
         return self
 
 
+def deciding_settings(training: TrainConfig) -> dict[str, Any]:
+    """The settings that decide a training's weights; those of the other method are unused."""
+    unused = {"grpo", "sft"} - {training.method}
+    return {name: value for name, value in deciding(training).items() if name not in unused}
+
+
 class ModelConfig(Config):
     """A model to evaluate besides the trainings."""
 
@@ -231,18 +240,19 @@ class ModelConfig(Config):
 class EvaluateConfig(Config):
     """What is evaluated and how. Decoding is greedy, whatever the checkpoint's own defaults say."""
 
-    benchmarks: tuple[BenchmarkConfig, ...] = (
+    benchmarks: Annotated[tuple[BenchmarkConfig, ...], Idle] = (
         BenchmarkConfig(name="mmau-test-mini-original"),
         BenchmarkConfig(name="mmau-test-mini-v05.15.25"),
     )
-    """Benchmarks; two versions of one are two benchmarks."""
-    base: bool = True
+    """Benchmarks; two versions of one are two benchmarks. Each has its own runs, which its digest
+    decides; so have models and controls."""
+    base: Annotated[bool, Idle] = True
     """Also evaluate the model that each training started from."""
-    models: tuple[ModelConfig, ...] = ()
+    models: Annotated[tuple[ModelConfig, ...], Idle] = ()
     """Further models, e.g. a released one."""
     scorers: tuple[ScorerName, ...] = ("official", "strict")
     """Scorers in the tables; the first leads."""
-    controls: tuple[ControlName, ...] = ()
+    controls: Annotated[tuple[ControlName, ...], Idle] = ()
     """Controls to run on start models and last checkpoints; `cyclic-shifts` asks three more times,
     with the choices rotated by one, two and three places."""
     batch_size: Annotated[int, Field(ge=1)] = 16
@@ -251,12 +261,13 @@ class EvaluateConfig(Config):
     """Tokens after which an answer is cut off."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 on a GPU, fp32 on a CPU."""
-    workers: Annotated[int, Field(ge=0)] = 2
+    workers: Annotated[int, Field(ge=0), Idle] = 2
     """Processes that decode audio and compute its features."""
-    threads: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[Annotated[int, Field(ge=1)] | None, Idle] = None
     """CPU threads of torch; None: torch's choice."""
-    parity_questions: Annotated[int, Field(ge=0)] = 32
-    """Questions answered one by one and in a batch before each run; a disagreement stops it."""
-    declared_step: int | None = None
+    parity_questions: Annotated[int, Field(ge=0), Idle] = 32
+    """Questions answered one by one and in a batch before each run; a disagreement stops it. They
+    change no answer."""
+    declared_step: Annotated[int | None, Idle] = None
     """Step whose row leads the report, declared before the test is seen; None: chosen on the
     validation file where there is one, else the last step."""

@@ -1,11 +1,13 @@
 """The settings of fetching, converting and of the benchmarks; the base of every settings class.
 
 Every key of a profile is a field of one of these classes. A field's docstring is what Prefect's
-form shows.
+form shows. A field says whether it decides what its stage makes: those that do not are marked
+`Annotated[float, Idle]`, and changing one neither makes anything again nor keeps a run from being
+resumed.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +24,25 @@ class Config(BaseModel):
         # Prefect's form names a field as a profile and `--set` do, not `Clip Length S`.
         field_title_generator=lambda name, _field: name,
     )
+
+
+class Idle:
+    """Mark of a field that decides nothing of what its stage makes.
+
+    It sets how fast, where or with how much memory, what is printed and checked on the way, or it
+    names what is told apart by a digest.
+    """
+
+
+def deciding(config: Config) -> dict[str, Any]:
+    """The settings that decide what a stage makes, as JSON: all fields but those marked `Idle`."""
+    dumped = config.model_dump(mode="json")
+    settings: dict[str, Any] = {}
+    for name, field in type(config).model_fields.items():
+        if Idle not in field.metadata:
+            value = getattr(config, name)
+            settings[name] = deciding(value) if isinstance(value, Config) else dumped[name]
+    return settings
 
 
 class AnnotationsConfig(Config):
@@ -79,26 +100,35 @@ class FetchConfig(Config):
     """Tried in this order for each clip."""
     clip_length_s: Annotated[float, Field(gt=0, le=60)] = 10.0
     """Seconds cut from the annotated start; AVQA's clips are 10 s."""
-    videos_per_hour: Annotated[float, Field(gt=0)] | None = 240.0
+    videos_per_hour: Annotated[Annotated[float, Field(gt=0)] | None, Idle] = 240.0
     """Videos asked for per hour, over all workers; None: no limit (loopback, own mirror).
     YouTube allows a guest about 300."""
-    workers: Annotated[int, Field(ge=1, le=16)] = 2
+    workers: Annotated[int, Field(ge=1, le=16), Idle] = 2
     """Threads that download and cut. More do not help against YouTube, whose limit is the rate."""
-    batch_size: Annotated[int, Field(ge=1)] = 150
+    batch_size: Annotated[int, Field(ge=1), Idle] = 150
     """Clips in one Prefect task."""
-    deadline_s: Annotated[float, Field(gt=0)] = 180.0
+    deadline_s: Annotated[float, Field(gt=0), Idle] = 180.0
     """Seconds after which the download of one video is given up."""
-    retry_waits_s: tuple[Annotated[float, Field(ge=0)], ...] = (30.0, 300.0, 3600.0, 86400.0)
+    retry_waits_s: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Idle] = (
+        30.0,
+        300.0,
+        3600.0,
+        86400.0,
+    )
     """Waits before a clip whose download broke is tried again; after the last it counts as
     unconfirmed."""
-    block_waits_s: tuple[Annotated[float, Field(ge=0)], ...] = (1800.0, 7200.0, 21600.0)
+    block_waits_s: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Idle] = (
+        1800.0,
+        7200.0,
+        21600.0,
+    )
     """Waits of all workers after YouTube refuses this address; after the last the run stops with
     exit code 75."""
     drop_silent: bool = False
     """Count a clip whose peak is below -60 dBFS as unusable; by default it is only flagged."""
     canary_video_id: str | None = None
     """A video known to exist, asked for before ambiguous failures are believed."""
-    min_usable_share: Annotated[float, Field(ge=0, le=1)] = 0.9
+    min_usable_share: Annotated[float, Field(ge=0, le=1), Idle] = 0.9
     """Smallest share of annotation rows with audio; below it convert stops."""
 
 

@@ -21,6 +21,7 @@ from model.score.controls import runs_of
 from model.score.scorers import score_folder
 from storage import manifest
 from storage.benchmarks.prepare import Benchmark
+from storage.config import deciding
 from storage.errors import PipelineError
 from storage.jsonl import read_appended, read_json, write_json
 from storage.layout import Layout
@@ -148,8 +149,7 @@ def evaluate_unit(job: Job, config: EvaluateConfig, layout: Layout) -> Unit:
             "model": job.asked.model.digest,
             "benchmark": job.benchmark.digest,
             "method": job.asked.method,
-            "decoding": [config.max_new_tokens, config.precision, config.batch_size],
-            "scorers": config.scorers,
+            "settings": deciding(config),
         },
         outputs=tuple(
             folder / name for name in ("run.json", "answers.jsonl", "verdicts.jsonl", "score.json")

@@ -11,7 +11,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from storage import manifest
-from storage.config import FetchConfig
+from storage.config import FetchConfig, deciding
 from storage.data.avqa import Clip
 from storage.fetch.account import FetchReport
 from storage.fetch.run import BatchCounts, FetchRun
@@ -19,16 +19,6 @@ from storage.layout import Layout
 from tasks.annotations import AnnotationFiles
 from tasks.outcome import expected_errors_fail
 from tasks.units import Unit
-
-SPEED_ONLY = {
-    "videos_per_hour",
-    "workers",
-    "batch_size",
-    "deadline_s",
-    "retry_waits_s",
-    "block_waits_s",
-    "min_usable_share",
-}
 
 
 def fetch_unit(annotations: AnnotationFiles, config: FetchConfig, layout: Layout) -> Unit:
@@ -38,7 +28,7 @@ def fetch_unit(annotations: AnnotationFiles, config: FetchConfig, layout: Layout
         layout=layout,
         parts={
             "clips": manifest.digest_of([clip.clip_id for clip in annotations.clips]),
-            "settings": config.model_dump(mode="json", exclude=SPEED_ONLY),
+            "settings": deciding(config),
         },
         outputs=tuple(
             layout.fetch / name for name in ("fetch_report.json", "invalid.jsonl", "clips.csv")

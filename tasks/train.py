@@ -15,8 +15,8 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from pydantic import ValidationError
 
-from model.checkpoints import find_resumable, step_of
-from model.config import TrainConfig
+from model.config import TrainConfig, deciding_settings
+from model.train.checkpoints import find_resumable, step_of
 from storage import manifest
 from storage.errors import PipelineError
 from storage.jsonl import read_json, read_jsonl, write_json
@@ -30,19 +30,6 @@ from tasks.running.torchrun import calling, gpu_environment, training_command
 from tasks.units import Unit
 
 STEP_LINE = re.compile(r"step (\d+)/(\d+)\s*(.*)")
-# settings that change how a training runs, not what comes out
-INDIFFERENT = {
-    "name",
-    "keep_full_checkpoints",
-    "num_gpus",
-    "num_hosts",
-    "rendezvous",
-    "dataloader_workers",
-    "threads",
-    "completions_every",
-    "report_to",
-    "evaluate",
-}
 SILENCE_LIMIT_S = (
     1800.0  # a child without a word for this long hangs; a step of the 7B takes seconds
 )
@@ -85,12 +72,6 @@ def _examples_digest(path: Path, *_state: int) -> str:
     lines = read_jsonl(path)
     named = [{**line, "audio_path": Path(str(line.get("audio_path"))).name} for line in lines]
     return manifest.digest_of(named)
-
-
-def deciding_settings(training: TrainConfig) -> dict[str, Any]:
-    """The settings that decide the weights."""
-    unused = {"grpo", "sft"} - {training.method}
-    return training.model_dump(mode="json", exclude=INDIFFERENT | unused)
 
 
 @task(

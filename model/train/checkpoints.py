@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from model.config import TrainConfig
+from model.config import TrainConfig, deciding_settings
 from storage.errors import PipelineError
 from storage.jsonl import read_json, write_json
 from storage.layout import checkpoint_step, list_checkpoints
@@ -24,25 +24,6 @@ RECORD = "checkpoint.json"
 # What only resuming needs; the rest of a checkpoint is what `from_pretrained` reads.
 RESUME_FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
 RESUME_PREFIXES = ("rng_state", "optimizer", "scaler")
-
-# Settings that may differ in a resumed run: they do not change what is learned.
-FREE_KEYS = frozenset(
-    {
-        "keep_full_checkpoints",
-        "num_gpus",
-        "num_hosts",
-        "rendezvous",
-        "dataloader_workers",
-        "feature_memory_mb",
-        "feature_cache",
-        "threads",
-        "progress_every_s",
-        "completions_every",
-        "report_to",
-        "evaluate",
-        "max_bad_share",
-    }
-)
 
 
 def seal(folder: Path, settings: Mapping[str, object]) -> None:
@@ -116,12 +97,11 @@ def settings_that_decide(
 ) -> dict[str, object]:
     """The settings that decide what a run learns, flat: `grpo.beta: 0.04`."""
     flat: dict[str, object] = {"start_model_key": start_model_key, "num_devices": num_devices}
-    unused = {"grpo": "sft", "sft": "grpo"}[config.method]
-    for key, value in config.model_dump(mode="json", exclude={unused}).items():
+    for key, value in deciding_settings(config).items():
         if isinstance(value, dict):
             inner = cast("dict[str, object]", value)
             flat.update({f"{key}.{name}": inner_value for name, inner_value in inner.items()})
-        elif key not in FREE_KEYS:
+        else:
             flat[key] = value
     return flat
 

@@ -1,0 +1,70 @@
+"""Settings say at their field whether they decide what their stage makes."""
+
+from typing import Annotated
+
+from model.config import EvaluateConfig, LoraConfig, TrainConfig, deciding_settings
+from storage.config import Config, FetchConfig, Idle, deciding
+
+
+class Inner(Config):
+    rate: float = 1.0
+    told_every_s: Annotated[float, Idle] = 2.0
+
+
+class Outer(Config):
+    seed: int = 1
+    workers: Annotated[int, Idle] = 2
+    inner: Inner | None = Inner()
+
+
+def test_a_marked_field_decides_nothing_at_any_depth() -> None:
+    assert deciding(Outer()) == {"seed": 1, "inner": {"rate": 1.0}}
+    assert deciding(Outer(inner=None)) == {"seed": 1, "inner": None}
+
+
+def test_how_a_training_runs_does_not_decide_its_weights_and_what_it_learns_does() -> None:
+    before = deciding_settings(TrainConfig())
+    idle = {
+        "name": "other",
+        "model": "copy/of/it",
+        "progress_every_s": 9,
+        "completions_every": 7,
+        "report_to": ("tensorboard",),
+        "feature_memory_mb": 1,
+        "feature_cache": "/cache",
+        "max_bad_share": 0.5,
+        "dataloader_workers": 0,
+        "threads": 1,
+        "num_gpus": 8,
+        "num_hosts": 2,
+        "rendezvous": "here:1",
+        "keep_full_checkpoints": 5,
+        "evaluate": False,
+    }
+    assert deciding_settings(TrainConfig.model_validate(idle)) == before
+    for change in (
+        {"seed": 7},
+        {"prompt": "think"},
+        {"grpo": {"beta": 0.1}},
+        {"lora": LoraConfig()},
+        {"example_repeats": "mine.often"},
+    ):
+        assert deciding_settings(TrainConfig.model_validate(change)) != before, change
+
+
+def test_the_other_methods_settings_are_unused() -> None:
+    grpo = TrainConfig(method="grpo")
+    assert deciding_settings(grpo) == deciding_settings(
+        TrainConfig.model_validate({"method": "grpo", "sft": {"learning_rate": 3e-5}})
+    )
+
+
+def test_the_speed_of_a_fetch_and_of_an_evaluation_decide_nothing() -> None:
+    assert deciding(FetchConfig(workers=1, videos_per_hour=None)) == deciding(FetchConfig())
+    assert deciding(FetchConfig(clip_length_s=2)) != deciding(FetchConfig())
+    assert set(deciding(EvaluateConfig())) == {
+        "scorers",
+        "batch_size",
+        "max_new_tokens",
+        "precision",
+    }

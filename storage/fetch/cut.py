@@ -1,5 +1,10 @@
 """Cutting a clip out of any media file, and measuring what came out.
 
+Sample k of a clip is second start + k/16000 of the medium's own timeline: where that has no audio
+(a track that starts after the picture, a gap), there is silence. The track is the original one, or
+the file's default. A whole clip has exactly its length. Only containers that hold audio themselves
+are read: a playlist or manifest, whatever its name, makes ffmpeg open any file of this host.
+
 The cut seeks twice: ffmpeg jumps to two seconds before the start (fast, by the container's index),
 then decodes and drops exactly two seconds. A single seek gives 159,744 instead of 160,000 samples
 for AAC, and starts 16 ms late.
@@ -15,7 +20,7 @@ import os
 import re
 import signal
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,7 +43,17 @@ DURATION_TOLERANCE_S = 0.5
 # A clip at the very end of a video may lack part of a frame of the codec (AAC's is 43 ms): zeros
 # fill it, so that a whole clip has its exact length.
 MAX_PADDING = SAMPLE_RATE_HZ // 20
+CONTAINERS = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,loas,matroska,mov,mp3,mpc,mpc8,mpeg,"
+    "mpegts,ogg,rm,tta,w64,wav,wv"
+)
+OWN_ZERO = ("mov,", "matroska,")  # containers whose timeline begins at 0, not at the first packet
+LATE_START_S = 0.05  # an encoder's delay is less
+QUIET_DBFS = -35.0  # the mean of two channels in antiphase is far below either
+CANCELLED_DB = 20.0  # by which a mix-down lies below its channels when they cancel
 DURATION_LINE = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
+START_LINE = re.compile(r"Duration: .*?, start: (-?\d+\.\d+)")
+AUDIO_LINE = re.compile(r"^ +Stream #0:\d+.*: Audio: .*$", re.MULTILINE)
 
 
 class CutError(Exception):
@@ -62,6 +77,8 @@ class WavFacts:
     """Highest sample, dB below full scale; -120 for digital silence."""
     rms_dbfs: float
     """Root mean square over the clip, dB below full scale; -120 for digital silence."""
+    is_cancelled: bool = False
+    """Whether the source's channels cancel each other in the mix-down."""
 
     @property
     def duration_s(self) -> float:
@@ -74,6 +91,22 @@ class WavFacts:
         return self.peak_dbfs < SILENT_BELOW_DBFS
 
 
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """What to cut, and what the first look at the file says of how."""
+
+    source: Path
+    target: Path
+    start_s: float
+    clip_length_s: float
+    track: int = 0
+    """Which of the audio tracks."""
+    offset_s: float = 0.0
+    """Where on its own timeline the file starts, if not at 0."""
+    keeps_video_clock: bool = False
+    """MPEG-TS counts from the first packet of what is read, so the picture is read as well."""
+
+
 def cut_clip(source: Path, target: Path, *, start_s: float, clip_length_s: float) -> WavFacts:
     """Cut a clip from a media file: mono, 16 kHz, PCM16, flushed to the disk.
 
@@ -81,32 +114,42 @@ def cut_clip(source: Path, target: Path, *, start_s: float, clip_length_s: float
     missing at its end are filled with zeros.
 
     Raises:
-        CutError: `not-media`, `no-audio`, `start-beyond-end`, `too-short`, `truncated` or
-            `cut-timeout`.
+        CutError: `not-media`, `no-audio`, `not-finite`, `start-beyond-end`, `too-short`,
+            `truncated` or `cut-timeout`.
         OSError: If the disk is full or the target cannot be written.
     """
-    log = _run_ffmpeg(source, target, start_s=start_s, clip_length_s=clip_length_s)
+    cut = _Cut(source, target, start_s, clip_length_s)
+    log = _run_ffmpeg(cut)
+    refined = _refine(cut, log)
+    if refined != cut:
+        cut, log = refined, _run_ffmpeg(refined)
     facts = measure_wav(target)
+    if facts.rms_dbfs < QUIET_DBFS or "Audio: pcm_f" in log:
+        facts = replace(facts, is_cancelled=_is_cancelled(cut, facts))
     num_missing = num_samples_of(clip_length_s) - facts.num_samples
-    if num_missing <= 0:
+    if num_missing == 0:
         return facts
     if num_missing <= MAX_PADDING:
-        _pad(target, num_missing)
-        return measure_wav(target)
-    source_s = _declared_duration_s(log)
+        _fit(target, num_samples_of(clip_length_s))
+        return replace(measure_wav(target), is_cancelled=facts.is_cancelled)
+    _check_end(cut, facts, _declared_duration_s(log))
+    return facts
+
+
+def _check_end(cut: _Cut, facts: WavFacts, source_s: float | None) -> None:
+    """Refuse a clip whose source breaks off before the end that it declares, or is too short."""
+    start_s = cut.start_s
     end_s = start_s + facts.duration_s
-    if source_s is not None and end_s + DURATION_TOLERANCE_S < min(
-        source_s, start_s + clip_length_s
-    ):
+    wanted_s = start_s + cut.clip_length_s
+    if source_s is not None and end_s + DURATION_TOLERANCE_S < min(source_s, wanted_s):
         msg = f"the file says it is {source_s:.2f} s long, but decodes only to {end_s:.2f} s"
         raise CutError("truncated", msg)
     if facts.num_samples == 0:
         msg = f"the clip starts at {start_s:g} s, but the source is {_seconds(source_s)} long"
         raise CutError("start-beyond-end", msg)
-    if facts.duration_s < min(SHORTEST_CLIP_S, clip_length_s / 2):
+    if facts.duration_s < min(SHORTEST_CLIP_S, cut.clip_length_s / 2):
         msg = f"the source ends {facts.duration_s:.2f} s after the clip's start at {start_s:g} s"
         raise CutError("too-short", msg)
-    return facts
 
 
 def measure_wav(path: Path) -> WavFacts:
@@ -139,9 +182,10 @@ def num_samples_of(clip_length_s: float) -> int:
     return round(clip_length_s * SAMPLE_RATE_HZ)
 
 
-def _pad(path: Path, num_missing: int) -> None:
-    samples = cast("np.ndarray", soundfile.read(path, dtype="int16")[0])
-    padded = np.pad(samples, (0, num_missing))
+def _fit(path: Path, num_samples: int) -> None:
+    """Bring a wav to its exact length: zeros at the end, or a few samples less."""
+    samples = cast("np.ndarray", soundfile.read(path, dtype="int16")[0])[:num_samples]
+    padded = np.pad(samples, (0, num_samples - len(samples)))
     soundfile.write(path, padded, SAMPLE_RATE_HZ, format="WAV", subtype="PCM_16")
     with path.open("rb") as file:
         os.fsync(file.fileno())
@@ -152,13 +196,49 @@ def _dbfs(level: float) -> float:
     return FLOOR_DBFS if level <= 0 else round(20 * math.log10(level / 32_768), 2)
 
 
-def _run_ffmpeg(source: Path, target: Path, *, start_s: float, clip_length_s: float) -> str:
+def _refine(cut: _Cut, log: str) -> _Cut:
+    """What the file's description, printed with every run, changes about the cut."""
+    described = log.partition("Stream mapping:")[0]
+    tracks = AUDIO_LINE.findall(described)
+    container = described.partition("Input #0, ")[2]
+    start = START_LINE.search(described)
+    start_s = float(start.group(1)) if start and container.startswith(OWN_ZERO) else 0.0
+    has_video = ": Video: " in described and "attached pic" not in described
+    return replace(
+        cut,
+        track=max(range(len(tracks)), key=lambda index: _rank(tracks[index]), default=0),
+        offset_s=start_s if start_s > LATE_START_S else 0.0,
+        keeps_video_clock=container.startswith("mpegts") and has_video and cut.start_s <= LEAD_S,
+    )
+
+
+def _rank(track: str) -> int:
+    """How much a track is the medium's own: the original, the default, others, then comments."""
+    if "(original)" in track:
+        return 3
+    if any(f"({kind})" in track for kind in ("dub", "comment", "visual impaired", "descriptions")):
+        return 0
+    return 2 if "(default)" in track else 1
+
+
+def _is_cancelled(cut: _Cut, facts: WavFacts) -> bool:
+    """Whether the channels themselves are far louder than their mix-down.
+
+    Raises:
+        CutError: `not-finite`, if a sample is NaN or infinite.
+    """
+    command = _command(replace(cut, target=Path("pipe:1")), ac=2, acodec="pcm_f32le", f="f32le")
+    samples = np.frombuffer(_run(command).stdout, dtype=np.float32)
+    if not np.isfinite(samples).all():
+        raise CutError("not-finite", "the clip holds samples that are not numbers")
+    level = math.sqrt(float(np.mean(np.square(samples, dtype=np.float64)))) if samples.size else 0.0
+    return _dbfs(level * 32_768) > max(facts.rms_dbfs + CANCELLED_DB, SILENT_BELOW_DBFS)
+
+
+def _run_ffmpeg(cut: _Cut) -> str:
     """Run the cut; returns what ffmpeg said."""
-    command = _command(source, target, start_s=start_s, clip_length_s=clip_length_s)
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=CUT_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise CutError("cut-timeout", f"ffmpeg took more than {CUT_TIMEOUT_S:g} s") from error
+    target = cut.target
+    done = _run(_command(cut))
     log = done.stderr.decode("utf-8", errors="replace")
     for number in (errno.ENOSPC, errno.EFBIG):
         if os.strerror(number) in log or (
@@ -172,26 +252,47 @@ def _run_ffmpeg(source: Path, target: Path, *, start_s: float, clip_length_s: fl
     return log
 
 
-def _command(source: Path, target: Path, *, start_s: float, clip_length_s: float) -> list[str]:
+def _run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(command, capture_output=True, timeout=CUT_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise CutError("cut-timeout", f"ffmpeg took more than {CUT_TIMEOUT_S:g} s") from error
+
+
+def _command(cut: _Cut, **form: object) -> list[str]:
+    """The command line; `form` replaces parts of the output's form."""
     # Near the beginning it decodes from there: to jump to 0 costs AAC its first 64 ms and Opus 8
     # ms.
-    jump = {"ss": start_s - LEAD_S} if start_s > LEAD_S else {}
-    drop = {"ss": min(LEAD_S, start_s)} if start_s > 0 else {}
+    jump = {"ss": cut.start_s - LEAD_S} if cut.start_s > LEAD_S else {}
+    drop = {"ss": min(LEAD_S, cut.start_s)} if cut.start_s > 0 else {}
+    shift = {"itsoffset": cut.offset_s} if cut.offset_s else {}
     # Absolute paths, because ids that begin with `-` would be read as options.
     tool = cast("Any", ffmpeg)
-    stream = tool.input(str(source.absolute()), protocol_whitelist="file", **jump)
-    stream = tool.output(
-        stream["a:0"],
-        str(target.absolute()),
-        t=clip_length_s,
-        ac=1,
-        ar=SAMPLE_RATE_HZ,
-        acodec="pcm_s16le",
-        f="wav",
-        fflags="+bitexact",
-        map_metadata=-1,
+    source = tool.input(
+        str(cut.source.absolute()),
+        protocol_whitelist="file",
+        format_whitelist=CONTAINERS,
+        **jump,
+        **shift,
+    )
+    output = {
+        "t": cut.clip_length_s,
+        # silence where the timeline has no audio: before a late start, and in gaps
+        "af": "aresample=async=1:first_pts=0",
+        "ac": 1,
+        "ar": SAMPLE_RATE_HZ,
+        "acodec": "pcm_s16le",
+        "f": "wav",
+        "fflags": "+bitexact",
+        "map_metadata": -1,
         **drop,
-    ).global_args("-hide_banner", "-nostats", "-nostdin")
+        **form,
+    }
+    name = str(cut.target) if "f" in form else str(cut.target.absolute())
+    outputs = [tool.output(source[f"a:{cut.track}"], name, **output)]
+    if cut.keeps_video_clock:
+        outputs.append(tool.output(source["v:0"], "-", c="copy", f="null", t=0.1))
+    stream = tool.merge_outputs(*outputs).global_args("-hide_banner", "-nostats", "-nostdin")
     return cast("list[str]", tool.compile(stream, cmd=find_ffmpeg(), overwrite_output=True))
 
 

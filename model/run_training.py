@@ -1,9 +1,9 @@
 """Entry point of the training process: `python -m model.run_training RUN.json`.
 
-It is also what torchrun starts. RUN.json holds a `TrainingRun`. The run goes on from the newest
-whole checkpoint in its folder, prints progress lines, and ends with exit code 0 only when the last
-step's checkpoint is whole. SIGTERM ends it at once; what was being written stays under another name
-and is thrown away by the next start.
+It is also what torchrun starts. RUN.json is a `TrainingRecord`, in the training's folder. The run
+goes on from the newest whole checkpoint there, prints progress lines, and ends with exit code 0
+only when the last step's checkpoint is whole. SIGTERM ends it at once; what was being written stays
+under another name and is thrown away by the next start.
 """
 
 import signal
@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 import torch
-from pydantic import ValidationError
+from pydantic import JsonValue
 from torch import nn
 from transformers import Qwen2AudioProcessor, set_seed
 from transformers.utils import logging as transformers_logging
@@ -28,35 +29,33 @@ from model.train.card import card_text, measure_movement
 from model.train.examples import Draws, Example, check_examples, read_examples, write_dropped
 from model.train.grpo_trainer import GrpoTrainer
 from model.train.memory import check_fits, estimate
+from model.train.record import config_of
 from model.train.sft_trainer import SftTrainer
 from model.train.sizes import read_sizes
 from model.train.trainer import Materials, StepTrainer
 from model.train.training_arguments import is_main_process, world_size
-from storage.config import Config
 from storage.errors import PipelineError
 from storage.host.supervisor import die_with_parent
-from storage.jsonl import read_json, write_json
+from storage.jsonl import write_json
+from storage.records.training import TrainingRecord
 
 TERMINATED = 128 + signal.SIGTERM
 
 
-class TrainingRun(Config):
-    """Everything that one training needs."""
+class TrainingRun(NamedTuple):
+    """One training."""
 
-    train: TrainConfig
-    """Settings."""
-    start_model: str
-    """Folder or hub name of the model to start from."""
-    start_model_key: str
-    """Its name in results, e.g. `Qwen2-Audio-7B-Instruct`; a resumed run must have the same."""
-    start_model_digest: str = ""
-    """Stands for its weights; the caller compares it."""
-    train_jsonl: Path
-    """The examples."""
-    examples_sha256: str = ""
-    """Digest of the examples; the caller compares it."""
+    record: TrainingRecord
+    """What it is."""
+    config: TrainConfig
+    """Its settings."""
     output: Path
-    """Folder of the training: checkpoints, metrics.jsonl, completions.jsonl, dropped.jsonl."""
+    """Its folder: checkpoints, metrics.jsonl, completions.jsonl, dropped.jsonl."""
+
+    @property
+    def start_model(self) -> str:
+        """Folder or hub name of the model that it starts from."""
+        return self.record.start.path
 
 
 def main(arguments: list[str]) -> int:
@@ -75,27 +74,24 @@ def main(arguments: list[str]) -> int:
 
 
 def read_run(path: Path) -> TrainingRun:
-    """Read RUN.json.
+    """Read a training's run.json.
 
     Raises:
-        PipelineError: If it is missing or not a training run; names what is wrong in it.
+        PipelineError: If it is missing or none; names what is wrong in it.
     """
-    try:
-        return TrainingRun.model_validate(read_json(path))
-    except ValidationError as error:
-        msg = f"{path} is no training run: {error}"
-        raise PipelineError(msg) from error
+    record = TrainingRecord.read(path)
+    return TrainingRun(record, config_of(record), path.parent)
 
 
 def train(run: TrainingRun) -> None:
     """Train from the newest whole checkpoint, or from the start model, to the last step."""
-    config = run.train
+    config = run.config
     check_settings(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    settings = checkpoints.settings_that_decide(config, run.start_model_key, world_size())
+    settings = checkpoints.settings_that_decide(config, run.record.start.key, world_size())
     resume_from = checkpoints.find_resumable(run.output)
     if resume_from is not None:
         checkpoints.check_same_settings(resume_from, settings)
@@ -115,8 +111,8 @@ def train(run: TrainingRun) -> None:
 
 def report_movement(run: TrainingRun) -> None:
     """Write movement.json: how far each part of the model has moved."""
-    last = run.output / f"checkpoint-{run.train.max_steps}"
-    movement = measure_movement(run.start_model, last, run.train)
+    last = run.output / f"checkpoint-{run.config.max_steps}"
+    movement = measure_movement(run.start_model, last, run.config)
     write_json(run.output / "movement.json", {part: m._asdict() for part, m in movement.items()})
     for part, moved in movement.items():
         print(  # noqa: T201  the log of the training
@@ -129,7 +125,7 @@ def check_memory(run: TrainingRun) -> None:
     """Print what the training will need of a GPU, and refuse what the GPU cannot hold."""
     if not torch.cuda.is_available():
         return
-    needed = estimate(run.train, read_sizes(run.start_model), num_gpus=world_size())
+    needed = estimate(run.config, read_sizes(run.start_model), num_gpus=world_size())
     if is_main_process():
         print(f"memory, estimated: {needed.text()}", flush=True)  # noqa: T201  the log of the training
     check_fits(needed, torch.cuda.get_device_properties(0).total_memory)
@@ -157,14 +153,14 @@ def check_settings(config: TrainConfig) -> None:
 
 
 def make_trainer(
-    run: TrainingRun, settings: dict[str, object], resume_from: Path | None
+    run: TrainingRun, settings: dict[str, JsonValue], resume_from: Path | None
 ) -> StepTrainer:
     """Load model and data as the step to start from needs them."""
-    config = run.train
+    config = run.config
     processor = load_processor(run.start_model)
     model = _policy(run, resume_from)
     step = 0 if resume_from is None else checkpoints.step_of(resume_from)
-    examples = read_examples(run.train_jsonl, config.example_repeats)
+    examples = read_examples(run.record.examples, config.example_repeats)
     checked = check_examples(examples, processor, config)
     if is_main_process():
         write_dropped(run.output / "dropped.jsonl", checked)
@@ -197,7 +193,7 @@ def make_trainer(
 
 def _policy(run: TrainingRun, resume_from: Path | None) -> nn.Module:
     """The model to train, from the start model or from the checkpoint."""
-    config = run.train
+    config = run.config
     if config.lora is not None:
         base = load_base(run.start_model, precision=config.precision, attention=config.attention)
         if resume_from is not None:
@@ -212,8 +208,8 @@ def _policy(run: TrainingRun, resume_from: Path | None) -> nn.Module:
 
 def _card(step: int, *, run: TrainingRun, num_examples: int, num_dropped: int) -> str:
     return card_text(
-        run.train,
-        start_model=run.start_model_key,
+        run.config,
+        start_model=run.record.start.key,
         step=step,
         num_examples=num_examples,
         num_dropped=num_dropped,
@@ -223,7 +219,7 @@ def _card(step: int, *, run: TrainingRun, num_examples: int, num_dropped: int) -
 def _draws(
     run: TrainingRun, examples: Sequence[Example], processor: Qwen2AudioProcessor, step: int
 ) -> Draws:
-    config = run.train
+    config = run.config
     per_step = config.prompts_per_device * config.gradient_accumulation * world_size()
     reuse = config.grpo.steps_per_rollout if config.method == "grpo" else 1
     return Draws(

@@ -13,14 +13,16 @@ from uuid import UUID
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
-from pydantic import ValidationError
 
 from model.config import TrainConfig, deciding_settings
 from model.train.checkpoints import find_resumable, step_of
+from model.train.record import training_record
 from storage import manifest
 from storage.errors import PipelineError
-from storage.jsonl import read_json, read_jsonl, write_json
+from storage.jsonl import read_jsonl
 from storage.layout import Layout, list_checkpoints
+from storage.records.model import ModelRef, TrainingRef
+from storage.records.training import RUN, TrainingRecord
 from tasks.models import Model, resolve
 from tasks.outcome import expected_errors_fail, is_transient
 from tasks.running.child_process import run_child
@@ -90,44 +92,48 @@ def train(training: TrainConfig, layout: Layout) -> None:
     """
     folder = layout.training(training.name)
     start = resolve(training.model, layout)
-    if (folder / "run.json").exists():
+    if (folder / RUN).exists():
         if _is_same_training(folder, training, start, layout):
             _set_aside_made_again(folder, training)
         else:
             set_aside(folder)
-    write_json(
-        folder / "run.json",
-        {
-            "train": training.model_dump(mode="json"),
-            "start_model": start.path,
-            "start_model_key": start.key,
-            "start_model_digest": start.digest,
-            "train_jsonl": str(layout.train_jsonl),
-            "examples_sha256": examples_digest(layout.train_jsonl),
-            "output": str(folder),
-        },
-    )
     say(
         f"train {training.name}: {training.method}, {training.max_steps} steps from {start.key}; "
         f"log: {folder / 'trainer.log'}"
     )
-    with (
-        hold_gpus(training.num_gpus, f"training {training.name}") as gpus,
-        calling(training, folder) as address,
-        meter(training.name, training.max_steps) as progress,
-    ):
-        run_child(
-            training_command(
-                folder / "run.json",
-                num_gpus=len(gpus),
-                num_hosts=training.num_hosts,
-                address=address,
-            ),
-            log=folder / "trainer.log",
-            on_line=_Watcher(progress.show, training.name),
-            silence_s=SILENCE_LIMIT_S,
-            env=gpu_environment(gpus),
-        )
+    with hold_gpus(training.num_gpus, f"training {training.name}") as gpus:
+        run = folder / RUN
+        _record(training, start, layout, num_gpus=len(gpus)).write(run)
+        with (
+            calling(training, folder) as address,
+            meter(training.name, training.max_steps) as progress,
+        ):
+            run_child(
+                training_command(
+                    run, num_gpus=len(gpus), num_hosts=training.num_hosts, address=address
+                ),
+                log=folder / "trainer.log",
+                on_line=_Watcher(progress.show, training.name),
+                silence_s=SILENCE_LIMIT_S,
+                env=gpu_environment(gpus),
+            )
+
+
+def _record(
+    training: TrainConfig, start: Model, layout: Layout, *, num_gpus: int
+) -> TrainingRecord:
+    trained = None
+    if start.training is not None and start.step is not None:
+        seed = TrainingRecord.read(layout.training(start.training) / RUN).seed
+        trained = TrainingRef(name=start.training, seed=seed, step=start.step)
+    return training_record(
+        training,
+        start=ModelRef(key=start.key, path=start.path, digest=start.digest, training=trained),
+        examples=layout.train_jsonl,
+        examples_sha256=examples_digest(layout.train_jsonl),
+        num_examples=len(read_jsonl(layout.train_jsonl)),
+        num_devices=max(1, num_gpus) * training.num_hosts,
+    )
 
 
 def is_finished(training: TrainConfig, layout: Layout) -> bool:
@@ -141,7 +147,7 @@ def is_finished(training: TrainConfig, layout: Layout) -> bool:
 def is_under_way(training: TrainConfig, layout: Layout) -> bool:
     """Whether what lies in the training's folder was begun with these settings and inputs."""
     folder = layout.training(training.name)
-    if not (folder / "run.json").exists():
+    if not (folder / RUN).exists():
         return False
     try:
         return _is_same_training(folder, training, resolve(training.model, layout), layout)
@@ -150,15 +156,11 @@ def is_under_way(training: TrainConfig, layout: Layout) -> bool:
 
 
 def _is_same_training(folder: Path, training: TrainConfig, start: Model, layout: Layout) -> bool:
-    before = read_json(folder / "run.json")
-    try:
-        settings = deciding_settings(TrainConfig.model_validate(before["train"]))
-    except ValidationError:  # another version of this program began it
-        return False
+    before = TrainingRecord.read(folder / RUN)
     return (
-        settings == deciding_settings(training)
-        and before["start_model_digest"] == start.digest
-        and before["examples_sha256"] == examples_digest(layout.train_jsonl)
+        before.settings == deciding_settings(training)
+        and before.start.digest == start.digest
+        and before.examples_sha256 == examples_digest(layout.train_jsonl)
     )
 
 

@@ -12,33 +12,37 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
+
+from pydantic import JsonValue
 
 from model.config import TrainConfig, deciding_settings
 from storage.errors import PipelineError
-from storage.jsonl import read_json, write_json
 from storage.layout import checkpoint_step, list_checkpoints
+from storage.records.training import CHECKPOINT, CheckpointRecord
 
 SAVING = "saving.part"  # folder in which a checkpoint is written
-RECORD = "checkpoint.json"
 # What only resuming needs; the rest of a checkpoint is what `from_pretrained` reads.
 RESUME_FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
 RESUME_PREFIXES = ("rng_state", "optimizer", "scaler")
 
 
-def seal(folder: Path, settings: Mapping[str, object]) -> None:
+def seal(folder: Path, settings: Mapping[str, JsonValue]) -> None:
     """Write the record of a checkpoint's files, flushed to the disk; the last file written."""
     files = {
         str(path.relative_to(folder)): path.stat().st_size
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != RECORD
+        if path.is_file() and path.name != CHECKPOINT
     }
     for name in files:
         _flush(folder / name)
-    can_resume = any(_is_resume_file(name) for name in files)
-    write_json(
-        folder / RECORD, {"can_resume": can_resume, "settings": dict(settings), "files": files}
+    record = CheckpointRecord(
+        step=step_of(folder),
+        can_resume=any(_is_resume_file(name) for name in files),
+        settings=dict(settings),
+        files=files,
     )
+    record.write(folder / CHECKPOINT)
 
 
 def publish(folder: Path, training: Path) -> Path:
@@ -55,7 +59,7 @@ def is_whole(folder: Path) -> bool:
     record = _record(folder)
     return record is not None and all(
         (folder / name).is_file() and (folder / name).stat().st_size == size
-        for name, size in record["files"].items()
+        for name, size in record.files.items()
     )
 
 
@@ -65,19 +69,19 @@ def find_resumable(training: Path, *, before: int | None = None) -> Path | None:
         if before is not None and step_of(folder) >= before:
             continue
         record = _record(folder)
-        if record is not None and record["can_resume"] and is_whole(folder):
+        if record is not None and record.can_resume and is_whole(folder):
             return folder
     return None
 
 
-def check_same_settings(folder: Path, settings: Mapping[str, object]) -> None:
+def check_same_settings(folder: Path, settings: Mapping[str, JsonValue]) -> None:
     """Refuse to go on from a checkpoint that other settings made.
 
     Raises:
         PipelineError: If so; names the keys, with both values.
     """
     record = _record(folder)
-    before = {} if record is None else dict(record["settings"])
+    before = {} if record is None else record.settings
     differing = [
         f"{key} (was {before.get(key)!r}, now {settings.get(key)!r})"
         for key in sorted(before.keys() | settings.keys())
@@ -94,12 +98,12 @@ def check_same_settings(folder: Path, settings: Mapping[str, object]) -> None:
 
 def settings_that_decide(
     config: TrainConfig, start_model_key: str, num_devices: int
-) -> dict[str, object]:
+) -> dict[str, JsonValue]:
     """The settings that decide what a run learns, flat: `grpo.beta: 0.04`."""
-    flat: dict[str, object] = {"start_model_key": start_model_key, "num_devices": num_devices}
+    flat: dict[str, JsonValue] = {"start_model_key": start_model_key, "num_devices": num_devices}
     for key, value in deciding_settings(config).items():
         if isinstance(value, dict):
-            inner = cast("dict[str, object]", value)
+            inner = cast("dict[str, JsonValue]", value)
             flat.update({f"{key}.{name}": inner_value for name, inner_value in inner.items()})
         else:
             flat[key] = value
@@ -110,7 +114,7 @@ def strip_old(training: Path, *, keep_full: int) -> None:
     """Keep only the weights of all but the newest checkpoints, for evaluation."""
     for folder in list_checkpoints(training)[:-keep_full]:
         record = _record(folder)
-        if record is not None and record["can_resume"]:
+        if record is not None and record.can_resume:
             _strip(folder, record)
 
 
@@ -134,11 +138,11 @@ def last_step(training: Path) -> int | None:
     return steps[-1] if steps else None
 
 
-def _strip(folder: Path, record: dict[str, Any]) -> None:
+def _strip(folder: Path, record: CheckpointRecord) -> None:
     """Replace the record first: a kill in between leaves a whole checkpoint with extra files."""
-    kept = {name: size for name, size in record["files"].items() if not _is_resume_file(name)}
-    write_json(folder / RECORD, {**record, "can_resume": False, "files": kept})
-    for name in record["files"].keys() - kept.keys():
+    kept = {name: size for name, size in record.files.items() if not _is_resume_file(name)}
+    record.model_copy(update={"can_resume": False, "files": kept}).write(folder / CHECKPOINT)
+    for name in record.files.keys() - kept.keys():
         (folder / name).unlink(missing_ok=True)
 
 
@@ -146,15 +150,11 @@ def _is_resume_file(name: str) -> bool:
     return name in RESUME_FILES or name.startswith(RESUME_PREFIXES)
 
 
-def _record(folder: Path) -> dict[str, Any] | None:
+def _record(folder: Path) -> CheckpointRecord | None:
     try:
-        record = read_json(folder / RECORD)
-    except PipelineError:  # missing or torn
+        return CheckpointRecord.read(folder / CHECKPOINT)
+    except PipelineError:  # missing, torn, or of another version
         return None
-    if not isinstance(record, dict):
-        return None
-    fields = cast("dict[str, Any]", record)
-    return fields if "files" in fields else None
 
 
 def _flush(path: Path) -> None:

@@ -27,6 +27,7 @@ from model.train.grpo import (
 from model.train.rewards import rewards_of
 from model.train.rollout import Rollout, earn, exchange, sample
 from model.train.trainer import Materials, StepTrainer
+from storage.records.training import Sampled
 
 LOGGED_PROMPTS = 2  # prompts of a step whose completions go to completions.jsonl
 
@@ -225,15 +226,15 @@ class GrpoTrainer(StepTrainer):
                 scores = rollout.reward_QGR[row, index].tolist()
                 names = [reward.name for reward in self.rewards]
                 self.step_log.write_completion(
-                    {
-                        "step": self.state.global_step + 1,
-                        "id": example["id"],
-                        "question": example["question"],
-                        "choices": example["choices"],
-                        "right_answer": example["answer"],
-                        "completion": text,
-                        "reward": float(rollout.reward_QG[row, index]),
-                        "rewards": dict(zip(names, scores, strict=True)),
-                        "finished": bool(rollout.completions.finished_BG[row, index]),
-                    }
+                    Sampled(
+                        step=self.state.global_step + 1,
+                        id=str(example["id"]),
+                        question=str(example["question"]),
+                        choices=tuple(cast("list[str]", example["choices"])),
+                        answer=str(example["answer"]),
+                        completion=text,
+                        reward=float(rollout.reward_QG[row, index]),
+                        rewards=dict(zip(names, scores, strict=True)),
+                        finished=bool(rollout.completions.finished_BG[row, index]),
+                    )
                 )

@@ -6,7 +6,7 @@ A progress line reads `step 120/600 loss 0.0123 reward 1.42 accuracy 0.55 kl 0.0
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -14,10 +14,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from storage.jsonl import append_line, read_appended, write_jsonl
-
-METRICS = "metrics.jsonl"
-COMPLETIONS = "completions.jsonl"
+from storage.records.training import (
+    Sampled,
+    StepMetrics,
+    append_metrics,
+    append_sampled,
+    forget_after,
+)
 
 # Short names of what a progress line shows, in this order.
 SHOWN = {
@@ -112,22 +115,19 @@ class StepLog:
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps that a resumed run will do again."""
-        for name in (METRICS, COMPLETIONS):
-            records = read_appended(self._folder / name)
-            if records:
-                write_jsonl(self._folder / name, [r for r in records if int(r["step"]) <= step])
+        forget_after(self._folder, step)
 
-    def write_metrics(self, metrics: Mapping[str, object]) -> None:
-        """Append one step's metrics (a number that is no number becomes null) and show progress."""
-        append_line(self._folder / METRICS, {key: _finite(value) for key, value in metrics.items()})
+    def write_metrics(self, metrics: StepMetrics) -> None:
+        """Append one step's metrics and show progress."""
+        append_metrics(self._folder, metrics)
         self._show(metrics)
 
-    def write_completion(self, record: Mapping[str, object]) -> None:
+    def write_completion(self, sampled: Sampled) -> None:
         """Append one sampled completion."""
-        append_line(self._folder / COMPLETIONS, record)
+        append_sampled(self._folder, sampled)
 
-    def _show(self, metrics: Mapping[str, object]) -> None:
-        step = int(str(metrics["step"]))
+    def _show(self, metrics: StepMetrics) -> None:
+        step = metrics.step
         now = time.monotonic()
         if self._first_step is None:
             self._first_step, self._began = step, now
@@ -137,7 +137,7 @@ class StepLog:
         shown = [
             f"{short} {value:.4g}"
             for name, short in SHOWN.items()
-            if isinstance(value := metrics.get(name), float)
+            if (value := metrics.numbers().get(name)) is not None
         ]
         print(  # noqa: T201  the parent process reads these lines
             f"step {step}/{self._max_steps} {' '.join(shown)} eta {self._eta(step, now)}",
@@ -150,9 +150,3 @@ class StepLog:
             return "?"
         left_s = round((now - self._began) / done * (self._max_steps - step))
         return f"{left_s // 3600}:{left_s % 3600 // 60:02d}:{left_s % 60:02d}"
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value

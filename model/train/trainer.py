@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor, nn
 from transformers import PrinterCallback, Qwen2AudioProcessor, Trainer
 
@@ -36,6 +37,7 @@ from model.train.training_arguments import (
     training_arguments,
 )
 from storage.errors import PipelineError
+from storage.records.training import StepMetrics, metrics_of
 
 # Written by transformers: a pickle with this machine's paths, and the sharded weights once more.
 NEEDLESS_FILES = ("training_args.bin", "pytorch_model_fsdp.bin")
@@ -48,7 +50,7 @@ class Materials(NamedTuple):
 
     config: TrainConfig
     """Settings of the training."""
-    settings: Mapping[str, object]
+    settings: Mapping[str, JsonValue]
     """The settings that a resumed run must share, kept in every checkpoint."""
     output: Path
     """Folder of the training."""
@@ -93,7 +95,7 @@ class StepTrainer(Trainer):
         self.means = Means()
         self._step_began = 0.0
         self._optimiser_began = 0.0
-        self._latest: dict[str, object] = {"seconds": {}}
+        self._latest: StepMetrics | None = None
         self._logged_step = 0
         self._run_folder = materials.output
         self._random_state_of: Path | None = None
@@ -136,10 +138,6 @@ class StepTrainer(Trainer):
     def micro_batch_loss(self, model: nn.Module, index: int) -> Tensor:
         """This micro-batch's part of the step's loss, which is a sum over all of them."""
         raise NotImplementedError
-
-    def step_metrics(self) -> dict[str, object]:
-        """Further metrics of the finished step, from this device alone."""
-        return {}
 
     def micro_batch_ids(self, index: int) -> list[str]:
         """Ids of the examples in a micro-batch."""
@@ -233,19 +231,20 @@ class StepTrainer(Trainer):
         counts = {name: totals.get(name, 0.0) for name in COUNTS}
         for name in COUNTS:
             means.pop(name, None)
-        metrics: dict[str, object] = {
-            "step": self.state.global_step,
-            **means,
-            "loss": totals["loss"],
-            "grad_norm": None if grad_norm is None else float(grad_norm),
-            "learning_rate": learning_rate,
-            **self.step_metrics(),
-            "seconds": {name: round(s, 4) for name, s in self.watch.seconds.items()}
-            | {"total": round(seconds, 4)},
-            "tokens_per_second": counts["predicted_tokens"] / seconds,
-            **self._utilisation(counts, seconds),
-            "peak_memory_bytes": peak_memory_bytes(self.args.device),
-        }
+        metrics = metrics_of(
+            {
+                "step": self.state.global_step,
+                **means,
+                "loss": totals["loss"],
+                "grad_norm": None if grad_norm is None else float(grad_norm),
+                "learning_rate": learning_rate,
+                "seconds": {name: round(s, 4) for name, s in self.watch.seconds.items()}
+                | {"total": round(seconds, 4)},
+                "tokens_per_second": counts["predicted_tokens"] / seconds,
+                **self._utilisation(counts, seconds),
+                "peak_memory_bytes": peak_memory_bytes(self.args.device),
+            }
+        )
         self._latest = metrics
         if self.args.should_save:
             self.step_log.write_metrics(metrics)
@@ -278,9 +277,7 @@ class StepTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Send a step's metrics to TensorBoard and W&B."""
-        flat = {key: value for key, value in self._latest.items() if isinstance(value, float)}
-        phases = cast("dict[str, float]", self._latest["seconds"])
-        flat.update({f"seconds/{name}": value for name, value in phases.items()})
+        flat = {} if self._latest is None else self._latest.trackable()
         super().log({**logs, **flat}, start_time)
 
     def _get_output_dir(self, trial: Any) -> str:  # noqa: ANN401  transformers' signature

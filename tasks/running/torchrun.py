@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from model.config import TrainConfig
+from model.train.record import config_of
 from storage.errors import PipelineError
-from storage.jsonl import read_json, write_json
+from storage.jsonl import write_json
 from storage.layout import Layout
+from storage.records.training import RUN, TrainingRecord
 from tasks.running.child_process import run_child
 from tasks.running.console import say
 from tasks.running.gpus import hold_gpus
@@ -129,8 +131,8 @@ def join(name: str, layout: Layout, host_index: int, is_done: Callable[[], bool]
 
 
 def _take_part(name: str, folder: Path, host_index: int, call: Call) -> None:
-    run = folder / "run.json"
-    training = TrainConfig.model_validate(read_json(run)["train"])
+    run = folder / RUN
+    training = config_of(TrainingRecord.read(run))
     if host_index >= training.num_hosts:
         msg = (
             f"--join {host_index}: {name} runs on {training.num_hosts} hosts; besides the first "

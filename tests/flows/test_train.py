@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from model.network.tiny import build_tiny
-from storage.jsonl import read_json, read_jsonl, write_json
+from storage.jsonl import read_jsonl
 from storage.layout import Layout, list_checkpoints
 from storage.manifest import file_digest
 from tests.model.conftest import QUESTION, SOUNDS, write_training_lines
@@ -87,8 +87,7 @@ class Site:
 
     def train_as(self, other: "Site", *launch: str) -> None:
         """Run the training process alone, with another site's settings and examples."""
-        run = read_json(other.folder / "run.json") | {"output": str(self.folder)}
-        write_json(self.folder / "run.json", run)
+        shutil.copy(other.folder / "run.json", self.folder)
         command = [*launch, "-m", "model.run_training", str(self.folder / "run.json")]
         subprocess.run([sys.executable, *command], check=True, cwd=ROOT, env=self.environment)
 
@@ -114,6 +113,22 @@ def test_a_profile_without_a_training_on_several_hosts_has_nothing_to_join(
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert errors.startswith("error: --join: no training of this profile runs on several hosts")
+
+
+@pytest.mark.slow
+def test_a_training_of_an_older_version_is_refused_in_one_line_and_left_as_it_is(
+    tmp_path: Path, model: Path
+) -> None:
+    site = Site(tmp_path, "old", model)
+    old = '{"train": {"name": "grpo"}, "start_model_digest": "", "output": "/elsewhere"}'
+    (site.folder / "run.json").write_text(old)
+    process = site.start()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert "run.json is of format 1, this version reads 2; nothing was touched" in line
+    assert [path.name for path in site.folder.iterdir()] == ["run.json"]
+    assert (site.folder / "run.json").read_text() == old
 
 
 def finish(process: subprocess.Popen[str]) -> str:

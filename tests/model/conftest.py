@@ -3,11 +3,16 @@
 import json
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from model.config import TrainConfig
 from model.network.tiny import build_tiny
+from model.run_training import TrainingRun
+from model.train.record import training_record
+from storage.records.model import ModelRef
 
 SOUNDS = ("tone", "noise", "clicks", "buzz")
 QUESTION = "What is the source of the sound in the video?"
@@ -47,6 +52,18 @@ def write_training_lines(folder: Path, num_examples: int, *, seconds: float = 1.
     path = folder / "train.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def training_run(model: Path, lines: Path, output: Path, settings: dict[str, Any]) -> TrainingRun:
+    """A training of a model folder on some lines, as run.json would have it."""
+    config = TrainConfig.model_validate(settings)
+    record = training_record(
+        config,
+        start=ModelRef(key="tiny", path=str(model), digest=""),
+        examples=lines,
+        num_examples=len(lines.read_text(encoding="utf-8").splitlines()),
+    )
+    return TrainingRun(record, config, output)
 
 
 @pytest.fixture(scope="session")

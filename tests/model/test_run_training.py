@@ -18,7 +18,8 @@ from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 from model.run_training import TrainingRun, train
 from model.train import checkpoints
 from storage.errors import PipelineError
-from storage.jsonl import read_json, read_jsonl, write_json
+from storage.jsonl import read_json, read_jsonl
+from tests.model.conftest import training_run
 
 # A reward in which sampled nonsense differs, so that a random model has something to learn.
 OWN_REWARD = """
@@ -60,15 +61,7 @@ def make_run(model: Path, lines: Path, output: Path, **changes: Any) -> Training
         },
     }
     settings["grpo"] |= changes.pop("grpo", {})
-    return TrainingRun.model_validate(
-        {
-            "train": settings | changes,
-            "start_model": str(model),
-            "start_model_key": "tiny",
-            "train_jsonl": str(lines),
-            "output": str(output),
-        }
-    )
+    return training_run(model, lines, output, settings | changes)
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -301,9 +294,9 @@ def test_workers_that_compute_features_change_nothing(
         tiny_model, training_lines, tmp_path / "helped", max_steps=2, dataloader_workers=2
     )
     train(alone)
-    write_json(tmp_path / "helped.json", helped.model_dump(mode="json"))
+    helped.record.write(helped.output / "run.json")
     # In a process of its own, as always: Prefect's clean-up fails in forks of one that ran a flow.
-    command = [sys.executable, "-m", "model.run_training", str(tmp_path / "helped.json")]
+    command = [sys.executable, "-m", "model.run_training", str(helped.output / "run.json")]
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "own")}
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
     expected = weights(alone.output / "checkpoint-2")
@@ -340,8 +333,8 @@ def test_a_terminated_process_ends_at_once_and_the_same_command_finishes_the_run
     tiny_model: Path, training_lines: Path, tmp_path: Path
 ) -> None:
     run = make_run(tiny_model, training_lines, tmp_path / "run", max_steps=60, save_steps=5)
-    write_json(tmp_path / "run.json", run.model_dump(mode="json"))
-    command = [sys.executable, "-m", "model.run_training", str(tmp_path / "run.json")]
+    run.record.write(run.output / "run.json")
+    command = [sys.executable, "-m", "model.run_training", str(run.output / "run.json")]
     paths = os.pathsep.join([str(Path.cwd()), str(tmp_path / "own")])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from model.config import TrainConfig
+from model.train.record import training_record
 from storage.layout import Layout
+from storage.records.model import ModelRef
+from storage.records.training import CHECKPOINT, RUN, CheckpointRecord
 from tasks.train import examples_digest
 from tasks.watching import describe_stop, is_training, marked_as_training, seen_so_far
 
@@ -27,21 +30,23 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def begin(layout: Layout, training: TrainConfig) -> None:
-    record = {
-        "train": training.model_dump(mode="json"),
-        "start_model_digest": f"hub:{training.model}",
-        "examples_sha256": examples_digest(layout.train_jsonl),
-    }
-    layout.training(training.name).mkdir(parents=True)
-    (layout.training(training.name) / "run.json").write_text(json.dumps(record))
+    record = training_record(
+        training,
+        start=ModelRef(key="other", path=training.model, digest=f"hub:{training.model}"),
+        examples=layout.train_jsonl,
+        examples_sha256=examples_digest(layout.train_jsonl),
+        num_examples=0,
+    )
+    record.write(layout.training(training.name) / RUN)
 
 
 def save(layout: Layout, step: int, *, size_bytes: int = 4) -> Path:
     folder = layout.training("grpo") / f"checkpoint-{step}"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"1234")
-    record = {"can_resume": False, "settings": {}, "files": {"model.safetensors": size_bytes}}
-    (folder / "checkpoint.json").write_text(json.dumps(record))
+    files = {"model.safetensors": size_bytes}
+    record = CheckpointRecord(step=step, can_resume=False, settings={}, files=files)
+    record.write(folder / CHECKPOINT)
     return folder
 
 
@@ -106,7 +111,7 @@ def test_a_training_begun_by_another_version_is_not_this_one(layout) -> None:
     save(layout, 20)
     path = layout.training("grpo") / "run.json"
     record = json.loads(path.read_text())
-    record["train"]["of_another_version"] = 1
+    record["settings"]["of_another_version"] = 1
     path.write_text(json.dumps(record))
     assert seen_so_far([GRPO], layout) == []
 

@@ -9,9 +9,10 @@ import torch
 from model.config import LoraConfig
 from model.network.lora import add_adapter
 from model.network.qwen2_audio import load_base, load_model
-from model.run_training import TrainingRun, make_trainer
+from model.run_training import make_trainer
 from model.train.grpo_trainer import GrpoTrainer
 from model.train.rollout import Rollout, exchange
+from tests.model.conftest import training_run
 
 # Completions of even examples score alike; those of odd ones nearly never.
 OWN_REWARD = """
@@ -30,32 +31,25 @@ def own_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make(model: Path, lines: Path, output: Path, **grpo: Any) -> GrpoTrainer:
     """A trainer whose first step is prepared."""
-    run = TrainingRun.model_validate(
-        {
-            "train": {
-                "name": "small",
-                "max_steps": 3,
-                "save_steps": 3,
-                "prompts_per_device": BATCH,
-                "gradient_accumulation": 1,
-                "precision": "fp32",
-                "dataloader_workers": 0,
-                "threads": 1,
-                "grpo": {
-                    "group_size": 3,
-                    "max_completion_tokens": 5,
-                    "accuracy_weight": 0,
-                    "format_weight": 0,
-                    "reward": "parity_reward.parity",
-                }
-                | grpo,
-            },
-            "start_model": str(model),
-            "start_model_key": "tiny",
-            "train_jsonl": str(lines),
-            "output": str(output),
+    settings: dict[str, Any] = {
+        "name": "small",
+        "max_steps": 3,
+        "save_steps": 3,
+        "prompts_per_device": BATCH,
+        "gradient_accumulation": 1,
+        "precision": "fp32",
+        "dataloader_workers": 0,
+        "threads": 1,
+        "grpo": {
+            "group_size": 3,
+            "max_completion_tokens": 5,
+            "accuracy_weight": 0,
+            "format_weight": 0,
+            "reward": "parity_reward.parity",
         }
-    )
+        | grpo,
+    }
+    run = training_run(model, lines, output, settings)
     trainer = make_trainer(run, {}, None)
     assert isinstance(trainer, GrpoTrainer)
     trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, torch.device("cpu"))
@@ -159,17 +153,8 @@ def test_with_a_lora_adapter_the_base_is_the_reference(
     tiny_model: Path, training_lines: Path, tmp_path: Path
 ) -> None:
     trainer = make(tiny_model, training_lines, tmp_path / "full")
-    run = TrainingRun.model_validate(
-        {
-            "train": trainer.config.model_copy(update={"lora": {"rank": 4}}).model_dump(
-                mode="json"
-            ),
-            "start_model": str(tiny_model),
-            "start_model_key": "tiny",
-            "train_jsonl": str(training_lines),
-            "output": str(tmp_path / "lora"),
-        }
-    )
+    settings = trainer.config.model_dump(mode="json") | {"lora": {"rank": 4}}
+    run = training_run(tiny_model, training_lines, tmp_path / "lora", settings)
     adapted = make_trainer(run, {}, None)
     assert isinstance(adapted, GrpoTrainer)
     names = {name for name, p in adapted.model.named_parameters() if p.requires_grad}

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from model.run_training import TrainingRun, train
-from storage.jsonl import read_jsonl, write_json
+from storage.jsonl import read_jsonl
+from tests.model.conftest import training_run
 
 # The second run calls the model inside DDP's wrapper, as if the packed pass were not its forward.
 WORKER = """
@@ -89,15 +90,7 @@ def make_run(
         "threads": 1,
         "grpo": GRPO,
     }
-    return TrainingRun.model_validate(
-        {
-            "train": settings | changed,
-            "start_model": str(model),
-            "start_model_key": "tiny",
-            "train_jsonl": str(lines),
-            "output": str(output),
-        }
-    )
+    return training_run(model, lines, output, settings | changed)
 
 
 def movement(start: Path, checkpoint: Path) -> torch.Tensor:
@@ -116,11 +109,11 @@ class Small(NamedTuple):
 
     def make(self, name: str, prompts_per_device: int, **settings: Any) -> TrainingRun:
         run = make_run(self.model, self.lines, self.folder / name, prompts_per_device, settings)
-        write_json(self.file(run), run.model_dump(mode="json"))
+        run.record.write(run.output / "run.json")
         return run
 
     def file(self, run: TrainingRun) -> Path:
-        return run.output.with_suffix(".json")
+        return run.output / "run.json"
 
     def launch(self, script: str, *arguments: Path) -> None:
         worker = self.folder / "worker.py"

@@ -1,0 +1,76 @@
+"""A training's settings as its run.json keeps them, and back."""
+
+# pyright: strict
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from model.config import TrainConfig, deciding_settings
+from storage.errors import PipelineError
+from storage.records.model import ModelRef
+from storage.records.training import TrainingRecord
+
+PACKAGES = ("torch", "transformers", "accelerate", "peft", "torchao")  # those that compute
+
+
+def training_record(
+    config: TrainConfig,
+    *,
+    start: ModelRef,
+    examples: Path,
+    examples_sha256: str = "",
+    num_examples: int,
+    num_devices: int = 1,
+) -> TrainingRecord:
+    """What a training is, before it begins.
+
+    Args:
+        config: Its settings.
+        start: The model that it starts from.
+        examples: train.jsonl.
+        examples_sha256: Of its lines.
+        num_examples: Its lines.
+        num_devices: Training processes.
+    """
+    settings = deciding_settings(config)
+    return TrainingRecord(
+        name=config.name,
+        method=config.method,
+        variant="full" if config.lora is None else "lora",
+        prompt=config.prompt,
+        seed=config.seed,
+        start=start,
+        examples=examples,
+        examples_sha256=examples_sha256,
+        num_examples=num_examples,
+        num_devices=num_devices,
+        settings=settings,
+        idle=config.model_dump(mode="json", exclude={*settings, "name", "grpo", "sft"}),
+        versions=_versions(),
+    )
+
+
+def config_of(record: TrainingRecord) -> TrainConfig:
+    """The settings of a training.
+
+    Raises:
+        PipelineError: If this version does not know one of them; names it.
+    """
+    settings = {"name": record.name, **record.settings, **record.idle}
+    try:
+        return TrainConfig.model_validate(settings)
+    except ValidationError as error:
+        msg = f"training {record.name} has settings that this version does not know: {error}"
+        raise PipelineError(msg) from error
+
+
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # a host that only evaluates may lack one
+            continue
+    return found

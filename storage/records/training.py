@@ -1,0 +1,194 @@
+"""What a training leaves: what it is, its steps, its completions, its checkpoints.
+
+- run.json, `TrainingRecord`: written before the training process starts, and all it is told.
+- metrics.jsonl, `StepMetrics`: a line an optimiser step, flat, for whatever reads JSON lines.
+- completions.jsonl, `Sampled`: some completions, every so many steps.
+- checkpoint-100/checkpoint.json, `CheckpointRecord`: what a whole checkpoint holds.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import JsonValue
+
+from storage.jsonl import Record, append_line, read_appended, write_jsonl
+from storage.records.document import Document
+from storage.records.model import ModelRef
+
+RUN, METRICS, COMPLETIONS = "run.json", "metrics.jsonl", "completions.jsonl"
+CHECKPOINT = "checkpoint.json"
+REWARD, SHARE = "_reward", "_share"  # ends of the names in metrics.jsonl
+GROUPS = {"rewards", "shares", "seconds"}
+
+
+class TrainingRecord(Document):
+    """One training: what it learns from, how, and what may differ when it goes on."""
+
+    what: ClassVar[str] = "a training's record"
+
+    name: str
+    """Row and folder name, e.g. `grpo`; unique in its experiment."""
+    method: Literal["grpo", "sft"]
+    """How it learns."""
+    variant: Literal["full", "lora"]
+    """Whether all weights learn, or low-rank adapters."""
+    prompt: str
+    """How the question is put: `answer`, `think` or `plain`."""
+    seed: int
+    """Of data order, sampling and dropout."""
+    start: ModelRef
+    """The model that it starts from."""
+    examples: Path
+    """The lines it learns from, train.jsonl."""
+    examples_sha256: str
+    """Of these lines, whatever folder their clips lie in."""
+    num_examples: int
+    """Lines; those that cannot be used are in dropped.jsonl."""
+    num_devices: int
+    """Training processes, one a GPU."""
+    settings: dict[str, JsonValue]
+    """The settings that decide what is learned, those of the method not used left out."""
+    idle: dict[str, JsonValue]
+    """The other settings: they may differ when the training goes on."""
+    versions: dict[str, str]
+    """Of the packages that compute, e.g. `torch: 2.13.0`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepMetrics:
+    """One optimiser step, means over all its devices; None where nothing of the kind was seen."""
+
+    step: int
+    """From 1."""
+    loss: float | None
+    """Near 0 in GRPO whatever was learned, see model/train/grpo.py."""
+    grad_norm: float | None
+    """Before clipping."""
+    learning_rate: float
+    """Of this step."""
+    reward: float | None = None
+    """Mean of the weighted sums of rewards."""
+    reward_std: float | None = None
+    """Mean over prompts of the standard deviation within the group."""
+    rewards: Mapping[str, float | None]
+    """Mean of each reward before its weight, e.g. `accuracy: 0.55`."""
+    shares: Mapping[str, float | None]
+    """Fractions in 0..1, e.g. `cut_off: 0.02` of the completions, `zero_variance` of the groups."""
+    kl: float | None = None
+    """Estimate of the KL divergence from the start model, nats a token."""
+    entropy: float | None = None
+    """Nats a token."""
+    completion_length: float | None = None
+    """Tokens."""
+    seconds: Mapping[str, float]
+    """By phase, and `total`; of the main process."""
+    tokens_per_second: float | None = None
+    """Completion tokens learned from."""
+    mfu: float | None = None
+    """Share of the GPUs' peak speed, where that is known."""
+    peak_memory_bytes: int | None = None
+    """Most memory used so far by the main process."""
+
+    def numbers(self) -> dict[str, float]:
+        """Every number by its name in metrics.jsonl, without the times; None is left out."""
+        flat = {name: getattr(self, name) for name in self.__slots__ if name not in GROUPS}
+        flat |= {name + REWARD: value for name, value in self.rewards.items()}
+        flat |= {name + SHARE: value for name, value in self.shares.items()}
+        return {name: value for name, value in flat.items() if value is not None}
+
+    def trackable(self) -> dict[str, float]:
+        """Every number by its name in TensorBoard and W&B, the times as `seconds/rollout`."""
+        return self.numbers() | {f"seconds/{name}": value for name, value in self.seconds.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A completion that was sampled for training, and what it earned."""
+
+    step: int
+    """Optimiser step that learned from it, from 1."""
+    id: str
+    """Of the example, e.g. `183`."""
+    question: str
+    """As put to the model."""
+    choices: tuple[str, ...]
+    """In the order shown."""
+    answer: str
+    """The right choice's text."""
+    completion: str
+    """Without special tokens."""
+    reward: float
+    """Weighted sum."""
+    rewards: Mapping[str, float]
+    """Each before its weight."""
+    finished: bool
+    """False where the length limit cut it off."""
+
+
+class CheckpointRecord(Document):
+    """What a whole checkpoint holds; a folder whose files do not match it is torn."""
+
+    what: ClassVar[str] = "a checkpoint's record"
+
+    step: int
+    """Optimiser steps done."""
+    can_resume: bool
+    """Whether the optimiser's state is there; if not, it can only be evaluated."""
+    settings: dict[str, JsonValue]
+    """The settings that decided it, flat, e.g. `grpo.beta: 0.04`; a resumed run has the same."""
+    files: dict[str, int]
+    """Size in bytes by path within the folder."""
+
+
+def append_metrics(folder: Path, metrics: StepMetrics) -> None:
+    """Append a step to metrics.jsonl; a number that is no number becomes null."""
+    line = {name: _finite(value) for name, value in metrics.numbers().items()}
+    append_line(folder / METRICS, {**line, "seconds": dict(metrics.seconds)})
+
+
+def read_metrics(folder: Path) -> list[StepMetrics]:
+    """A training's steps in order, none where it has not begun; of one logged twice, the last."""
+    lines = [line for line in read_appended(folder / METRICS) if "step" in line]
+    by_step = {int(line["step"]): metrics_of(line) for line in lines}
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def append_sampled(folder: Path, sampled: Sampled) -> None:
+    """Append a completion to completions.jsonl."""
+    append_line(folder / COMPLETIONS, asdict(sampled))
+
+
+def read_sampled(folder: Path) -> list[Sampled]:
+    """A training's logged completions, in the order of their steps."""
+    sampled: list[Sampled] = []
+    for line in read_appended(folder / COMPLETIONS):
+        line["choices"] = tuple(line["choices"])
+        sampled.append(Sampled(**line))
+    return sampled
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Drop the lines of steps that a resumed run will do again, and a torn last line."""
+    for name in (METRICS, COMPLETIONS):
+        lines = read_appended(folder / name)
+        if lines:
+            write_jsonl(folder / name, [line for line in lines if int(line["step"]) <= step])
+
+
+def metrics_of(line: Record) -> StepMetrics:
+    """The step that a flat line describes, as `StepMetrics.numbers` names its numbers."""
+    known: dict[str, Any] = {
+        name: value for name, value in line.items() if name in StepMetrics.__slots__
+    }
+
+    def ending(end: str) -> dict[str, float | None]:
+        return {name.removesuffix(end): line[name] for name in line if name.endswith(end)}
+
+    return StepMetrics(rewards=ending(REWARD), shares=ending(SHARE), **known)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

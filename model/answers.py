@@ -1,24 +1,68 @@
-"""From a completion to an answer, and from an answer to a choice.
+r"""From a completion to an answer, and from a text to the one choice that it affirms.
 
-The original reads `re.search(r"<answer>(.*?)</answer>")` and falls back to the whole completion
-(src/test_mmau.py of xiaomi-research/r1-aqa). Here the tag may span lines, and the fall-back is left
-to the scorer: an answer that was not given stays visible as None.
+Two readers, for two uses. `extract_answer` is the original's (`<answer>(.*?)</answer>`,
+src/test_mmau.py of xiaomi-research/r1-aqa): training pays by it and the official rule judges it.
+Here the tag may span lines, and the fall-back to the whole completion is left to the caller: an
+answer that was not given stays visible as None.
+
+`read_choice` reads as a careful person would, for the strict rule. Where a completion says where
+its answer stands, that place alone counts, in this order: after `</think>`; `<answer>` or
+`<RESPONSE>` tags in any case, closed or not; `\boxed{}`; a JSON key; then "the answer is". A text
+affirms a choice by its words (case, spacing, quotes, final punctuation and full-width forms do not
+matter), by its letter ("B", "(b)", "[B]", "Option B", "B - dog"), or by naming it and no other. A
+choice named only to be rejected ("not the cat") is not affirmed; two that are affirmed are no
+answer; a letter is never read where a choice's own text is that letter.
 """
 
+import json
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+import unicodedata
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple, cast
 
 from model.config import PromptName
 
 ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-LETTER = r"(?:\(([A-Za-z])\)|([A-Za-z])(?=[.):]|\s*$)[.):]?)"
-LETTERED = re.compile(rf"\s*{LETTER}\s*(.*)", re.DOTALL)
-QUOTES = "\"'`*\u201c\u201d\u2018\u2019"  # also the curly ones and the stars of Markdown
+
+CLOSED_TAG = re.compile(r"<(answer|response)>(.*?)</\1>", re.DOTALL | re.IGNORECASE)
+OPEN_TAG = re.compile(r"<(?:answer|response)>(.*)", re.DOTALL | re.IGNORECASE)
+THINK_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+THINK_START = re.compile(r"\s*<think(?:ing)?>", re.IGNORECASE)
+BOXED = re.compile(r"\\boxed\{(?:\\text\{)?([^{}]*)\}")
+JSON_OBJECT = re.compile(r"\{[^{}]*\}")
+JSON_KEYS = frozenset({"answer", "final_answer", "final answer", "response", "prediction"})
+SAID = re.compile(
+    r"\b(?:answer|correct (?:choice|option)|best (?:choice|option))(?: choice| option)?"
+    r"(?: (?:is|was|would be|should be|must be)\b|\s*[:=])\s*(?:most likely |probably )?:?"
+    r"|\bi (?:would |will |'ll )?(?:choose|select|pick|go with)\b",
+    re.IGNORECASE,
+)
+
+LETTER = re.compile(
+    r"(?:(?:option|choice|answer)\s*)?"
+    r"(?:\(([a-z])\)|\[([a-z])\]|([a-z])(?=[.):\-]|\s+-|\s*$))\s*[.):\-]*\s*(.*)",
+    re.DOTALL,
+)
+LOOSE_LETTER = re.compile(r"([b-hj-z])\s+(.*)", re.DOTALL)  # "A dog" and "I hear" are words
+EXPLAINS = re.compile(r"because|since|as |due to|this|these|explanation|reason|the (?:audio|sound)")
+SENTENCE_END = re.compile(r"[.!?;](?=\s)|\n|,? (?=(?:because|since|as|due to)\b)|,(?=\s)")
+CLAUSE_END = re.compile(r"[.!?;,:\n]|\bbut\b|\bhowever\b|\balthough\b")
+REJECTS = re.compile(
+    r"\b(?:not|no|never|neither|nor|without|cannot|unlike|rather than|instead of|excludes?"
+    r"|rules? out|ruled out|rejects?|eliminates?)\b|n't\b"
+)
+REJECTED = re.compile(
+    r"\s*(?:(?:is|are|was|were|can be|seems?)\s+)?"
+    r"(?:not\b|incorrect|wrong|unlikely|ruled out|excluded|eliminated)"
+)
+OUTSIDE = "\"'`*_ \t\n"  # quotes and the stars of Markdown
+FINAL = ".!?,;:"  # an ellipsis has become three periods
+STRAIGHT = str.maketrans("\u2018\u2019\u201c\u201d\u2013\u2014", "''\"\"--")
 
 
 class Resolved(NamedTuple):
-    """The choice that an answer names, or why it names none."""
+    """The choice that a text affirms, or why it affirms none."""
 
     choice_index: int | None
     """Position of the choice (of the first one, where two are alike); None: not one choice."""
@@ -38,41 +82,152 @@ def extract_answer(completion: str, prompt: PromptName) -> str | None:
     return match.group(1).strip() if match else None
 
 
-def resolve_choice(answer: str, choices: Sequence[str]) -> Resolved:
-    """Find the one choice that an answer is.
+def read_choice(completion: str, choices: Sequence[str]) -> Resolved:
+    """Find the one choice that a completion affirms."""
+    if _find(completion, choices) is None and (end := _last(THINK_END, completion)):
+        completion = completion[end.end() :]
+    elif THINK_START.match(completion) and not OPEN_TAG.search(completion):
+        return Resolved(None, "cut off while thinking")
+    for rule, texts in _marked(completion):
+        found = [resolve_choice(text, choices) for text in texts]
+        indices = {resolved.choice_index for resolved in found} - {None}
+        if len(indices) > 1:
+            return Resolved(None, f"several answers: {rule}")
+        if rule == "the answer is" and found[-1].choice_index is None:
+            continue  # "the answer is clear: a dog": the text around it may tell
+        return found[-1]
+    return resolve_choice(completion, choices)
 
-    Tried in this order: the text as it is; the text without regard to case, spacing, quotes and a
-    final period; a letter alone (`B`, `(b)`, `B.`); a letter with its text (`(B) dog`, `B. dog`).
-    A choice that is itself a letter ("A" of four notes) is therefore taken as text.
-    """
+
+def resolve_choice(answer: str, choices: Sequence[str]) -> Resolved:
+    """Find the one choice that an answer affirms: as its words, its letter, or by naming it."""
     if not answer.strip():
         return Resolved(None, "empty answer")
+    found = _find(answer, choices) or _by_letter(answer, choices)
+    return found or _by_first_words(answer, choices) or _by_name(answer, choices)
+
+
+def _marked(completion: str) -> Iterator[tuple[str, list[str]]]:
+    """The texts at each place that a completion marks as its answer, by rule."""
+    tagged = [match.group(2) for match in CLOSED_TAG.finditer(completion)]
+    if not tagged and (opened := OPEN_TAG.search(completion)):
+        tagged = [opened.group(1)]
+    if tagged:
+        yield "tag", [text for text in tagged if text.strip()] or tagged
+    if boxed := BOXED.findall(completion):
+        yield "boxed", boxed
+    if keyed := list(_json_answers(completion)):
+        yield "JSON", keyed
+    ends = [match.end() for match in SAID.finditer(completion)]
+    if ends:
+        yield "the answer is", [_sentence(completion[end:]) for end in ends]
+
+
+def _json_answers(completion: str) -> Iterator[str]:
+    for match in JSON_OBJECT.finditer(completion):
+        try:
+            fields = cast("dict[str, object]", json.loads(match.group()))
+        except ValueError:
+            continue
+        yield from (
+            value
+            for key, value in fields.items()
+            if key.lower() in JSON_KEYS and isinstance(value, str)
+        )
+
+
+def _sentence(text: str) -> str:
+    """Up to the end of the sentence, or of the line."""
+    match = re.search(r"[.!?](?=\s)|\n", text.strip())
+    return text.strip()[: match.start()] if match else text.strip()
+
+
+def _find(answer: str, choices: Sequence[str]) -> Resolved | None:
+    """The choice whose words the whole answer is."""
     exact = _distinct([i for i, choice in enumerate(choices) if choice == answer], choices)
     alike = _distinct([i for i, c in enumerate(choices) if _plain(c) == _plain(answer)], choices)
     for found, reason in ((exact, "text"), (alike, "text, other case or spacing")):
         if len(found) == 1:
             return Resolved(found[0], reason)
-    if len(alike) > 1:
-        return Resolved(None, "fits several choices")
-    return _resolve_letter(answer, choices)
+    return Resolved(None, "fits several choices") if alike else None
 
 
-def _resolve_letter(answer: str, choices: Sequence[str]) -> Resolved:
-    match = LETTERED.fullmatch(answer.strip().strip(QUOTES))
+def _by_letter(answer: str, choices: Sequence[str]) -> Resolved | None:
+    match = LETTER.fullmatch(_even(answer))
     if match is None:
-        return Resolved(None, "not a choice")
-    letter = match.group(1) or match.group(2)
-    index = ord(letter.upper()) - ord("A")
-    text = _plain(match.group(3))
-    if index >= len(choices):
-        return Resolved(None, f"no choice {letter.upper()}" if not text else "not a choice")
+        return _against_loose_letter(answer, choices)
+    letter = next(group for group in match.groups()[:3] if group)
+    text, index = match.group(4), ord(letter) - ord("a")
+    if any(_plain(choice) == letter for choice in choices):
+        return None  # the letter is a choice's own text: notes, chords
     if not text:
-        return Resolved(index, "letter")
-    if text == _plain(choices[index]):
-        return Resolved(index, "letter and text")
-    if any(text == _plain(choice) for choice in choices):
+        is_choice = index < len(choices)
+        return Resolved(index, "letter") if is_choice else Resolved(None, f"no choice {letter}")
+    named = _find(text, choices) or _by_first_words(text, choices)
+    if named is None:
+        named = Resolved(index, "letter") if EXPLAINS.match(text) else Resolved(None, "")
+    if named.choice_index is None or index >= len(choices):
+        return Resolved(None, "not a choice")
+    if choices[named.choice_index] != choices[index]:
         return Resolved(None, "letter and text disagree")
-    return Resolved(None, "not a choice")
+    return Resolved(index, "letter and text" if named.reason != "letter" else "letter")
+
+
+def _against_loose_letter(answer: str, choices: Sequence[str]) -> Resolved | None:
+    """Refuse "B dog" where dog is not the second choice; "B dog" where it is goes by its name."""
+    match = LOOSE_LETTER.fullmatch(_even(answer))
+    named = _find(match.group(2), choices) if match else None
+    if match is None or named is None or named.choice_index is None:
+        return None
+    agrees = ord(match.group(1)) - ord("a") == named.choice_index
+    return named if agrees else Resolved(None, "letter and text disagree")
+
+
+def _by_first_words(answer: str, choices: Sequence[str]) -> Resolved | None:
+    """The choice that an answer begins with, an explanation following that affirms no other."""
+    text = _even(answer)
+    for end in SENTENCE_END.finditer(text):
+        head = text[: end.start()]
+        first = _find(head, choices)
+        if first is None and end.group() in {".", "\n", "; "}:
+            first = _by_letter(head, choices)
+        if first is None or first.choice_index is None:
+            continue
+        also = _affirmed(text[end.end() :], choices) - {choices[first.choice_index]}
+        return Resolved(None, "affirms several choices") if also else first
+    return None
+
+
+def _by_name(answer: str, choices: Sequence[str]) -> Resolved:
+    affirmed = _affirmed(_even(answer), choices)
+    if len(affirmed) > 1:
+        return Resolved(None, "affirms several choices")
+    if not affirmed:
+        return Resolved(None, "not a choice")
+    return Resolved(list(choices).index(affirmed.pop()), "named, and no other")
+
+
+def _affirmed(text: str, choices: Sequence[str]) -> set[str]:
+    """The choices that a text names without rejecting them; within a longer one's name, none."""
+    spans: dict[tuple[int, int], str] = {}
+    for choice in dict.fromkeys(choices):
+        name = _plain(choice)
+        if len(name) < 3 and not name.isdecimal():
+            continue  # "a" and "no" are words of any sentence
+        for match in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", text):
+            spans[match.span()] = choice
+    return {
+        choice
+        for (start, end), choice in spans.items()
+        if not any(a <= start and end <= b and (a, b) != (start, end) for a, b in spans)
+        and not _is_rejected(text, start, end)
+    }
+
+
+def _is_rejected(text: str, start: int, end: int) -> bool:
+    before = _last(CLAUSE_END, text[:start])
+    clause = text[before.end() if before else 0 : start]
+    return REJECTS.search(clause) is not None or REJECTED.match(text[end:]) is not None
 
 
 def _distinct(indices: Sequence[int], choices: Sequence[str]) -> list[int]:
@@ -81,7 +236,19 @@ def _distinct(indices: Sequence[int], choices: Sequence[str]) -> list[int]:
     return sorted(first.values())
 
 
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    matches = list(pattern.finditer(text))
+    return matches[-1] if matches else None
+
+
+def _even(text: str) -> str:
+    """Lower case, straight quotes, plain forms of full-width letters, single blanks in lines."""
+    lines = unicodedata.normalize("NFKC", text).translate(STRAIGHT).casefold().split("\n")
+    return "\n".join(" ".join(line.split()) for line in lines if line.strip()).strip(OUTSIDE)
+
+
+@lru_cache(maxsize=4096)  # the choices of a question, again and again
 def _plain(text: str) -> str:
-    """A text as compared: lower case, single spaces, no quotes around it, no final period."""
-    joined = " ".join(text.casefold().split()).strip(QUOTES).strip()
-    return joined.removesuffix(".").rstrip().strip(QUOTES)
+    """A text as compared: even, on one line, without final punctuation."""
+    even = " ".join(_even(text).split())
+    return even.rstrip(FINAL + OUTSIDE) or even

@@ -7,7 +7,8 @@ the answer is not a wrong one; a prediction without words is wrong. So word orde
 ("first: neutral, second: frustration" is any order), "B. dog" is right while "B" is not, and an
 answer without words is right for any prediction that has no word of the others.
 
-`strict` asks that the extracted answer is one choice, and the right one (`model.answers`).
+`strict` asks that the completion affirms one choice, and the right one, as a careful reader takes
+it (`model.answers.read_choice`).
 
 Different from the published script on purpose: a missing prediction is wrong, not skipped.
 """
@@ -18,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from model.answers import resolve_choice
+from model.answers import read_choice
 from model.config import ScorerName
 from model.score.controls import asked_questions
 from storage.benchmarks.parse import Question, list_ids, to_row
@@ -102,17 +103,15 @@ def judge(question: Question, prediction: Prediction | None) -> Verdict:
         wrong = False if knows else None
         return Verdict(question.id, None, wrong, wrong, parsed=False, reason="wrong: no prediction")
     said = prediction.answer
-    resolved = resolve_choice("" if said is None else said, question.choices)
+    resolved = read_choice(prediction.text or said or "", question.choices)
     parsed = resolved.choice_index is not None
     if question.answer is None:
-        reason = resolved.reason if said is not None else "no answer in the completion"
+        reason = resolved.reason
         return Verdict(question.id, said, None, None, parsed=parsed, reason=reason)
     official = is_right_officially(question.answer, prediction.scored, question.choices)
     chosen = None if resolved.choice_index is None else question.choices[resolved.choice_index]
     strict = chosen == question.answer
-    if said is None:
-        reason = "wrong: no answer in the completion"
-    elif strict:
+    if strict:
         reason = f"right: {resolved.reason}"
     else:
         reason = "wrong: another choice" if parsed else f"wrong: {resolved.reason}"

@@ -36,7 +36,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
         make("q4", "speech"),
     ]
     write_questions(tmp_path / "questions.json", questions)
-    said = {"q1": "a dog", "q2": "It is a dog", "q3": "A", "q4": "a cat"}
+    said = {"q1": "a dog", "q2": "It is not a dog", "q3": "A", "q4": "a cat"}
     rows = [{"id": name, "model_output": text} for name, text in said.items()]
     predictions = tmp_path / "predictions.json"
     predictions.write_text(json.dumps(rows))

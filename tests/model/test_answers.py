@@ -1,10 +1,15 @@
+"""From completions to answers and choices: the original's extraction, and a careful reading."""
+
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.answers import extract_answer, resolve_choice
+from model.answers import extract_answer, read_choice, resolve_choice
 
 PETS = ("dog", "a cat", "Rain, then wind.", "B flat")
+SOUNDS = ("Dog", "Cat", "Man's voice", "Rain")
 
 
 @pytest.mark.parametrize(
@@ -50,32 +55,104 @@ def test_under_the_plain_prompt_the_whole_completion_is_the_answer() -> None:
         ("B: a cat.", 1),
         ("B) A cat", 1),
         ("B flat", 3),
+        ("The answer is dog.", 0),
     ],
 )
 def test_an_answer_that_is_one_choice_is_found(answer, choice_index) -> None:
-    assert resolve_choice(answer, PETS).choice_index == choice_index
+    assert read_choice(answer, PETS).choice_index == choice_index
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("completion", "choice_index"),
     [
-        ("", "empty answer"),
-        ("The answer is dog.", "not a choice"),
-        ("dog or a cat", "not a choice"),
-        ("E", "no choice E"),
-        ("(A) a cat", "letter and text disagree"),
-        ("(A) a bird", "not a choice"),
-        ("B dog", "not a choice"),
-        ("cat", "not a choice"),
+        # as words, whatever stands around them
+        ("Dog!", 0),
+        ("Dog…", 0),
+        ("**Dog**", 0),
+        ("Man\u2019s voice", 2),  # a curly apostrophe
+        ("dog barking", 0),
+        ("Dog (barking)", 0),
+        ("I think the sound is a dog", 0),
+        # as a letter
+        ("[A]", 0),
+        ("\uff08A\uff09", 0),  # full-width brackets
+        ("**A**", 0),
+        ("A - Dog", 0),
+        ("A\u2014Dog", 0),
+        ("Option A", 0),
+        ("Option B: Cat", 1),
+        ("I would choose option B.", 1),
+        # at a marked place
+        ("The answer is A.", 0),
+        ("Answer: B", 1),
+        ("Final answer: Dog", 0),
+        ("The correct answer is (B) Cat.", 1),
+        ("The answer is: **Cat**", 1),
+        ("The answer is clear: it is a dog barking", 0),
+        (r"\boxed{A}", 0),
+        (r"So it is \boxed{\text{Cat}}", 1),
+        ('{"answer": "Dog"}', 0),
+        ("<ANSWER>Dog</ANSWER>", 0),
+        ("<answer>Dog", 0),
+        ("<RESPONSE>Cat</RESPONSE>", 1),
+        ("<answer>dog</answer><answer>Dog.</answer>", 0),
+        ("<think>a cat? no</think>Dog", 0),
+        ("<think>dog</think><answer>B</answer>", 1),
+        # with a reason
+        ("Dog. The barking is clear.", 0),
+        ("A\nThe dog barks", 0),
+        ("A) Dog\n\nExplanation: it barks", 0),
+        ("A. Because of the barking", 0),
+        ("B: Cat, because it meows", 1),
+        ("answer is Dog because the cat is unlikely", 0),
+        # with a choice named to reject it
+        ("Cat because it meows, not a dog", 1),
+        ("It is not a cat but a dog.", 0),
+        ("The dog, rather than the cat.", 0),
+        ("The cat is incorrect; it must be the rain", 3),
     ],
 )
-def test_anything_else_is_no_choice_and_says_why(answer, reason) -> None:
-    assert resolve_choice(answer, PETS) == (None, reason)
+def test_what_a_careful_reader_takes_for_an_answer_is_one(completion, choice_index) -> None:
+    assert read_choice(completion, SOUNDS).choice_index == choice_index
 
 
-def test_a_choice_that_is_a_letter_is_taken_as_text() -> None:
+@pytest.mark.parametrize(
+    ("completion", "reason"),
+    [
+        ("", "empty answer"),
+        ("<answer></answer>", "empty answer"),
+        ("E", "no choice e"),
+        ("bird", "not a choice"),
+        ("not a dog", "not a choice"),
+        ("Neither dog nor cat", "not a choice"),
+        ("Dog or Cat", "affirms several choices"),
+        ("It could be a dog or a cat.", "affirms several choices"),
+        ("<answer>Dog</answer><answer>Cat</answer>", "several answers: tag"),
+        ("The answer is Dog. The answer is Cat.", "several answers: the answer is"),
+        ("<answer>bird</answer> Dog", "not a choice"),
+        ("<think>it may be the dog", "cut off while thinking"),
+        ("(A) Cat", "letter and text disagree"),
+        ("B Dog", "letter and text disagree"),
+        ("(A) bird", "not a choice"),
+        ("A and B", "not a choice"),
+    ],
+)
+def test_anything_else_is_no_choice_and_says_why(completion, reason) -> None:
+    assert read_choice(completion, SOUNDS) == (None, reason)
+
+
+def test_a_letter_that_is_a_choices_own_text_is_never_read_as_a_position() -> None:
     """Two rows of MMAU's original offer the chord "C"; that text is meant, not the third choice."""
-    assert resolve_choice("B", ("B", "A", "C", "D")).choice_index == 0
+    chords = ("B", "A", "F", "D")
+    assert read_choice("B", chords).choice_index == 0
+    assert read_choice("The answer is B", chords).choice_index == 0
+    assert read_choice("Option B", chords).choice_index is None
+    assert read_choice("Option C", chords).choice_index == 2
+
+
+def test_the_longer_name_counts_where_one_choice_is_within_another() -> None:
+    choices = ("dog", "a dog and a cat", "rain")
+    assert read_choice("I hear a dog and a cat there", choices).choice_index == 1
 
 
 def test_duplicate_choices_are_one_choice() -> None:
@@ -90,9 +167,32 @@ def test_choices_that_differ_in_case_only_need_the_exact_text() -> None:
 @given(st.lists(st.text(min_size=1).filter(str.strip), min_size=2, max_size=8), st.data())
 def test_every_choice_resolves_to_itself(choices, data) -> None:
     answer = data.draw(st.sampled_from(choices))
-    index = resolve_choice(answer, choices).choice_index
-    assert index is not None
-    assert choices[index] == answer
+    for read in (resolve_choice, read_choice):
+        index = read(answer, choices).choice_index
+        assert index is not None
+        assert choices[index] == answer
+
+
+WORDS = ("dog", "cat", "rain", "two men", "a violin", "yes", "no", "loud thunder")
+FRAMES = ("{}", "The answer is {}.", "<answer>{}</answer>", "I hear {} there", "{} or {}", "not {}")
+
+
+@given(st.permutations(WORDS), st.sampled_from(FRAMES), st.data())
+def test_the_order_of_the_choices_never_changes_what_is_read(order, frame, data) -> None:
+    said = frame.format(*(data.draw(st.sampled_from(WORDS)) for _ in range(2)))
+    chosen = {
+        None if (index := read_choice(said, choices).choice_index) is None else choices[index]
+        for choices in (WORDS, order, random.Random(0).sample(WORDS, len(WORDS)))
+    }
+    assert len(chosen) == 1
+
+
+@given(st.sampled_from(WORDS), st.sampled_from(WORDS), st.sampled_from([". ", ", ", "\n"]))
+def test_a_reason_after_an_answer_never_makes_it_another(said, named, joint) -> None:
+    before = read_choice(said, WORDS).choice_index
+    for reason in (f"because of the {named}", f"since the {named} is heard", "as it is clear"):
+        after = read_choice(f"{said}{joint}{reason}", WORDS).choice_index
+        assert after in {before, None}
 
 
 @given(st.text().filter(lambda text: "</answer>" not in text))

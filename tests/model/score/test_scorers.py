@@ -130,11 +130,12 @@ def test_strict_is_right_exactly_for_the_right_choice(choice) -> None:
         (said("B"), False, True, True, "right: letter"),
         (said("(B) a cat"), True, True, True, "right: letter and text"),
         (said("(A) a cat"), True, False, False, "wrong: letter and text disagree"),
-        (said("It is a cat"), True, False, False, "wrong: not a choice"),
+        (said("It is a cat"), True, True, True, "right: named, and no other"),
+        (said("It is a bird"), False, False, False, "wrong: not a choice"),
         (said("A dog"), False, False, True, "wrong: another choice"),
         (said(""), False, False, False, "wrong: empty answer"),
         (None, False, False, False, "wrong: no prediction"),
-        (Prediction("a cat", None), True, False, False, "wrong: no answer in the completion"),
+        (Prediction("a cat", None), True, True, True, "right: text, other case or spacing"),
     ],
 )
 def test_each_verdict_has_its_reason(prediction, official, strict, parsed, reason) -> None:
@@ -209,7 +210,7 @@ def test_a_folder_of_answers_gets_verdicts_and_a_score(tmp_path: Path) -> None:
     lines = [
         line("q2", "<answer>A dog</answer>", "A dog"),
         line("q1", "<answer>B</answer>", "B"),
-        line("q3", "a cat", None),
+        line("q3", "not a cat", None),
     ]
     result = score_folder(answered(tmp_path, lines), THREE, ["official", "strict"])
     assert result == json.loads((tmp_path / "score.json").read_text())

@@ -28,9 +28,10 @@ from model.network.tiny import build_tiny
 from model.prompt import question_text
 from model.run_inference import infer
 from storage.audio import read_audio
-from storage.benchmarks.parse import Question, write_questions
+from storage.benchmarks.parse import write_questions
 from storage.jsonl import read_json, read_jsonl
 from storage.manifest import file_digest
+from storage.records.question import Question
 
 MAX_NEW_TOKENS = 10
 PLAIN_BATCH_SIZE = 32  # of R1-AQA's published run
@@ -133,7 +134,7 @@ def make_questions(root: Path, number: int) -> list[Question]:
         questions.append(
             Question(
                 id=f"q{index}",
-                audio_id=f"q{index}.wav",
+                clips=(f"q{index}.wav",),
                 question="What is heard" + " in the background" * int(generator.integers(4)) + "?",
                 choices=choices,
                 answer=choices[0],
@@ -218,7 +219,7 @@ def answer_plainly(root: Path, models: Sequence[Path], questions: Sequence[Quest
             ]
             inputs = processor(
                 text=texts,
-                audio=[read_audio(root / "audio" / q.audio_id) for q in batch],
+                audio=[read_audio(root / "audio" / q.clips[0]) for q in batch],
                 sampling_rate=16_000,
                 return_tensors="pt",
                 padding=True,

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from model.score.controls import first_choice, longest_choice
 from model.score.scorers import Prediction, is_right_officially, judge_all, score
-from storage.benchmarks.parse import Question, read_questions, with_duplicate_choices
+from storage.benchmarks.parse import read_questions, with_duplicate_choices
 from storage.manifest import file_digest
+from storage.records.question import Question
 
 Form = Callable[[Question], str]
 

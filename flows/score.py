@@ -23,12 +23,13 @@ from model.score.scorers import (
     write_verdicts,
 )
 from reports.numbers.statistics import wilson
-from storage.benchmarks.parse import Question, list_ids, read_questions
+from storage.benchmarks.parse import read_questions
 from storage.benchmarks.published import find_published, prepare_questions, read_benchmark
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
 from storage.jsonl import read_json, write_json
 from storage.manifest import file_digest
+from storage.records.question import Question, list_ids
 
 SCORERS: tuple[ScorerName, ...] = ("official", "strict")
 GROUPS = ("task", "difficulty", "category", "sub-category")

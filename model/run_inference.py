@@ -33,12 +33,12 @@ from model.network.qwen2_audio import load_model, load_processor
 from model.prompt import question_text
 from model.score.controls import SILENCE_S, asked_questions, shuffled_audio
 from storage.audio import find_clip
-from storage.benchmarks.parse import Question
 from storage.errors import PipelineError
 from storage.host.checks import model_folder
 from storage.host.supervisor import die_with_parent
 from storage.jsonl import Record
 from storage.manifest import digest_of
+from storage.records.question import Question
 
 PROGRESS_EVERY_S = 2.0
 STAND_IN_SILENCE_S = 10.0  # of a benchmark asked without its audio, to try things
@@ -179,7 +179,7 @@ def _error_line(error: str | None) -> Record:
 
 def items_of(job: InferenceJob, questions: Sequence[Question]) -> list[Item]:
     """The questions as a job puts them: prompt, order of choices, and what is heard."""
-    clip_of = {question.id: question.audio_id for question in questions}
+    clip_of = {question.id: question.clips for question in questions}
     if job.control == "shuffled-audio":
         clip_of = shuffled_audio(questions)
     items: list[Item] = []
@@ -190,7 +190,7 @@ def items_of(job: InferenceJob, questions: Sequence[Question]) -> list[Item]:
         elif job.silence or job.audio is None:
             items.append(Item(question.id, text, None, STAND_IN_SILENCE_S))
         else:
-            name = clip_of[question.id]
+            (name,) = clip_of[question.id]
             clip = find_clip(job.audio, name)
             error = None if clip else f"{name} is missing in {job.audio}"
             items.append(Item(question.id, text, clip, error=error))

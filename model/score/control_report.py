@@ -36,8 +36,8 @@ from model.score.scorers import (
     score,
     tally,
 )
-from storage.benchmarks.parse import Question
 from storage.jsonl import Record, write_json
+from storage.records.question import Question
 
 Verdicts = Sequence[Verdict]
 

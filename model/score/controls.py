@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from model.config import ControlName
-from storage.benchmarks.parse import Question
+from storage.records.question import Question
 
 SILENCE_S = 30.0  # the longest clip that Qwen2-Audio hears; arXiv 2509.21060 uses the same
 NUM_SHIFTS = 4  # 0 to 3; most questions have four choices
@@ -52,23 +52,25 @@ def shift_of(control: str) -> int:
     return int(control.removeprefix(SHIFT_PREFIX))
 
 
-def shuffled_audio(questions: Sequence[Question], seed: int = SHUFFLE_SEED) -> dict[str, str]:
+def shuffled_audio(
+    questions: Sequence[Question], seed: int = SHUFFLE_SEED
+) -> dict[str, tuple[str, ...]]:
     """Give every question the clip of another one of its task.
 
     Returns:
-        `audio_id` by question id. Within a task the clips go round in a random order, so none is
+        Clips by question id. Within a task the clips go round in a random order, so none is
         used twice; a question whose task has no other clip keeps its own.
     """
     by_task: dict[str, list[Question]] = {}
     for question in questions:
         by_task.setdefault(question.task, []).append(question)
     generator = random.Random(seed)  # noqa: S311  reproducible, not secret
-    heard: dict[str, str] = {}
+    heard: dict[str, tuple[str, ...]] = {}
     for task in sorted(by_task):
-        clips = sorted({question.audio_id for question in by_task[task]})
+        clips = sorted({question.clips for question in by_task[task]})
         generator.shuffle(clips)
         following = dict(zip(clips, clips[1:] + clips[:1], strict=True))
-        heard |= {question.id: following[question.audio_id] for question in by_task[task]}
+        heard |= {question.id: following[question.clips] for question in by_task[task]}
     return heard
 
 

@@ -38,9 +38,10 @@ from typing import Any, cast
 
 from model.answers import extract_answer
 from model.score.scorers import Prediction
-from storage.benchmarks.parse import LETTER_PREFIX, Question, list_ids, read_rows
+from storage.benchmarks.parse import LETTER_PREFIX, read_rows
 from storage.errors import PipelineError
 from storage.jsonl import Record
+from storage.records.question import Question, list_ids
 
 # Read by the published scripts as they stand. MMAU's code reads the first, its README names the
 # second; MMAR reads the third.
@@ -150,7 +151,7 @@ def _names(rows: Sequence[Record], questions: Sequence[Question], path: Path) ->
 
 
 def _by_content(rows: Sequence[Record], questions: Sequence[Question], path: Path) -> list[str]:
-    by_clip = {Path(question.audio_id).stem: question.id for question in questions}
+    by_clip = {Path(question.clips[0]).stem: question.id for question in questions}
     clips = [_clip(row) for row in rows]
     if all(clip in by_clip for clip in clips):
         return [by_clip[clip] for clip in clips]

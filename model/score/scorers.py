@@ -22,10 +22,11 @@ from typing import NamedTuple
 from model.answers import read_choice
 from model.config import ScorerName
 from model.score.controls import asked_questions
-from storage.benchmarks.parse import Question, list_ids, to_row
+from storage.benchmarks.parse import to_row
 from storage.errors import PipelineError
 from storage.jsonl import Record, read_appended, read_json, read_jsonl, write_json, write_jsonl
 from storage.manifest import file_digest
+from storage.records.question import Question, list_ids
 
 WORD = re.compile(r"\b\w+\b")
 GROUPS: dict[str, Callable[[Question], str]] = {

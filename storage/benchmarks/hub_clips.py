@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from storage.benchmarks.parse import LETTER_PREFIX, Question
+from storage.benchmarks.parse import LETTER_PREFIX
 from storage.benchmarks.published import HubAudio
 from storage.errors import PipelineError
 from storage.jsonl import Record, write_bytes
+from storage.records.question import Question
 
 AUDIO_COLUMNS = ("audio", "context")
 QUESTION_COLUMNS = ("question", "instruction")
@@ -43,7 +44,7 @@ def write_clips(
     folder: Path,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Materialised:
-    """Stream a data set and write the clips of its rows as `folder/<file name of audio_id>`.
+    """Stream a data set and write the clips of its rows as under their own file names.
 
     Clips that are already there are kept, so a broken download goes on.
 
@@ -75,7 +76,7 @@ def write_clips(
 
 def clip_path(folder: Path, question: Question) -> Path:
     """Where a question's clip is written."""
-    return folder / Path(question.audio_id).name
+    return folder / Path(question.clips[0]).name
 
 
 def _rows(source: HubAudio) -> Iterator[Record]:
@@ -119,7 +120,7 @@ def _content(row: Record, source: HubAudio) -> bytes:
 
 def _matcher(questions: Sequence[Question]) -> Callable[[Record], Question | None]:
     by_id = {question.id: question for question in questions}
-    by_file = {Path(question.audio_id).stem: question for question in questions}
+    by_file = {Path(question.clips[0]).stem: question for question in questions}
     by_text: dict[TextKey, list[Question]] = {}
     for question in questions:
         by_text.setdefault(_text_key(question.question, question.choices), []).append(question)

@@ -17,15 +17,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
 from storage.config import Config
 from storage.errors import PipelineError
 from storage.jsonl import Record, write_json
+from storage.records.question import Question, list_ids
 
-SHOWN_IDS = 10  # ids that a message lists before it only counts
 LETTER_PREFIX = re.compile(r"\(([A-Z])\)\s*")
 
 
@@ -46,34 +46,6 @@ class FieldNames(Config):
 
 
 MMAU_FIELDS = FieldNames()
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One multiple-choice question about one clip."""
-
-    id: str
-    """Unique in its benchmark, e.g. `3fe64f3d-282c-4bc8-a753-68f8f6c35652`."""
-    audio_id: str
-    """Path of the clip in the benchmark's audio folder, e.g. `./test-mini-audios/3fe64f3d.wav`."""
-    question: str
-    """The question's text, without the choices."""
-    choices: tuple[str, ...]
-    """Two or more texts, in the order in which they are shown; two may be alike."""
-    answer: str | None
-    """The right choice's text; None where the benchmark withholds it."""
-    task: str
-    """`sound`, `music` or `speech` in MMAU; the modality in MMAR."""
-    category: str
-    """E.g. `Reasoning`."""
-    sub_category: str
-    """E.g. `Temporal Reasoning`."""
-    difficulty: str
-    """`easy`, `medium` or `hard`; empty where the benchmark has none."""
-    dataset: str
-    """Where the clip comes from, e.g. `AudioSet`."""
-    split: str
-    """E.g. `test-mini`."""
 
 
 def read_questions(path: Path, fields: FieldNames = MMAU_FIELDS) -> list[Question]:
@@ -135,11 +107,9 @@ def check_questions(questions: Sequence[Question], *, source: str) -> list[Quest
 
 def to_row(question: Question) -> Record:
     """One row in MMAU's schema and in the order of its keys; a withheld answer is left out."""
-    row = {MMAU_FIELDS.model_dump()[key]: value for key, value in asdict(question).items()}
-    row["choices"] = list(question.choices)
-    if question.answer is None:
-        del row["answer"]
-    return row
+    values = {**asdict(question), "audio_id": question.clips[0], "choices": list(question.choices)}
+    keys = MMAU_FIELDS.model_dump().items()
+    return {key: values[ours] for ours, key in keys if values[ours] is not None}
 
 
 def write_questions(path: Path, questions: Iterable[Question]) -> None:
@@ -186,12 +156,6 @@ def _validation_row(example: Record) -> Record:
         "split": "validation",
     }
     return example | labels
-
-
-def list_ids(ids: Sequence[str]) -> str:
-    """The first ids, and how many more there are."""
-    more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
-    return ", ".join(ids[:SHOWN_IDS]) + more
 
 
 def read_rows(path: Path) -> list[Any]:
@@ -251,7 +215,7 @@ def _parse(row: Any, index: int, source: str, fields: FieldNames) -> Question:  
     answer = record.get(fields.answer)
     return Question(
         id=_text(record, fields.id, place),
-        audio_id=_text(record, fields.audio_id, place),
+        clips=(_text(record, fields.audio_id, place),),
         question=_text(record, fields.question, place),
         choices=_choices(record.get(fields.choices), f"{place}: {fields.choices!r}"),
         answer=None if answer in (None, "") else _text(record, fields.answer, place),

@@ -18,18 +18,13 @@ from typing import Any
 
 from storage.audio import Unreadable, check_audio, find_clip
 from storage.benchmarks.hub_clips import write_clips
-from storage.benchmarks.parse import (
-    Question,
-    from_validation,
-    list_ids,
-    read_questions,
-    write_questions,
-)
+from storage.benchmarks.parse import from_validation, read_questions, write_questions
 from storage.benchmarks.published import HubAudio, find_published, prepare_questions
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
 from storage.jsonl import read_json, write_json
 from storage.manifest import digest_of, file_digest
+from storage.records.question import Question, list_ids
 
 NUM_THREADS = 4  # libsndfile and soxr work outside Python's lock
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -104,7 +99,7 @@ def prepare_validation(
         PipelineError: If an example is malformed or a clip cannot be used.
     """
     questions = from_validation(examples)
-    folders = {Path(question.audio_id).parent for question in questions}
+    folders = {Path(question.clips[0]).parent for question in questions}
     if len(folders) != 1:
         listed = ", ".join(map(str, sorted(folders)[:3]))
         msg = (
@@ -112,7 +107,7 @@ def prepare_validation(
         )
         raise PipelineError(msg)
     # By name alone, so that they are the same questions when the workspace is moved.
-    questions = [replace(one, audio_id=Path(one.audio_id).name) for one in questions]
+    questions = [replace(question, clips=(Path(question.clips[0]).name,)) for question in questions]
     path = folder / "questions.json"
     write_questions(path, questions)
     config = BenchmarkConfig(name=folder.name)
@@ -199,9 +194,9 @@ def _check_clips(
     known: dict[str, Any] = read_json(cache) if cache.exists() else {}
 
     def check(question: Question) -> dict[str, Any]:
-        clip = find_clip(audio, question.audio_id)
+        clip = find_clip(audio, question.clips[0])
         if clip is None:
-            return {"reason": f"{question.audio_id} is not in {audio}"}
+            return {"reason": f"{question.clips[0]} is not in {audio}"}
         status = clip.stat()
         stamp = [str(clip), status.st_size, status.st_mtime_ns]
         before = known.get(question.id)

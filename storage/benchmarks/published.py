@@ -15,8 +15,6 @@ from pydantic import ValidationError
 from storage.benchmarks.parse import (
     MMAU_FIELDS,
     FieldNames,
-    Question,
-    list_ids,
     parse_questions,
     read_rows,
     write_questions,
@@ -25,6 +23,7 @@ from storage.config import BenchmarkConfig, Config
 from storage.errors import PipelineError
 from storage.jsonl import write_bytes
 from storage.manifest import file_digest
+from storage.records.question import Question, list_ids
 
 FOLDER = Path(__file__).parent
 DOWNLOAD_TIMEOUT_S = 60.0

@@ -14,8 +14,9 @@ from typing import Any, cast
 
 import requests
 
-from storage.benchmarks.parse import list_ids, read_rows
+from storage.benchmarks.parse import read_rows
 from storage.errors import PipelineError
+from storage.records.question import list_ids
 
 UPLOAD_TIMEOUT_S = 120.0
 SCORING_TIMEOUT_S = 600.0

@@ -52,4 +52,4 @@ class Document(Config):
 
     def write(self, path: Path) -> None:
         """Write it in one step."""
-        write_json(path, self.model_dump(mode="json"))
+        write_json(path, self.model_dump(mode="json", by_alias=True))

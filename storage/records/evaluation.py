@@ -6,6 +6,7 @@ evaluation/<model>/<benchmark>/<prompt>[+<control>]/
   answers.jsonl   Answer, a line as each comes
   verdicts.jsonl  Verdict, in the benchmark's order
   score.json      Score
+  controls.json   ControlReport, beside the proper run of a model that has controls
 ```
 
 A model, a benchmark and a control are looked up by their whole key or digest, never by a part of a
@@ -15,10 +16,13 @@ name.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
+
+from pydantic import AliasChoices, Field, model_serializer, model_validator
 
 from storage.config import Config
 from storage.jsonl import read_appended, read_jsonl, write_jsonl
+from storage.layout import VALIDATION
 from storage.records.document import Document
 from storage.records.model import ModelRef
 
@@ -92,6 +96,8 @@ class EvaluationRun(Document):
     """Changes when a question or a clip does; answers under another one count for nothing."""
     questions_sha256: str
     """Of questions.json."""
+    num_questions: int
+    """Questions asked."""
     silence: bool = False
     """Whether zeros stood for the clips, to try things."""
     prompt_template: str
@@ -102,6 +108,26 @@ class EvaluationRun(Document):
     """Of Python and of the packages that decide answers."""
     seconds: float = 0.0
     """That answering took, over all runs."""
+
+    @property
+    def name(self) -> str:
+        """As progress lines have it, e.g. `grpo-step-100 on demo answer+silence`."""
+        return f"{self.key.model} on {self.benchmark_name} {self.key.folder.name}"
+
+    @property
+    def is_test(self) -> bool:
+        """False for the held-out training examples, on which checkpoints are chosen."""
+        return self.benchmark_name != VALIDATION
+
+    def gives_answers_of(self, other: "EvaluationRun") -> bool:
+        """Whether both runs give the same answers.
+
+        What a model is called and where it lies, which role it plays, and what was noted while it
+        answered decide nothing.
+        """
+        labels = {"model", "role", "method", "variant", "benchmark_name", "seconds"}
+        mine, others = ((run.model.digest, run.model_dump(exclude=labels)) for run in (self, other))
+        return mine == others
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,29 +189,123 @@ class Tally:
 
 
 class Counts(Config):
-    """One scorer's counts."""
+    """One scorer's counts; in the file the groups stand beside `overall`."""
 
     overall: Tally
     """All questions."""
     groups: dict[str, dict[str, Tally]]
     """By `task`, `difficulty`, `category` or `sub-category`, then by label."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, found: Any) -> Any:  # noqa: ANN401  decoded JSON, checked next
+        if not isinstance(found, dict) or "groups" in found:
+            return cast("Any", found)
+        groups = cast("dict[str, Any]", found).copy()
+        return {"overall": groups.pop("overall", None), "groups": groups}
+
+    @model_serializer
+    def _spread(self) -> dict[str, Any]:
+        return {"overall": self.overall, **self.groups}
+
+
+class Hashes(Config):
+    """What a score was counted from."""
+
+    questions: str
+    """sha256 of the questions' file."""
+    answers: str
+    """sha256 of the answers' file."""
+
+
+class Coverage(Config):
+    """How far a file of another tool's predictions goes."""
+
+    num_answered: int
+    """Questions that have a prediction."""
+    num_questions: int
+    """Questions asked."""
+    missing: tuple[str, ...]
+    """Ids without a prediction; they count as wrong."""
+
+
+class Source(Config):
+    """Where another tool's predictions come from."""
+
+    file: str
+    """Name of the file."""
+    key: str
+    """Key that held the texts."""
+
 
 class Score(Document):
-    """Counts of a folder's verdicts: score.json."""
+    """Counts of a folder's verdicts: score.json, whose keys others read."""
 
     what: ClassVar[str] = "a score"
 
-    by_scorer: dict[str, Counts]
-    """By scorer; empty where the benchmark withholds its answers."""
+    benchmark: str
+    """Name without digest."""
+    by_scorer: Annotated[
+        dict[str, Counts],
+        Field(validation_alias=AliasChoices("scorers", "by_scorer"), serialization_alias="scorers"),
+    ]
+    """By scorer, `scorers` in the file; empty where the benchmark withholds its answers."""
     num_questions: int
     """Questions asked."""
     num_unparsed: int
     """Answers that are not one choice."""
-    questions_sha256: str
-    """Of the questions that were judged."""
-    answers_sha256: str
-    """Of answers.jsonl as it was judged."""
+    hashes: Hashes
+    """What was counted."""
+    coverage: Coverage | None = None
+    """Of another tool's predictions; None for our own, which are whole."""
+    source: Source | None = None
+    """Of another tool's predictions; None for our own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Right answers to the same questions with the clip and under a control."""
+
+    num_heard: int
+    num_control: int
+    num_questions: int
+
+
+class Contribution(Config):
+    """What the audio is worth under one scorer, against one control."""
+
+    overall: Heard
+    """All questions."""
+    groups: dict[str, dict[str, Heard]]
+    """By `task`, `difficulty`, `category` or `sub-category`, then by label."""
+
+
+class OrderConsistency(Config):
+    """How often the chosen text is the same in every order of the choices."""
+
+    num_consistent: int
+    """Questions with one text in all orders; what is no choice is consistent with nothing."""
+    num_right_in_all: int
+    """Questions with the right text in all orders."""
+    num_questions: int
+    """Questions asked."""
+    num_orders: int
+    """Orders asked, the proper one included."""
+
+
+class ControlReport(Document):
+    """What a model's controls say: controls.json beside its proper run."""
+
+    what: ClassVar[str] = "a report of controls"
+
+    key: RunKey
+    """The proper run."""
+    contribution: dict[str, dict[str, Contribution]]
+    """By scorer and control; a cyclic shift changes no audio and is left out."""
+    needs_audio: dict[str, Tally]
+    """By scorer: right answers to the questions that the start model gets wrong under silence."""
+    order: OrderConsistency | None
+    """None where no shift was asked."""
 
 
 def read_answers(path: Path) -> list[Answer]:

@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 
 from flows.score import main, score_flow
-from storage.benchmarks.parse import Question, write_questions
+from storage.benchmarks.parse import write_questions
 from storage.errors import PipelineError
+from storage.records.question import Question
 
 
 def make(name: str, task: str, answer: str | None = "a dog") -> Question:
     return Question(
         id=name,
-        audio_id=f"{name}.wav",
+        clips=(f"{name}.wav",),
         question=f"Who is in {name}?",
         choices=("a dog", "a cat"),
         answer=answer,

@@ -22,10 +22,11 @@ from model.network.qwen2_audio import load_model, load_processor
 from model.network.tiny import build_tiny
 from model.run_inference import infer, items_of
 from model.score.scorers import score_folder
-from storage.benchmarks.parse import Question, read_questions, write_questions
+from storage.benchmarks.parse import read_questions, write_questions
 from storage.errors import PipelineError
 from storage.jsonl import read_json, read_jsonl, write_json
 from storage.manifest import file_digest
+from storage.records.question import Question
 
 NUM_QUESTIONS = 12
 SOUNDS = ("dog", "rain", "bell", "horn", "wind")
@@ -34,7 +35,7 @@ SOUNDS = ("dog", "rain", "bell", "horn", "wind")
 def make_question(index: int) -> Question:
     return Question(
         id=f"q{index}",
-        audio_id=f"./clips/q{index}.wav",
+        clips=(f"./clips/q{index}.wav",),
         question="What is heard" + " again and again" * (index % 3) + "?",
         choices=SOUNDS[: 2 + index % 4],
         answer=SOUNDS[index % 2],
@@ -56,7 +57,7 @@ def bench(tmp_path_factory) -> Path:
     generator = np.random.default_rng(0)
     for index, question in enumerate(questions):
         noise = 0.1 * generator.standard_normal(4800 + 2400 * index)
-        soundfile.write(folder / "audio" / question.audio_id, noise, 16_000)
+        soundfile.write(folder / "audio" / question.clips[0], noise, 16_000)
     write_questions(folder / "questions.json", questions)
     texts = [text for question in questions for text in (question.question, *question.choices)]
     for seed in (0, 1):
@@ -417,7 +418,7 @@ def test_a_clip_outside_its_folder_is_not_read(bench, tmp_path) -> None:
     (tmp_path / "audio").mkdir()
     soundfile.write(tmp_path / "secret.wav", np.zeros(16_000), 16_000)
     job = InferenceJob.model_validate(job_of(bench, tmp_path, audio=str(tmp_path / "audio")))
-    (item,) = items_of(job, [replace(make_question(0), audio_id="../secret.wav")])
+    (item,) = items_of(job, [replace(make_question(0), clips=("../secret.wav",))])
     assert item.clip is None
     assert item.error == f"../secret.wav is missing in {tmp_path / 'audio'}"
 

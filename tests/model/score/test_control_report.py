@@ -11,13 +11,13 @@ from model.score.control_report import (
 )
 from model.score.controls import asked_questions
 from model.score.scorers import Prediction, Tally, Verdict, judge_all, write_verdicts
-from storage.benchmarks.parse import Question
+from storage.records.question import Question
 
 
 def make(name: str, task: str, *choices: str) -> Question:
     return Question(
         id=name,
-        audio_id=f"{name}.wav",
+        clips=(f"{name}.wav",),
         question="Who?",
         choices=choices or ("dog", "cat"),
         answer="dog",

@@ -9,13 +9,13 @@ from model.score.controls import (
     runs_of,
     shuffled_audio,
 )
-from storage.benchmarks.parse import Question
+from storage.records.question import Question
 
 
 def make(name: str, *choices: str, task: str = "sound") -> Question:
     return Question(
         id=name,
-        audio_id=f"{name}.wav",
+        clips=(f"{name}.wav",),
         question="Who?",
         choices=choices or ("dog", "cat"),
         answer=(choices or ("dog",))[0],
@@ -63,11 +63,11 @@ def test_two_choices_are_swapped_by_the_odd_shifts() -> None:
 def test_shuffled_audio_stays_in_its_task_and_moves_every_clip(tasks, seed) -> None:
     questions = [make(f"q{index}", task=task) for index, task in enumerate(tasks)]
     heard = shuffled_audio(questions, seed)
-    by_clip = {question.audio_id: question for question in questions}
+    by_clip = {question.clips: question for question in questions}
     for question in questions:
         assert by_clip[heard[question.id]].task == question.task
         alone = tasks.count(question.task) == 1
-        assert (heard[question.id] == question.audio_id) is alone
+        assert (heard[question.id] == question.clips) is alone
     assert len(set(heard.values())) == len(questions)
 
 

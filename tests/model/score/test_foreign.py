@@ -5,8 +5,9 @@ import pytest
 
 from model.score.foreign import read_predictions
 from model.score.scorers import Prediction, submission_rows
-from storage.benchmarks.parse import Question, to_row
+from storage.benchmarks.parse import to_row
 from storage.errors import PipelineError
+from storage.records.question import Question
 
 R1_AQA_PROMPT = (
     "{question} Please choose the answer from the following options: {choices}. "
@@ -17,7 +18,7 @@ R1_AQA_PROMPT = (
 def make(name: str, question: str, *choices: str) -> Question:
     return Question(
         id=name,
-        audio_id=f"./test-mini-audios/{name}.wav",
+        clips=(f"./test-mini-audios/{name}.wav",),
         question=question,
         choices=choices,
         answer=choices[0],

@@ -18,9 +18,9 @@ from model.score.scorers import (
     score_folder,
     write_verdicts,
 )
-from storage.benchmarks.parse import Question
 from storage.errors import PipelineError
 from storage.jsonl import read_jsonl, write_json, write_jsonl
+from storage.records.question import Question
 
 PETS = ("A dog", "A cat", "Two birds", "A dog and a cat")
 
@@ -28,7 +28,7 @@ PETS = ("A dog", "A cat", "Two birds", "A dog and a cat")
 def question(name: str = "q1", **changes) -> Question:
     made = Question(
         id=name,
-        audio_id=f"{name}.wav",
+        clips=(f"{name}.wav",),
         question="Who is there?",
         choices=PETS,
         answer="A cat",

@@ -6,9 +6,7 @@ import pytest
 
 from storage.benchmarks.parse import (
     FieldNames,
-    Question,
     from_validation,
-    list_ids,
     parse_questions,
     read_questions,
     to_row,
@@ -16,6 +14,7 @@ from storage.benchmarks.parse import (
     write_questions,
 )
 from storage.errors import PipelineError
+from storage.records.question import Question, list_ids
 
 # The first row of the published file.
 ROW = {
@@ -87,7 +86,7 @@ def test_other_field_names_are_read_by_a_benchmarks_own_list() -> None:
     del mmar["audio_id"], mmar["task"], mmar["difficulty"]
     fields = FieldNames(audio_id="audio_path", task="modality")
     (question,) = parse_questions([mmar], source="mmar.json", fields=fields)
-    assert (question.audio_id, question.task) == ("./audio/a.wav", "mix-sound-music")
+    assert (question.clips, question.task) == (("./audio/a.wav",), "mix-sound-music")
     assert question.difficulty == ""
 
 
@@ -190,7 +189,7 @@ def test_validation_examples_become_questions() -> None:
     (question,) = from_validation([example])
     assert question == Question(
         id="183",
-        audio_id="-HG3Omg_89c_30.wav",
+        clips=("-HG3Omg_89c_30.wav",),
         question="What happened in the audio?",
         choices=("motorboat", "Yacht consignment", "Sailboat set sail", "Consignment car"),
         answer="Yacht consignment",

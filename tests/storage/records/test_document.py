@@ -5,21 +5,30 @@ from pathlib import Path
 import pytest
 
 from storage.errors import PipelineError
-from storage.jsonl import AppendLog, write_json
-from storage.records.evaluation import Counts, Score, Tally
+from storage.jsonl import AppendLog, read_json, write_json
+from storage.records.evaluation import Counts, Hashes, Score, Tally
 
 SCORE = Score(
+    benchmark="demo",
     by_scorer={"official": Counts(overall=Tally(3, 4), groups={"task": {"sound": Tally(3, 4)}})},
     num_questions=4,
     num_unparsed=1,
-    questions_sha256="a",
-    answers_sha256="b",
+    hashes=Hashes(questions="a", answers="b"),
 )
 
 
 def test_what_is_written_is_read(tmp_path: Path):
     SCORE.write(tmp_path / "score.json")
     assert Score.read(tmp_path / "score.json") == SCORE
+
+
+def test_a_score_has_the_keys_that_others_read(tmp_path: Path):
+    SCORE.write(tmp_path / "score.json")
+    written = read_json(tmp_path / "score.json")
+    counted = {"num_correct": 3, "num_questions": 4}
+    assert written["scorers"] == {"official": {"overall": counted, "task": {"sound": counted}}}
+    assert (written["benchmark"], written["num_unparsed"]) == ("demo", 1)
+    assert written["hashes"] == {"questions": "a", "answers": "b"}
 
 
 def test_a_file_of_an_older_version_is_refused_in_one_line_and_left(tmp_path: Path):

@@ -22,15 +22,18 @@ import soundfile
 import torch
 from transformers import Qwen2AudioForConditionalGeneration
 
-from model.infer.jobs import InferenceRun
+from model.config import EvaluateConfig
+from model.infer.jobs import InferenceJob, InferenceRun, decoding_of, installed_versions
 from model.network.qwen2_audio import load_processor
 from model.network.tiny import build_tiny
-from model.prompt import question_text
+from model.prompt import TEMPLATES, question_text
 from model.run_inference import infer
 from storage.audio import read_audio
-from storage.benchmarks.parse import write_questions
+from storage.benchmarks.parse import read_questions, write_questions
 from storage.jsonl import read_json, read_jsonl
 from storage.manifest import file_digest
+from storage.records.evaluation import EvaluationRun, RunKey
+from storage.records.model import ModelRef
 from storage.records.question import Question
 
 MAX_NEW_TOKENS = 10
@@ -152,27 +155,29 @@ def make_questions(root: Path, number: int) -> list[Question]:
 
 def run_of(root: Path, models: Sequence[Path], name: str, *, workers: int) -> InferenceRun:
     """Every model on all questions."""
+    config = EvaluateConfig(max_new_tokens=MAX_NEW_TOKENS, workers=workers, parity_questions=0)
+    path = root / "questions.json"
     jobs = [
-        {
-            "model": model.name,
-            "model_path": str(model),
-            "model_digest": "",
-            "method": "random",
-            "benchmark": "noise",
-            "questions": str(root / "questions.json"),
-            "questions_sha256": file_digest(root / "questions.json"),
-            "audio": str(root / "audio"),
-            "output": str(root / name / model.name),
-        }
+        InferenceJob(
+            run=EvaluationRun(
+                key=RunKey(model=model.name, benchmark="noise", prompt="answer"),
+                model=ModelRef(key=model.name, path=str(model), digest=""),
+                role="other",
+                benchmark_name="noise",
+                benchmark_digest="",
+                questions_sha256=file_digest(path),
+                num_questions=len(read_questions(path)),
+                prompt_template=TEMPLATES["answer"],
+                decoding=decoding_of(config, "cpu"),
+                versions=installed_versions(),
+            ),
+            questions=path,
+            audio=root / "audio",
+            output=root / name / model.name,
+        )
         for model in models
     ]
-    settings = {
-        "max_new_tokens": MAX_NEW_TOKENS,
-        "workers": workers,
-        "parity_questions": 0,
-    }
-    record = {"jobs": jobs, "evaluate": settings, "device": "cpu", "features": root / name}
-    return InferenceRun.model_validate(record)
+    return InferenceRun(jobs=tuple(jobs), evaluate=config, device="cpu", features=root / name)
 
 
 def answer_with_ours(root: Path, models: Sequence[Path], *, workers: int) -> Measured:

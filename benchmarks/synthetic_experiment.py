@@ -10,18 +10,29 @@ import random
 import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from storage.jsonl import (
-    read_json,
-    read_jsonl,
-    write_bytes,
-    write_json,
-    write_jsonl,
-    write_text,
-)
+from storage.jsonl import read_json, write_bytes, write_json, write_jsonl, write_text
 from storage.layout import Layout
+from storage.records.evaluation import (
+    Answer,
+    ControlReport,
+    Counts,
+    Decoding,
+    EvaluationRun,
+    Hashes,
+    OrderConsistency,
+    RunKey,
+    Score,
+    Tally,
+    Verdict,
+    list_runs,
+    read_verdicts,
+    write_verdicts,
+)
+from storage.records.model import ModelRef, TrainingRef
 
 TASKS = ("sound", "music", "speech")
 SUB_CATEGORIES = {
@@ -189,21 +200,13 @@ def _write_evaluation(  # noqa: PLR0913  one call site
 ) -> None:
     prompt = str(entry["prompt"]) if entry else "answer"
     folder = layout.evaluation(key, benchmark, f"{prompt}+{control}" if control else prompt)
-    answers: list[Json] = []
-    verdicts: list[Json] = []
+    answers: list[Answer] = []
+    verdicts: list[Verdict] = []
     for question in questions:
         right, text, parsed = _made_answer(question, key, gain=-0.25 if control else gain)
         thought = f"<think>{THOUGHT * num_thoughts}</think>" if num_thoughts else ""
         completion = thought + (f"<answer>{text}</answer>" if parsed else text)
-        answers.append(
-            {
-                "id": question["id"],
-                "completion": completion,
-                "answer": text,
-                "num_tokens": 9,
-                "finished": True,
-            }
-        )
+        answers.append(Answer(question["id"], completion, text, num_tokens=9))
         reason = (
             "equals the answer"
             if right
@@ -211,36 +214,31 @@ def _write_evaluation(  # noqa: PLR0913  one call site
             if parsed
             else "no answer tag; the whole text was taken"
         )
-        verdicts.append(
-            {
-                "id": question["id"],
-                "answer": text,
-                "official": right,
-                "strict": right and parsed,
-                "parsed": parsed,
-                "reason": reason,
-            }
-        )
-    write_jsonl(folder / "answers.jsonl", answers)
-    write_jsonl(folder / "verdicts.jsonl", verdicts)
-    write_json(folder / "run.json", _run(key, benchmark, entry=entry, step=step, control=control))
-    scorers = {scorer: {"overall": _overall(verdicts, scorer)} for scorer in ("official", "strict")}
-    write_json(
-        folder / "score.json",
-        {"benchmark": benchmark, "scorers": scorers, "num_unparsed": 0, "hashes": {}},
-    )
+        index = question["choices"].index(text) if parsed else None
+        verdicts.append(Verdict(question["id"], text, index, right, right and parsed, reason))
+    write_jsonl(folder / "answers.jsonl", map(asdict, answers))
+    write_verdicts(folder / "verdicts.jsonl", verdicts)
+    run = _run(key, benchmark, len(questions), entry=entry, step=step, control=control)
+    run.write(folder / "run.json")
+    _score(benchmark, verdicts, ("official", "strict")).write(folder / "score.json")
 
 
 def _write_control_report(layout: Layout, benchmark: str, key: str, num_questions: int) -> None:
     """What evaluation writes beside the control runs."""
-    counted = {"num_correct": num_questions // 4, "num_questions": num_questions // 2}
-    order = {"num_consistent": num_questions // 2, "num_right_in_all": num_questions // 3}
-    record = {
-        "prompt": "answer",
-        "needs_audio": {"official": counted, "strict": counted},
-        "order": {**order, "num_questions": num_questions, "num_orders": 4},
-    }
-    write_json(layout.root / "evaluation" / key / benchmark / "controls.json", record)
+    counted = Tally(num_questions // 4, num_questions // 2)
+    proper = RunKey(model=key, benchmark=benchmark, prompt="answer")
+    report = ControlReport(
+        key=proper,
+        contribution={},
+        needs_audio={"official": counted, "strict": counted},
+        order=OrderConsistency(
+            num_consistent=num_questions // 2,
+            num_right_in_all=num_questions // 3,
+            num_questions=num_questions,
+            num_orders=4,
+        ),
+    )
+    report.write(layout.evaluations / proper.folder / "controls.json")
 
 
 def _made_answer(question: Json, key: str, *, gain: float) -> tuple[bool, str, bool]:
@@ -253,36 +251,51 @@ def _made_answer(question: Json, key: str, *, gain: float) -> tuple[bool, str, b
     return right, text, noise.random() > 0.02
 
 
-def _overall(verdicts: Sequence[Json], scorer: str) -> Json:
-    return {"num_correct": sum(row[scorer] for row in verdicts), "num_questions": len(verdicts)}
+def _score(benchmark: str, verdicts: Sequence[Verdict], scorers: Sequence[str]) -> Score:
+    by_scorer = {
+        name: Counts(
+            overall=Tally(sum(verdict.of(name) is True for verdict in verdicts), len(verdicts)),
+            groups={},
+        )
+        for name in scorers
+    }
+    return Score(
+        benchmark=benchmark,
+        by_scorer=by_scorer,
+        num_questions=len(verdicts),
+        num_unparsed=0,
+        hashes=Hashes(questions="", answers=""),
+    )
 
 
 def _run(
-    key: str, benchmark: str, *, entry: Json | None, step: int | None, control: str | None
-) -> Json:
-    method = str(entry["method"]) if entry else "base"
-    return {
-        "model": key,
-        "model_path": f"models/{key}",
-        "model_digest": _digest(key),
-        "method": f"lora-{method}" if entry and entry.get("lora") else method,
-        "training": entry["name"] if entry else None,
-        "step": step,
-        "benchmark": benchmark,
-        "benchmark_sha256": _digest(benchmark),
-        "prompt": entry["prompt"] if entry else "answer",
-        "prompt_template": "{question} Please choose the answer from the following options: "
+    key: str,
+    benchmark: str,
+    num_questions: int,
+    *,
+    entry: Json | None,
+    step: int | None,
+    control: str | None,
+) -> EvaluationRun:
+    training = TrainingRef(name=entry["name"], seed=42, step=step) if entry and step else None
+    lora = "lora" if entry and entry.get("lora") else "full"
+    prompt = entry["prompt"] if entry else "answer"
+    return EvaluationRun(
+        key=RunKey(model=key, benchmark=benchmark, prompt=prompt, control=control),
+        model=ModelRef(key=key, path=f"models/{key}", digest=_digest(key), training=training),
+        role="checkpoint" if entry else "start",
+        method=entry["method"] if entry else None,
+        variant=lora if entry else None,
+        benchmark_name=benchmark,
+        benchmark_digest=_digest(benchmark),
+        questions_sha256=_digest(benchmark),
+        num_questions=num_questions,
+        prompt_template="{question} Please choose the answer from the following options: "
         "{choices}. Output the final answer in <answer> </answer>.",
-        "control": control,
-        "decode": {
-            "do_sample": False,
-            "max_new_tokens": 256,
-            "batch_size": 16,
-            "precision": "bf16",
-        },
-        "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
-        "seconds": 12.5,
-    }
+        decoding=Decoding(max_new_tokens=256, batch_size=16, precision="bf16"),
+        versions={"torch": "2.13.0", "transformers": "5.23.0"},
+        seconds=12.5,
+    )
 
 
 def _digest(name: str) -> str:
@@ -395,11 +408,14 @@ def withhold_answers(layout: Layout, benchmark: str) -> None:
     """Turn a benchmark into one like MMAU's test split: no answers, no verdicts, no scores."""
     path = layout.benchmark(benchmark) / "questions.json"
     write_json(path, [{**row, "answer": None} for row in read_json(path)])
-    for folder in (layout.root / "evaluation").glob(f"*/{benchmark}/*/"):
-        rows = read_jsonl(folder / "verdicts.jsonl")
-        blank = [{**row, "official": None, "strict": None} for row in rows]
-        write_jsonl(folder / "verdicts.jsonl", blank)
-        write_json(folder / "score.json", {"benchmark": benchmark, "scorers": {}})
+    for folder, run in list_runs(layout.evaluations):
+        if run.benchmark_name == benchmark:
+            verdicts = [
+                replace(verdict, official=None, strict=None)
+                for verdict in read_verdicts(folder / "verdicts.jsonl")
+            ]
+            write_verdicts(folder / "verdicts.jsonl", verdicts)
+            _score(benchmark, verdicts, ()).write(folder / "score.json")
 
 
 def write_published_rows(path: Path, benchmark: str) -> None:

@@ -14,14 +14,7 @@ from typing import Any, NamedTuple
 
 from model.config import ScorerName
 from model.score.foreign import Imported, read_predictions
-from model.score.scorers import (
-    Verdict,
-    judge_all,
-    score,
-    submission_rows,
-    tally,
-    write_verdicts,
-)
+from model.score.scorers import judge_all, score, submission_rows, tally
 from reports.numbers.statistics import wilson
 from storage.benchmarks.parse import read_questions
 from storage.benchmarks.published import find_published, prepare_questions, read_benchmark
@@ -29,6 +22,15 @@ from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
 from storage.jsonl import read_json, write_json
 from storage.manifest import file_digest
+from storage.records.evaluation import (
+    Coverage,
+    Hashes,
+    Score,
+    Source,
+    Tally,
+    Verdict,
+    write_verdicts,
+)
 from storage.records.question import Question, list_ids
 
 SCORERS: tuple[ScorerName, ...] = ("official", "strict")
@@ -39,7 +41,7 @@ FIRST = ("sound", "music", "speech", "easy", "medium", "hard")
 class Scored(NamedTuple):
     """A file of predictions, scored."""
 
-    record: dict[str, Any]
+    score: Score
     """Content of score.json."""
     verdicts: list[Verdict]
     """In the benchmark's order."""
@@ -61,14 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         questions_sha256=digest,
         allow_partial=options.allow_partial,
     )
-    write_json(folder / "score.json", scored.record)
+    scored.score.write(folder / "score.json")
     write_verdicts(folder / "verdicts.jsonl", scored.verdicts)
     if options.json:
-        print(json.dumps(scored.record, ensure_ascii=False))
+        print(json.dumps(scored.score.as_json(), ensure_ascii=False))
     else:
         print(render(scored, options.file))
         print(f"\nwritten: {folder / 'score.json'}, {folder / 'verdicts.jsonl'}")
-    if not scored.record["scorers"] or options.submit:
+    if not scored.score.by_scorer or options.submit:
         path = folder / "submission.json"
         write_json(path, submission_rows(scored.questions, scored.imported.predictions))
         print(f"written: {path}", file=sys.stderr)
@@ -121,49 +123,47 @@ def score_file(
         )
         raise PipelineError(msg)
     verdicts = judge_all(questions, imported.predictions)
-    record = {
-        "benchmark": benchmark,
-        **score(questions, verdicts, SCORERS),
-        "coverage": {
-            "num_answered": len(questions) - len(missing),
-            "num_questions": len(questions),
-            "missing": missing,
-        },
-        "hashes": {"questions": questions_sha256, "answers": file_digest(path)},
-        "source": {"file": path.name, "key": imported.key},
-    }
-    return Scored(record, verdicts, questions, imported)
+    coverage = Coverage(
+        num_answered=len(questions) - len(missing),
+        num_questions=len(questions),
+        missing=tuple(missing),
+    )
+    hashes = Hashes(questions=questions_sha256, answers=file_digest(path))
+    counted = score(questions, verdicts, SCORERS, benchmark=benchmark, hashes=hashes)
+    source = Source(file=path.name, key=imported.key)
+    counted = counted.model_copy(update={"coverage": coverage, "source": source})
+    return Scored(counted, verdicts, questions, imported)
 
 
 def render(scored: Scored, path: Path) -> str:
     """The tables as text."""
-    record, coverage = scored.record, scored.record["coverage"]
-    total = coverage["num_questions"]
-    unparsed = record["num_unparsed"]
+    counted = scored.score
+    total, unparsed = counted.num_questions, counted.num_unparsed
+    missing = [] if counted.coverage is None else list(counted.coverage.missing)
     lines = [
-        f"{record['benchmark']}: {path.name}, key {scored.imported.key!r}",
-        f"answered {coverage['num_answered']} of {total}; "
+        f"{counted.benchmark}: {path.name}, key {scored.imported.key!r}",
+        f"answered {total - len(missing)} of {total}; "
         f"no single choice found in {unparsed} ({100 * unparsed / total:.1f} %)",
     ]
-    if coverage["missing"]:
+    if missing:
         lines.append(
-            f"PARTIAL: {len(coverage['missing'])} questions have no prediction and count as wrong; "
-            f"this is no score of the benchmark: {list_ids(coverage['missing'])}"
+            f"PARTIAL: {len(missing)} questions have no prediction and count as wrong; "
+            f"this is no score of the benchmark: {list_ids(missing)}"
         )
-        lines += [_answered_line(scored, scorer) for scorer in record["scorers"]]
-    if not record["scorers"]:
+        lines += [_answered_line(scored, scorer) for scorer in counted.by_scorer]
+    if not counted.by_scorer:
         told = (
             "the answers of this benchmark are withheld: no score, but a file to submit (--submit)"
         )
         return "\n".join([*lines, told])
     lines += ["", f"{'':34}{'n':>5}" + "".join(f"{name:>10}  {'95 %':<13}" for name in SCORERS)]
-    lines.append(_line("all", [record["scorers"][name]["overall"] for name in SCORERS]))
+    lines.append(_line("all", [counted.by_scorer[name].overall for name in SCORERS]))
     for group in GROUPS:
-        tallies = [record["scorers"][name][group] for name in SCORERS]
+        tallies = [counted.by_scorer[name].groups[group] for name in SCORERS]
         if set(tallies[0]) != {""}:
             lines += ["", group]
             lines += [
-                _line(f"  {label or 'none given'}", [one[label] for one in tallies])
+                _line(f"  {label or 'none given'}", [by_label[label] for by_label in tallies])
                 for label in sorted(tallies[0], key=_usual_order)
             ]
     reasons = _count_reasons(scored.verdicts)
@@ -172,24 +172,19 @@ def render(scored: Scored, path: Path) -> str:
 
 def _answered_line(scored: Scored, scorer: str) -> str:
     given = scored.imported.predictions
-    right = tally(
-        (v.official if scorer == "official" else v.strict) is True
-        for v in scored.verdicts
-        if v.id in given
-    )
+    right = tally(verdict.of(scorer) is True for verdict in scored.verdicts if verdict.id in given)
     share = f" ({100 * right.accuracy:.2f})" if right.num_questions else ""
     counts = f"{right.num_correct} of {right.num_questions}"
     return f"  of the answered ones, right ({scorer}): {counts}{share}"
 
 
-def _line(label: str, tallies: Sequence[dict[str, int]]) -> str:
+def _line(label: str, tallies: Sequence[Tally]) -> str:
     cells = ""
-    for one in tallies:
-        num_correct, num_questions = one["num_correct"], one["num_questions"]
-        low, high = wilson(num_correct, num_questions)
+    for counted in tallies:
+        low, high = wilson(counted.num_correct, counted.num_questions)
         interval = f"{100 * low:.1f}-{100 * high:.1f}"
-        cells += f"{100 * num_correct / num_questions:>10.2f}  {interval:<13}"
-    return f"{label[:34]:<34}{tallies[0]['num_questions']:>5}{cells}".rstrip()
+        cells += f"{100 * counted.accuracy:>10.2f}  {interval:<13}"
+    return f"{label[:34]:<34}{tallies[0].num_questions:>5}{cells}".rstrip()
 
 
 def _count_reasons(verdicts: Sequence[Verdict]) -> list[str]:

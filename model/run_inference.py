@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
 
 import torch
 from transformers import Qwen2AudioProcessor
@@ -26,8 +25,8 @@ from transformers.utils import logging as transformers_logging
 
 from model.answers import extract_answer
 from model.config import EvaluateConfig, PromptName
-from model.infer.decoder import Completion, Decoder, find_disagreements
-from model.infer.jobs import InferenceJob, InferenceRun, JobFolder, read_run, record_of
+from model.infer.decoder import Decoder, find_disagreements
+from model.infer.jobs import InferenceJob, InferenceRun, JobFolder, read_run
 from model.infer.prompts import Asking, Item, Reader, Ready, Shelf, evenly
 from model.network.qwen2_audio import load_model, load_processor
 from model.prompt import question_text
@@ -36,8 +35,8 @@ from storage.audio import find_clip
 from storage.errors import PipelineError
 from storage.host.checks import model_folder
 from storage.host.supervisor import die_with_parent
-from storage.jsonl import Record
 from storage.manifest import digest_of
+from storage.records.evaluation import Answer
 from storage.records.question import Question
 
 PROGRESS_EVERY_S = 2.0
@@ -71,14 +70,12 @@ def infer(run: InferenceRun) -> None:
     if run.evaluate.threads is not None:
         torch.set_num_threads(run.evaluate.threads)
     device = _device(run.device)
-    precision = _precision(run.evaluate, device)
     jobs_of: dict[str, list[JobFolder]] = {}
     for job in _of_this_rank(run.jobs):
-        folder = JobFolder(job, record_of(job, run.evaluate, precision))
+        folder = JobFolder(job)
         if folder.is_done:
-            _say(
-                f"{job.name}: {folder.num_answered}/{folder.num_answered} answered, before this run"
-            )
+            count = folder.num_answered
+            _say(f"{job.run.name}: {count}/{count} answered, before this run")
         else:
             folder.drop_other_run()
             jobs_of.setdefault(job.model_path, []).append(folder)
@@ -101,13 +98,13 @@ def _of_this_rank(jobs: Iterable[InferenceJob]) -> list[InferenceJob]:
 def _infer_model(
     model_path: str, folders: Sequence[JobFolder], run: InferenceRun, shelf: Shelf
 ) -> None:
-    device = _device(run.device)
+    decoding = folders[0].job.run.decoding  # one model's runs of one evaluation are decoded alike
     processor = load_processor(model_path)
     decoder = Decoder(
-        load_model(model_path, precision=_precision(run.evaluate, device), device=device),
+        load_model(model_path, precision=decoding.precision, device=_device(run.device)),
         processor,
-        max_new_tokens=run.evaluate.max_new_tokens,
-        batch_size=run.evaluate.batch_size,
+        max_new_tokens=decoding.max_new_tokens,
+        batch_size=decoding.batch_size,
     )
     readers = _digest(processor)
     for folder in folders:
@@ -131,16 +128,17 @@ def _answer(
 ) -> None:
     """Do one job; answers of an earlier run are kept."""
     started_s = time.monotonic()
-    if folder.job.control is None and config.parity_questions:
+    if folder.job.run.key.control is None and config.parity_questions:
         _require_parity(folder.job, ids, asking, decoder, config.parity_questions)
     folder.start(_revision(folder.job.model_path))
     wanted = [index for index in asking.order if ids[index] not in folder.answered]
-    progress = Progress(folder.job.name, num_before=folder.num_answered, num_total=len(ids))
-    batches = asking.batches(wanted, batch_size=config.batch_size, num_workers=config.workers)
+    progress = Progress(folder.job.run.name, num_before=folder.num_answered, num_total=len(ids))
+    batch_size = folder.job.run.decoding.batch_size
+    batches = asking.batches(wanted, batch_size=batch_size, num_workers=config.workers)
     for indices, ready in batches:
-        lines = _lines(ready, decoder, folder.job.prompt)
-        for index, line in zip(indices, lines, strict=True):
-            folder.append({"id": ids[index], **line})
+        asked = [ids[index] for index in indices]
+        for answer in _answers(asked, ready, decoder, folder.job.prompt):
+            folder.append(answer)
         progress.show(folder.num_answered)
     folder.finish(time.monotonic() - started_s)
     progress.close()
@@ -154,40 +152,39 @@ def _revision(model_path: str) -> str | None:
     return None if folder is None else folder.name
 
 
-def _lines(ready: Sequence[Ready], decoder: Decoder, prompt: PromptName) -> list[Record]:
-    """The answer lines of a batch, without ids."""
-    readable = [index for index, one in enumerate(ready) if one.error is None]
+def _answers(
+    ids: Sequence[str], ready: Sequence[Ready], decoder: Decoder, prompt: PromptName
+) -> list[Answer]:
+    """The answers to a batch; what cannot be asked has an error instead of a completion."""
+    readable = [index for index, item in enumerate(ready) if item.error is None]
     completions = decoder.complete([ready[index].prompt() for index in readable])
-    lines: list[Record] = [_error_line(one.error) for one in ready]
+    answers = [
+        Answer(name, "", None, finished=False, error=item.error)
+        for name, item in zip(ids, ready, strict=True)
+    ]
     for index, completion in zip(readable, completions, strict=True):
-        lines[index] = _line(completion, prompt)
-    return lines
-
-
-def _line(completion: Completion, prompt: PromptName) -> Record:
-    return {
-        "completion": completion.text,
-        "answer": extract_answer(completion.text, prompt),
-        "num_tokens": len(completion.token_ids),
-        "finished": completion.finished,
-    }
-
-
-def _error_line(error: str | None) -> Record:
-    return {"completion": "", "answer": None, "num_tokens": 0, "finished": False, "error": error}
+        answers[index] = Answer(
+            ids[index],
+            completion.text,
+            extract_answer(completion.text, prompt),
+            num_tokens=len(completion.token_ids),
+            finished=completion.finished,
+        )
+    return answers
 
 
 def items_of(job: InferenceJob, questions: Sequence[Question]) -> list[Item]:
     """The questions as a job puts them: prompt, order of choices, and what is heard."""
     clip_of = {question.id: question.clips for question in questions}
-    if job.control == "shuffled-audio":
+    control = job.run.key.control
+    if control == "shuffled-audio":
         clip_of = shuffled_audio(questions)
     items: list[Item] = []
-    for question in asked_questions(questions, job.control):
+    for question in asked_questions(questions, control):
         text = question_text(question.question, question.choices, job.prompt)
-        if job.control == "silence":
+        if control == "silence":
             items.append(Item(question.id, text, None, SILENCE_S))
-        elif job.silence or job.audio is None:
+        elif job.run.silence or job.audio is None:
             items.append(Item(question.id, text, None, STAND_IN_SILENCE_S))
         else:
             (name,) = clip_of[question.id]
@@ -212,10 +209,11 @@ def _require_parity(
     if found:
         first = found[0]
         msg = (
-            f"{job.name}: {len(found)} of {len(asked)} questions are answered otherwise in a batch "
-            f"than alone, first {first.id}: alone {first.alone!r}, in a batch {first.in_batch!r} "
-            f"({first.gap_nats:.3f} nats apart). A batch must not change answers: set "
-            "evaluate.batch_size to 1, or evaluate.parity_questions to 0 to go on all the same"
+            f"{job.run.name}: {len(found)} of {len(asked)} questions are answered otherwise in a "
+            f"batch than alone, first {first.id}: alone {first.alone!r}, in a batch "
+            f"{first.in_batch!r} ({first.gap_nats:.3f} nats apart). A batch must not change "
+            "answers: set evaluate.batch_size to 1, or evaluate.parity_questions to 0 to go on all "
+            "the same"
         )
         raise PipelineError(msg)
 
@@ -251,12 +249,6 @@ def _device(name: str) -> torch.device:
         return torch.device(name)
     local_rank = os.environ.get("LOCAL_RANK", "0")
     return torch.device(f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu")
-
-
-def _precision(config: EvaluateConfig, device: torch.device) -> Literal["fp32", "bf16"]:
-    if config.precision != "auto":
-        return config.precision
-    return "bf16" if device.type == "cuda" else "fp32"
 
 
 def _digest(processor: Qwen2AudioProcessor) -> str:

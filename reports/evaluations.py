@@ -11,27 +11,20 @@ from typing import Any, cast
 
 from reports.numbers.tally import tally
 from storage.errors import PipelineError
-from storage.jsonl import read_appended, read_json, read_jsonl
+from storage.jsonl import read_json
 from storage.layout import VALIDATION, Layout
+from storage.records.evaluation import (
+    ControlReport,
+    EvaluationRun,
+    Score,
+    StoredRun,
+    list_runs,
+    read_answers,
+    read_verdicts,
+)
 
 MARKS = {True: "1", False: "0", None: "-"}
 QUESTION_KEYS = ("id", "question", "choices", "answer", "task", "difficulty", "dataset", "audio_id")
-RUN_KEYS = (
-    "model_path",
-    "model_digest",
-    "model_revision",
-    "method",
-    "training",
-    "step",
-    "prompt",
-    "prompt_template",
-    "control",
-    "benchmark_sha256",
-    "decode",
-    "versions",
-    "seconds",
-)
-
 Json = dict[str, Any]
 
 
@@ -42,7 +35,7 @@ def read_benchmarks(layout: Layout, *, first: Sequence[str]) -> list[Json]:
         layout: Where they are.
         first: Names in the order of the profile; others that were evaluated follow by name.
     """
-    found = {folder.parent.name for folder in evaluation_folders(layout)}
+    found = {stored.run.benchmark_name for stored in _whole_runs(layout)}
     names = [name for name in first if name in found]
     names += sorted(found - set(names))
     return [_read_benchmark(layout.benchmark(name), name) for name in names]
@@ -76,17 +69,16 @@ def _question(row: Json) -> Json:
     return question
 
 
-def evaluation_folders(layout: Layout) -> list[Path]:
-    """Folders `<model>/<benchmark>/<prompt>` that hold a whole evaluation, by name."""
-    root = layout.root / "evaluation"
-    return sorted(path.parent for path in root.glob("*/*/*/score.json")) if root.is_dir() else []
+def _whole_runs(layout: Layout) -> list[StoredRun]:
+    return [stored for stored in list_runs(layout.evaluations) if stored.is_scored]
 
 
 def read_evaluations(layout: Layout, benchmarks: Sequence[Json]) -> list[Json]:
     """Every whole evaluation, its per-question columns in the benchmark's order."""
     by_name = {benchmark["name"]: benchmark for benchmark in benchmarks}
     evaluations = [
-        _read_evaluation(path, by_name[path.parent.name]) for path in evaluation_folders(layout)
+        _read_evaluation(stored, by_name[stored.run.benchmark_name])
+        for stored in _whole_runs(layout)
     ]
     return sorted(evaluations, key=_reading_order)
 
@@ -104,12 +96,12 @@ def _reading_order(evaluation: Json) -> tuple[str, str, int, str, str]:
     )
 
 
-def _read_evaluation(folder: Path, benchmark: Json) -> Json:
-    run = read_json(folder / "run.json")
-    score = read_json(folder / "score.json")
+def _read_evaluation(stored: StoredRun, benchmark: Json) -> Json:
+    folder, run = stored
+    score = Score.read(folder / "score.json")
     ids = [question["id"] for question in benchmark["questions"]]
-    verdicts = {row["id"]: row for row in read_jsonl(folder / "verdicts.jsonl")}
-    answers = {row["id"]: row for row in read_appended(folder / "answers.jsonl")}
+    verdicts = {verdict.id: verdict for verdict in read_verdicts(folder / "verdicts.jsonl")}
+    answers = {answer.id: answer for answer in read_answers(folder / "answers.jsonl")}
     missing = [question_id for question_id in ids if question_id not in verdicts]
     if missing or len(verdicts) != len(ids):
         msg = (
@@ -120,48 +112,66 @@ def _read_evaluation(folder: Path, benchmark: Json) -> Json:
         )
         raise PipelineError(msg)
     ordered = [verdicts[question_id] for question_id in ids]
-    given = [answers.get(question_id, {}) for question_id in ids]
+    given = [answers.get(question_id) for question_id in ids]
     evaluation: Json = {
-        "model": run.get("model") or folder.parent.parent.name,
-        "benchmark": benchmark["name"],
+        **_facts(run),
         "folder": folder.name,
-        **{key: run.get(key) for key in RUN_KEYS},
-        "marks": {name: _marks(ordered, name) for name in score["scorers"]},
-        "parsed": "".join("1" if row.get("parsed") else "0" for row in ordered),
-        "finished": "".join("1" if row.get("finished", True) else "0" for row in given),
-        "answers": [row.get("answer") for row in ordered],
-        "reasons": [str(row.get("reason") or "") for row in ordered],
-        "completions": [row.get("completion") for row in given],
-        "num_tokens": [row.get("num_tokens") for row in given],
+        "marks": {
+            name: "".join(MARKS[verdict.of(name)] for verdict in ordered)
+            for name in score.by_scorer
+        },
+        "parsed": "".join("1" if verdict.parsed else "0" for verdict in ordered),
+        "finished": "".join("1" if one is None or one.finished else "0" for one in given),
+        "answers": [verdict.answer for verdict in ordered],
+        "reasons": [verdict.reason for verdict in ordered],
+        "completions": [one and one.completion for one in given],
+        "num_tokens": [one and one.num_tokens for one in given],
     }
     _check_counts(folder, evaluation, score)
     return evaluation
 
 
-def _marks(verdicts: Sequence[Json], scorer: str) -> str:
-    return "".join(MARKS[row.get(scorer)] for row in verdicts)
+def _facts(run: EvaluationRun) -> Json:
+    """A run's record, flat; what is no checkpoint has neither training nor step in the tables."""
+    trained = run.model.training if run.role == "checkpoint" else None
+    lora = "lora-" if run.variant == "lora" else ""
+    return {
+        "model": run.key.model,
+        "benchmark": run.benchmark_name,
+        "model_path": run.model.path,
+        "model_digest": run.model.digest,
+        "model_revision": run.model.revision,
+        "method": f"{lora}{run.method}" if trained else "base",
+        "training": trained and trained.name,
+        "step": trained and trained.step,
+        "prompt": run.key.prompt,
+        "prompt_template": run.prompt_template,
+        "control": run.key.control,
+        "benchmark_sha256": run.questions_sha256,
+        "decode": {"do_sample": False, **run.decoding.model_dump()},
+        "versions": run.versions,
+        "seconds": run.seconds,
+    }
 
 
 def read_control_reports(layout: Layout) -> list[Json]:
-    """What the controls say of each model, where they were run: `controls.json` of evaluation."""
-    root = layout.root / "evaluation"
-    return [
-        {"model": path.parent.parent.name, "benchmark": path.parent.name, **read_json(path)}
-        for path in sorted(root.glob("*/*/controls.json"))
-    ]
+    """What the controls say of each model, where they were run."""
+    paths = sorted(layout.evaluations.glob("*/*/*/controls.json"))
+    reports = [ControlReport.read(path) for path in paths]
+    return [{**report.key.model_dump(), **report.as_json()} for report in reports]
 
 
-def _check_counts(folder: Path, evaluation: Json, score: Json) -> None:
+def _check_counts(folder: Path, evaluation: Json, score: Score) -> None:
     for scorer, marks in evaluation["marks"].items():
-        stated = score["scorers"][scorer]["overall"]
+        stated = score.by_scorer[scorer].overall
         counted = tally(marks)
         if "-" not in marks and (counted.num_correct, counted.num_questions) != (
-            stated["num_correct"],
-            stated["num_questions"],
+            stated.num_correct,
+            stated.num_questions,
         ):
             msg = (
-                f"{folder / 'score.json'} says {stated['num_correct']} of "
-                f"{stated['num_questions']} right under "
+                f"{folder / 'score.json'} says {stated.num_correct} of "
+                f"{stated.num_questions} right under "
                 f"{scorer}, its verdicts.jsonl {counted.num_correct} of {counted.num_questions}; "
                 f"delete {folder} and run evaluate again"
             )

@@ -47,7 +47,6 @@ def gather(
         )
         raise PipelineError(msg)
     annotations: dict[str, Any] = experiment_config.get("annotations") or {}
-    trainings = read_trainings(layout, experiment_config.get("train") or [])
     return {
         "schema": SCHEMA,
         "experiment": layout.experiment,
@@ -55,26 +54,10 @@ def gather(
         "provenance": provenance,
         "scorers": list(evaluate.get("scorers") or ["official", "strict"]),
         "benchmarks": benchmarks,
-        "evaluations": [_as_row(one, trainings) for one in read_evaluations(layout, benchmarks)],
+        "evaluations": read_evaluations(layout, benchmarks),
         "control_reports": read_control_reports(layout),
-        "trainings": trainings,
+        "trainings": read_trainings(layout, experiment_config.get("train") or []),
         "fetch": read_fetch(layout),
         "convert": read_convert(layout, annotations=annotations.get("train")),
         "published": read_published(config),
     }
-
-
-def _as_row(evaluation: dict[str, Any], trainings: list[dict[str, Any]]) -> dict[str, Any]:
-    """Settle whether an evaluation is of a start model or of a training's checkpoint.
-
-    A warm start's last checkpoint is a start model: it has neither step nor training in the tables.
-    Where that training is evaluated too, the same folder is its checkpoint.
-    """
-    if evaluation["step"] is not None:
-        return evaluation
-    evaluated = {one["name"]: one["method"] for one in trainings if one["evaluated"]}
-    training = evaluation["training"]
-    step = evaluation["model"].removeprefix(f"{training}-step-")
-    if training in evaluated and step.isdecimal():
-        return {**evaluation, "step": int(step), "method": evaluated[training]}
-    return {**evaluation, "training": None}

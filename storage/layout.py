@@ -93,6 +93,11 @@ class Layout:
         return self.root / "dropped.jsonl"
 
     @property
+    def evaluations(self) -> Path:
+        """Folder of the models' answers, in it `RunKey.folder`."""
+        return self.root / "evaluation"
+
+    @property
     def site(self) -> Path:
         """The HTML report and the leaderboard's exports."""
         return self.root / "site"
@@ -113,7 +118,7 @@ class Layout:
 
     def evaluation(self, model: str, benchmark: str, prompt: str) -> Path:
         """Folder of a model's answers; a control is part of the prompt's name."""
-        return self.root / "evaluation" / model / benchmark / prompt
+        return self.evaluations / model / benchmark / prompt
 
     def manifest(self, stage: str) -> Path:
         """Manifest of a stage, or of one unit of it (`train/grpo` becomes `train--grpo.json`)."""

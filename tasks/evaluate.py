@@ -7,15 +7,17 @@ without torch.
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from model.config import EvaluateConfig, PromptName, TrainConfig
+from model.infer.jobs import InferenceJob, InferenceRun, decoding_of, installed_versions
+from model.prompt import TEMPLATES
 from model.score.control_report import write_control_report
 from model.score.controls import runs_of
 from model.score.scorers import score_folder
@@ -23,8 +25,17 @@ from storage import manifest
 from storage.benchmarks.prepare import Benchmark
 from storage.config import deciding
 from storage.errors import PipelineError
-from storage.jsonl import read_appended, read_json, write_json
+from storage.jsonl import write_json
 from storage.layout import Layout
+from storage.records.evaluation import (
+    Decoding,
+    EvaluationRun,
+    Role,
+    RunKey,
+    Score,
+    read_answers,
+)
+from storage.records.model import ModelRef, TrainingRef
 from tasks.models import Model, resolve, trained, trained_so_far
 from tasks.outcome import expected_errors_fail
 from tasks.running.child_process import run_child
@@ -35,17 +46,20 @@ from tasks.units import Unit
 
 PROGRESS_LINE = re.compile(r"(\S+) on (.+?): (\d+)/(\d+) answered")
 SILENCE_LIMIT_S = 1800.0  # loading 7B weights from a cold disk takes minutes, a batch seconds
-START_MODEL = "base"  # method of a model that was not trained here
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A model and how it is asked."""
 
-    model: Model
+    model: ModelRef
     """Weights."""
-    method: str
-    """`base`, or the training's: `grpo`, `sft`, `lora-grpo`, `lora-sft`."""
+    role: Role
+    """What it is to the profile."""
+    method: Literal["grpo", "sft"] | None
+    """How it was trained here; None: it was not."""
+    variant: Literal["full", "lora"] | None
+    """Which weights were trained here; None: none."""
     prompt: PromptName
     """Prompt to ask with."""
     has_controls: bool
@@ -61,18 +75,42 @@ class Job:
     control: str | None
 
     @property
-    def run_name(self) -> str:
-        """Folder name: the prompt, and after a `+` the control."""
-        return f"{self.asked.prompt}+{self.control}" if self.control else self.asked.prompt
+    def key(self) -> RunKey:
+        """Which evaluation."""
+        return RunKey(
+            model=self.asked.model.key,
+            benchmark=self.benchmark.name,
+            prompt=self.asked.prompt,
+            control=self.control,
+        )
 
     @property
     def name(self) -> str:
         """The unit's name."""
-        return f"evaluate/{self.asked.model.key}/{self.benchmark.name}/{self.run_name}"
+        return f"evaluate/{self.key.folder}"
 
     def folder(self, layout: Layout) -> Path:
         """Where its answers lie."""
-        return layout.evaluation(self.asked.model.key, self.benchmark.name, self.run_name)
+        return layout.evaluations / self.key.folder
+
+    def run(self, decoding: Decoding) -> EvaluationRun:
+        """Everything that decides its answers."""
+        asked, benchmark = self.asked, self.benchmark
+        return EvaluationRun(
+            key=self.key,
+            model=asked.model,
+            role=asked.role,
+            method=asked.method,
+            variant=asked.variant,
+            benchmark_name=benchmark.name,
+            benchmark_digest=benchmark.digest,
+            questions_sha256=manifest.file_digest(benchmark.questions_path),
+            num_questions=benchmark.num_questions,
+            silence=benchmark.silence,
+            prompt_template=TEMPLATES[asked.prompt],
+            decoding=decoding,
+            versions=installed_versions(),
+        )
 
 
 def asked_models(
@@ -99,27 +137,47 @@ def asked_models(
         for training in trainings
         if training.evaluate and (not so_far or is_under_way(training, layout))
     ]
+    seeds = {training.name: training.seed for training in trainings}
     asked: list[Asked] = []
     for training in evaluated:
         models = (trained_so_far if so_far else trained)(training.name, layout)
         last = None if so_far else models[-1]
         asked += [
-            Asked(model, _method(training), training.prompt, has_controls=model is last)
+            Asked(
+                _ref(model, seeds),
+                "checkpoint",
+                training.method,
+                "lora" if training.lora else "full",
+                training.prompt,
+                has_controls=model is last,
+            )
             for model in models
         ]
-    starts = [
-        Asked(resolve(training.model, layout), START_MODEL, training.prompt, has_controls=True)
+    starts = {
+        (start.digest, training.prompt): _asked_as_it_is("start", start, training.prompt)
         for training in evaluated
-        if config.base
-    ]
-    for further in config.models:
-        model = resolve(further.model, layout)._replace(key=further.name)
-        asked.append(Asked(model, START_MODEL, further.prompt, has_controls=True))
-    known = {(each.model.key, each.prompt) for each in asked}
-    # A start model may itself be an evaluated checkpoint; it is asked once.
-    return [
-        start for start in dict.fromkeys(starts) if (start.model.key, start.prompt) not in known
-    ] + asked
+        if (start := _ref(resolve(training.model, layout), seeds))
+    }
+    for entry in config.models:
+        model = _ref(resolve(entry.model, layout)._replace(key=entry.name), seeds)
+        role = "start" if (model.digest, entry.prompt) in starts else "other"
+        asked.append(_asked_as_it_is(role, model, entry.prompt))
+    # A start model may itself be an evaluated checkpoint or a further model; it is asked once.
+    known = {(each.model.digest, each.prompt) for each in asked}
+    wanted = [start for key, start in starts.items() if key not in known] if config.base else []
+    return wanted + asked
+
+
+def _asked_as_it_is(role: Role, model: ModelRef, prompt: PromptName) -> Asked:
+    return Asked(model, role, None, None, prompt, has_controls=True)
+
+
+def _ref(model: Model, seeds: Mapping[str, int]) -> ModelRef:
+    training = None
+    if model.training is not None and model.step is not None:
+        seed = seeds[model.training]
+        training = TrainingRef(name=model.training, seed=seed, step=model.step)
+    return ModelRef(key=model.key, path=model.path, digest=model.digest, training=training)
 
 
 def jobs_of(
@@ -148,7 +206,7 @@ def evaluate_unit(job: Job, config: EvaluateConfig, layout: Layout) -> Unit:
         parts={
             "model": job.asked.model.digest,
             "benchmark": job.benchmark.digest,
-            "method": job.asked.method,
+            "labels": [job.asked.role, job.asked.method, job.asked.variant],
             "settings": deciding(config),
         },
         outputs=tuple(
@@ -165,46 +223,51 @@ def answer(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout, part: in
     A child that fails leaves what it has answered; its finished runs are recorded before the
     failure is told.
     """
-    run_path = layout.root / "evaluation" / f"run-{part}.json"
+    run_path = layout.evaluations / f"run-{part}.json"
     with (
         hold_gpus(1, "evaluation") as gpus,
         meter("evaluate", sum(job.benchmark.num_questions for job in jobs)) as progress,
     ):
-        write_json(run_path, _run(jobs, config, layout, device="cuda:0" if gpus else "cpu"))
+        device = "cuda:0" if gpus else "cpu"
+        runs = {job: job.run(decoding_of(config, device)) for job in jobs}
+        write_json(run_path, _inference(runs, config, layout, device).model_dump(mode="json"))
         watcher = _Watcher(jobs, progress.show)
         try:
             run_child(
                 [sys.executable, "-m", "model.run_inference", str(run_path)],
-                log=layout.root / "evaluation" / f"inference-{part}.log",
+                log=layout.evaluations / f"inference-{part}.log",
                 on_line=watcher,
                 silence_s=SILENCE_LIMIT_S,
                 env={"CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in gpus)} if gpus else None,
             )
         finally:
-            record_finished(jobs, config, layout)
+            record_finished(runs, config, layout)
 
 
-def record_finished(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout) -> None:
+def record_finished(
+    runs: Mapping[Job, EvaluationRun], config: EvaluateConfig, layout: Layout
+) -> None:
     """Score and record every run whose questions are all answered, by this model."""
-    for job in jobs:
+    for job, run in runs.items():
         folder = job.folder(layout)
         if not (folder / "run.json").exists():
             continue
-        is_ours = read_json(folder / "run.json")["model_digest"] == job.asked.model.digest
-        answered = read_appended(folder / "answers.jsonl")
-        if is_ours and len(answered) >= job.benchmark.num_questions:
+        before = EvaluationRun.read(folder / "run.json")
+        num_answered = len(read_answers(folder / "answers.jsonl"))
+        if before.gives_answers_of(run) and num_answered >= run.num_questions:
+            run.with_notes_of(before).write(folder / "run.json")
             score_folder(folder, job.benchmark.questions, config.scorers)
             evaluate_unit(job, config, layout).commit()
 
 
 def describe_score(job: Job, layout: Layout) -> str:
     """One line of a finished run: its name and how many answers are right."""
-    name = f"{job.asked.model.key} on {job.benchmark.name}, {job.run_name}"
+    name = f"{job.asked.model.key} on {job.benchmark.name}, {job.key.folder.name}"
     folder = job.folder(layout)
-    scorers: dict[str, Any] = read_json(folder / "score.json")["scorers"]
-    if not scorers:
+    by_scorer = Score.read(folder / "score.json").by_scorer
+    if not by_scorer:
         return f"{name}: answered; the answers are withheld, submit {folder / 'submission.json'}"
-    right = [f"{counts['overall']['num_correct']} {key}" for key, counts in scorers.items()]
+    right = [f"{counts.overall.num_correct} {scorer}" for scorer, counts in by_scorer.items()]
     return f"{name}: right {', '.join(right)}, of {job.benchmark.num_questions}"
 
 
@@ -214,17 +277,22 @@ def write_control_reports(
     """Say beside each model's answers what its controls mean; nothing to do without controls."""
     if not config.controls:
         return
-    model_of = {training.name: training.model for training in trainings if config.base}
+    start_of = {
+        training.name: resolve(training.model, layout).digest
+        for training in trainings
+        if training.evaluate
+    }
+    key_of = {(job.asked.model.digest, job.asked.prompt): job.asked.model.key for job in jobs}
     for job in jobs:
         if job.control is None and _is_controlled(job.asked, job.benchmark):
-            name = model_of.get(job.asked.model.training or "")
-            start = resolve(name, layout).key if name else job.asked.model.key
+            trained = job.asked.model.training if job.asked.role == "checkpoint" else None
+            start = start_of[trained.name] if trained else job.asked.model.digest
             write_control_report(
-                job.folder(layout).parent,
+                layout.evaluations,
+                job.key,
                 job.benchmark.questions,
-                prompt=job.asked.prompt,
                 scorers=config.scorers,
-                start_model=layout.evaluation(start, job.benchmark.name, job.run_name).parent,
+                start=key_of.get((start, job.asked.prompt)),
             )
 
 
@@ -246,40 +314,23 @@ def _is_controlled(asked: Asked, benchmark: Benchmark) -> bool:
     return asked.has_controls and benchmark.is_test and benchmark.has_answers
 
 
-def _method(training: TrainConfig) -> str:
-    return f"lora-{training.method}" if training.lora else training.method
-
-
-def _run(
-    jobs: Sequence[Job], config: EvaluateConfig, layout: Layout, *, device: str
-) -> dict[str, Any]:
-    return {
-        "jobs": [_job_record(job, layout) for job in jobs],
-        "evaluate": config.model_dump(mode="json"),
-        "device": device,
-        "features": str(layout.workspace / "features"),
-    }
-
-
-def _job_record(job: Job, layout: Layout) -> dict[str, Any]:
-    model, benchmark = job.asked.model, job.benchmark
-    return {
-        "model": model.key,
-        "model_path": model.path,
-        "model_digest": model.digest,
-        "method": job.asked.method,
-        "training": model.training,
-        "step": model.step if job.asked.method != START_MODEL else None,
-        "benchmark": benchmark.name,
-        "benchmark_digest": benchmark.digest,
-        "questions": str(benchmark.questions_path),
-        "questions_sha256": manifest.file_digest(benchmark.questions_path),
-        "audio": str(benchmark.audio) if benchmark.audio else None,
-        "silence": benchmark.silence,
-        "prompt": job.asked.prompt,
-        "control": job.control,
-        "output": str(job.folder(layout)),
-    }
+def _inference(
+    runs: Mapping[Job, EvaluationRun], config: EvaluateConfig, layout: Layout, device: str
+) -> InferenceRun:
+    return InferenceRun(
+        jobs=tuple(
+            InferenceJob(
+                run=run,
+                questions=job.benchmark.questions_path,
+                audio=job.benchmark.audio,
+                output=job.folder(layout),
+            )
+            for job, run in runs.items()
+        ),
+        evaluate=config,
+        device=device,
+        features=layout.workspace / "features",
+    )
 
 
 class _Watcher:
@@ -287,7 +338,7 @@ class _Watcher:
 
     def __init__(self, jobs: Sequence[Job], show: Any) -> None:  # noqa: ANN401  Meter.show
         self._answered = {
-            f"{job.asked.model.key} {job.benchmark.name} {job.run_name}": 0 for job in jobs
+            f"{job.asked.model.key} {job.benchmark.name} {job.key.folder.name}": 0 for job in jobs
         }
         self._show = show
 

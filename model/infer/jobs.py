@@ -6,59 +6,43 @@ run goes on where it was.
 """
 
 import platform
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 
 from pydantic import ValidationError
 
 from model.config import EvaluateConfig, PromptName
-from model.prompt import TEMPLATES
 from storage.benchmarks.parse import read_questions
 from storage.config import Config
 from storage.errors import PipelineError
-from storage.jsonl import Record, append_line, read_appended, read_json, write_json, write_jsonl
+from storage.jsonl import AppendLog, read_json
 from storage.manifest import file_digest
+from storage.records.evaluation import Answer, Decoding, EvaluationRun, read_answers
 
 
 class InferenceJob(Config):
     """One model asked all questions of one benchmark, in one way."""
 
-    model: str
-    """Row name, e.g. `grpo-step-100`."""
-    model_path: str
-    """Folder or hub name."""
-    model_digest: str
-    """Stands for its weights."""
-    method: str
-    """E.g. `GRPO`."""
-    training: str | None = None
-    """The training that made it."""
-    step: int | None = None
-    """Its optimiser step."""
-    benchmark: str
-    """Name of the benchmark."""
+    run: EvaluationRun
+    """Everything that decides the answers."""
     questions: Path
-    """Its checked questions."""
-    questions_sha256: str
-    """Of that file."""
-    benchmark_digest: str = ""
-    """Changes when a question or a clip does; answers under another one count for nothing."""
+    """The benchmark's checked questions."""
     audio: Path | None = None
     """Folder of its clips."""
-    silence: bool = False
-    """Ask with zeros instead of clips, to try things."""
-    prompt: PromptName = "answer"
-    """Prompt to ask with."""
-    control: str | None = None
-    """`silence`, `shuffled-audio` or `cyclic-shift-1` to `-3`."""
     output: Path
     """Folder of the answers."""
 
     @property
-    def name(self) -> str:
-        """As progress lines have it."""
-        control = f"+{self.control}" if self.control else ""
-        return f"{self.model} on {self.benchmark} {self.prompt}{control}"
+    def model_path(self) -> str:
+        """Folder or hub name of the weights."""
+        return self.run.model.path
+
+    @property
+    def prompt(self) -> PromptName:
+        """Prompt to ask with."""
+        return cast("PromptName", self.run.key.prompt)  # whoever made the job took it from settings
 
 
 class InferenceRun(Config):
@@ -87,59 +71,45 @@ def read_run(path: Path) -> InferenceRun:
         raise PipelineError(msg) from error
 
 
-def record_of(job: InferenceJob, config: EvaluateConfig, precision: str) -> Record:
-    """What run.json says: everything that decides the answers."""
-    return {
-        "model": job.model,
-        "model_path": job.model_path,
-        "model_digest": job.model_digest,
-        "method": job.method,
-        "training": job.training,
-        "step": job.step,
-        "benchmark": job.benchmark,
-        "benchmark_sha256": job.questions_sha256,
-        "benchmark_digest": job.benchmark_digest,
-        "silence": job.silence,
-        "prompt": job.prompt,
-        "prompt_template": TEMPLATES[job.prompt],
-        "control": job.control,
-        "decode": {
-            "do_sample": False,
-            "max_new_tokens": config.max_new_tokens,
-            "batch_size": config.batch_size,
-            "precision": precision,
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "transformers", "soundfile", "soxr")},
-        },
-    }
+def decoding_of(config: EvaluateConfig, device: str) -> Decoding:
+    """How a device, `cpu` or e.g. `cuda:0`, decodes under these settings."""
+    usual = "bf16" if device.startswith("cuda") else "fp32"
+    return Decoding(
+        max_new_tokens=config.max_new_tokens,
+        batch_size=config.batch_size,
+        precision=usual if config.precision == "auto" else config.precision,
+    )
+
+
+def installed_versions() -> dict[str, str]:
+    """Of Python and of the packages that decide answers."""
+    names = ("torch", "transformers", "soundfile", "soxr")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 class JobFolder:
     """The files of one job."""
 
-    def __init__(self, job: InferenceJob, record: Record) -> None:
+    def __init__(self, job: InferenceJob) -> None:
         """Look at what an earlier run left; answers under another run.json count for nothing.
 
         Raises:
-            PipelineError: If the questions are not those that the job was made for.
+            PipelineError: If the questions are not those that the job was made for, or what lies
+                there is of an older version.
         """
-        if file_digest(job.questions) != job.questions_sha256:
+        if file_digest(job.questions) != job.run.questions_sha256:
             msg = f"{job.questions} has changed since evaluation was planned: run evaluate again"
             raise PipelineError(msg)
         self.job = job
         self.questions = read_questions(job.questions)
-        self._record = record
-        before = read_json(self._run) if self._run.exists() else {}
-        self._seconds = float(before.pop("seconds", None) or 0.0)
-        self._revision: str | None = before.pop("model_revision", None)
+        before = EvaluationRun.read(self._run_path) if self._run_path.exists() else None
+        is_same = before is not None and before.gives_answers_of(job.run)
+        self._is_other_run = not is_same
+        self._run = job.run.with_notes_of(before) if before and is_same else job.run
+        self._log = AppendLog(job.output / "answers.jsonl")
         known = {question.id for question in self.questions}
-        self._is_other_run = before != record
-        lines = [] if self._is_other_run else read_appended(self._answers)
-        self.answered: dict[str, Record] = {
-            line["id"]: line for line in lines if line.get("id") in known
-        }
+        answers = read_answers(self._log.path) if is_same else []
+        self.answered = {answer.id: answer for answer in answers if answer.id in known}
 
     @property
     def num_answered(self) -> int:
@@ -158,38 +128,32 @@ class JobFolder:
                 (self.job.output / name).unlink(missing_ok=True)
 
     def start(self, revision: str | None = None) -> None:
-        """Write run.json, and the whole lines of an earlier run; a torn last line goes.
+        """Write run.json; the answers of an earlier run stay.
 
         Args:
             revision: Commit of a model from the hub, whose name alone may mean another one
                 tomorrow; answers of another commit go.
         """
-        if self._revision != revision:
+        if self._is_other_run or self._run.model.revision != revision:
             self.answered = {}
-        self._revision = revision
+            self._log.path.unlink(missing_ok=True)
+        model = self._run.model.model_copy(update={"revision": revision})
+        self._run = self._run.model_copy(update={"model": model})
         for name in ("verdicts.jsonl", "score.json"):
             (self.job.output / name).unlink(missing_ok=True)
-        write_jsonl(self._answers, self.answered.values())
-        self._write_run()
+        self._run.write(self._run_path)
 
-    def append(self, line: Record) -> None:
+    def append(self, answer: Answer) -> None:
         """Add one answer."""
-        append_line(self._answers, line)
-        self.answered[line["id"]] = line
+        self._log.append(asdict(answer))
+        self.answered[answer.id] = answer
 
     def finish(self, seconds: float) -> None:
         """Note the time that answering took, over all runs."""
-        self._seconds = round(self._seconds + seconds, 2)
-        self._write_run()
-
-    def _write_run(self) -> None:
-        noted = {"model_revision": self._revision, "seconds": self._seconds}
-        write_json(self._run, {**self._record, **noted})
+        total = round(self._run.seconds + seconds, 2)
+        self._run = self._run.model_copy(update={"seconds": total})
+        self._run.write(self._run_path)
 
     @property
-    def _run(self) -> Path:
+    def _run_path(self) -> Path:
         return self.job.output / "run.json"
-
-    @property
-    def _answers(self) -> Path:
-        return self.job.output / "answers.jsonl"

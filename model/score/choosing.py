@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from storage.jsonl import read_json
-from storage.layout import VALIDATION
+from storage.records.evaluation import Score, list_runs
 
 
 class StepScore(NamedTuple):
@@ -39,12 +38,14 @@ def chosen_steps(evaluation: Path, scorer: str) -> dict[str, int]:
         Steps by training; trainings without held-out scores are left out.
     """
     by_training: dict[str, list[StepScore]] = {}
-    for score_path in sorted(evaluation.glob(f"*/{VALIDATION}/*/score.json")):
-        run = read_json(score_path.with_name("run.json"))
-        counts = read_json(score_path)["scorers"].get(scorer)
-        if run["control"] is None and run["step"] is not None and counts is not None:
-            overall = counts["overall"]
-            score = StepScore(run["step"], overall["num_correct"], overall["num_questions"])
-            by_training.setdefault(run["training"], []).append(score)
+    for folder, run in list_runs(evaluation):
+        is_proper = run.role == "checkpoint" and run.key.control is None
+        if run.is_test or not is_proper or not (folder / "score.json").exists():
+            continue
+        counts = Score.read(folder / "score.json").by_scorer.get(scorer)
+        if run.model.training is not None and counts is not None:
+            overall = counts.overall
+            score = StepScore(run.model.training.step, overall.num_correct, overall.num_questions)
+            by_training.setdefault(run.model.training.name, []).append(score)
     chosen = {training: choose_step(scores) for training, scores in by_training.items()}
     return {training: step for training, step in chosen.items() if step is not None}

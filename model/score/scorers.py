@@ -15,7 +15,6 @@ Different from the published script on purpose: a missing prediction is wrong, n
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,8 +23,19 @@ from model.config import ScorerName
 from model.score.controls import asked_questions
 from storage.benchmarks.parse import to_row
 from storage.errors import PipelineError
-from storage.jsonl import Record, read_appended, read_json, read_jsonl, write_json, write_jsonl
+from storage.jsonl import Record, write_json
 from storage.manifest import file_digest
+from storage.records.evaluation import (
+    Answer,
+    Counts,
+    EvaluationRun,
+    Hashes,
+    Score,
+    Tally,
+    Verdict,
+    read_answers,
+    write_verdicts,
+)
 from storage.records.question import Question, list_ids
 
 WORD = re.compile(r"\b\w+\b")
@@ -53,40 +63,6 @@ class Prediction(NamedTuple):
         return self.text if self.is_scored_whole or self.answer is None else self.answer
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """How one prediction fares under each scorer."""
-
-    id: str
-    answer: str | None
-    """The extracted answer; None if the completion held none, or there was no prediction."""
-    official: bool | None
-    """None where the benchmark withholds its answers."""
-    strict: bool | None
-    """None where the benchmark withholds its answers."""
-    parsed: bool
-    """Whether the answer is one of the choices."""
-    reason: str
-    """Why, in a few words, e.g. `right: letter`, `wrong: not a choice`."""
-
-    def verdict_of(self, scorer: ScorerName) -> bool | None:
-        """The verdict of one scorer."""
-        return self.official if scorer == "official" else self.strict
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Correct answers out of questions asked, unanswered ones included."""
-
-    num_correct: int
-    num_questions: int
-
-    @property
-    def accuracy(self) -> float:
-        """Fraction in 0..1; a tally of no questions has none, so it raises."""
-        return self.num_correct / self.num_questions
-
-
 def is_right_officially(answer: str, prediction: str, choices: Sequence[str]) -> bool:
     """MMAU's string match."""
     predicted, wanted = _words(prediction), _words(answer)
@@ -102,21 +78,19 @@ def judge(question: Question, prediction: Prediction | None) -> Verdict:
     knows = question.answer is not None
     if prediction is None:
         wrong = False if knows else None
-        return Verdict(question.id, None, wrong, wrong, parsed=False, reason="wrong: no prediction")
+        return Verdict(question.id, None, None, wrong, wrong, reason="wrong: no prediction")
     said = prediction.answer
     resolved = read_choice(prediction.text or said or "", question.choices)
-    parsed = resolved.choice_index is not None
+    index = resolved.choice_index
     if question.answer is None:
-        reason = resolved.reason
-        return Verdict(question.id, said, None, None, parsed=parsed, reason=reason)
+        return Verdict(question.id, said, index, None, None, resolved.reason)
     official = is_right_officially(question.answer, prediction.scored, question.choices)
-    chosen = None if resolved.choice_index is None else question.choices[resolved.choice_index]
-    strict = chosen == question.answer
+    strict = index is not None and question.choices[index] == question.answer
     if strict:
         reason = f"right: {resolved.reason}"
     else:
-        reason = "wrong: another choice" if parsed else f"wrong: {resolved.reason}"
-    return Verdict(question.id, said, official, strict, parsed=parsed, reason=reason)
+        reason = "wrong: another choice" if index is not None else f"wrong: {resolved.reason}"
+    return Verdict(question.id, said, index, official, strict, reason)
 
 
 def judge_all(
@@ -133,26 +107,30 @@ def tally(verdicts: Iterable[bool]) -> Tally:
 
 
 def score(
-    questions: Sequence[Question], verdicts: Sequence[Verdict], scorers: Sequence[ScorerName]
-) -> Record:
+    questions: Sequence[Question],
+    verdicts: Sequence[Verdict],
+    scorers: Sequence[ScorerName],
+    *,
+    benchmark: str,
+    hashes: Hashes,
+) -> Score:
     """Count verdicts overall and by task, difficulty, category and sub-category.
 
-    Returns:
-        `{"scorers": {name: {"overall": {"num_correct", "num_questions"}, "task": {...}, ...}},
-        "num_unparsed"}`; no scorers where the benchmark withholds its answers.
+    No scorer counts where the benchmark withholds its answers.
     """
     knows = all(question.answer is not None for question in questions)
-    by_scorer = {name: _count(questions, verdicts, name) for name in scorers} if knows else {}
-    return {
-        "scorers": by_scorer,
-        "num_questions": len(questions),
-        "num_unparsed": sum(not verdict.parsed for verdict in verdicts),
-    }
+    return Score(
+        benchmark=benchmark,
+        by_scorer={name: _count(questions, verdicts, name) for name in scorers} if knows else {},
+        num_questions=len(questions),
+        num_unparsed=sum(not verdict.parsed for verdict in verdicts),
+        hashes=hashes,
+    )
 
 
 def score_folder(
     folder: Path, questions: Sequence[Question], scorers: Sequence[ScorerName]
-) -> Record:
+) -> Score:
     """Judge a folder's answers.jsonl; writes verdicts.jsonl and score.json beside it.
 
     Where the benchmark withholds its answers, score.json holds no scorer, and submission.json is
@@ -163,30 +141,24 @@ def score_folder(
         questions: The benchmark's questions; choices that a control shifted are shifted here too.
         scorers: Scorers to count with; the verdicts carry both.
 
-    Returns:
-        The content of score.json.
-
     Raises:
         PipelineError: If questions have no answer line, or lines answer no question.
     """
     answers_path = folder / "answers.jsonl"
-    run = read_json(folder / "run.json")
-    asked = asked_questions(questions, run["control"])
-    lines = {str(line.get("id")): line for line in read_appended(answers_path)}
-    check_ids(questions, lines, source=str(answers_path))
-    predictions = {name: _prediction(line) for name, line in lines.items()}
+    run = EvaluationRun.read(folder / "run.json")
+    asked = asked_questions(questions, run.key.control)
+    answers = {answer.id: answer for answer in read_answers(answers_path)}
+    check_ids(questions, answers, source=str(answers_path))
+    predictions = {name: _prediction(answer) for name, answer in answers.items()}
     verdicts = judge_all(asked, predictions)
-    result = {
-        "benchmark": run["benchmark"],
-        **score(asked, verdicts, scorers),
-        "hashes": {"questions": run["benchmark_sha256"], "answers": file_digest(answers_path)},
-    }
+    hashes = Hashes(questions=run.questions_sha256, answers=file_digest(answers_path))
+    result = score(asked, verdicts, scorers, benchmark=run.benchmark_name, hashes=hashes)
     write_verdicts(folder / "verdicts.jsonl", verdicts)
-    if not result["scorers"]:
+    if not result.by_scorer:
         # What a clip that cannot be read leaves unanswered is sent as an empty prediction.
-        sent = {name: one or Prediction("", None) for name, one in predictions.items()}
+        sent = {name: given or Prediction("", None) for name, given in predictions.items()}
         write_json(folder / "submission.json", submission_rows(asked, sent))
-    write_json(folder / "score.json", result)
+    result.write(folder / "score.json")
     return result
 
 
@@ -234,35 +206,23 @@ def submission_rows(
     return rows
 
 
-def write_verdicts(path: Path, verdicts: Iterable[Verdict]) -> None:
-    """Write one line a verdict, in the order given."""
-    write_jsonl(path, map(asdict, verdicts))
-
-
-def read_verdicts(path: Path) -> list[Verdict]:
-    """Read what `write_verdicts` wrote."""
-    return [Verdict(**line) for line in read_jsonl(path)]
-
-
 def _words(text: str) -> set[str]:
     return set(WORD.findall(text.lower()))
 
 
-def _prediction(line: Record) -> Prediction | None:
-    """A line of answers.jsonl; one with an `error` (an unreadable clip) predicts nothing."""
-    if line.get("error"):
-        return None
-    return Prediction(str(line.get("completion") or ""), line.get("answer"))
+def _prediction(answer: Answer) -> Prediction | None:
+    """An answer with an `error` (an unreadable clip) predicts nothing."""
+    return None if answer.error else Prediction(answer.completion, answer.answer)
 
 
 def _count(
     questions: Sequence[Question], verdicts: Sequence[Verdict], scorer: ScorerName
-) -> Record:
-    is_right = [verdict.verdict_of(scorer) is True for verdict in verdicts]
-    counted: Record = {"overall": asdict(tally(is_right))}
+) -> Counts:
+    is_right = [verdict.of(scorer) is True for verdict in verdicts]
+    groups: dict[str, dict[str, Tally]] = {}
     for group, label_of in GROUPS.items():
         by_label: dict[str, list[bool]] = {}
         for question, right in zip(questions, is_right, strict=True):
             by_label.setdefault(label_of(question), []).append(right)
-        counted[group] = {label: asdict(tally(by_label[label])) for label in sorted(by_label)}
-    return counted
+        groups[group] = {label: tally(by_label[label]) for label in sorted(by_label)}
+    return Counts(overall=tally(is_right), groups=groups)

@@ -50,6 +50,10 @@ class Document(Config):
             msg = f"{path} is not {cls.what}: {place}: {first['msg']}"
             raise PipelineError(msg) from error
 
+    def as_json(self) -> dict[str, Any]:
+        """The file's content."""
+        return self.model_dump(mode="json", by_alias=True)
+
     def write(self, path: Path) -> None:
         """Write it in one step."""
-        write_json(path, self.model_dump(mode="json", by_alias=True))
+        write_json(path, self.as_json())

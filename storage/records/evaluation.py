@@ -70,8 +70,8 @@ class Decoding(Config):
     """Longest completion."""
     batch_size: int
     """Questions in one batch; decides nothing where the parity check holds."""
-    precision: str
-    """Of the weights, e.g. `bf16`."""
+    precision: Literal["fp32", "bf16"]
+    """Of the weights."""
 
 
 class EvaluationRun(Document):
@@ -128,6 +128,11 @@ class EvaluationRun(Document):
         labels = {"model", "role", "method", "variant", "benchmark_name", "seconds"}
         mine, others = ((run.model.digest, run.model_dump(exclude=labels)) for run in (self, other))
         return mine == others
+
+    def with_notes_of(self, before: "EvaluationRun") -> "EvaluationRun":
+        """This run with what an earlier start noted: commit of a hub's model, seconds."""
+        model = self.model.model_copy(update={"revision": before.model.revision})
+        return self.model_copy(update={"model": model, "seconds": before.seconds})
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +311,33 @@ class ControlReport(Document):
     """By scorer: right answers to the questions that the start model gets wrong under silence."""
     order: OrderConsistency | None
     """None where no shift was asked."""
+
+
+class StoredRun(NamedTuple):
+    """A folder of answers and its record."""
+
+    folder: Path
+    run: EvaluationRun
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether all questions are answered and judged."""
+        return (self.folder / "score.json").exists()
+
+
+def list_runs(evaluation: Path, *, within: Path | None = None) -> list[StoredRun]:
+    """The runs of an experiment, by folder; what lies elsewhere than its key says is set aside.
+
+    Args:
+        evaluation: The experiment's folder of evaluations.
+        within: Only those of one model on one benchmark: their common folder.
+
+    Raises:
+        PipelineError: If a record is of an older version, or damaged.
+    """
+    paths = within.glob("*/run.json") if within else evaluation.glob("*/*/*/run.json")
+    stored = [StoredRun(path.parent, EvaluationRun.read(path)) for path in sorted(paths)]
+    return [found for found in stored if evaluation / found.run.key.folder == found.folder]
 
 
 def read_answers(path: Path) -> list[Answer]:

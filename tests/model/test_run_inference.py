@@ -13,13 +13,21 @@ import pytest
 import soundfile
 import torch
 
-from model.config import LoraConfig
+from model.config import EvaluateConfig, LoraConfig
 from model.infer.decoder import Decoder, find_disagreements
-from model.infer.jobs import InferenceJob, InferenceRun, JobFolder, read_run, record_of
+from model.infer.jobs import (
+    InferenceJob,
+    InferenceRun,
+    JobFolder,
+    decoding_of,
+    installed_versions,
+    read_run,
+)
 from model.infer.prompts import Item, Reader
 from model.network.lora import add_adapter
 from model.network.qwen2_audio import load_model, load_processor
 from model.network.tiny import build_tiny
+from model.prompt import TEMPLATES
 from model.run_inference import infer, items_of
 from model.score.scorers import score_folder
 from storage.benchmarks.parse import read_questions, write_questions
@@ -27,6 +35,7 @@ from storage.errors import PipelineError
 from storage.jsonl import read_json, read_jsonl, write_json
 from storage.manifest import file_digest
 from storage.records.question import Question
+from tests.storage.records.made_run import make_run
 
 NUM_QUESTIONS = 12
 SOUNDS = ("dog", "rain", "bell", "horn", "wind")
@@ -65,34 +74,30 @@ def bench(tmp_path_factory) -> Path:
     return folder
 
 
-def job_of(bench: Path, output: Path, **changes) -> dict[str, object]:
-    job = {
-        "model": "grpo-step-10",
-        "model_path": str(bench / "model-0"),
-        "model_digest": "d" * 64,
-        "method": "GRPO",
-        "training": "grpo",
-        "step": 10,
-        "benchmark": "demo",
-        "questions": str(bench / "questions.json"),
+def job_of(bench: Path, output: Path, audio: Path | None = Path(), **changes) -> InferenceJob:
+    """Twelve questions to the first model; `changes` are those of `make_run`."""
+    usual = {"path": str(bench / "model-0"), "prompt_template": TEMPLATES["answer"]}
+    usual |= {
         "questions_sha256": file_digest(bench / "questions.json"),
-        "audio": str(bench / "audio"),
-        "silence": False,
-        "prompt": "answer",
-        "control": None,
-        "output": str(output),
+        "versions": installed_versions(),
     }
-    return job | changes
+    return InferenceJob(
+        run=make_run(**(usual | changes)),
+        questions=bench / "questions.json",
+        audio=bench / "audio" if audio == Path() else audio,
+        output=output,
+    )
 
 
-def run_of(*jobs: dict[str, object], **evaluate) -> InferenceRun:
-    settings = {
-        "max_new_tokens": 6,
-        "workers": 0,
-        "batch_size": 5,
-        "parity_questions": 4,
-    } | evaluate
-    return InferenceRun.model_validate({"jobs": jobs, "evaluate": settings, "device": "cpu"})
+def run_of(*jobs: InferenceJob, **evaluate) -> InferenceRun:
+    settings = {"max_new_tokens": 6, "workers": 0, "batch_size": 5, "parity_questions": 4}
+    config = EvaluateConfig.model_validate(settings | evaluate)
+    decoding = decoding_of(config, "cpu")
+    asked = [
+        job.model_copy(update={"run": job.run.model_copy(update={"decoding": decoding})})
+        for job in jobs
+    ]
+    return InferenceRun(jobs=tuple(asked), evaluate=config, device="cpu")
 
 
 def answers(folder: Path) -> dict[str, dict[str, object]]:
@@ -105,22 +110,17 @@ def test_every_question_gets_one_answer_line_and_a_score(bench, tmp_path, capsys
     infer(run_of(job_of(bench, tmp_path / "out")))
     lines = answers(tmp_path / "out")
     assert set(lines) == {f"q{index}" for index in range(NUM_QUESTIONS)}
-    assert set(lines["q0"]) == {"id", "completion", "answer", "num_tokens", "finished"}
+    assert set(lines["q0"]) == {"id", "completion", "answer", "num_tokens", "finished", "error"}
     run = json.loads((tmp_path / "out/run.json").read_text())
-    assert run["decode"] == {
-        "do_sample": False,
-        "max_new_tokens": 6,
-        "batch_size": 5,
-        "precision": "fp32",
-    }
+    assert run["decoding"] == {"max_new_tokens": 6, "batch_size": 5, "precision": "fp32"}
     assert run["prompt_template"].endswith("Output the final answer in <answer> </answer>.")
-    assert run["benchmark_sha256"] == file_digest(bench / "questions.json")
-    assert run["model_digest"] == "d" * 64
+    assert run["questions_sha256"] == file_digest(bench / "questions.json")
+    assert run["model"]["digest"] == "d" * 64
     assert run["versions"]["torch"] == torch.__version__
     assert "grpo-step-10 on demo answer: 12/12 answered" in capsys.readouterr().out
     questions = read_questions(bench / "questions.json")
     score = score_folder(tmp_path / "out", questions, ["official", "strict"])
-    assert score["scorers"]["official"]["overall"]["num_questions"] == NUM_QUESTIONS
+    assert score.by_scorer["official"].overall.num_questions == NUM_QUESTIONS
 
 
 def test_answers_are_those_of_transformers_own_greedy_generation(bench, tmp_path) -> None:
@@ -171,9 +171,7 @@ def test_workers_change_no_answer(bench, tmp_path) -> None:
 
 def test_a_second_model_reads_no_clip_again(bench, tmp_path) -> None:
     jobs = [
-        job_of(
-            bench, tmp_path / str(seed), model_path=str(bench / f"model-{seed}"), model=f"m{seed}"
-        )
+        job_of(bench, tmp_path / str(seed), path=str(bench / f"model-{seed}"), model=f"m{seed}")
         for seed in (0, 1)
     ]
     run = run_of(*jobs).model_copy(update={"features": tmp_path / "features"})
@@ -226,7 +224,7 @@ def test_a_killed_process_goes_on_where_it_was(bench, tmp_path) -> None:
 
 
 def test_answers_of_a_model_from_the_hub_name_its_commit_and_go_with_it(bench, tmp_path) -> None:
-    job = job_of(bench, tmp_path / "out", model_path="maker/small", model_digest="hub:maker/small")
+    job = job_of(bench, tmp_path / "out", path="maker/small", digest="hub:maker/small")
     write_json(tmp_path / "run.json", run_of(job).model_dump(mode="json"))
     repository = tmp_path / "hub/models--maker--small"
     (repository / "refs").mkdir(parents=True)
@@ -237,12 +235,12 @@ def test_answers_of_a_model_from_the_hub_name_its_commit_and_go_with_it(bench, t
         (repository / "refs/main").write_text(commit)
         shutil.copytree(bench / f"model-{number}", repository / "snapshots" / commit)
         subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
-        assert read_json(tmp_path / "out/run.json")["model_revision"] == commit
+        assert read_json(tmp_path / "out/run.json")["model"]["revision"] == commit
         found.append(answers(tmp_path / "out"))
         path = tmp_path / "out/answers.jsonl"  # as a run leaves it that was killed after 9 answers
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:9]))
     assert found[0] != found[1]
-    infer(run_of(job_of(bench, tmp_path / "second", model_path=str(bench / "model-1"))))
+    infer(run_of(job_of(bench, tmp_path / "second", path=str(bench / "model-1"))))
     assert found[1] == answers(tmp_path / "second")
 
 
@@ -258,23 +256,22 @@ def test_a_finished_job_loads_no_model(bench, tmp_path, capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"model_digest": "e" * 64}, {"prompt": "plain"}, {"benchmark_digest": "other clips"}]
+    "change", [{"digest": "e" * 64}, {"prompt": "plain"}, {"benchmark_digest": "other clips"}]
 )
 def test_answers_of_another_run_count_for_nothing(bench, tmp_path, change) -> None:
     infer(run_of(job_of(bench, tmp_path / "out")))
     (tmp_path / "out/score.json").touch()
-    job = run_of(job_of(bench, tmp_path / "out", **change)).jobs[0]
-    folder = JobFolder(job, record_of(job, run_of().evaluate, "fp32"))
+    folder = JobFolder(run_of(job_of(bench, tmp_path / "out", **change)).jobs[0])
     assert folder.num_answered == 0
     folder.start()
-    assert (tmp_path / "out/answers.jsonl").read_text() == ""
+    assert not (tmp_path / "out/answers.jsonl").exists()
     assert not (tmp_path / "out/score.json").exists()
 
 
 def test_answers_of_another_run_are_gone_before_a_model_fails_to_load(bench, tmp_path) -> None:
     """Left there, they would be counted as the new model's."""
     infer(run_of(job_of(bench, tmp_path / "out")))
-    gone = job_of(bench, tmp_path / "out", model_path=str(bench / "gone"), model_digest="new")
+    gone = job_of(bench, tmp_path / "out", path=str(bench / "gone"), digest="new")
     with pytest.raises(PipelineError, match="gone"):
         infer(run_of(gone))
     assert not (tmp_path / "out/answers.jsonl").exists()
@@ -287,12 +284,12 @@ def test_a_clip_that_cannot_be_read_is_an_answer_line_that_says_so(bench, tmp_pa
         (audio / "clips" / clip.name).write_bytes(clip.read_bytes())
     (audio / "clips/q3.wav").unlink()
     (audio / "clips/q4.wav").write_bytes(b"")
-    infer(run_of(job_of(bench, tmp_path / "out", audio=str(audio))))
+    infer(run_of(job_of(bench, tmp_path / "out", audio=audio)))
     lines = answers(tmp_path / "out")
     assert lines["q3"]["error"] == f"./clips/q3.wav is missing in {audio}"
     assert lines["q4"]["error"].endswith("is empty (0 bytes)")
     score = score_folder(tmp_path / "out", read_questions(bench / "questions.json"), ["strict"])
-    assert score["num_unparsed"] >= 2
+    assert score.num_unparsed >= 2
 
 
 def test_when_memory_runs_out_the_batch_is_halved_and_no_answer_changes(bench, tmp_path) -> None:
@@ -399,7 +396,7 @@ def test_controls_change_what_is_heard_and_in_which_order_is_asked(bench, tmp_pa
     questions = read_questions(bench / "questions.json")
 
     def items(control):
-        job = InferenceJob.model_validate(job_of(bench, tmp_path, control=control))
+        job = job_of(bench, tmp_path, control=control)
         return items_of(job, questions)
 
     plain, silent = items(None), items("silence")
@@ -417,14 +414,14 @@ def test_controls_change_what_is_heard_and_in_which_order_is_asked(bench, tmp_pa
 def test_a_clip_outside_its_folder_is_not_read(bench, tmp_path) -> None:
     (tmp_path / "audio").mkdir()
     soundfile.write(tmp_path / "secret.wav", np.zeros(16_000), 16_000)
-    job = InferenceJob.model_validate(job_of(bench, tmp_path, audio=str(tmp_path / "audio")))
+    job = job_of(bench, tmp_path, audio=tmp_path / "audio")
     (item,) = items_of(job, [replace(make_question(0), clips=("../secret.wav",))])
     assert item.clip is None
     assert item.error == f"../secret.wav is missing in {tmp_path / 'audio'}"
 
 
 def test_a_benchmark_without_audio_is_asked_with_ten_seconds_of_zeros(bench, tmp_path) -> None:
-    job = InferenceJob.model_validate(job_of(bench, tmp_path, audio=None, silence=True))
+    job = job_of(bench, tmp_path, audio=None, silence=True)
     items = items_of(job, read_questions(bench / "questions.json"))
     assert {(item.clip, item.silence_s) for item in items} == {(None, 10.0)}
 
@@ -439,7 +436,7 @@ def test_an_adapter_is_answered_with_on_its_base(bench, tmp_path) -> None:
                 torch.nn.init.constant_(parameter, weight)
         adapted.save_pretrained(str(tmp_path / name))
         load_processor(bench / "model-0").save_pretrained(tmp_path / name)
-        infer(run_of(job_of(bench, tmp_path / f"{name}-out", model_path=str(tmp_path / name))))
+        infer(run_of(job_of(bench, tmp_path / f"{name}-out", path=str(tmp_path / name))))
     infer(run_of(job_of(bench, tmp_path / "base-out")))
     assert answers(tmp_path / "fresh-out") == answers(tmp_path / "base-out")
     assert answers(tmp_path / "changed-out") != answers(tmp_path / "base-out")
@@ -453,7 +450,7 @@ def test_questions_that_changed_since_planning_are_refused(bench, tmp_path) -> N
 
 def test_a_malformed_run_file_names_its_key(tmp_path) -> None:
     write_json(tmp_path / "run.json", {"jobs": [{"model": "m"}]})
-    with pytest.raises(PipelineError, match=r"(?s)is no inference run.*model_path"):
+    with pytest.raises(PipelineError, match=r"(?s)is no inference run.*jobs\.0\.run"):
         read_run(tmp_path / "run.json")
 
 
@@ -462,7 +459,7 @@ def test_under_torchrun_each_process_takes_every_nth_model(bench, tmp_path, monk
         job_of(
             bench,
             tmp_path / f"{seed}-{prompt}",
-            model_path=str(bench / f"model-{seed}"),
+            path=str(bench / f"model-{seed}"),
             prompt=prompt,
         )
         for seed in (0, 1)

@@ -14,6 +14,8 @@ from reports.trainings import curve
 from storage.errors import PipelineError
 from storage.jsonl import read_json, read_jsonl, write_json, write_jsonl
 from storage.layout import Layout
+from storage.records.evaluation import EvaluationRun
+from storage.records.model import TrainingRef
 
 
 def gathered(layout, profile):
@@ -113,24 +115,14 @@ def test_the_held_out_examples_are_no_test(tmp_path):
 def test_a_warm_starts_checkpoint_is_the_start_of_what_follows(tmp_path):
     layout, profile = write_experiment(tmp_path, num_questions=12, steps=(10,))
     folder = layout.evaluation("tiny", "demo-mmau", "answer")
-    run = {**read_json(folder / "run.json"), "model": "warm-step-60", "training": "warm"}
-    write_json(folder / "run.json", run)
+    run = EvaluationRun.read(folder / "run.json")
+    warm_end = TrainingRef(name="warm", seed=42, step=60)
+    model = run.model.model_copy(update={"training": warm_end})
+    run.model_copy(update={"model": model}).write(folder / "run.json")
     warm = {"name": "warm", "method": "sft", "model": "random:tiny", "evaluate": False}
     profile["train"] = [warm, {**profile["train"][0], "model": "training:warm"}]
-    start = next(
-        one for one in gathered(layout, profile)["evaluations"] if one["model"] == "warm-step-60"
-    )
+    start = next(one for one in gathered(layout, profile)["evaluations"] if one["model"] == "tiny")
     assert (start["training"], start["step"]) == (None, None)
-
-
-def test_a_start_that_is_also_an_evaluated_trainings_checkpoint_keeps_its_step(tmp_path):
-    layout, profile = write_experiment(tmp_path, num_questions=12, steps=(10,))
-    path = layout.evaluation("grpo-step-10", "demo-mmau", "answer") / "run.json"
-    write_json(path, {**read_json(path), "step": None, "method": "base"})
-    row = next(
-        one for one in gathered(layout, profile)["evaluations"] if one["model"] == "grpo-step-10"
-    )
-    assert (row["training"], row["step"], row["method"]) == ("grpo", 10, "grpo")
 
 
 def test_kept_and_dropped_rows_are_counted_by_type_where_the_annotations_are_at_hand(tmp_path):

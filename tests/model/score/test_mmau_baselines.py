@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from model.score.control_report import baselines
-from model.score.scorers import is_right_officially
+from model.score.controls import first_choice, longest_choice
+from model.score.scorers import Prediction, is_right_officially, judge_all
 from storage.benchmarks.parse import read_questions
 from storage.benchmarks.published import prepare_questions
 from storage.config import BenchmarkConfig
@@ -31,12 +31,15 @@ def test_mmau_counts_what_was_computed_from_its_published_script(name: str, tmp_
     questions = read_questions(prepare_questions(BenchmarkConfig(name=name), tmp_path))
     expected = dict(COUNTS[name])
     sentence = expected.pop("The answer is {}.")
-    scored = baselines(questions, ["official", "strict"])
-    found = {
-        rule: {scorer: counts["overall"]["num_correct"] for scorer, counts in scorers.items()}
-        for rule, scorers in scored.items()
-    }
-    assert found == expected
+    rules = {"first-choice": first_choice, "longest-choice": longest_choice}
+    for rule, choose in rules.items():
+        said = {one.id: Prediction(choose(one), choose(one)) for one in questions}
+        verdicts = judge_all(questions, said)
+        found = {
+            scorer: sum(verdict.of(scorer) is True for verdict in verdicts)
+            for scorer in ("official", "strict")
+        }
+        assert found == expected[rule]
     right = {
         form: sum(
             is_right_officially(one.answer or "", form.format(one.answer), one.choices)

@@ -8,19 +8,24 @@ from hypothesis import strategies as st
 
 from model.score.scorers import (
     Prediction,
-    Tally,
-    Verdict,
     is_right_officially,
     judge,
     judge_all,
-    read_verdicts,
     score,
     score_folder,
-    write_verdicts,
 )
 from storage.errors import PipelineError
-from storage.jsonl import read_jsonl, write_json, write_jsonl
+from storage.jsonl import read_jsonl, write_jsonl
+from storage.records.evaluation import (
+    Hashes,
+    Score,
+    Tally,
+    Verdict,
+    read_verdicts,
+    write_verdicts,
+)
 from storage.records.question import Question
+from tests.storage.records.made_run import make_run
 
 PETS = ("A dog", "A cat", "Two birds", "A dog and a cat")
 
@@ -152,11 +157,9 @@ def test_a_duplicated_right_choice_is_right_in_both_places() -> None:
 
 def test_where_answers_are_withheld_nothing_is_right_or_wrong() -> None:
     withheld = question(answer=None)
-    assert judge(withheld, said("B")) == Verdict(
-        "q1", "B", None, None, parsed=True, reason="letter"
-    )
+    assert judge(withheld, said("B")) == Verdict("q1", "B", 1, None, None, reason="letter")
     assert judge(withheld, None).official is None
-    assert score([withheld], [judge(withheld, None)], ["official"])["scorers"] == {}
+    assert counted([withheld], [judge(withheld, None)]).by_scorer == {}
 
 
 THREE = [
@@ -166,20 +169,21 @@ THREE = [
 ]
 
 
+def counted(questions: list[Question], verdicts: list[Verdict]) -> Score:
+    hashes = Hashes(questions="0" * 64, answers="1" * 64)
+    return score(questions, verdicts, ["official", "strict"], benchmark="demo", hashes=hashes)
+
+
 def test_scores_are_counted_by_task_difficulty_category_and_sub_category() -> None:
-    verdicts = judge_all(THREE, {"q1": said("A cat"), "q3": said("B")})
-    counted = score(THREE, verdicts, ["official", "strict"])
-    assert counted["num_unparsed"] == 1
-    strict = counted["scorers"]["strict"]
-    assert strict["overall"] == {"num_correct": 2, "num_questions": 3}
-    assert strict["task"] == {
-        "music": {"num_correct": 1, "num_questions": 2},
-        "sound": {"num_correct": 1, "num_questions": 1},
-    }
-    assert strict["difficulty"]["hard"] == {"num_correct": 0, "num_questions": 1}
-    assert strict["sub-category"]["Counting"] == {"num_correct": 1, "num_questions": 2}
-    assert strict["category"]["Reasoning"] == {"num_correct": 2, "num_questions": 3}
-    assert counted["scorers"]["official"]["overall"] == {"num_correct": 1, "num_questions": 3}
+    found = counted(THREE, judge_all(THREE, {"q1": said("A cat"), "q3": said("B")}))
+    assert found.num_unparsed == 1
+    strict = found.by_scorer["strict"]
+    assert strict.overall == Tally(2, 3)
+    assert strict.groups["task"] == {"music": Tally(1, 2), "sound": Tally(1, 1)}
+    assert strict.groups["difficulty"]["hard"] == Tally(0, 1)
+    assert strict.groups["sub-category"]["Counting"] == Tally(1, 2)
+    assert strict.groups["category"]["Reasoning"] == Tally(2, 3)
+    assert found.by_scorer["official"].overall == Tally(1, 3)
 
 
 def test_a_tally_divides_once() -> None:
@@ -199,9 +203,7 @@ def line(name: str, completion: str, answer: str | None) -> dict[str, object]:
 
 
 def answered(folder: Path, lines: list[dict[str, object]], control: str | None = None) -> Path:
-    write_json(
-        folder / "run.json", {"benchmark": "demo", "benchmark_sha256": "0" * 64, "control": control}
-    )
+    make_run(control=control).write(folder / "run.json")
     write_jsonl(folder / "answers.jsonl", lines)
     return folder
 
@@ -213,12 +215,12 @@ def test_a_folder_of_answers_gets_verdicts_and_a_score(tmp_path: Path) -> None:
         line("q3", "not a cat", None),
     ]
     result = score_folder(answered(tmp_path, lines), THREE, ["official", "strict"])
-    assert result == json.loads((tmp_path / "score.json").read_text())
-    assert result["benchmark"] == "demo"
-    assert result["hashes"]["questions"] == "0" * 64
-    assert result["num_unparsed"] == 1
-    assert result["scorers"]["official"]["overall"]["num_correct"] == 1
-    assert result["scorers"]["strict"]["overall"]["num_correct"] == 1
+    assert result == Score.read(tmp_path / "score.json")
+    assert result.benchmark == "demo"
+    assert result.hashes.questions == "0" * 64
+    assert result.num_unparsed == 1
+    assert result.by_scorer["official"].overall.num_correct == 1
+    assert result.by_scorer["strict"].overall.num_correct == 1
     assert [verdict["id"] for verdict in read_jsonl(tmp_path / "verdicts.jsonl")] == [
         "q1",
         "q2",
@@ -229,14 +231,14 @@ def test_a_folder_of_answers_gets_verdicts_and_a_score(tmp_path: Path) -> None:
 def test_a_clip_that_could_not_be_read_counts_as_wrong(tmp_path: Path) -> None:
     unread = {**line("q1", "A cat", "A cat"), "error": "q1.wav is missing"}
     result = score_folder(answered(tmp_path, [unread]), THREE[:1], ["strict"])
-    assert result["scorers"]["strict"]["overall"] == {"num_correct": 0, "num_questions": 1}
+    assert result.by_scorer["strict"].overall == Tally(0, 1)
 
 
 def test_letters_are_read_against_the_order_that_was_asked(tmp_path: Path) -> None:
     """Shifted by one, the choices are cat, birds, both, dog: the right one is (A)."""
     folder = answered(tmp_path, [line("q1", "A", "A")], control="cyclic-shift-1")
     result = score_folder(folder, THREE[:1], ["strict"])
-    assert result["scorers"]["strict"]["overall"]["num_correct"] == 1
+    assert result.by_scorer["strict"].overall.num_correct == 1
 
 
 def test_withheld_answers_give_a_submission_beside_the_answers(tmp_path: Path) -> None:
@@ -247,7 +249,7 @@ def test_withheld_answers_give_a_submission_beside_the_answers(tmp_path: Path) -
         {**line("q3", "", None), "error": "q3.wav is missing"},
     ]
     result = score_folder(answered(tmp_path, lines), withheld, ["official"])
-    assert result["scorers"] == {}
+    assert result.by_scorer == {}
     submission = json.loads((tmp_path / "submission.json").read_text())
     assert [row["model_output"] for row in submission] == ["B", "no idea", ""]
     assert [row["model_prediction"] for row in submission] == ["B", "no idea", ""]
@@ -268,4 +270,5 @@ def test_verdicts_survive_being_written_and_read(tmp_path: Path) -> None:
     verdicts = judge_all(THREE, {"q1": said("A cat")})
     write_verdicts(tmp_path / "verdicts.jsonl", verdicts)
     assert read_verdicts(tmp_path / "verdicts.jsonl") == verdicts
-    assert set(asdict(verdicts[0])) == {"id", "answer", "official", "strict", "parsed", "reason"}
+    keys = {"id", "answer", "choice_index", "official", "strict", "reason"}
+    assert set(asdict(verdicts[0])) == keys

@@ -1,6 +1,6 @@
 """Short trainings of the tiny model by the command, and the numbers that they leave behind.
 
-Nothing here knows how a step is made: a training is a RUN.json, its numbers are in metrics.jsonl
+Nothing here knows how a step is made: a training is a run.json, its numbers are in metrics.jsonl
 and in the weights of its last checkpoint.
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from storage.jsonl import read_appended, read_jsonl, write_json
-from tests.model.conftest import QUESTION, SOUNDS, write_training_lines
+from storage.jsonl import read_appended, read_jsonl
+from tests.model.conftest import QUESTION, SOUNDS, training_run, write_training_lines
 
 Json = dict[str, Any]
 
@@ -117,22 +117,17 @@ def train(name: str, folder: Path) -> Path:
     for change in CASES[name]:
         settings |= change | {"grpo": settings["grpo"] | change.get("grpo", {})}
     num_processes = settings.pop("num_processes", 1)
-    run = folder / f"{name}.json"
-    record = {
-        "train": settings,
-        "start_model": str(folder / "model"),
-        "start_model_key": "tiny",
-        "train_jsonl": str(folder / "train.jsonl"),
-        "output": str(folder / name),
-    }
-    write_json(run, record)
+    output = folder / name
+    run = output / "run.json"
+    made = training_run(folder / "model", folder / "train.jsonl", output, settings)
+    made.record.write(run)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
     program = ["-m", "model.run_training"]
     if "sharding" in settings:
         (folder / "sharded.py").write_text(SHARDED)
         program = [str(folder / "sharded.py")]
     _run([sys.executable, *(launcher if num_processes > 1 else []), *program, str(run)], folder)
-    return folder / name
+    return output
 
 
 def _run(command: Sequence[str], folder: Path) -> None:

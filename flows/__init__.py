@@ -7,6 +7,7 @@ and not Prefect's. Whatever the user has set wins, a Prefect profile of theirs i
 
 import contextlib
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -16,7 +17,7 @@ WITHOUT_PREFECT = "flows.score"  # the command that needs no workspace
 COMMAND_DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",  # a cold, busy laptop takes 20
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",  # flows/serving/own_server.py starts one
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # the least that Prefect allows
     "PREFECT_LOGGING_LEVEL": "CRITICAL",  # errors are told once, by the command
 }
@@ -45,6 +46,14 @@ def _set_defaults_of_commands() -> None:
         os.environ.setdefault(name, value)
 
 
+def _stop_while_importing(number: int, _frame: object) -> None:
+    os.write(2, b"stopped\n")
+    os._exit(128 + number)
+
+
 # What Python has there while it imports the package of a command.
-if sys.argv[:1] == ["-m"] and WITHOUT_PREFECT not in sys.orig_argv:
-    _set_defaults_of_commands()
+if sys.argv[:1] == ["-m"]:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop_while_importing)  # until flows/command.py sets its own
+    if WITHOUT_PREFECT not in sys.orig_argv:
+        _set_defaults_of_commands()

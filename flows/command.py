@@ -1,17 +1,19 @@
 """What the commands share: their options, and one clear line for an expected error."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from types import FrameType
+from typing import Any, NoReturn
 
 from flows import DEFAULT_WORKSPACE
 from flows.pipeline_config import PipelineConfig, load_config
 from storage.errors import PipelineError
 from storage.layout import Layout
 
-INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Command(argparse.ArgumentParser):
@@ -40,8 +42,37 @@ def read_config(arguments: argparse.Namespace) -> tuple[PipelineConfig, Layout]:
     return config, Layout(workspace, config.experiment)
 
 
+def run_flow(flow: Any, config: PipelineConfig, layout: Layout, **parameters: object) -> Any:  # noqa: ANN401  a Flow, and what its run returned
+    """Run a flow as this command's own, on a Prefect server of its own where none is set.
+
+    Returns:
+        The run's state, final.
+
+    Raises:
+        PipelineError: What the run ended with.
+    """
+    from flows.serving.own_server import own_server  # noqa: PLC0415  who runs nothing needs no Prefect
+
+    with own_server(layout.workspace):
+        state = flow(config, layout.workspace, **parameters, return_state=True)
+        state.result()
+    return state
+
+
 def run_command(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
-    """Run a command's main function; an expected error is printed as its message alone."""
+    """Run a command's main function; an expected error is printed as its message alone.
+
+    A signal that asks to stop ends it with 128 + its number, as shells have it.
+    """
+    received = [signal.SIGINT]
+
+    def stop(number: int, _frame: FrameType | None) -> NoReturn:
+        received.append(signal.Signals(number))
+        raise KeyboardInterrupt
+
+    for number in STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, stop)
     try:
         exit_code = main(None) or 0
     except PipelineError as error:
@@ -49,5 +80,5 @@ def run_command(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
         exit_code = error.exit_code
     except KeyboardInterrupt:
         print("stopped; the same command goes on where this one was", file=sys.stderr)
-        exit_code = INTERRUPTED_EXIT_CODE
+        exit_code = 128 + received[-1]
     sys.exit(exit_code)

@@ -5,15 +5,17 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.command import Command, read_config, run_command
+from flows.command import Command, read_config, run_command, run_flow
 from flows.pipeline_config import PipelineConfig
 from storage.layout import Layout
 from tasks.convert import convert, convert_unit
 from tasks.outcome import expected_errors_fail, skipped, value_of
+from tasks.running.alive import alive
 from tasks.running.console import say
 
 
 @flow(name="convert", flow_run_name="convert-{config.experiment}")
+@alive
 @expected_errors_fail
 def convert_flow(
     config: PipelineConfig,
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     options = Command("convert", __doc__).parse_args(arguments)
     config, layout = read_config(options)
-    value_of(convert_flow(config, layout.workspace, force=options.force, return_state=True))
+    run_flow(convert_flow, config, layout, force=options.force)
     return 0
 
 

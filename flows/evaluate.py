@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.command import Command, read_config, run_command
+from flows.command import Command, read_config, run_command, run_flow
 from flows.pipeline_config import PipelineConfig
 from flows.preflight import check_stage
 from model.config import TrainConfig
@@ -26,6 +26,7 @@ from tasks.evaluate import (
     write_control_reports,
 )
 from tasks.outcome import expected_errors_fail, skipped, value_of
+from tasks.running.alive import alive
 from tasks.running.child_process import stopping_children
 from tasks.running.console import say
 from tasks.train import is_finished
@@ -39,6 +40,7 @@ START_WAIT_S = 180.0  # two commands typed one after the other; a cold, busy lap
 
 
 @flow(name="evaluate", flow_run_name="evaluate-{config.experiment}")
+@alive
 @expected_errors_fail
 def evaluate_flow(
     config: PipelineConfig,
@@ -170,10 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     config, layout = read_config(options)
-    state = evaluate_flow(
-        config, layout.workspace, force=options.force, watch=options.watch, return_state=True
-    )
-    value_of(state)
+    state = run_flow(evaluate_flow, config, layout, force=options.force, watch=options.watch)
     if state.name == "Skipped":
         say(f"evaluate: skipped ({state.message})")
     return 0

@@ -14,7 +14,7 @@ from threading import Lock
 
 from prefect import flow
 
-from flows.command import Command, read_config, run_command
+from flows.command import Command, read_config, run_command, run_flow
 from flows.pipeline_config import PipelineConfig
 from flows.preflight import check_stage
 from storage.errors import PipelineError
@@ -26,6 +26,7 @@ from storage.layout import Layout
 from tasks.annotations import read_annotations
 from tasks.fetch import fetch_batch, fetch_unit, show_account, stopping_between_clips
 from tasks.outcome import expected_errors_fail, skipped, value_of
+from tasks.running.alive import alive
 from tasks.running.console import Meter, format_duration, meter, say
 from tasks.world import make_world, served_world
 
@@ -33,6 +34,7 @@ RETRYABLE = ("geo", "invalid", "unconfirmed", "credentials", "retry")
 
 
 @flow(name="fetch", flow_run_name="fetch-{config.experiment}")
+@alive
 @expected_errors_fail
 def fetch_flow(
     config: PipelineConfig,
@@ -174,10 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say(
                 f"fetch: {ledger.retry(options.retry)} clips of class {options.retry} are due again"
             )
-    state = fetch_flow(
-        config, layout.workspace, force=options.force, deep=options.deep, return_state=True
-    )
-    value_of(state)
+    state = run_flow(fetch_flow, config, layout, force=options.force, deep=options.deep)
     if state.name == "Skipped":
         say(f"fetch: skipped ({state.message})")
     return 0

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from prefect import flow
 
-from flows.command import Command, read_config, run_command
+from flows.command import Command, read_config, run_command, run_flow
 from flows.convert import convert_flow
 from flows.evaluate import evaluate_flow
 from flows.fetch import fetch_flow
@@ -24,6 +24,7 @@ from flows.report import report_flow
 from flows.train import train_flow
 from storage.errors import PipelineError
 from tasks.outcome import expected_errors_fail, value_of
+from tasks.running.alive import alive
 from tasks.running.console import say
 
 FLOWS: dict[StageName, Callable[..., Any]] = {
@@ -36,6 +37,7 @@ FLOWS: dict[StageName, Callable[..., Any]] = {
 
 
 @flow(name="full-pipeline", flow_run_name="full-pipeline-{config.experiment}")
+@alive
 @expected_errors_fail
 def full_pipeline_flow(
     config: PipelineConfig,
@@ -97,15 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.plan:
         print_plan(config, layout, chosen_stages(only, start_from), force=options.force)
         return 0
-    value_of(
-        full_pipeline_flow(
-            config,
-            layout.workspace,
-            only=only,
-            start_from=start_from,
-            force=options.force,
-            return_state=True,
-        )
+    run_flow(
+        full_pipeline_flow, config, layout, only=only, start_from=start_from, force=options.force
     )
     return 0
 

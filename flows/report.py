@@ -6,16 +6,18 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.command import Command, read_config, run_command
+from flows.command import Command, read_config, run_command, run_flow
 from flows.expectations import check_expectations
 from flows.pipeline_config import PipelineConfig
 from storage.layout import Layout
 from tasks.outcome import expected_errors_fail, skipped, value_of
 from tasks.report import print_leaderboard, report, report_unit
+from tasks.running.alive import alive
 from tasks.running.console import say
 
 
 @flow(name="report", flow_run_name="report-{config.experiment}")
+@alive
 @expected_errors_fail
 def report_flow(
     config: PipelineConfig,
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     options = Command("report", __doc__).parse_args(arguments)
     config, layout = read_config(options)
-    value_of(report_flow(config, layout.workspace, force=options.force, return_state=True))
+    run_flow(report_flow, config, layout, force=options.force)
     return 0
 
 

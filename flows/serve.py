@@ -6,7 +6,6 @@ else; so does its death, kill -9 included (storage/host/supervisor.py).
 """
 
 import argparse
-import fcntl
 import os
 import shlex
 import signal
@@ -37,6 +36,7 @@ from reports.server import serve as serve_folder
 from storage.errors import PipelineError
 from storage.host.gpus import list_gpus
 from storage.layout import Layout
+from storage.locks import holder, try_lock
 from tasks.running.gpus import limit_name
 
 ROOT = Path(__file__).parents[1]
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with ExitStack() as stack:
             signal.signal(signal.SIGTERM, _interrupt)
-            lock = stack.enter_context(_only_one(layout.workspace))
+            lock = stack.enter_context(_only_one(layout))
             reports_url = stack.enter_context(
                 serve_folder(layout.workspace, HOST, options.report_port, find=find_report)
             )
@@ -111,7 +111,7 @@ def _start(
         [sys.executable, "-m", "flows.serving.deployments", *_config_arguments(options, layout)],
         log=None,
         env={"PREFECT_LOGGING_LEVEL": _run_logging_level()},
-        lock=lock,
+        locks=[lock],
     )
     services.append(runner)
     stack.callback(runner.stop)
@@ -146,7 +146,7 @@ def _server(api_url: str, layout: Layout, lock: int) -> Service:
         [sys.executable, "-m", "prefect", "server", "start", "--host", address, "--port", port],
         log=server_log(layout),
         env=server_environment(layout.workspace),
-        lock=lock,
+        locks=[lock],
     )
 
 
@@ -161,32 +161,27 @@ def _refuse_port_in_use(address: str, port: int) -> None:
 
 
 @contextmanager
-def _only_one(workspace: Path) -> Generator[int]:
+def _only_one(layout: Layout) -> Generator[int]:
     """Hold the workspace's lock; its descriptor goes on to the services, whose life it spans."""
-    path = workspace / "locks" / "serve.lock"
+    path = layout.locks / "serve.lock"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
+        descriptor = try_lock(path, "make serve")
     except OSError as error:
         msg = (
-            f"workspace {workspace} cannot be written ({error.strerror}); "
+            f"workspace {layout.workspace} cannot be written ({error.strerror}); "
             "choose another: --workspace DIR"
         )
         raise PipelineError(msg) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            msg = (
-                f"workspace {workspace} is served already, by process {file.read().strip()}; "
-                "use that one, or stop it with Ctrl-C there"
-            )
-            raise PipelineError(msg) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield file.fileno()
+    if descriptor is None:
+        msg = (
+            f"workspace {layout.workspace} is served already, by {holder(path)}; "
+            "use that one, or stop it with Ctrl-C there"
+        )
+        raise PipelineError(msg)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _config_arguments(options: argparse.Namespace, layout: Layout) -> list[str]:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.command import Command, read_config, run_command
+from flows.command import Command, read_config, run_command, run_flow
 from flows.pipeline_config import PipelineConfig
 from flows.preflight import check_stage
 from storage.errors import PipelineError
 from storage.layout import Layout
 from tasks.outcome import expected_errors_fail, skipped, value_of
+from tasks.running.alive import alive
 from tasks.running.console import say
 from tasks.running.torchrun import join
 from tasks.train import is_finished, set_aside, train, train_unit
@@ -18,6 +19,7 @@ from tasks.watching import marked_as_training
 
 
 @flow(name="train", flow_run_name="train-{config.experiment}")
+@alive
 @expected_errors_fail
 def train_flow(
     config: PipelineConfig,
@@ -88,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error("--join counts the hosts besides the first from 1")
         join_all(config, layout, options.join, force=options.force)
         return 0
-    value_of(train_flow(config, layout.workspace, force=options.force, return_state=True))
+    run_flow(train_flow, config, layout, force=options.force)
     return 0
 
 

@@ -62,6 +62,10 @@ class Layout:
         """Folder of lock files."""
         return self.workspace / "locks"
 
+    def lock(self, unit: str) -> Path:
+        """Lock file of a unit of the experiment's work, e.g. `train/grpo`."""
+        return self.locks / self.experiment / f"{unit.replace('/', '--')}.lock"
+
     @property
     def models(self) -> Path:
         """Folder of models made here."""

@@ -5,36 +5,31 @@ processes. The kernel takes it away when the last of them is gone, however that 
 training that was killed is told from one that takes its time.
 """
 
-import fcntl
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import IO
+from pathlib import Path
 
 from model.config import TrainConfig
 from storage.layout import Layout, checkpoint_step, list_checkpoints
+from storage.locks import is_locked, locked
 from tasks.models import whole_checkpoints
 from tasks.running.child_process import last_error_line
-from tasks.running.gpus import inherited
+from tasks.running.turns import inherited
 from tasks.train import is_under_way
 
 
 @contextmanager
 def marked_as_training(layout: Layout) -> Generator[None]:
     """Let others see that a training of this experiment runs; several may, beside each other."""
-    with _open(layout) as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        with inherited([file.fileno()]):
-            yield
+    # A look of is_training is waited for: it lasts for microseconds.
+    lock = locked(_lock(layout), shared=True, wait=True)
+    with lock as descriptor, inherited([descriptor] if descriptor else []):
+        yield
 
 
 def is_training(layout: Layout) -> bool:
     """Whether a training of this experiment runs, on any host that shares the workspace."""
-    with _open(layout) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    return is_locked(_lock(layout))
 
 
 def seen_so_far(trainings: Sequence[TrainConfig], layout: Layout) -> list[tuple[str, int]]:
@@ -60,9 +55,5 @@ def describe_stop(training: TrainConfig, layout: Layout) -> str:
     return f"{training.name} has {stands}" + (f" (its log ends: {word}; {log})" if word else "")
 
 
-@contextmanager
-def _open(layout: Layout) -> Generator[IO[str]]:
-    path = layout.locks / f"train-{layout.experiment}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:  # a shared file system wants to write for one lock, read for one
-        yield file
+def _lock(layout: Layout) -> Path:
+    return layout.lock("trainings")

@@ -23,6 +23,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
 from storage.errors import PipelineError
+from tasks.running.alive import NO_HEARTBEAT
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ZOMBIES = "r1-aqa: crashed without a word"
@@ -111,7 +112,7 @@ def create_zombie_automation(
     to_crashed = ChangeFlowRunState(
         name="Crashed",
         state=StateType.CRASHED,
-        message=f"no heartbeat for {within.seconds} s: its process is gone",
+        message=f"{NO_HEARTBEAT} for {within.seconds} s",
         force=False,
     )
     automation = AutomationCore(

@@ -13,7 +13,7 @@ from tasks.running.child_process import last_error_line, supervised
 GRACE_S = 30.0  # a flow has to stop its own children and to report its state
 QUICK_END_S = 60.0  # a service that ends within this never really ran
 MAX_QUICK_ENDS = 3  # in a row
-LOOK_EVERY_S = 0.5
+LOOK_EVERY_S = 0.2
 
 
 class Service:
@@ -26,7 +26,8 @@ class Service:
         *,
         log: Path | None,
         env: Mapping[str, str],
-        lock: int,
+        locks: Sequence[int] = (),
+        grace_s: float = GRACE_S,
     ) -> None:
         """Describe it; `start` starts it.
 
@@ -35,13 +36,15 @@ class Service:
             command: Program and arguments.
             log: File of its output; None: this terminal.
             env: Variables to set besides this process's own.
-            lock: Descriptor of a lock file that stays locked as long as a process of it lives.
+            locks: Descriptors of lock files that stay locked as long as a process of it lives.
+            grace_s: Time between SIGTERM and SIGKILL when it is stopped.
         """
         self.name = name
         self._command = list(command)
         self._log = log
         self._env = dict(env)
-        self._lock = lock
+        self._locks = locks
+        self._grace_s = grace_s
         self._stack = ExitStack()
         self._child: Popen[bytes] | None = None
         self._started_s = 0.0
@@ -56,7 +59,11 @@ class Service:
             output = self._stack.enter_context(self._log.open("ab"))
         self._child = self._stack.enter_context(
             supervised(
-                self._command, output, env=self._env, grace_s=GRACE_S, keep_open=[self._lock]
+                self._command,
+                output,
+                env=self._env,
+                grace_s=self._grace_s,
+                keep_open=self._locks,
             )
         )
         self._started_s = time.monotonic()

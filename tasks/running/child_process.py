@@ -26,7 +26,7 @@ from typing import BinaryIO
 
 from storage.errors import BLOCKED_EXIT_CODE, PipelineError
 from storage.host import supervisor
-from tasks.running.gpus import held_locks, stop_event
+from tasks.running.turns import held_locks, stop_event
 
 POLL_S = 0.2  # between two looks at the log; a training step takes seconds
 GRACE_S = 10.0  # between SIGTERM and SIGKILL

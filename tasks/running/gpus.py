@@ -8,15 +8,11 @@ Prefect server is in use, the global concurrency limit `gpu-N`, which shows in i
 flows.serve` creates the limits; a missing one is an error, because Prefect would run unguarded.
 """
 
-import fcntl
 import os
 import socket
 import tempfile
-import threading
-import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
@@ -25,7 +21,8 @@ from prefect.settings import PREFECT_API_URL
 
 from storage.errors import PipelineError
 from storage.host.gpus import Gpu, list_gpus
-from tasks.running.console import say
+from storage.locks import holder, try_lock
+from tasks.running.turns import inherited, wait_for
 
 LOCKS_VARIABLE = "R1_AQA_GPU_LOCKS"  # folder of the lock files, the same for all users of a host
 # Name of a GPU's limit; `{host}` and `{gpu}` are replaced; empty: none.
@@ -34,26 +31,6 @@ LIMIT_NAME = "gpu-{gpu}"
 # Renewed at three quarters of it; a run killed -9 blocks its limit for this long at most.
 LEASE_S = 300.0
 WAIT_S = 2.0  # between two tries for a GPU
-REMIND_S = 600.0  # between two log lines about waiting
-
-_locks: ContextVar[tuple[int, ...]] = ContextVar("_locks", default=())
-# Set when the flow is told to stop: a signal does not reach the threads of its tasks.
-stop_event: ContextVar[threading.Event | None] = ContextVar("stop_event", default=None)
-
-
-def held_locks() -> tuple[int, ...]:
-    """File descriptors of the locks held in this context, for child processes to inherit."""
-    return _locks.get()
-
-
-@contextmanager
-def inherited(locks: Sequence[int]) -> Generator[None]:
-    """Let the child processes started in this block hold these locks too, until they end."""
-    token = _locks.set((*_locks.get(), *locks))
-    try:
-        yield
-    finally:
-        _locks.reset(token)
 
 
 @contextmanager
@@ -108,68 +85,35 @@ def locks_folder() -> Path:
 
 def _wait_for(gpus: Sequence[Gpu], count: int, purpose: str) -> tuple[list[Gpu], list[int]]:
     """Lock as many GPUs as asked for, all or none at a time, least used memory first."""
-    reminded_s = -REMIND_S
-    while True:
+    holders: list[str] = []
+
+    def attempt() -> tuple[list[Gpu], list[int]] | None:
         held: list[Gpu] = []
         locks: list[int] = []
         for gpu in sorted(gpus, key=lambda gpu: gpu.used_bytes):
-            if len(held) == count:
-                break
-            lock = _try_lock(gpu, purpose)
+            lock = try_lock(_lock(gpu), purpose or "work") if len(held) < count else None
             if lock is not None:
                 held.append(gpu)
                 locks.append(lock)
         if len(held) == count:
             return held, locks
-        holders = [_holder(gpu) for gpu in gpus if gpu not in held]
+        holders[:] = [
+            f"GPU {gpu.name} is held by {holder(_lock(gpu))}" for gpu in gpus if gpu not in held
+        ]
         _close(locks)
-        stop = stop_event.get()
-        if stop is not None and stop.is_set():
-            msg = f"stopped while waiting for {count} GPU(s)"
-            raise PipelineError(msg)
-        if time.monotonic() - reminded_s >= REMIND_S:
-            reminded_s = time.monotonic()
-            say(
-                f"waiting for {count} GPU(s){f' for {purpose}' if purpose else ''}: "
-                f"{'; '.join(holders)}. To use others, set CUDA_VISIBLE_DEVICES; empty: the CPU"
-            )
-        time.sleep(WAIT_S)
-
-
-def _try_lock(gpu: Gpu, purpose: str) -> int | None:
-    """Lock a GPU's file and sign it; None if another process has it."""
-    descriptor = _open_lock(locks_folder() / f"gpu-{gpu.name}.lock")
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
         return None
-    os.ftruncate(descriptor, 0)
-    signature = f"process {os.getpid()}" + (f" for {purpose}" if purpose else "")
-    os.pwrite(descriptor, signature.encode(), 0)
-    return descriptor
+
+    def describe() -> str:
+        return (
+            f"waiting for {count} GPU(s){f' for {purpose}' if purpose else ''}: "
+            f"{'; '.join(holders)}. To use others, set CUDA_VISIBLE_DEVICES; empty: the CPU"
+        )
+
+    return wait_for(attempt, describe, WAIT_S)
 
 
-def _open_lock(path: Path) -> int:
-    # Two steps: in a sticky folder Linux refuses O_CREAT on another user's file
-    # (fs.protected_regular).
-    flags = os.O_RDWR | os.O_NOFOLLOW
-    while True:
-        try:
-            return os.open(path, flags)
-        except FileNotFoundError:
-            pass
-        try:
-            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL)
-        except FileExistsError:
-            continue
-        os.fchmod(descriptor, 0o666)  # whatever the umask says, the next user locks it too
-        return descriptor
-
-
-def _holder(gpu: Gpu) -> str:
-    path = locks_folder() / f"gpu-{gpu.name}.lock"
-    return f"GPU {gpu.name} is held by {path.read_text(encoding='utf-8') or 'a process'}"
+def _lock(gpu: Gpu) -> Path:
+    return locks_folder() / f"gpu-{gpu.name}.lock"
 
 
 def _close(locks: Sequence[int]) -> None:

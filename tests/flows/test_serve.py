@@ -364,7 +364,7 @@ def test_a_service_that_ends_is_started_again_and_given_up_when_it_does_not_stay
     code = "import sys; sys.exit('error: no luck')"
     with log.open("a") as lock:
         service = Service(
-            "server", [sys.executable, "-c", code], log=log, env={}, lock=lock.fileno()
+            "server", [sys.executable, "-c", code], log=log, env={}, locks=[lock.fileno()]
         )
         service.start()
         with pytest.raises(PipelineError, match="does not stay up: no luck; its output is in"):
@@ -381,7 +381,7 @@ def test_a_service_that_ends_before_it_is_ready_is_told_with_its_last_words(tmp_
             [sys.executable, "-c", "raise OSError('port taken')"],
             log=log,
             env={},
-            lock=lock.fileno(),
+            locks=[lock.fileno()],
         )
         service.start()
         with pytest.raises(PipelineError, match="ended at its start: OSError: port taken"):

@@ -179,7 +179,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Site"]:
     with ExitStack() as stack:
         log = stack.enter_context((folder / "log").open("ab"))
         service = Service(
-            "server", server, log=folder / "server.log", env=environment, lock=log.fileno()
+            "server", server, log=folder / "server.log", env=environment, locks=[log.fileno()]
         )
         stack.callback(service.stop)
         service.start()

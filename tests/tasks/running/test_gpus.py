@@ -1,6 +1,7 @@
 import contextlib
 import contextvars
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -120,7 +121,7 @@ def test_who_waits_is_told_for_whom_and_what_to_do(monkeypatch, capsys):
     assert waited_s > 0.9
     said = capsys.readouterr().out
     assert "waiting for 1 GPU(s) for evaluation: GPU 0 is held by process" in said
-    assert f"process {other.pid} for training grpo" in said
+    assert f"process {other.pid} on {socket.gethostname()} for training grpo, since" in said
     assert "set CUDA_VISIBLE_DEVICES; empty: the CPU" in said
 
 
@@ -143,7 +144,8 @@ def test_waiting_for_a_gpu_ends_when_the_flow_is_told_to_stop(monkeypatch):
             thread.start()
             raise KeyboardInterrupt
         thread.join(10)
-    assert stopped == ["stopped while waiting for 1 GPU(s)"]
+    (said,) = stopped
+    assert said.startswith("stopped with its flow while waiting for 1 GPU(s)")
 
 
 def test_a_gpu_stays_locked_while_a_process_of_the_killed_run_still_lives(

@@ -1,0 +1,91 @@
+"""One at a time: whoever works on a unit holds its lock, before anything of it is looked at.
+
+Two runs in one training folder destroy each other's checkpoints, two reports one folder
+`site.part`. The lock says who holds it; child processes inherit it (tasks/running/child_process.py)
+and keep it until the last of them is gone.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from storage.errors import PipelineError
+from storage.locks import holder, try_lock
+from tasks.running.console import say
+
+WhenBusy = Literal["wait", "refuse"]
+T = TypeVar("T")
+WAIT_S = 2.0  # between two tries
+REMIND_S = 600.0  # between two log lines about waiting
+
+_locks: ContextVar[tuple[int, ...]] = ContextVar("_locks", default=())
+# Set when the flow is told to stop: a signal does not reach the threads of its tasks.
+stop_event: ContextVar[threading.Event | None] = ContextVar("stop_event", default=None)
+
+
+def held_locks() -> tuple[int, ...]:
+    """File descriptors of the locks held in this context, for child processes to inherit."""
+    return _locks.get()
+
+
+@contextmanager
+def inherited(locks: Sequence[int]) -> Generator[None]:
+    """Let the child processes started in this block hold these locks too, until they end."""
+    token = _locks.set((*_locks.get(), *locks))
+    try:
+        yield
+    finally:
+        _locks.reset(token)
+
+
+@contextmanager
+def turn(unit: str, path: Path, when_busy: WhenBusy = "wait") -> Generator[None]:
+    """Be alone at a unit of work while the block runs.
+
+    Args:
+        unit: Its name, e.g. `train/grpo`.
+        path: Its lock file, e.g. `layout.lock(unit)`.
+        when_busy: Wait until it is free, or refuse.
+
+    Raises:
+        PipelineError: If it is busy and `when_busy` says so, or the flow is stopped meanwhile.
+    """
+
+    def attempt() -> int | None:
+        lock = try_lock(path, unit)
+        if lock is None and when_busy == "refuse":
+            msg = f"{unit} is being worked on, by {holder(path)}; when_busy=wait waits for it"
+            raise PipelineError(msg)
+        return lock
+
+    lock = wait_for(attempt, lambda: f"waiting for {unit}: {holder(path)} is at it", WAIT_S)
+    try:
+        with inherited([lock]):
+            yield
+    finally:
+        os.close(lock)
+
+
+def wait_for(attempt: Callable[[], T | None], describe: Callable[[], str], wait_s: float) -> T:
+    """Try until it succeeds; says at the first failure, and every ten minutes, what for.
+
+    Raises:
+        PipelineError: If the flow is told to stop meanwhile.
+    """
+    reminded_s = -REMIND_S
+    while (taken := attempt()) is None:
+        text = describe()
+        stop = stop_event.get()
+        if stop is not None and stop.is_set():
+            msg = f"stopped with its flow while {text}"
+            raise PipelineError(msg)
+        if time.monotonic() - reminded_s >= REMIND_S:
+            reminded_s = time.monotonic()
+            say(text)
+        time.sleep(wait_s)
+    return taken

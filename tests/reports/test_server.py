@@ -1,9 +1,11 @@
 import http.client
+import socket
+import struct
 from urllib.parse import urlsplit
 
 import pytest
 
-from reports.server import find_report, requested_range, serve
+from reports.server import find_report, serve
 from storage.errors import PipelineError
 
 
@@ -87,7 +89,7 @@ def test_nothing_outside_the_folder_is_served(folder, path):
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_nothing_can_be_written(folder, method):
     with serve(folder) as address:
-        assert ask(address, "/index.html", method)[0].status == 501
+        assert ask(address, "/index.html", method)[0].status == 405
 
 
 def test_a_port_in_use_is_said_with_what_to_do(folder):
@@ -107,8 +109,45 @@ def test_a_port_is_free_again_after_the_block(folder):
         assert ask(again, "/")[0].status == 200
 
 
-def test_a_range_of_an_empty_file_cannot_be_satisfied():
-    assert requested_range("bytes=0-1", 0) is None
+def test_a_range_of_an_empty_file_cannot_be_satisfied(folder):
+    (folder / "empty.wav").touch()
+    with serve(folder) as address:
+        assert ask(address, "/empty.wav", Range="bytes=0-1")[0].status == 416
+
+
+def test_a_part_of_a_file_that_was_replaced_is_sent_whole(folder):
+    with serve(folder) as address:
+        etag = ask(address, "/audio/00000.wav", "HEAD")[0].headers["ETag"]
+        part = {"Range": "bytes=0-1", "If-Range": etag}
+        assert ask(address, "/audio/00000.wav", **part)[0].status == 206
+        (folder / "audio" / "00000.wav").write_bytes(b"another")
+        response, body = ask(address, "/audio/00000.wav", **part)
+    assert (response.status, body) == (200, b"another")
+
+
+def test_a_range_of_five_thousand_digits_and_a_reset_print_nothing(folder, capfd):
+    """Both printed a traceback into the pipeline's terminal."""
+    (folder / "large.wav").write_bytes(bytes(1 << 22))
+    with serve(folder) as address:
+        response, _ = ask(address, "/audio/00000.wav", Range=f"bytes={'9' * 5000}-")
+        assert response.status in {400, 416}
+        parts = urlsplit(address)
+        with socket.create_connection((parts.hostname, parts.port)) as reset:
+            reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            reset.sendall(b"GET /large.wav HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            reset.recv(1000)
+        assert ask(address, "/")[0].status == 200
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["attacker.example", "127.0.0.1.attacker.example", ""])
+def test_a_page_of_another_site_that_points_its_name_here_reads_nothing(folder, name):
+    with serve(folder) as address:
+        response, body = ask(address, "/", Host=name)
+        port = urlsplit(address).port
+        assert ask(address, "/", Host=f"localhost:{port}")[0].status == 200  # an SSH tunnel
+    assert response.status == 400
+    assert b"report" not in body
 
 
 @pytest.fixture

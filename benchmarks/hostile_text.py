@@ -21,7 +21,10 @@ PAYLOADS = (
     "a|b\n\n| c |",
     "x" * 20000,
 )
-CODES = {"marks", "parsed", "finished", "scorers"}  # one character a question, or keys of marks
+CODES = {
+    *("marks", "picks", "parsed", "finished"),  # one character a question
+    *("scorers", "role", "method", "variant", "precision"),  # one of a few words
+}
 
 
 def poisoned(value: Any, payload: str, key: str = "") -> Any:  # noqa: ANN401  any JSON value

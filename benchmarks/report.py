@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.synthetic_experiment import write_experiment
 from reports.config import ReportConfig
-from reports.read import gather
+from reports.read import read_report
 from reports.site.render import render
 
 
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def measure(workspace: Path, num_questions: int, num_checkpoints: int) -> dict[str, float]:
-    """Gather and render one experiment with a paragraph of thought in every output."""
+    """Read and render one experiment with a paragraph of thought in every output."""
     layout, profile = write_experiment(
         workspace,
         num_questions=num_questions,
@@ -43,8 +43,8 @@ def measure(workspace: Path, num_questions: int, num_checkpoints: int) -> dict[s
         num_thoughts=2,
     )
     begin = time.perf_counter()
-    report = gather(layout, ReportConfig(), experiment_config=profile, provenance={})
-    gathered = time.perf_counter()
+    report = read_report(layout, ReportConfig(), settings=profile)
+    read = time.perf_counter()
     render(report, layout.site, audio_roots={})
     rendered = time.perf_counter()
     pages = [path.stat().st_size for path in layout.site.glob("*.html")]
@@ -52,8 +52,8 @@ def measure(workspace: Path, num_questions: int, num_checkpoints: int) -> dict[s
     outputs = [path.stat().st_size for path in data.glob("[0-9]*.js")]
     begins_with = (layout.site / "questions.html").stat().st_size
     return {
-        "gather_s": gathered - begin,
-        "render_s": rendered - gathered,
+        "read_s": read - begin,
+        "render_s": rendered - read,
         "largest_page_kb": max(pages) / 1e3,
         "question_page_with_data_kb": (begins_with + (data / "questions.js").stat().st_size) / 1e3,
         "outputs_of_one_checkpoint_kb": max(outputs) / 1e3,

@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from storage.jsonl import read_json, write_bytes, write_json, write_jsonl, write_text
 from storage.layout import Layout
+from storage.manifest import file_digest
 from storage.records.evaluation import (
     Answer,
     ControlReport,
@@ -32,7 +33,8 @@ from storage.records.evaluation import (
     read_verdicts,
     write_verdicts,
 )
-from storage.records.model import ModelRef, TrainingRef
+from storage.records.model import ModelRef, TrainingRef, checkpoint_key
+from storage.records.training import RUN, TrainingRecord
 
 TASKS = ("sound", "music", "speech")
 SUB_CATEGORIES = {
@@ -48,6 +50,7 @@ SUB_CATEGORIES = {
         "Conversational Fact Retrieval",
     ),
 }
+SEED = 42  # of trainings whose settings name none
 DIFFICULTIES = ("easy", "medium", "hard")
 START_ACCURACY = {"sound": 0.55, "music": 0.51, "speech": 0.42}
 THOUGHT = "A steady tone opens the clip, then a second voice enters; its timbre decides. "
@@ -97,33 +100,16 @@ def write_experiment(  # noqa: PLR0913  the tests vary each of them alone
         write_json(layout.benchmark(benchmark) / "questions.json", questions)
         if with_audio:
             _write_audio(layout.benchmark(benchmark) / "audio", questions)
-        runs: list[tuple[str, Json | None, int | None, str | None]] = [
-            (key, None, None, None) for key in start_models
-        ]
-        runs += [(f"{e['name']}-step-{step}", e, step, None) for e in entries for step in steps]
-        if with_controls:
-            runs += [
-                (start_models[0], None, None, "silence"),
-                (f"{trainings[0]}-step-{steps[-1]}", entries[0], steps[-1], "silence"),
-            ]
-            _write_control_report(layout, benchmark, runs[-1][0], num_questions)
-        for key, entry, step, control in runs:
-            gain = 0.0 if step is None else 0.28 * step / (step + max(steps) / 4)
-            _write_evaluation(
-                layout,
-                questions,
-                benchmark,
-                key,
-                entry=entry,
-                step=step,
-                control=control,
-                gain=gain,
-                num_thoughts=num_thoughts,
-            )
-    for entry in entries if with_curves else ():
-        folder = layout.training(entry["name"])
-        write_jsonl(folder / "metrics.jsonl", _metrics(max(steps)))
-        write_json(folder / "run.json", _training_run(entry, steps[-1]))
+        for asked in _asked(start_models, entries, steps, with_controls=with_controls):
+            gain = 0.0 if asked.step is None else 0.28 * asked.step / (asked.step + max(steps) / 4)
+            run = _run(layout, benchmark, num_questions, asked)
+            _write_evaluation(layout, questions, run, gain=gain, num_thoughts=num_thoughts)
+            if asked.control and asked.entry:
+                _write_control_report(layout, run.key.proper, num_questions)
+    for entry in entries:
+        _training_record(entry, steps[-1]).write(layout.training(entry["name"]) / RUN)
+        if with_curves:
+            write_jsonl(layout.training(entry["name"]) / "metrics.jsonl", _metrics(max(steps)))
     if with_fetch:
         _write_fetch(layout)
     return layout, {
@@ -138,23 +124,64 @@ def write_experiment(  # noqa: PLR0913  the tests vary each of them alone
     }
 
 
+class _Asked(NamedTuple):
+    key: str
+    entry: Json | None
+    step: int | None
+    prompt: str
+    control: str | None = None
+
+
+def _asked(
+    start_models: Sequence[str],
+    entries: Sequence[Json],
+    steps: Sequence[int],
+    *,
+    with_controls: bool,
+) -> list[_Asked]:
+    """Start models as their trainings ask, then each training's checkpoints, then controls."""
+    found: list[_Asked] = []
+    for key in start_models:
+        prompts = [entry["prompt"] for entry in entries if entry["model"] == f"models/{key}"]
+        found += [
+            _Asked(key, None, None, prompt) for prompt in dict.fromkeys(prompts or ["answer"])
+        ]
+    for entry in entries:
+        keys = {checkpoint_key(entry["name"], step): step for step in steps}
+        found += [_Asked(key, entry, step, entry["prompt"]) for key, step in keys.items()]
+    if with_controls:
+        last = checkpoint_key(entries[0]["name"], steps[-1])
+        proper = [asked for asked in found if asked.key in {start_models[0], last}]
+        found += [asked._replace(control="silence") for asked in proper]
+    return found
+
+
 def _entry(name: str, start_model: str, settings: Mapping[str, Json]) -> Json:
     """A training of the profile."""
     usual = {"model": f"models/{start_model}", "prompt": "answer"}
     return {"name": name, "method": name.partition("-")[0]} | usual | settings.get(name, {})
 
 
-def _training_run(entry: Json, last_step: int) -> Json:
+def _training_record(entry: Json, last_step: int) -> TrainingRecord:
     """What a training records of what it started from: a model, or a training's last step."""
     start = str(entry["model"])
     earlier = start.removeprefix("training:")
-    key = start.rpartition("/")[2] if earlier == start else f"{earlier}-step-{last_step}"
-    return {
-        "name": entry["name"],
-        "start_model": f"models/{key}",
-        "start_model_key": key,
-        "start_model_digest": _digest(key),
-    }
+    key = start.rpartition("/")[2] if earlier == start else checkpoint_key(earlier, last_step)
+    return TrainingRecord(
+        name=entry["name"],
+        method=entry["method"],
+        variant="lora" if entry.get("lora") else "full",
+        prompt=entry["prompt"],
+        seed=entry.get("seed", SEED),
+        start=_model(key),
+        examples=Path("train.jsonl"),
+        examples_sha256=_digest("examples"),
+        num_examples=185,
+        num_devices=1,
+        settings={},
+        idle={},
+        versions={"torch": "2.13.0"},
+    )
 
 
 def make_questions(num_questions: int) -> list[Json]:
@@ -186,24 +213,20 @@ def make_questions(num_questions: int) -> list[Json]:
     return questions
 
 
-def _write_evaluation(  # noqa: PLR0913  one call site
+def _write_evaluation(
     layout: Layout,
     questions: Sequence[Json],
-    benchmark: str,
-    key: str,
+    run: EvaluationRun,
     *,
-    entry: Json | None,
-    step: int | None,
-    control: str | None,
     gain: float,
     num_thoughts: int,
 ) -> None:
-    prompt = str(entry["prompt"]) if entry else "answer"
-    folder = layout.evaluation(key, benchmark, f"{prompt}+{control}" if control else prompt)
+    folder = layout.evaluations / run.key.folder
     answers: list[Answer] = []
     verdicts: list[Verdict] = []
     for question in questions:
-        right, text, parsed = _made_answer(question, key, gain=-0.25 if control else gain)
+        who = run.key.model + run.key.prompt.removeprefix("answer")
+        right, text, parsed = _made_answer(question, who, gain=-0.25 if run.key.control else gain)
         thought = f"<think>{THOUGHT * num_thoughts}</think>" if num_thoughts else ""
         completion = thought + (f"<answer>{text}</answer>" if parsed else text)
         answers.append(Answer(question["id"], completion, text, num_tokens=9))
@@ -218,15 +241,30 @@ def _write_evaluation(  # noqa: PLR0913  one call site
         verdicts.append(Verdict(question["id"], text, index, right, right and parsed, reason))
     write_jsonl(folder / "answers.jsonl", map(asdict, answers))
     write_verdicts(folder / "verdicts.jsonl", verdicts)
-    run = _run(key, benchmark, len(questions), entry=entry, step=step, control=control)
     run.write(folder / "run.json")
-    _score(benchmark, verdicts, ("official", "strict")).write(folder / "score.json")
+    _score(run, verdicts).write(folder / "score.json")
 
 
-def _write_control_report(layout: Layout, benchmark: str, key: str, num_questions: int) -> None:
+def _score(run: EvaluationRun, verdicts: Sequence[Verdict]) -> Score:
+    scorers = ("official", "strict") if verdicts[0].official is not None else ()
+    return Score(
+        benchmark=run.benchmark_name,
+        by_scorer={
+            name: Counts(
+                overall=Tally(sum(each.of(name) is True for each in verdicts), len(verdicts)),
+                groups={},
+            )
+            for name in scorers
+        },
+        num_questions=len(verdicts),
+        num_unparsed=sum(not verdict.parsed for verdict in verdicts),
+        hashes=Hashes(questions=run.questions_sha256, answers=_digest("answers")),
+    )
+
+
+def _write_control_report(layout: Layout, proper: RunKey, num_questions: int) -> None:
     """What evaluation writes beside the control runs."""
     counted = Tally(num_questions // 4, num_questions // 2)
-    proper = RunKey(model=key, benchmark=benchmark, prompt="answer")
     report = ControlReport(
         key=proper,
         contribution={},
@@ -251,44 +289,20 @@ def _made_answer(question: Json, key: str, *, gain: float) -> tuple[bool, str, b
     return right, text, noise.random() > 0.02
 
 
-def _score(benchmark: str, verdicts: Sequence[Verdict], scorers: Sequence[str]) -> Score:
-    by_scorer = {
-        name: Counts(
-            overall=Tally(sum(verdict.of(name) is True for verdict in verdicts), len(verdicts)),
-            groups={},
-        )
-        for name in scorers
-    }
-    return Score(
-        benchmark=benchmark,
-        by_scorer=by_scorer,
-        num_questions=len(verdicts),
-        num_unparsed=0,
-        hashes=Hashes(questions="", answers=""),
-    )
-
-
-def _run(
-    key: str,
-    benchmark: str,
-    num_questions: int,
-    *,
-    entry: Json | None,
-    step: int | None,
-    control: str | None,
-) -> EvaluationRun:
-    training = TrainingRef(name=entry["name"], seed=42, step=step) if entry and step else None
-    lora = "lora" if entry and entry.get("lora") else "full"
-    prompt = entry["prompt"] if entry else "answer"
+def _run(layout: Layout, benchmark: str, num_questions: int, asked: _Asked) -> EvaluationRun:
+    key, entry, step, prompt, control = asked
+    ref = None
+    if entry and step:
+        ref = TrainingRef(name=entry["name"], seed=entry.get("seed", SEED), step=step)
     return EvaluationRun(
         key=RunKey(model=key, benchmark=benchmark, prompt=prompt, control=control),
-        model=ModelRef(key=key, path=f"models/{key}", digest=_digest(key), training=training),
+        model=_model(key, ref),
         role="checkpoint" if entry else "start",
         method=entry["method"] if entry else None,
-        variant=lora if entry else None,
+        variant=("lora" if entry.get("lora") else "full") if entry else None,
         benchmark_name=benchmark,
         benchmark_digest=_digest(benchmark),
-        questions_sha256=_digest(benchmark),
+        questions_sha256=file_digest(layout.benchmark(benchmark) / "questions.json"),
         num_questions=num_questions,
         prompt_template="{question} Please choose the answer from the following options: "
         "{choices}. Output the final answer in <answer> </answer>.",
@@ -296,6 +310,10 @@ def _run(
         versions={"torch": "2.13.0", "transformers": "5.23.0"},
         seconds=12.5,
     )
+
+
+def _model(key: str, ref: TrainingRef | None = None) -> ModelRef:
+    return ModelRef(key=key, path=f"models/{key}", digest=_digest(key), training=ref)
 
 
 def _digest(name: str) -> str:
@@ -408,14 +426,15 @@ def withhold_answers(layout: Layout, benchmark: str) -> None:
     """Turn a benchmark into one like MMAU's test split: no answers, no verdicts, no scores."""
     path = layout.benchmark(benchmark) / "questions.json"
     write_json(path, [{**row, "answer": None} for row in read_json(path)])
-    for folder, run in list_runs(layout.evaluations):
-        if run.benchmark_name == benchmark:
-            verdicts = [
-                replace(verdict, official=None, strict=None)
-                for verdict in read_verdicts(folder / "verdicts.jsonl")
-            ]
-            write_verdicts(folder / "verdicts.jsonl", verdicts)
-            _score(benchmark, verdicts, ()).write(folder / "score.json")
+    for stored in list_runs(layout.evaluations):
+        if stored.run.key.benchmark != benchmark:
+            continue
+        verdicts = read_verdicts(stored.folder / "verdicts.jsonl")
+        blank = [replace(verdict, official=None, strict=None) for verdict in verdicts]
+        write_verdicts(stored.folder / "verdicts.jsonl", blank)
+        run = stored.run.model_copy(update={"questions_sha256": file_digest(path)})
+        run.write(stored.folder / "run.json")
+        _score(run, blank).write(stored.folder / "score.json")
 
 
 def write_published_rows(path: Path, benchmark: str) -> None:

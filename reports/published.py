@@ -9,10 +9,10 @@ table.
 import csv
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from reports.config import ReportConfig
 from reports.numbers.tally import FIRST_TASKS
+from reports.sheets import PublishedRow, TrainingSheet
 from storage.errors import PipelineError
 
 PUBLISHED_CSV = Path(__file__).with_name("published.csv")
@@ -27,22 +27,20 @@ COLUMNS = (
     "date",
     "note",
 )
+FURTHER_COLUMNS = ("variant", "prompt")  # may be left out
 TASK_SIZES = {"mmau-test-mini": (333, 334, 333), "mmau-test": (3000, 3000, 3000)}
 AVERAGE_TOLERANCE = 0.35  # points; rounding and dropped items explain less, a copied number more
 PAPER_SOURCE = "R1-AQA paper, arXiv 2503.11197"
-PAPER_METHODS = {"grpo": "GRPO + prompt <2>", "sft": "Full SFT + prompt <1>"}
-
-Json = dict[str, Any]
 
 
-def read_published(config: ReportConfig) -> list[Json]:
+def read_published(config: ReportConfig) -> tuple[PublishedRow, ...]:
     """Published rows, then the user's own; empty where neither is asked for."""
     rows = read_rows(PUBLISHED_CSV) if config.published else []
-    return rows + (read_rows(config.rows) if config.rows else [])
+    return (*rows, *(read_rows(config.rows) if config.rows else []))
 
 
-def read_rows(path: Path) -> list[Json]:
-    """Rows of a CSV file with the columns of published.csv, accuracies in percent or None.
+def read_rows(path: Path) -> list[PublishedRow]:
+    """Rows of a CSV file with the columns of published.csv.
 
     Raises:
         PipelineError: If the file or a column is missing or an accuracy is not a percentage; names
@@ -63,18 +61,18 @@ def read_rows(path: Path) -> list[Json]:
         raise PipelineError(msg) from error
 
 
-def _row(row: dict[str, str | None], where: str) -> Json:
-    texts = {name: (row.get(name) or "").strip() for name in COLUMNS}
-    percents = {
-        name: _percent(texts[name], f"{where} column {name}") for name in (*FIRST_TASKS, "average")
-    }
+def _row(row: dict[str, str | None], where: str) -> PublishedRow:
+    texts = {name: (row.get(name) or "").strip() for name in (*COLUMNS, *FURTHER_COLUMNS)}
     if not texts["benchmark"] or not texts["model"] or not texts["source"]:
         msg = f"{where} needs benchmark, model and source; a row without a source is not shown"
         raise PipelineError(msg)
     if not texts["benchmark"].endswith(texts["version"]):
         msg = f"{where} says version {texts['version']}, but its benchmark is {texts['benchmark']}"
         raise PipelineError(msg)
-    return {**texts, **percents}
+    sound, music, speech, average = (
+        _percent(texts.pop(name), f"{where} column {name}") for name in (*FIRST_TASKS, "average")
+    )
+    return PublishedRow(**texts, sound=sound, music=music, speech=speech, average=average)
 
 
 def _percent(text: str, where: str) -> float | None:
@@ -91,14 +89,14 @@ def _percent(text: str, where: str) -> float | None:
     return percent
 
 
-def contradicted_average(row: Json) -> float | None:
+def contradicted_average(row: PublishedRow) -> float | None:
     """What a row's categories give, in percent, where its printed average says otherwise."""
-    values = [row[task] for task in FIRST_TASKS]
-    if row["average"] is None or None in values:
+    if row.average is None or row.sound is None or row.music is None or row.speech is None:
         return None
-    sizes = task_sizes(row["benchmark"])
-    implied = sum(size * value for size, value in zip(sizes, values, strict=True)) / sum(sizes)
-    return implied if abs(implied - row["average"]) > AVERAGE_TOLERANCE else None
+    sizes = task_sizes(row.benchmark)
+    percents = (row.sound, row.music, row.speech)
+    implied = sum(size * value for size, value in zip(sizes, percents, strict=True)) / sum(sizes)
+    return implied if abs(implied - row.average) > AVERAGE_TOLERANCE else None
 
 
 def task_sizes(benchmark: str) -> tuple[int, int, int]:
@@ -115,13 +113,16 @@ def num_published_questions(benchmark: str) -> int | None:
     return size if size > len(FIRST_TASKS) else None
 
 
-def paper_row(published: Iterable[Json], *, benchmark: str, method: str) -> Json | None:
-    """The paper's own result of a training method on a benchmark, if it published one."""
-    wanted = PAPER_METHODS.get(method)
-    rows = (row for row in published if row["benchmark"] == benchmark)
-    return next(
-        (row for row in rows if row["source"] == PAPER_SOURCE and row["method"] == wanted), None
-    )
+def paper_row(
+    published: Iterable[PublishedRow], *, benchmark: str, training: TrainingSheet
+) -> PublishedRow | None:
+    """The paper's own result of the same method, variant and prompt, if it published one."""
+    for row in published:
+        is_papers = row.source == PAPER_SOURCE and row.benchmark == benchmark
+        is_same = (row.variant, row.prompt) == (training.variant, training.prompt)
+        if is_papers and is_same and training.method.upper() in row.method.split():
+            return row
+    return None
 
 
 def larger_split(benchmark: str) -> str:

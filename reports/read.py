@@ -1,63 +1,268 @@
-"""Gathers one experiment's files into the report, one JSON document.
+"""Reads one experiment's files into the report, and says what of them is not of its profile.
 
-The document is the whole input of the pages (plus the audio files): the same document gives the
-same bytes. Its shape is versioned by `schema`; fractions stay 0..1 until they are shown.
+What counts is what the profile asks for: its trainings by name, seed, method and prompt, the models
+that these started from by digest, the further models by name, the benchmarks by name as they were
+asked last. Everything else in the folder is listed apart and decides nothing.
 """
 
-from typing import Any
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
-from reports.clips import read_convert, read_fetch
+from pydantic import BaseModel
+
+from reports.clips import read_fetch, read_rows
 from reports.config import ReportConfig
-from reports.evaluations import read_benchmarks, read_control_reports, read_evaluations
+from reports.evaluations import read_sheet
 from reports.published import read_published
-from reports.trainings import read_trainings
+from reports.report import Report, clean
+from reports.sheets import Apart, BenchmarkSheet, Provenance, TrainingSheet, Unfinished
+from reports.trainings import TrainingEntry, read_training_sheet
+from storage.benchmarks.parse import read_questions
+from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
 from storage.layout import Layout
+from storage.manifest import file_digest
+from storage.records.evaluation import (
+    ControlReport,
+    EvaluationRun,
+    Role,
+    StoredRun,
+    Tally,
+    list_runs,
+    read_answers,
+)
+from storage.records.question import VALIDATION
 
-SCHEMA = 1
+
+class FurtherModel(BaseModel):
+    """A model that the profile asks besides its trainings'."""
+
+    name: str
+    prompt: str = "answer"
 
 
-def gather(
+class EvaluateEntry(BaseModel):
+    """What the report needs of the settings of evaluation."""
+
+    benchmarks: tuple[BenchmarkConfig, ...] = ()
+    models: tuple[FurtherModel, ...] = ()
+    scorers: tuple[str, ...] = ("official", "strict")
+    declared_step: int | None = None
+
+
+class AnnotationsEntry(BaseModel):
+    """Where AVQA's rows are."""
+
+    train: str | None = None
+
+
+class Profile(BaseModel):
+    """What the report needs of an experiment's settings; other keys are passed over."""
+
+    train: tuple[TrainingEntry, ...] = ()
+    evaluate: EvaluateEntry = EvaluateEntry()
+    annotations: AnnotationsEntry = AnnotationsEntry()
+
+
+class Sorted(NamedTuple):
+    """Runs of the profile in the report's order, and the others."""
+
+    own: list[StoredRun]
+    """Each with the role that it has in this report."""
+    apart: list[Apart]
+
+
+def read_report(
     layout: Layout,
     config: ReportConfig,
     *,
-    experiment_config: dict[str, Any],
-    provenance: dict[str, Any],
-) -> dict[str, Any]:
+    settings: Mapping[str, object],
+    provenance: Provenance | None = None,
+) -> Report:
     """Read an experiment's folders.
 
     Args:
         layout: Where they are.
         config: Whether published rows are shown, and a file of further ones.
-        experiment_config: The whole profile as JSON.
-        provenance: What the caller knows of commit, versions, hardware, command and times; shown as
-            it is.
+        settings: The whole profile as JSON.
+        provenance: What the caller knows of commit, versions and command.
 
     Raises:
         PipelineError: If nothing was evaluated, or files contradict each other.
     """
-    evaluate: dict[str, Any] = experiment_config.get("evaluate") or {}
-    entries: list[dict[str, Any]] = evaluate.get("benchmarks") or []
-    names = [str(entry["name"]) for entry in entries]
-    benchmarks = read_benchmarks(layout, first=names)
-    if not benchmarks:
+    runs = list_runs(layout.evaluations)
+    if not any(stored.is_scored for stored in runs):
         msg = (
             f"{layout.root / 'evaluation'} holds nothing to report; run the evaluate stage first "
             f"(its result is evaluation/<model>/<benchmark>/<prompt>/score.json)"
         )
         raise PipelineError(msg)
-    annotations: dict[str, Any] = experiment_config.get("annotations") or {}
-    return {
-        "schema": SCHEMA,
-        "experiment": layout.experiment,
-        "config": experiment_config,
-        "provenance": provenance,
-        "scorers": list(evaluate.get("scorers") or ["official", "strict"]),
-        "benchmarks": benchmarks,
-        "evaluations": read_evaluations(layout, benchmarks),
-        "control_reports": read_control_reports(layout),
-        "trainings": read_trainings(layout, experiment_config.get("train") or []),
-        "fetch": read_fetch(layout),
-        "convert": read_convert(layout, annotations=annotations.get("train")),
-        "published": read_published(config),
+    profile = Profile.model_validate(settings)
+    trainings = [read_training_sheet(layout, entry) for entry in profile.train]
+    benchmarks = _read_benchmarks(layout, profile, [stored.run for stored in runs])
+    own, apart = _sort(runs, profile, trainings, benchmarks)
+    questions = {benchmark.key: benchmark.questions for benchmark in benchmarks}
+    whole = [stored for stored in own if stored.is_scored]
+    asked = {stored.run.key.benchmark for stored in whole}
+    report = Report(
+        experiment=layout.experiment,
+        profile=json.dumps(settings, ensure_ascii=False, indent=1),
+        provenance=provenance or Provenance(),
+        scorers=profile.evaluate.scorers,
+        declared_step=profile.evaluate.declared_step,
+        benchmarks=tuple(benchmark for benchmark in benchmarks if benchmark.key in asked),
+        trainings=tuple(trainings),
+        evaluations=tuple(
+            read_sheet(stored, questions[stored.run.key.benchmark]) for stored in whole
+        ),
+        unfinished=tuple(_unfinished(stored) for stored in own if not stored.is_scored),
+        apart=tuple(apart),
+        controls=tuple(
+            ControlReport.read(path)
+            for stored in whole
+            if (path := stored.folder / "controls.json").exists()
+        ),
+        fetch=read_fetch(layout),
+        rows=read_rows(layout, annotations=profile.annotations.train),
+        published=read_published(config),
+    )
+    return Report.model_validate(clean(report.model_dump()))
+
+
+def audio_roots(
+    layout: Layout, settings: Mapping[str, object], benchmarks: Sequence[BenchmarkSheet]
+) -> dict[str, Path]:
+    """Folder that each benchmark's clips are relative to, by its key, where there is one.
+
+    The folder that the profile names, else the benchmark's own; the held-out examples' clips are
+    the workspace's.
+    """
+    entries = Profile.model_validate(settings).evaluate.benchmarks
+    named = {entry.name: entry.audio for entry in entries}
+    roots: dict[str, Path] = {}
+    for benchmark in benchmarks:
+        own = layout.benchmark(benchmark.key) / "audio" if benchmark.is_test else layout.clips
+        place = Path(named.get(benchmark.name) or own).expanduser()
+        roots[benchmark.key] = place if place.is_dir() else own
+    return {key: root for key, root in roots.items() if root.is_dir()}
+
+
+def _read_benchmarks(
+    layout: Layout, profile: Profile, runs: Sequence[EvaluationRun]
+) -> list[BenchmarkSheet]:
+    """The profile's benchmarks that were asked, in its order, the held-out examples last."""
+    found: list[BenchmarkSheet] = []
+    named = [entry.name for entry in profile.evaluate.benchmarks if entry.name != VALIDATION]
+    for name in [*named, VALIDATION]:
+        keys = {run.key.benchmark for run in runs if run.benchmark_name == name}
+        paths = {key: layout.benchmark(key) / "questions.json" for key in keys}
+        asked_last = {key: path.stat().st_mtime_ns for key, path in paths.items() if path.exists()}
+        if not asked_last:
+            continue
+        key = max(sorted(asked_last), key=lambda key: asked_last[key])
+        path = paths[key]
+        found.append(
+            BenchmarkSheet(
+                key=key,
+                name=name,
+                is_test=name != VALIDATION,
+                questions_sha256=file_digest(path),
+                questions=tuple(read_questions(path)),
+            )
+        )
+    return found
+
+
+def _sort(
+    runs: Sequence[StoredRun],
+    profile: Profile,
+    trainings: Sequence[TrainingSheet],
+    benchmarks: Sequence[BenchmarkSheet],
+) -> Sorted:
+    own: list[StoredRun] = []
+    apart: list[Apart] = []
+    for stored in runs:
+        run = stored.run
+        reason = _stale_benchmark(run, benchmarks)
+        role = None if reason else _role(run, profile, trainings)
+        if role:
+            own.append(stored._replace(run=_in_role(run, role, trainings)))
+            continue
+        num_answered = len(read_answers(stored.folder / "answers.jsonl"))
+        reason = reason or _stale_model(run, trainings)
+        apart.append(Apart(key=run.key, reason=reason, num_answered=num_answered))
+    return Sorted(sorted(own, key=lambda stored: _reading_order(stored.run)), apart)
+
+
+def _reading_order(run: EvaluationRun) -> tuple[str, str, int, str, str]:
+    """Models before the checkpoints of trainings, checkpoints by step."""
+    ref = run.model.training if run.role == "checkpoint" else None
+    training, step = (ref.name, ref.step) if ref else ("", -1)
+    return (run.benchmark_name, training, step, run.key.model, run.key.folder.name)
+
+
+def _role(run: EvaluationRun, profile: Profile, trainings: Sequence[TrainingSheet]) -> Role | None:
+    """The role of a model in this report; None: the profile does not ask for it."""
+    started = {
+        (training.start.digest, training.prompt)
+        for training in trainings
+        if training.evaluated and training.start
     }
+    is_start = (run.model.digest, run.key.prompt) in started
+    training = _training_of(run, trainings)
+    if training and (is_start or run.key.prompt == training.prompt):
+        return "checkpoint"
+    if is_start:
+        return "start"
+    further = {(model.name, model.prompt) for model in profile.evaluate.models}
+    return "other" if (run.key.model, run.key.prompt) in further else None
+
+
+def _training_of(run: EvaluationRun, trainings: Sequence[TrainingSheet]) -> TrainingSheet | None:
+    """The evaluated training of the profile whose checkpoint it is."""
+    ref = run.model.training
+    if ref is None:
+        return None
+    for training in trainings:
+        is_saved = not training.planned or ref.step in training.planned
+        if (training.name, training.seed) == (ref.name, ref.seed) and training.evaluated:
+            return training if is_saved else None
+    return None
+
+
+def _in_role(run: EvaluationRun, role: Role, trainings: Sequence[TrainingSheet]) -> EvaluationRun:
+    training = _training_of(run, trainings) if role == "checkpoint" else None
+    method, variant = (training.method, training.variant) if training else (None, None)
+    return run.model_copy(update={"role": role, "method": method, "variant": variant})
+
+
+def _stale_benchmark(run: EvaluationRun, benchmarks: Sequence[BenchmarkSheet]) -> str:
+    for benchmark in benchmarks:
+        if benchmark.name == run.benchmark_name:
+            same = (benchmark.key, benchmark.questions_sha256)
+            is_same = (run.key.benchmark, run.questions_sha256) == same
+            return "" if is_same else f"{benchmark.name} has other questions now"
+    return f"{run.benchmark_name} is no benchmark of the profile"
+
+
+def _stale_model(run: EvaluationRun, trainings: Sequence[TrainingSheet]) -> str:
+    ref = run.model.training
+    if ref is None:
+        return "no training starts from this model with this prompt, and no entry names it"
+    training = next((training for training in trainings if training.name == ref.name), None)
+    if training is None:
+        return f"{ref.name} is no training of the profile"
+    if training.seed != ref.seed:
+        return f"{ref.name} had seed {ref.seed}; it has {training.seed} now"
+    if training.planned and ref.step not in training.planned:
+        return f"{ref.name} saves no step {ref.step} now"
+    if not training.evaluated:
+        return f"{ref.name} is not evaluated by the profile"
+    return f"{ref.name} has prompt {training.prompt}"
+
+
+def _unfinished(stored: StoredRun) -> Unfinished:
+    answered = len(read_answers(stored.folder / "answers.jsonl"))
+    return Unfinished(run=stored.run, answered=Tally(answered, stored.run.num_questions))

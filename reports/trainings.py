@@ -1,77 +1,84 @@
-"""Reads what training wrote: its settings, its curves, and the examples it could not use."""
+"""Reads what training wrote: what it started from, its curves, and the examples not used."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
-from storage.jsonl import read_appended, read_json
+from pydantic import BaseModel
+
+from reports.sheets import Count, Curve, TrainingSheet
+from storage.jsonl import Record, read_appended
 from storage.layout import Layout, checkpoint_step, list_checkpoints
-
-Json = dict[str, Any]
-
-
-def read_trainings(layout: Layout, entries: Sequence[Json]) -> list[Json]:
-    """Every training of the profile, in its order; one that has not run yet has an empty curve."""
-    return [_read_training(layout, entry) for entry in entries]
+from storage.records.training import METRICS, RUN, TrainingRecord
 
 
-def _read_training(layout: Layout, entry: Json) -> Json:
-    folder = layout.training(entry["name"])
-    run_path = folder / "run.json"
+class TrainingEntry(BaseModel):
+    """What the report needs of a training's settings."""
+
+    name: str
+    method: Literal["grpo", "sft"] = "grpo"
+    model: str = ""
+    prompt: str = "answer"
+    seed: int = 42
+    evaluate: bool = True
+    lora: object = None
+    max_steps: int | None = None
+    save_steps: int | None = None
+
+    @property
+    def planned(self) -> tuple[int, ...]:
+        """Steps whose checkpoints are saved: every so many, and the last; empty: not known."""
+        if self.max_steps is None or self.save_steps is None:
+            return ()
+        steps = {*range(self.save_steps, self.max_steps + 1, self.save_steps), self.max_steps}
+        return tuple(sorted(steps))
+
+
+def read_training_sheet(layout: Layout, entry: TrainingEntry) -> TrainingSheet:
+    """Read one training of the profile; one that has not run yet has an empty curve."""
+    folder = layout.training(entry.name)
     dropped = Counter(
         str(row.get("reason") or "") for row in read_appended(folder / "dropped.jsonl")
     )
-    return {
-        "name": entry["name"],
-        "method": entry.get("method", "grpo"),
-        "start_model": entry.get("model", ""),
-        "prompt": entry.get("prompt", ""),
-        "evaluated": entry.get("evaluate", True),
-        "settings": entry,
-        "run": read_json(run_path) if run_path.exists() else {},
-        "checkpoint_steps": [checkpoint_step(path) for path in list_checkpoints(folder)],
-        "curve": curve(read_appended(folder / "metrics.jsonl")),
-        "dropped": [{"reason": reason, "count": dropped[reason]} for reason in sorted(dropped)],
-    }
+    steps = (checkpoint_step(path) for path in list_checkpoints(folder))
+    run = folder / RUN
+    return TrainingSheet(
+        name=entry.name,
+        method=entry.method,
+        variant="lora" if entry.lora else "full",
+        prompt=entry.prompt,
+        seed=entry.seed,
+        start_model=entry.model,
+        evaluated=entry.evaluate,
+        planned=entry.planned,
+        start=TrainingRecord.read(run).start if run.exists() else None,
+        checkpoint_steps=tuple(step for step in steps if step is not None),
+        curve=curve(read_appended(folder / METRICS)),
+        dropped=tuple(Count(name=reason, count=dropped[reason]) for reason in sorted(dropped)),
+    )
 
 
-def start_models(trainings: Sequence[Json]) -> dict[str, str]:
-    """Key of each training's start model; `NAME-step-` for another training's last."""
-    return {training["name"]: _start_key(str(training["start_model"])) for training in trainings}
-
-
-def _start_key(model: str) -> str:
-    if model.startswith("training:"):
-        return model.removeprefix("training:") + "-step-"
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", model.rstrip("/").rsplit("/", 1)[-1])
-
-
-def curve(lines: Sequence[Json]) -> Json:
-    """Metrics as columns: `step` and every number logged; of a step logged twice, the last.
-
-    Returns:
-        `{"step": [1, 2], "reward": [0.4, null]}`; a value that is missing or not finite is null.
-    """
+def curve(lines: Sequence[Record]) -> Curve:
+    """Metrics as columns: every number logged; of a step logged twice, the last."""
     by_step = {int(line["step"]): line for line in lines if isinstance(line.get("step"), int)}
     steps = sorted(by_step)
     names = sorted(
         {name for line in by_step.values() for name, value in line.items() if _is_number(value)}
     )
     columns = {
-        name: [_finite(by_step[step].get(name)) for step in steps]
+        name: tuple(_finite(by_step[step].get(name)) for step in steps)
         for name in names
         if name != "step"
     }
-    return {"step": steps, **columns}
+    return Curve(step=tuple(steps), metrics=columns)
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _finite(value: object) -> float | int | None:
+def _finite(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return value

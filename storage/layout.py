@@ -19,7 +19,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-VALIDATION = "validation"  # the benchmark made of held-out training examples
+from storage.records.question import VALIDATION
+
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
 
 

@@ -3,7 +3,8 @@
 from model.config import EvaluateConfig
 from storage.benchmarks.prepare import Benchmark, prepare, prepare_validation
 from storage.jsonl import read_jsonl
-from storage.layout import VALIDATION, Layout
+from storage.layout import Layout
+from storage.records.question import VALIDATION
 from tasks.running.console import say
 
 TOLD_EVERY = 1000  # clips

@@ -6,21 +6,19 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from model.score.choosing import chosen_steps
 from reports.config import ReportConfig
 from reports.numbers import leaderboard
-from reports.read import gather
+from reports.read import audio_roots, read_report
+from reports.report import Report
+from reports.sheets import Provenance
 from reports.site import exports
-from reports.site.audio import audio_roots
-from reports.withheld import withheld
+from reports.site.links import submission_file
 from storage import manifest
-from storage.jsonl import read_json
 from storage.layout import Layout
 from tasks.outcome import expected_errors_fail
 from tasks.running.console import say
@@ -40,7 +38,7 @@ SHOWN_VERSIONS = (
 REPOSITORY = Path(__file__).parent.parent
 
 
-def report_unit(experiment: Mapping[str, Any], config: ReportConfig, layout: Layout) -> Unit:
+def report_unit(experiment: Mapping[str, object], config: ReportConfig, layout: Layout) -> Unit:
     """What decides the site: every manifest's digest, the clips' account, the settings."""
     manifests = sorted((layout.root / "manifests").glob("*.json"))
     records = {path.name: manifest.read(path) for path in manifests if path.name != "report.json"}
@@ -59,18 +57,16 @@ def report_unit(experiment: Mapping[str, Any], config: ReportConfig, layout: Lay
 
 @task(task_run_name="report", cache_policy=NO_CACHE)
 @expected_errors_fail
-def report(experiment: Mapping[str, Any], config: ReportConfig, layout: Layout) -> None:
-    """Gather, render, and put leaderboard, summary and link on Prefect's pages."""
+def report(experiment: Mapping[str, object], config: ReportConfig, layout: Layout) -> None:
+    """Read, render, and put leaderboard, summary and link on Prefect's pages."""
     from reports.site import render  # noqa: PLC0415  brings matplotlib, which the other stages never need
 
-    gathered = gather(
-        layout, config, experiment_config=dict(experiment), provenance=provenance(layout)
-    )
-    gathered["chosen_steps"] = chosen_steps(layout.root / "evaluation", gathered["scorers"][0])
-    render.render(gathered, layout.site, audio_roots=audio_roots(gathered, layout))
-    rows = leaderboard.rows(gathered)
+    found = read_report(layout, config, settings=experiment, provenance=provenance(layout))
+    roots = audio_roots(layout, experiment, found.benchmarks)
+    render.render(found, layout.site, audio_roots=roots)
+    rows = leaderboard.rows(found)
     create_table_artifact(
-        [dict(row) for row in _table(rows)],
+        [_artifact_row(row) for row in rows],
         key="leaderboard",
         description=f"Experiment {layout.experiment}.",
     )
@@ -81,23 +77,24 @@ def report(experiment: Mapping[str, Any], config: ReportConfig, layout: Layout) 
 
 def print_leaderboard(layout: Layout) -> None:
     """Show the leaderboard in the terminal, and what is to be submitted for a score."""
-    gathered = read_json(layout.site / "report.json")
-    exports.print_table(leaderboard.rows(gathered))
-    for row in withheld(gathered):
-        name = f"{row['benchmark']}, {row['model']}, prompt {row['prompt']}"
-        say(f"{name}: answers withheld, no score; submit {layout.root / row['file']}")
+    found = Report.read(layout.site / "report.json")
+    exports.print_table(leaderboard.rows(found))
+    for evaluation in found.withheld:
+        name = f"{evaluation.run.benchmark_name}, {evaluation.model}, prompt {evaluation.prompt}"
+        file = layout.root / submission_file(evaluation)
+        say(f"{name}: answers withheld, no score; submit {file}")
 
 
-def provenance(layout: Layout) -> dict[str, Any]:
-    """Commit, versions, hardware and command: what stands beside every number."""
-    return {
-        "command": shlex.join(sys.orig_argv[1:]),
-        "workspace": str(layout.workspace),
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain")),
-        "python": sys.version.split()[0],
-        "versions": {name: version(name) for name in SHOWN_VERSIONS},
-    }
+def provenance(layout: Layout) -> Provenance:
+    """Commit, versions and command: what stands beside every number."""
+    return Provenance(
+        command=shlex.join(sys.orig_argv[1:]),
+        workspace=str(layout.workspace),
+        commit=_git("rev-parse", "HEAD"),
+        uncommitted_changes=bool(_git("status", "--porcelain")),
+        python=sys.version.split()[0],
+        versions={name: version(name) for name in SHOWN_VERSIONS},
+    )
 
 
 def _git(*arguments: str) -> str:
@@ -114,15 +111,12 @@ def _git(*arguments: str) -> str:
     return found.stdout.strip()
 
 
-def _table(rows: list[leaderboard.LeaderboardRow]) -> list[dict[str, Any]]:
-    return [
-        {
-            "benchmark": row.benchmark,
-            "model": row.model,
-            "method": row.method,
-            "scorer": row.scorer,
-            **{task_name: exports.score_text(score) for task_name, score in row.tasks.items()},
-            "average": exports.score_text(row.average),
-        }
-        for row in rows
-    ]
+def _artifact_row(row: leaderboard.LeaderboardRow) -> dict[str, str]:
+    return {
+        "benchmark": row.benchmark,
+        "model": row.model,
+        "method": row.method,
+        "scorer": row.scorer,
+        **{name: exports.score_text(score) for name, score in row.tasks.items()},
+        "average": exports.score_text(row.average),
+    }

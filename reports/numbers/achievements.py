@@ -1,151 +1,106 @@
 """What a training achieved, in the order in which it may be claimed.
 
-First the declared step with its interval; then the same questions against the start model, paired;
+First the leading step with its interval; then the same questions against the start model, paired;
 then the best of N steps, marked as chosen on the test, with the value that is left after correcting
 for the choice.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
-from typing import Any
 
-from reports.numbers.best_of import BestOfN
-from reports.numbers.leaderboard import Leading, best_step, evaluations_of, leading_step, tests_of
+from reports.numbers.best_step import BestOfN
+from reports.numbers.leaderboard import best_step
 from reports.numbers.statistics import (
     USUAL_FLIP_SHARE,
     PairedTest,
     paired,
     smallest_detectable_gap,
 )
-from reports.numbers.tally import Tally, as_booleans, tally
+from reports.numbers.tally import as_booleans, tally
 from reports.published import paper_row
-from reports.trainings import start_models
-
-Json = dict[str, Any]
+from reports.report import Report
+from reports.sheets import BenchmarkSheet, EvaluationSheet, PublishedRow, TrainingSheet
+from storage.records.evaluation import Leading, Tally
 
 
 @dataclass(frozen=True, slots=True)
-class Headline:
+class Achievement:
     """One training on one benchmark under the leading scorer."""
 
-    benchmark: str
+    benchmark: BenchmarkSheet
     scorer: str
-    training: str
-    method: str
-    evaluation: Json
+    training: TrainingSheet
+    evaluation: EvaluationSheet
     """Of the leading step."""
     leading: Leading
     tally: Tally
-    start: Json | None
-    """Evaluation of the model that the training started from."""
+    start: EvaluationSheet | None
+    """Of the model that the training started from, asked with the same prompt."""
     against_start: PairedTest | None
     best_step: int | None
     best: BestOfN | None
-    paper: Json | None
-    """The paper's own row for this method and benchmark."""
+    paper: PublishedRow | None
+    """The paper's own row for this method, variant, prompt and benchmark."""
 
 
-def headlines(report: Json) -> list[Headline]:
-    """By benchmark and training, where a step of it was evaluated."""
-    found: list[Headline] = []
-    for benchmark in tests_of(report):
-        scorer = leading_scorer(report, benchmark["name"])
+def achievements(report: Report) -> list[Achievement]:
+    """By benchmark and training, where the step to quote of it was evaluated."""
+    found: list[Achievement] = []
+    for benchmark in report.tests:
+        scorer = report.leading_scorer(benchmark)
         if scorer:
             lines = (
-                _headline(report, benchmark["name"], scorer, one) for one in report["trainings"]
+                _achievement(report, benchmark, scorer, training) for training in report.trainings
             )
             found += [line for line in lines if line]
     return found
 
 
-def leading_scorer(report: Json, benchmark: str) -> str | None:
-    """The first scorer that judged this benchmark; None where the answers are withheld."""
-    scorers = (
-        scorer for scorer in report["scorers"] if evaluations_of(report, benchmark, scorer=scorer)
-    )
-    return next(scorers, None)
-
-
-def _headline(report: Json, benchmark: str, scorer: str, training: Json) -> Headline | None:
-    name = training["name"]
-    leading = leading_step(report, name)
-    declared = leading_evaluation(report, benchmark, scorer=scorer, training=name)
-    if declared is None or leading is None:
+def _achievement(
+    report: Report, benchmark: BenchmarkSheet, scorer: str, training: TrainingSheet
+) -> Achievement | None:
+    evaluation = report.leading_evaluation(benchmark, scorer, training)
+    if evaluation is None:
         return None
-    start = start_evaluation(
-        report, benchmark, scorer=scorer, training=name, prompt=declared["prompt"]
-    )
-    best = best_step(report, benchmark, scorer=scorer, training=name, prompt=declared["prompt"])
-    marks = declared["marks"][scorer]
-    return Headline(
+    start = report.start_evaluation(benchmark, scorer, training)
+    best = best_step(report, benchmark, scorer, training)
+    marks = evaluation.marks[scorer]
+    return Achievement(
         benchmark=benchmark,
         scorer=scorer,
-        training=name,
-        method=training["method"],
-        evaluation=declared,
-        leading=leading,
+        training=training,
+        evaluation=evaluation,
+        leading=report.leading[training.name],
         tally=tally(marks),
         start=start,
-        against_start=paired(as_booleans(start["marks"][scorer]), as_booleans(marks))
+        against_start=paired(as_booleans(start.marks[scorer]), as_booleans(marks))
         if start
         else None,
         best_step=best[0] if best else None,
         best=best[1] if best else None,
-        paper=paper_row(report["published"], benchmark=benchmark, method=training["method"]),
+        paper=paper_row(report.published, benchmark=benchmark.name, training=training),
     )
 
 
-def leading_evaluation(report: Json, benchmark: str, *, scorer: str, training: str) -> Json | None:
-    """The evaluation of a training's leading step, with the training's own prompt if it can."""
-    steps = evaluations_of(report, benchmark, scorer=scorer, training=training)
-    own_prompt = next(
-        (one["prompt"] for one in report["trainings"] if one["name"] == training), None
-    )
-    leading = leading_step(report, training)
-    at_step = [one for one in steps if leading and one["step"] == leading.step]
-    return next(
-        (one for one in at_step if one["prompt"] == own_prompt), at_step[0] if at_step else None
-    )
-
-
-def start_evaluation(
-    report: Json, benchmark: str, *, scorer: str, training: str, prompt: str | None = None
-) -> Json | None:
-    """The evaluation of a training's start model, asked with the same prompt if it was."""
-    key = start_models(report["trainings"]).get(training, "")
-    models = evaluations_of(report, benchmark, scorer=scorer)
-    matching = [
-        one
-        for one in models
-        if one["model"] == key or (key.endswith("-step-") and one["model"].startswith(key))
-    ]
-    starts = [one for one in models if one["step"] is None]
-    if not matching and len({one["model"] for one in starts}) == 1:
-        matching = starts
-    return next(
-        (one for one in matching if one["prompt"] == prompt), matching[-1] if matching else None
-    )
-
-
-def resolution(report: Json, benchmark: str, *, scorer: str) -> tuple[float | None, float]:
+def resolution(
+    report: Report, benchmark: BenchmarkSheet, scorer: str
+) -> tuple[float | None, float]:
     """Smallest difference between our models that this benchmark shows, and its flip share.
 
     The flip share is the median over neighbouring checkpoints; without any, 13 %, the usual one of
     a 7B model.
     """
     shares: list[float] = []
-    for training in report["trainings"]:
-        steps = evaluations_of(report, benchmark, scorer=scorer, training=training["name"])
-        shares += [_flip_share(one, two, scorer) for one, two in pairwise(steps)]
+    for training in report.trainings:
+        marks = [
+            evaluation.marks[scorer] for evaluation in report.steps(benchmark, scorer, training)
+        ]
+        shares += [_flip_share(first, second) for first, second in pairwise(marks)]
     flip_share = median(shares) if shares and median(shares) > 0 else USUAL_FLIP_SHARE
-    questions: Sequence[Json] = next(
-        one["questions"] for one in report["benchmarks"] if one["name"] == benchmark
-    )
-    return smallest_detectable_gap(len(questions), flip_share=flip_share), flip_share
+    return smallest_detectable_gap(len(benchmark.questions), flip_share=flip_share), flip_share
 
 
-def _flip_share(first: Json, second: Json, scorer: str) -> float:
-    pairs = list(zip(first["marks"][scorer], second["marks"][scorer], strict=True))
-    return sum(one != two for one, two in pairs) / len(pairs)
+def _flip_share(first: str, second: str) -> float:
+    pairs = list(zip(first, second, strict=True))
+    return sum(before != after for before, after in pairs) / len(pairs)

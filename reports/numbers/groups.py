@@ -7,16 +7,13 @@ groups under 20 questions are shown but greyed.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlencode
 
 from reports.numbers.statistics import PairedTest, holm, paired
-from reports.numbers.tally import SMALL_GROUP, Tally, as_booleans, group_indices, tally
-from reports.site.questions import labels
+from reports.numbers.tally import SMALL_GROUP, GroupKey, as_booleans, group_indices, tally
+from storage.records.evaluation import Tally
+from storage.records.question import Question
 
 HEAT_LEVELS = 6  # classes heat0 to heat5 of report.css
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +33,18 @@ class GroupRow:
         return self.tally.num_questions < SMALL_GROUP
 
 
-def group_rows(benchmark: Json, key: str, *, marks: str, start_marks: str | None) -> list[GroupRow]:
+def group_rows(
+    questions: Sequence[Question], key: GroupKey, *, marks: str, start_marks: str | None
+) -> list[GroupRow]:
     """A row a group.
 
     Args:
-        benchmark: The questions.
-        key: `task`, `difficulty` or `sub_category`.
+        questions: Of the benchmark.
+        key: What they are grouped by.
         marks: Of the model shown.
         start_marks: Of the model that it is compared with, if any.
     """
-    groups = group_indices(benchmark["questions"], key)
+    groups = group_indices(questions, key)
     groups = {
         name: group for name, group in groups.items() if tally(marks, indices=group).num_questions
     }
@@ -77,8 +76,6 @@ class HeatCell:
     percent: float
     level: int
     """0..5, by accuracy."""
-    link: str
-    """Its questions on the question page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,40 +92,22 @@ class HeatRow:
         return self.num_questions < SMALL_GROUP
 
 
-def heat_rows(
-    report: Json, benchmark: Json, steps: Sequence[Json], *, scorer: str
-) -> list[HeatRow]:
-    """Sub-categories by steps, each cell with a link to its questions.
+def heat_rows(questions: Sequence[Question], steps: Sequence[str]) -> list[HeatRow]:
+    """Sub-categories by steps.
 
     Args:
-        report: The report.
-        benchmark: The questions.
-        steps: Evaluations in the order of the columns.
-        scorer: The scorer shown.
+        questions: Of the benchmark.
+        steps: Marks, in the order of the columns.
     """
-    names = labels(report, benchmark["name"])
     rows: list[HeatRow] = []
-    for name, group in group_indices(benchmark["questions"], "sub_category").items():
-        tallies = [tally(one["marks"][scorer], indices=group) for one in steps]
+    for name, group in group_indices(questions, "sub_category").items():
+        tallies = [tally(marks, indices=group) for marks in steps]
         if not all(counted.num_questions for counted in tallies):
             continue
+        accuracies = [counted.accuracy for counted in tallies]
         cells = [
-            HeatCell(
-                percent=100 * counted.accuracy,
-                level=min(HEAT_LEVELS - 1, int(counted.accuracy * HEAT_LEVELS)),
-                link=question_link(
-                    benchmark["name"], sub=name, b=names[one["model"], one["folder"]]
-                ),
-            )
-            for counted, one in zip(tallies, steps, strict=True)
+            HeatCell(100 * accuracy, min(HEAT_LEVELS - 1, int(accuracy * HEAT_LEVELS)))
+            for accuracy in accuracies
         ]
         rows.append(HeatRow(name, len(group), cells))
     return rows
-
-
-def question_link(benchmark: str, **state: str) -> str:
-    """Address of the question page with filters set.
-
-    It begins with our own file's name, so no text of a name can make it lead elsewhere.
-    """
-    return "questions.html#" + urlencode({"benchmark": benchmark, **state})

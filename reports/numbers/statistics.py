@@ -16,6 +16,8 @@ from functools import lru_cache
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
+from storage.records.evaluation import Tally
+
 CONFIDENCE = 0.95
 QUANTILE = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)  # 1.96
 USUAL_FLIP_SHARE = 0.13  # neighbouring checkpoints of a 7B disagree on about 13 % of the questions
@@ -48,6 +50,11 @@ class PairedTest(NamedTuple):
     """Share of the questions on which the two disagree."""
     detectable: float | None
     """Smallest difference found with 80 % power at this size and flip share; None: none can be."""
+
+
+def interval(tally: Tally) -> Interval:
+    """Wilson's 95 % interval of an accuracy, fractions."""
+    return wilson(tally.num_correct, tally.num_questions)
 
 
 @lru_cache(maxsize=4096)

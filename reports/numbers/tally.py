@@ -5,32 +5,17 @@ A mark is one character a question, in the benchmark's order: `1` right, `0` wro
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
-from reports.numbers.statistics import Interval, wilson
+from storage.records.evaluation import Tally
+from storage.records.question import Question
 
 FIRST_TASKS = ("sound", "music", "speech")
 FIRST_DIFFICULTIES = ("easy", "medium", "hard")
 SMALL_GROUP = 20  # below it an interval is wider than +-19 points: shown, but greyed
+NO_LABEL = "none given"  # where a question has no task, difficulty or sub-category
 
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Correct answers out of questions asked, unanswered ones included."""
-
-    num_correct: int
-    num_questions: int
-
-    @property
-    def accuracy(self) -> float:
-        """Fraction in 0..1; a tally of no questions has none, so it raises."""
-        return self.num_correct / self.num_questions
-
-    @property
-    def interval(self) -> Interval:
-        """Wilson's 95 % interval, fractions."""
-        return wilson(self.num_correct, self.num_questions)
+GroupKey = Literal["task", "difficulty", "category", "sub_category"]
 
 
 def tally(marks: str, *, indices: Iterable[int] | None = None) -> Tally:
@@ -44,20 +29,20 @@ def as_booleans(marks: str) -> list[bool]:
     return [mark == "1" for mark in marks]
 
 
-def group_indices(questions: Sequence[dict[str, Any]], key: str) -> dict[str, list[int]]:
-    """Positions of the questions by one of their keys, in the usual order of its values.
+def label_of(question: Question, key: GroupKey) -> str:
+    """The group that a question belongs to."""
+    return getattr(question, key) or NO_LABEL
 
-    Args:
-        questions: In the benchmark's order.
-        key: `task`, `difficulty`, `category` or `sub_category`.
-    """
+
+def group_indices(questions: Sequence[Question], key: GroupKey) -> dict[str, list[int]]:
+    """Positions of the questions by one of their keys, in the usual order of its values."""
     groups: dict[str, list[int]] = {}
     for index, question in enumerate(questions):
-        groups.setdefault(str(question[key]), []).append(index)
+        groups.setdefault(label_of(question, key), []).append(index)
     return {name: groups[name] for name in sorted(groups, key=usual_order(key))}
 
 
-def usual_order(key: str) -> Callable[[str], tuple[int, str]]:
+def usual_order(key: GroupKey) -> Callable[[str], tuple[int, str]]:
     """Sorting key: sound, music, speech and easy, medium, hard first, the rest by name."""
     first = {"task": FIRST_TASKS, "difficulty": FIRST_DIFFICULTIES}.get(key, ())
     return lambda name: (first.index(name) if name in first else len(first), name)

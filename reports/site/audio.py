@@ -9,37 +9,16 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from reports.site.links import slug
-from storage.layout import Layout
+from storage.records.question import Question
 
 SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".m4a"}
 HEAD_BYTES = 12
 
-Json = dict[str, Any]
-
-
-def audio_roots(report: Json, layout: Layout) -> dict[str, Path]:
-    """Folder that each benchmark's audio ids are relative to, where there is one.
-
-    The folder that the profile names, else the benchmark's own; the held-out examples' clips are
-    the workspace's.
-    """
-    evaluate: Json = report["config"].get("evaluate") or {}
-    entries: list[Json] = evaluate.get("benchmarks") or []
-    named = {entry["name"]: entry.get("audio") for entry in entries}
-    roots: dict[str, Path] = {}
-    for benchmark in report["benchmarks"]:
-        name = benchmark["name"]
-        own = layout.benchmark(name) / "audio" if benchmark["is_test"] else layout.clips
-        place = Path(named.get(name) or own).expanduser()
-        roots[name] = place if place.is_dir() else own
-    return {name: root for name, root in roots.items() if root.is_dir()}
-
 
 def publish_audio(
-    questions: Sequence[Json], root: Path, site: Path, *, folder: str
+    questions: Sequence[Question], root: Path, site: Path, *, folder: str
 ) -> list[str | None]:
     """Link or copy each question's clip to `audio/<folder>/00017.wav`.
 
@@ -56,7 +35,7 @@ def publish_audio(
     target.mkdir(parents=True, exist_ok=True)
     addresses: list[str | None] = []
     for index, question in enumerate(questions):
-        clip = find_clip(question["audio_id"], root)
+        clip = find_clip(question.clips[0], root)
         kind = clip and audio_kind(clip)
         if clip is None or kind is None:
             addresses.append(None)
@@ -67,12 +46,12 @@ def publish_audio(
     return addresses
 
 
-def find_clip(audio_id: object, root: Path) -> Path | None:
+def find_clip(audio_id: str, root: Path) -> Path | None:
     """The regular file that an audio id names inside a folder; None for anything else.
 
     Like evaluation, it finds `./test-mini-audios/x.wav` as `x.wav` too.
     """
-    if not isinstance(audio_id, str) or not audio_id or "\0" in audio_id or "\\" in audio_id:
+    if not audio_id or "\0" in audio_id or "\\" in audio_id:
         return None
     names = (audio_id, Path(audio_id).name)
     return next((found for name in names if (found := _file_inside(root, name))), None)

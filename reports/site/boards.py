@@ -1,17 +1,17 @@
 """The leaderboard as the pages show it: one table a benchmark version and scorer.
 
-The larger Test split stands beside Test-mini where results for it are published.
+The larger Test split stands beside Test-mini where results for it are there.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from reports.numbers.achievements import resolution
 from reports.numbers.leaderboard import LeaderboardRow, Score, task_names
 from reports.published import larger_split
-
-Json = dict[str, Any]
+from reports.report import Report
+from reports.sheets import BenchmarkSheet
+from storage.records.question import Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,6 @@ class Line:
     note_letter: str
     """In the board's list of notes; empty without a note."""
 
-    @property
-    def marks(self) -> list[str]:
-        """What is said of a checkpoint, one tag each."""
-        return [mark for mark in self.row.mark.split("; ") if mark]
-
 
 @dataclass(frozen=True, slots=True)
 class Board:
@@ -64,28 +59,33 @@ class Board:
         return len(self.splits) > 1
 
 
-def boards(report: Json, rows: Sequence[LeaderboardRow], links: Mapping[str, str]) -> list[Json]:
-    """For each benchmark that was scored: its tables, and what to know when reading them.
+@dataclass(frozen=True, slots=True)
+class Boards:
+    """The tables of one benchmark, and what to know when reading them."""
+
+    benchmark: str
+    notes: str
+    tables: Sequence[Board]
+
+
+def boards(
+    report: Report, rows: Sequence[LeaderboardRow], links: Mapping[str, str]
+) -> list[Boards]:
+    """For each benchmark that was scored.
 
     Args:
         report: The report.
         rows: Of `leaderboard.rows(report)`.
         links: Page of each of our models.
     """
-    found: list[Json] = []
-    for benchmark in report["benchmarks"]:
-        name = benchmark["name"]
-        ours = [row for row in rows if row.benchmark == name and row.is_ours]
-        if not ours:
-            continue
+    found: list[Boards] = []
+    for benchmark in report.benchmarks:
+        ours = [row for row in rows if row.benchmark == benchmark.name and row.is_ours]
         scorers = list(dict.fromkeys(row.scorer for row in ours))
-        found.append(
-            {
-                "benchmark": name,
-                "notes": _notes(report, name, scorers[0]),
-                "tables": [_board(name, scorer, rows, links) for scorer in scorers],
-            }
-        )
+        if scorers:
+            tables = [_board(benchmark.name, scorer, rows, links) for scorer in scorers]
+            notes = _notes(report, benchmark, scorers[0])
+            found.append(Boards(benchmark.name, notes, tables))
     return found
 
 
@@ -124,8 +124,9 @@ def _board(
     )
 
 
-def _key(row: LeaderboardRow) -> tuple[str, str, str]:
-    return (row.model, row.method, row.source)
+def _key(row: LeaderboardRow) -> tuple[str, str, str, str, str]:
+    """What is the same on both splits of a benchmark."""
+    return (row.model, row.method, row.prompt, row.scorer, row.source)
 
 
 def _source(row: LeaderboardRow) -> str:
@@ -143,26 +144,26 @@ def _cells(row: LeaderboardRow | None, tasks: Sequence[str]) -> Cells:
     return Cells({task: row.tasks.get(task) for task in tasks}, row.average, row.categories_percent)
 
 
-def _notes(report: Json, benchmark: str, scorer: str) -> str:
-    gap, flip_share = resolution(report, benchmark, scorer=scorer)
-    questions = next(one["questions"] for one in report["benchmarks"] if one["name"] == benchmark)
+def _notes(report: Report, benchmark: BenchmarkSheet, scorer: str) -> str:
+    gap, flip_share = resolution(report, benchmark, scorer)
+    num_questions = len(benchmark.questions)
     text = "Accuracy in percent; under our numbers the 95 % interval. "
     if gap is None:
         text += (
-            f"Neighbouring checkpoints answer {100 * flip_share:.0f} % of the {len(questions)} "
+            f"Neighbouring checkpoints answer {100 * flip_share:.0f} % of the {num_questions} "
             "questions otherwise: too few to tell them from each other. "
         )
     else:
         text += (
             f"Differences under {100 * gap:.1f} points between our models are noise at this size "
-            f"({len(questions)} questions, {100 * flip_share:.0f} % of them answered otherwise "
+            f"({num_questions} questions, {100 * flip_share:.0f} % of them answered otherwise "
             "by the next checkpoint, 80 % power). "
         )
-    text += _baselines(questions)
+    text += _baselines(benchmark.questions)
     text += (
         "The intervals hold the questions' chance, not that of training again with another seed."
     )
-    if any(row["benchmark"] == benchmark for row in report["published"]):
+    if any(row.benchmark == benchmark.name for row in report.published):
         text += (
             " Published rows are as printed; they have no answers by question, "
             "so nothing is tested against them in pairs."
@@ -170,14 +171,14 @@ def _notes(report: Json, benchmark: str, scorer: str) -> str:
     return text
 
 
-def _baselines(questions: Sequence[Json]) -> str:
+def _baselines(questions: Sequence[Question]) -> str:
     """What rules without ears score where answers are known; right is what equals the answer."""
-    known = [one for one in questions if one["answer"] is not None and one["choices"]]
+    known = [question for question in questions if question.answer is not None]
     if not known:
         return ""
-    first = sum(one["choices"][0] == one["answer"] for one in known)
-    longest = sum(max(one["choices"], key=len) == one["answer"] for one in known)
-    chance = sum(1 / len(one["choices"]) for one in known)
+    first = sum(question.choices[0] == question.answer for question in known)
+    longest = sum(max(question.choices, key=len) == question.answer for question in known)
+    chance = sum(1 / len(question.choices) for question in known)
     first, longest, chance = (100 * count / len(known) for count in (first, longest, chance))
     return (
         f"Always the first choice is right on {first:.1f} %, always the longest on "

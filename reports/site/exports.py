@@ -7,9 +7,8 @@ spreadsheet would take for a formula get an apostrophe in front.
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -94,7 +93,7 @@ def to_json(rows: Iterable[LeaderboardRow]) -> str:
     )
 
 
-def _json_row(row: LeaderboardRow) -> dict[str, Any]:
+def _json_row(row: LeaderboardRow) -> dict[str, object]:
     return {
         "benchmark": row.benchmark,
         "model": row.model,
@@ -108,15 +107,20 @@ def _json_row(row: LeaderboardRow) -> dict[str, Any]:
         "source": row.source,
         "date": row.date,
         "training": row.training,
-        "mark": row.mark,
+        "mark": mark_text(row),
         "note": "; ".join(text for text in (row.disagreement, row.note) if text),
     }
 
 
-def _json_score(score: Score | None) -> dict[str, Any] | None:
+def mark_text(row: LeaderboardRow) -> str:
+    """What is said of a checkpoint, in one line; empty: nothing."""
+    return "; ".join(mark.text for mark in row.marks)
+
+
+def _json_score(score: Score | None) -> dict[str, float] | None:
     if score is None:
         return None
-    counted: dict[str, Any] = {"percent": round(score.percent, 2)}
+    counted: dict[str, float] = {"percent": round(score.percent, 2)}
     if score.tally:
         counted |= {
             "num_correct": score.tally.num_correct,
@@ -131,15 +135,7 @@ def to_markdown(rows: Iterable[LeaderboardRow]) -> str:
     parts: list[str] = []
     for title, table in tables(rows):
         tasks = task_names(table)
-        heads = [
-            "Model",
-            "Method",
-            "Prompt",
-            *(task.capitalize() for task in tasks),
-            "Average",
-            "n",
-            "Source",
-        ]
+        heads = _heads(tasks)
         parts += [f"### {_markdown(title)}", ""]
         parts += [
             _markdown_line(heads),
@@ -148,6 +144,11 @@ def to_markdown(rows: Iterable[LeaderboardRow]) -> str:
         parts += [_markdown_line(_cells(row, tasks, escape=_markdown)) for row in table]
         parts.append("")
     return "\n".join(parts)
+
+
+def _heads(tasks: Sequence[str]) -> list[str]:
+    named = [task.capitalize() for task in tasks]
+    return ["Model", "Method", "Prompt", *named, "Average", "n", "Source"]
 
 
 def tables(rows: Iterable[LeaderboardRow]) -> list[tuple[str, list[LeaderboardRow]]]:
@@ -163,8 +164,9 @@ def tables(rows: Iterable[LeaderboardRow]) -> list[tuple[str, list[LeaderboardRo
     return found
 
 
-def _cells(row: LeaderboardRow, tasks: Sequence[str], *, escape: Any) -> list[str]:  # noqa: ANN401  a function of text
-    name = f"{row.model} ({row.mark})" if row.mark else row.model
+def _cells(row: LeaderboardRow, tasks: Sequence[str], *, escape: Callable[[str], str]) -> list[str]:
+    mark = mark_text(row)
+    name = f"{row.model} ({mark})" if mark else row.model
     source = ", ".join(text for text in (row.source, row.date, row.disagreement, row.note) if text)
     return [
         escape(name),
@@ -200,15 +202,7 @@ def to_latex(rows: Iterable[LeaderboardRow]) -> str:
     parts: list[str] = []
     for title, table in tables(rows):
         tasks = task_names(table)
-        heads = [
-            "Model",
-            "Method",
-            "Prompt",
-            *(task.capitalize() for task in tasks),
-            "Average",
-            "n",
-            "Source",
-        ]
+        heads = _heads(tasks)
         parts += [
             f"% {_latex(title)}",
             r"\begin{tabular}{lll" + "r" * (len(tasks) + 2) + "l}",
@@ -253,8 +247,8 @@ def print_table(rows: Iterable[LeaderboardRow], *, console: Console | None = Non
         if not tasks:
             console.print(Text(f"by task ({', '.join(all_tasks)}): leaderboard.md, or the report"))
         for row in table:
-            if row.mark:
-                console.print(Text(f"{one_line(row.model)}: {row.mark}"))
+            if row.marks:
+                console.print(Text(f"{one_line(row.model)}: {mark_text(row)}"))
         console.print()
 
 

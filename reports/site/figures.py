@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from reports.numbers.achievements import start_evaluation
-from reports.numbers.leaderboard import evaluations_of, leading_step
-from reports.numbers.statistics import Interval
-from reports.numbers.tally import Tally, group_indices, tally
+from reports.numbers.statistics import Interval, interval
+from reports.numbers.tally import group_indices, tally
 from reports.published import paper_row
+from reports.report import Report
+from reports.sheets import BenchmarkSheet, TrainingSheet
 from reports.site.charts import Chart, draw
+from storage.records.evaluation import Tally
 
 TRAINING_CURVES = (
     ("reward", "Reward", "mean of the sampled completions"),
@@ -29,8 +29,6 @@ TRAINING_CURVES = (
 )
 MOST_POINTS = 250  # of a training curve; a chart is 300 pixels wide
 
-Json = dict[str, Any]
-
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -44,7 +42,7 @@ class Figure:
 
 
 def accuracy_figures(
-    report: Json, benchmark: Json, *, scorer: str, training: Json, prefix: str
+    report: Report, benchmark: BenchmarkSheet, *, scorer: str, training: TrainingSheet, prefix: str
 ) -> list[Figure]:
     """Accuracy by step: the average, then each task on the same scale; empty without checkpoints.
 
@@ -57,19 +55,19 @@ def accuracy_figures(
         training: One of its trainings.
         prefix: Unique on the page, for ids.
     """
-    points = _points(report, benchmark["name"], scorer=scorer, training=training)
+    points = _points(report, benchmark, scorer, training)
     if not points:
         return []
-    paper = paper_row(report["published"], benchmark=benchmark["name"], method=training["method"])
-    groups: dict[str, list[int]] = {"average": list(range(len(benchmark["questions"])))}
-    groups |= group_indices(benchmark["questions"], "task")
-    leading = leading_step(report, training["name"])
+    paper = paper_row(report.published, benchmark=benchmark.name, training=training)
+    groups: dict[str, list[int]] = {"average": list(range(len(benchmark.questions)))}
+    groups |= group_indices(benchmark.questions, "task")
+    leading = report.leading.get(training.name)
     lines = [
         AccuracyLine(
             title=name,
             steps=list(points),
             tallies=[tally(marks, indices=indices) for marks in points.values()],
-            paper_percent=paper.get(name) if paper else None,
+            paper_percent=paper.percent(name) if paper else None,
             leading_step=leading.step if leading else None,
         )
         for name, indices in groups.items()
@@ -92,19 +90,23 @@ class AccuracyLine:
     leading_step: int | None
 
 
-def _points(report: Json, benchmark: str, *, scorer: str, training: Json) -> dict[int, str]:
+def _points(
+    report: Report, benchmark: BenchmarkSheet, scorer: str, training: TrainingSheet
+) -> dict[int, str]:
     """Marks by step; the start model is step 0."""
-    name = training["name"]
-    found = evaluations_of(report, benchmark, scorer=scorer, training=name)
-    prompt = training["prompt"] or (found[0]["prompt"] if found else "")
-    start = start_evaluation(report, benchmark, scorer=scorer, training=name, prompt=prompt)
-    points = {0: start["marks"][scorer]} if start and start["prompt"] == prompt and found else {}
-    return points | {one["step"]: one["marks"][scorer] for one in found if one["prompt"] == prompt}
+    steps = report.steps(benchmark, scorer, training)
+    start = report.start_evaluation(benchmark, scorer, training) if steps else None
+    points = {0: start.marks[scorer]} if start else {}
+    return points | {
+        evaluation.step: evaluation.marks[scorer]
+        for evaluation in steps
+        if evaluation.step is not None
+    }
 
 
 def _limits(lines: Sequence[AccuracyLine]) -> tuple[float, float]:
     """One scale for all small multiples, in percent, rounded outwards to tens."""
-    ends = [100 * end for line in lines for counted in line.tallies for end in counted.interval]
+    ends = [100 * end for line in lines for counted in line.tallies for end in interval(counted)]
     ends += [line.paper_percent for line in lines if line.paper_percent is not None]
     return (max(0.0, min(ends) // 10 * 10), min(100.0, -(-max(ends) // 10) * 10))
 
@@ -113,13 +115,13 @@ def accuracy_figure(line: AccuracyLine, *, limits: tuple[float, float], prefix: 
     """One chart of accuracy by step with its band, and its numbers."""
     names = ["start model" if step == 0 else f"step {step}" for step in line.steps]
     percents = [100 * counted.accuracy for counted in line.tallies]
-    ends = [as_percents(counted.interval) for counted in line.tallies]
+    ends = [as_percents(interval(counted)) for counted in line.tallies]
     chart = Chart(
         title=line.title.capitalize(),
         x=line.steps,
         y=percents,
-        low=[100 * counted.interval.low for counted in line.tallies],
-        high=[100 * counted.interval.high for counted in line.tallies],
+        low=[100 * interval(counted).low for counted in line.tallies],
+        high=[100 * interval(counted).high for counted in line.tallies],
         rule=line.paper_percent,
         rule_label="" if line.paper_percent is None else f"paper {line.paper_percent:.2f}",
         y_label="accuracy, %",
@@ -148,15 +150,15 @@ def as_percents(ends: Interval) -> str:
     return f"{100 * ends.low:.1f}\u2013{100 * ends.high:.1f}"
 
 
-def training_figures(training: Json, *, prefix: str) -> list[Figure]:
+def training_figures(training: TrainingSheet, *, prefix: str) -> list[Figure]:
     """One chart for each metric that the training logged."""
-    curve = training["curve"]
+    curve = training.curve
     figures: list[Figure] = []
     for name, title, note in TRAINING_CURVES:
-        values: list[float | None] = curve.get(name, [])
+        values = curve.metrics.get(name, ())
         if not any(value is not None for value in values):
             continue
-        steps, means = thin(curve["step"], values)
+        steps, means = thin(curve.step, values)
         chart = Chart(title=title, x=steps, y=means)
         table = _evenly(list(zip(steps, means, strict=True)), 20)
         rows = [(str(step), "\u2013" if value is None else f"{value:.4g}") for step, value in table]

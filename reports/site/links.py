@@ -1,54 +1,101 @@
-"""File names of the site, made by us: no name out of data becomes a path as it is."""
+"""Addresses within the site, made by us: no name out of data becomes a path as it is."""
 
 import re
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import urlencode
 
-Json = dict[str, Any]
+from reports.numbers.comparisons import Asked, Comparison, Pair, Section
+from reports.report import Report
+from reports.sheets import EvaluationSheet
+
+Key = TypeVar("Key", bound=Hashable)
 
 
-def slug(text: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The page of everything that has one."""
+
+    trainings: Mapping[str, str]
+    """By name."""
+    models: Mapping[str, str]
+    """By key: of a checkpoint its training's page, of any other model its own."""
+    comparisons: Mapping[Pair, str]
+    """Of the pairs that are compared."""
+
+
+def links_of(report: Report, comparisons: Sequence[Comparison]) -> Links:
+    """Choose every page's name; each is another's only if they are the same page."""
+    trainings = unique_slugs({training.name: training.name for training in report.trainings})
+    training_files = {name: f"training-{part}.html" for name, part in trainings.items()}
+    keys = list(dict.fromkeys(evaluation.model for evaluation in report.evaluations))
+    of_checkpoints = {
+        evaluation.model: training_files[evaluation.training]
+        for evaluation in report.evaluations
+        if evaluation.training
+    }
+    others = unique_slugs({key: key for key in keys if key not in of_checkpoints})
+    slugs = unique_slugs({key: key for key in keys})
+    names = {
+        comparison.pair: "-".join(
+            part for asked in comparison.pair for part in _parts(report, asked, slugs)
+        )
+        for comparison in comparisons
+    }
+    return Links(
+        trainings=training_files,
+        models={key: f"model-{part}.html" for key, part in others.items()} | of_checkpoints,
+        comparisons={
+            pair: f"compare-{part}.html" for pair, part in unique_slugs(names, longest=150).items()
+        },
+    )
+
+
+def _parts(report: Report, asked: Asked, slugs: Mapping[str, str]) -> list[str]:
+    """The model, and its prompt where it was asked with several."""
+    prompts = [asked.prompt] if len(report.prompts[asked.model]) > 1 else []
+    return [slugs[asked.model], *prompts]
+
+
+def slug(text: str, *, longest: int = 60) -> str:
     """Text as part of a file name: lower-case letters, digits, `.` and `-`; never empty."""
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower())[:60].strip(".-") or "unnamed"
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower())[:longest].strip(".-") or "unnamed"
 
 
-def unique_slugs(names: list[str]) -> dict[str, str]:
-    """A file name's part for each name; two names that would collide get a number."""
-    slugs: dict[str, str] = {}
+def unique_slugs(texts: Mapping[Key, str], *, longest: int = 60) -> dict[Key, str]:
+    """A file name's part for each text; two that would collide get a number."""
+    slugs: dict[Key, str] = {}
     taken: set[str] = set()
-    for name in dict.fromkeys(names):
-        base = candidate = slug(name)
+    for key, text in texts.items():
+        base = candidate = slug(text, longest=longest)
         number = 2
         while candidate in taken:
             candidate, number = f"{base}-{number}", number + 1
         taken.add(candidate)
-        slugs[name] = candidate
+        slugs[key] = candidate
     return slugs
 
 
-def model_files(report: Json) -> dict[str, str]:
-    """Page of each model key: its training's page for a checkpoint, its own for any other model."""
-    trainings = training_files(report)
-    evaluations = report["evaluations"]
-    others = [
-        one["model"]
-        for one in evaluations
-        if one["step"] is None or one["training"] not in trainings
-    ]
-    slugs = unique_slugs(others)
-    files = {name: f"model-{slugs[name]}.html" for name in slugs}
-    for one in evaluations:
-        if one["step"] is not None and one["training"] in trainings:
-            files[one["model"]] = trainings[one["training"]]
-    return files
+def benchmark_slugs(report: Report) -> dict[str, str]:
+    """Folder of each benchmark, by key, under `data/` and `audio/`."""
+    return unique_slugs({benchmark.key: benchmark.name for benchmark in report.benchmarks})
 
 
-def training_files(report: Json) -> dict[str, str]:
-    """Page of each training."""
-    slugs = unique_slugs([training["name"] for training in report["trainings"]])
-    return {name: f"training-{part}.html" for name, part in slugs.items()}
+def submission_file(evaluation: EvaluationSheet) -> str:
+    """File of predictions to submit, from the experiment's folder."""
+    return f"evaluation/{evaluation.key.folder.as_posix()}/submission.json"
 
 
-def compare_file(report: Json, first: str, second: str) -> str:
-    """Page that compares two models by key."""
-    slugs = unique_slugs([one["model"] for one in report["evaluations"]])
-    return f"compare-{slugs[first]}-{slugs[second]}.html"
+def browse_link(report: Report, section: Section, **state: str) -> str:
+    """The question page with both models of a comparison."""
+    first, second = (report.label(key) for key in section.keys)
+    return question_link(section.benchmark.name, scorer=section.scorer, a=first, b=second, **state)
+
+
+def question_link(benchmark: str, **state: str) -> str:
+    """Address of the question page with filters set.
+
+    It begins with our own file's name, so no text of a name can make it lead elsewhere.
+    """
+    return "questions.html#" + urlencode({"benchmark": benchmark, **state})

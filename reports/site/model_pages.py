@@ -2,18 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
-from reports.numbers.achievements import Headline, headlines, leading_scorer
-from reports.numbers.groups import GroupRow, HeatRow, group_rows, heat_rows
-from reports.numbers.leaderboard import METHOD_NAMES, evaluations_of, tests_of
+from reports.numbers.achievements import Achievement, achievements
+from reports.numbers.comparisons import Pair, asked_of
+from reports.numbers.groups import GroupRow, HeatCell, HeatRow, group_rows, heat_rows
+from reports.numbers.leaderboard import method_name
 from reports.numbers.statistics import Interval, newcombe
-from reports.numbers.tally import Tally, tally
+from reports.numbers.tally import tally
+from reports.report import Report
+from reports.sheets import BenchmarkSheet, EvaluationSheet, TrainingSheet
 from reports.site.figures import Figure, accuracy_figures, training_figures
-from reports.site.links import compare_file, model_files, training_files
+from reports.site.links import Links, question_link
 from reports.site.pages import CURVES_CAPTION, Page
-
-Json = dict[str, Any]
+from storage.records.evaluation import ControlReport, Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,170 +32,185 @@ class ControlRow:
     """Share of questions with the same answer as when asked properly."""
 
 
+class HeatLine(NamedTuple):
+    """A sub-category over the steps, each cell with the address of its questions."""
+
+    row: HeatRow
+    cells: Sequence[tuple[HeatCell, str]]
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One benchmark on a model's page."""
 
-    benchmark: str
+    benchmark: BenchmarkSheet
     scorer: str
-    shown: Json
+    shown: EvaluationSheet
     """The evaluation whose groups are shown."""
     tally: Tally
-    headline: Headline | None
-    against_paper: Interval | None
-    figures: Sequence[Figure]
     difficulties: Sequence[GroupRow]
     sub_categories: Sequence[GroupRow]
-    heat: Sequence[HeatRow]
-    steps: Sequence[int]
     controls: Sequence[ControlRow]
-    needs_audio: Tally | None
-    """Right answers to the questions that the start model gets wrong under silence."""
-    order: Json | None
-    """Answers that stay the same in every order of the choices, as counted by evaluation."""
-    compare_link: str
+    control_report: ControlReport | None
+    """What evaluation counted over the controls."""
     num_unparsed: int
+    achievement: Achievement | None = None
+    """Of a training's page."""
+    against_paper: Interval | None = None
+    figures: Sequence[Figure] = ()
+    heat: Sequence[HeatLine] = ()
+    steps: Sequence[int] = ()
+    compare_link: str = ""
+
+    @property
+    def needs_audio(self) -> Tally | None:
+        """Right answers to the questions that the start model gets wrong under silence."""
+        counted = self.control_report and self.control_report.needs_audio.get(self.scorer)
+        return counted if counted and counted.num_questions else None
 
 
-def training_pages(report: Json) -> list[Page]:
+def training_pages(report: Report, links: Links) -> list[Page]:
     """One page a training of the profile."""
-    files = training_files(report)
-    lines = headlines(report)
+    lines = achievements(report)
     pages: list[Page] = []
-    for training in report["trainings"]:
-        own = [line for line in lines if line.training == training["name"]]
-        parts = [_training_part(report, training, line, index) for index, line in enumerate(own)]
+    for training in report.trainings:
+        own = [line for line in lines if line.training == training]
+        parts = [_training_part(report, line, index, links) for index, line in enumerate(own)]
         context = {
-            "heading": training["name"],
-            "method": METHOD_NAMES.get(training["method"], training["method"]),
+            "heading": training.name,
+            "method": method_name(training.method, training.variant),
             "training": training,
             "parts": parts,
             "curves": training_figures(training, prefix="train"),
             "validation": _validation_figures(report, training),
             "caption": CURVES_CAPTION,
-            "facts": parts[0].shown if parts else None,
+            "facts": parts[0].shown.run if parts else None,
         }
-        name = training["name"]
-        pages.append(Page(files[name], "training.html", name, context))
+        pages.append(Page(links.trainings[training.name], "training.html", training.name, context))
     return pages
 
 
-def _training_part(report: Json, training: Json, line: Headline, index: int) -> Part:
-    benchmark = next(one for one in report["benchmarks"] if one["name"] == line.benchmark)
-    steps = evaluations_of(report, line.benchmark, scorer=line.scorer, training=training["name"])
-    steps = [one for one in steps if one["prompt"] == line.evaluation["prompt"]]
-    columns = [line.start, *steps] if line.start else steps
-    start_marks = line.start["marks"][line.scorer] if line.start else None
+def _training_part(report: Report, line: Achievement, index: int, links: Links) -> Part:
+    benchmark, scorer, start = line.benchmark, line.scorer, line.start
+    steps = report.steps(benchmark, scorer, line.training)
+    columns = [start, *steps] if start else steps
+    pair = Pair(asked_of(start), asked_of(line.evaluation)) if start else None
     return _part(
         report,
         benchmark,
         line.evaluation,
-        scorer=line.scorer,
-        start_marks=start_marks,
-        headline=line,
+        scorer,
+        achievement=line,
         figures=accuracy_figures(
-            report, benchmark, scorer=line.scorer, training=training, prefix=f"part{index}"
+            report, benchmark, scorer=scorer, training=line.training, prefix=f"part{index}"
         ),
-        heat=heat_rows(report, benchmark, columns, scorer=line.scorer),
-        steps=[0 if one is line.start else one["step"] for one in columns],
+        heat=_heat_lines(report, benchmark, columns, scorer),
+        steps=[0 if evaluation is start else evaluation.step or 0 for evaluation in columns],
+        compare_link=links.comparisons[pair] if pair else "",
     )
 
 
 def _part(  # noqa: PLR0913  one record of one section
-    report: Json,
-    benchmark: Json,
-    shown: Json,
-    *,
+    report: Report,
+    benchmark: BenchmarkSheet,
+    shown: EvaluationSheet,
     scorer: str,
-    start_marks: str | None = None,
-    headline: Headline | None = None,
+    *,
+    achievement: Achievement | None = None,
     figures: Sequence[Figure] = (),
-    heat: Sequence[HeatRow] = (),
+    heat: Sequence[HeatLine] = (),
     steps: Sequence[int] = (),
+    compare_link: str = "",
 ) -> Part:
-    marks = shown["marks"][scorer]
-    start = headline.start if headline else None
-    compare = compare_file(report, start["model"], shown["model"]) if start else ""
+    marks = shown.marks[scorer]
+    start = achievement.start if achievement else None
+    start_marks = start.marks[scorer] if start else None
+    difficulties, sub_categories = (
+        group_rows(benchmark.questions, key, marks=marks, start_marks=start_marks)
+        for key in ("difficulty", "sub_category")
+    )
     return Part(
-        benchmark=benchmark["name"],
+        benchmark=benchmark,
         scorer=scorer,
         shown=shown,
         tally=tally(marks),
-        headline=headline,
-        against_paper=_against_paper(headline) if headline else None,
+        difficulties=difficulties,
+        sub_categories=sub_categories,
+        controls=_controls(report, benchmark, shown, scorer),
+        control_report=next(
+            (controls for controls in report.controls if controls.key == shown.key), None
+        ),
+        num_unparsed=shown.parsed.count("0"),
+        achievement=achievement,
+        against_paper=_against_paper(achievement) if achievement else None,
         figures=figures,
-        difficulties=group_rows(benchmark, "difficulty", marks=marks, start_marks=start_marks),
-        sub_categories=group_rows(benchmark, "sub_category", marks=marks, start_marks=start_marks),
         heat=heat,
         steps=steps,
-        controls=_controls(report, benchmark, shown, scorer=scorer),
-        needs_audio=_needs_audio(_control_report(report, shown), scorer),
-        order=_control_report(report, shown).get("order"),
-        compare_link=compare,
-        num_unparsed=shown["parsed"].count("0"),
+        compare_link=compare_link,
     )
 
 
-def _against_paper(line: Headline) -> Interval | None:
+def _heat_lines(
+    report: Report, benchmark: BenchmarkSheet, columns: Sequence[EvaluationSheet], scorer: str
+) -> list[HeatLine]:
+    labels = [report.label(evaluation.key) for evaluation in columns]
+    rows = heat_rows(benchmark.questions, [evaluation.marks[scorer] for evaluation in columns])
+    return [
+        HeatLine(
+            row,
+            [
+                (cell, question_link(benchmark.name, sub=row.name, b=label))
+                for cell, label in zip(row.cells, labels, strict=True)
+            ],
+        )
+        for row in rows
+    ]
+
+
+def _against_paper(line: Achievement) -> Interval | None:
     """Newcombe's interval of ours minus the paper's average, which has no answers by question."""
-    if not line.paper or line.paper["average"] is None:
+    if not line.paper or line.paper.average is None:
         return None
     total = line.tally.num_questions
-    paper_correct = round(line.paper["average"] * total / 100)
+    paper_correct = round(line.paper.average * total / 100)
     return newcombe(paper_correct, total, line.tally.num_correct, total)
 
 
-def _controls(report: Json, benchmark: Json, shown: Json, *, scorer: str) -> list[ControlRow]:
-    own = [
-        one
-        for one in report["evaluations"]
-        if (one["model"], one["benchmark"]) == (shown["model"], shown["benchmark"])
-        and one["prompt"] == shown["prompt"]
-        and one["control"]
-        and scorer in one["marks"]
+def _controls(
+    report: Report, benchmark: BenchmarkSheet, shown: EvaluationSheet, scorer: str
+) -> list[ControlRow]:
+    return [
+        _control_row(benchmark, shown, evaluation, scorer)
+        for evaluation in report.on(benchmark)
+        if evaluation.key.control
+        and evaluation.key.proper == shown.key
+        and scorer in evaluation.marks
     ]
-    return [_control_row(benchmark, shown, one, scorer) for one in own]
 
 
-def _control_report(report: Json, shown: Json) -> Json:
-    """What evaluation counted over the controls of this model; empty where none were run."""
-    wanted = (shown["model"], shown["benchmark"], shown["prompt"])
-    for one in report["control_reports"]:
-        if (one["model"], one["benchmark"], one["prompt"]) == wanted:
-            return one
-    return {}
-
-
-def _needs_audio(control_report: Json, scorer: str) -> Tally | None:
-    by_scorer: dict[str, Json] = control_report.get("needs_audio") or {}
-    counted = by_scorer.get(scorer)
-    if not counted or not counted["num_questions"]:
-        return None
-    return Tally(counted["num_correct"], counted["num_questions"])
-
-
-def _control_row(benchmark: Json, shown: Json, control: Json, scorer: str) -> ControlRow:
-    marks, proper = control["marks"][scorer], shown["marks"][scorer]
-    rows = group_rows(benchmark, "task", marks=marks, start_marks=None)
-    properly = group_rows(benchmark, "task", marks=proper, start_marks=None)
-    pairs = list(zip(control["answers"], shown["answers"], strict=True))
+def _control_row(
+    benchmark: BenchmarkSheet, shown: EvaluationSheet, control: EvaluationSheet, scorer: str
+) -> ControlRow:
+    marks, proper = control.marks[scorer], shown.marks[scorer]
+    rows = group_rows(benchmark.questions, "task", marks=marks, start_marks=None)
+    properly = group_rows(benchmark.questions, "task", marks=proper, start_marks=None)
+    pairs = list(zip(control.answers, shown.answers, strict=True))
     return ControlRow(
-        name=control["control"],
+        name=str(control.key.control),
         tally=tally(marks),
         with_audio=tally(proper),
         tasks=[
             (row.name, with_audio.tally.accuracy - row.tally.accuracy)
             for row, with_audio in zip(rows, properly, strict=True)
         ],
-        consistency=sum(one == two for one, two in pairs) / len(pairs),
+        consistency=sum(one == other for one, other in pairs) / len(pairs),
     )
 
 
-def _validation_figures(report: Json, training: Json) -> list[Figure]:
+def _validation_figures(report: Report, training: TrainingSheet) -> list[Figure]:
     """Accuracy by step on the held-out examples that chose the step, if there are any."""
-    held_out = [one for one in report["benchmarks"] if not one["is_test"]]
-    for benchmark in held_out:
-        scorer = leading_scorer(report, benchmark["name"])
+    for benchmark in report.benchmarks:
+        scorer = None if benchmark.is_test else report.leading_scorer(benchmark)
         if scorer:
             figures = accuracy_figures(
                 report, benchmark, scorer=scorer, training=training, prefix="validation"
@@ -202,29 +219,30 @@ def _validation_figures(report: Json, training: Json) -> list[Figure]:
     return []
 
 
-def other_model_pages(report: Json) -> list[Page]:
+def other_model_pages(report: Report, links: Links) -> list[Page]:
     """One page a start model or further model: its accuracies, groups and controls."""
-    files = model_files(report)
-    models = [one["model"] for one in report["evaluations"] if one["step"] is None]
-    return [_other_model_page(report, model, files[model]) for model in dict.fromkeys(models)]
+    models = dict.fromkeys(
+        evaluation.model for evaluation in report.evaluations if evaluation.step is None
+    )
+    return [_other_model_page(report, model, links.models[model]) for model in models]
 
 
-def _other_model_page(report: Json, model: str, file: str) -> Page:
+def _other_model_page(report: Report, model: str, file: str) -> Page:
     parts: list[Part] = []
-    for benchmark in tests_of(report):
-        scorer = leading_scorer(report, benchmark["name"])
-        judged = evaluations_of(report, benchmark["name"], scorer=scorer) if scorer else []
-        own = [one for one in judged if one["model"] == model and one["step"] is None]
-        parts += [_part(report, benchmark, one, scorer=str(scorer)) for one in own]
-    own = [one for one in report["evaluations"] if one["model"] == model]
+    for benchmark in report.tests:
+        scorer = report.leading_scorer(benchmark)
+        judged = report.judged(benchmark, scorer) if scorer else []
+        own = [evaluation for evaluation in judged if evaluation.model == model]
+        parts += [_part(report, benchmark, evaluation, str(scorer)) for evaluation in own]
+    run = next(evaluation.run for evaluation in report.evaluations if evaluation.model == model)
     context = {
         "heading": model,
-        "method": METHOD_NAMES.get(own[0]["method"] or "base", str(own[0]["method"])),
+        "method": method_name(run.method, run.variant),
         "training": None,
         "parts": parts,
         "curves": [],
         "validation": [],
         "caption": "",
-        "facts": own[0],
+        "facts": run,
     }
     return Page(file, "training.html", model, context)

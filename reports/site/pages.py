@@ -1,22 +1,23 @@
 """What stands on each page but the models' own: see reports/site/model_pages.py for those."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from reports.numbers.achievements import Headline, headlines
-from reports.numbers.comparisons import MOST_LISTED, Comparison
-from reports.numbers.leaderboard import METHOD_NAMES, LeaderboardRow, tests_of
+from reports.numbers.achievements import Achievement, achievements
+from reports.numbers.comparisons import Comparison, Pair, Section, asked_of
+from reports.numbers.leaderboard import LeaderboardRow, method_name
+from reports.report import Report
+from reports.sheets import flat
 from reports.site.boards import boards
 from reports.site.exports import DASH, to_csv, to_json, to_latex, to_markdown
 from reports.site.figures import Figure, accuracy_figures
-from reports.site.links import compare_file, model_files, training_files
-from reports.withheld import is_withheld, withheld
-
-Json = dict[str, Any]
+from reports.site.links import Links, browse_link, submission_file
+from reports.site.question_data import QuestionData
+from storage.records.question import Question
 
 MOST_GROUPS = 2  # of four charts each on the overview; the others are on the trainings' pages
+MOST_LISTED = 40  # gained or lost questions on a page; the question page has them all
 CURVES_CAPTION = (
     "Bands are 95 % intervals of one step each, not of the whole curve, and neighbouring steps "
     "answer the same questions: two models are compared on their comparison page. "
@@ -30,7 +31,76 @@ class Page(NamedTuple):
     file: str
     template: str
     title: str
-    context: Json
+    context: Mapping[str, object]
+    """What the template is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One training on one benchmark, in one number."""
+
+    title: str
+    achievement: Achievement
+    file: str
+    compare_file: str
+    """Empty without a start model."""
+
+
+class CurveGroup(NamedTuple):
+    """Charts under one heading; empty: none."""
+
+    title: str
+    figures: Sequence[Figure]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLine:
+    """A training or a model in the list of all."""
+
+    name: str
+    file: str
+    method: str
+    start: str
+    num_checkpoints: str
+    benchmarks: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """Predictions to submit for a score."""
+
+    benchmark: str
+    model: str
+    prompt: str
+    num_questions: int
+    num_parsed: int
+    file: str
+    """From the experiment's folder."""
+
+
+class ComparisonLine(NamedTuple):
+    """A comparison in the list of all."""
+
+    file: str
+    title: str
+    section: Section
+
+
+class Flip(NamedTuple):
+    """A question that one of two models got right."""
+
+    question: Question
+    link: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShownSection:
+    """A comparison's section with its addresses."""
+
+    section: Section
+    gained: Sequence[Flip]
+    lost: Sequence[Flip]
+    browse_link: str
 
 
 def leaderboard_files(rows: Sequence[LeaderboardRow]) -> dict[str, str]:
@@ -44,10 +114,11 @@ def leaderboard_files(rows: Sequence[LeaderboardRow]) -> dict[str, str]:
 
 
 def index_page(
-    report: Json,
+    report: Report,
     rows: Sequence[LeaderboardRow],
     exports: Mapping[str, str],
     comparisons: Sequence[Comparison],
+    links: Links,
 ) -> Page:
     """The overview: headlines, leaderboards, accuracy by step, models, the fetch account.
 
@@ -56,32 +127,40 @@ def index_page(
         rows: Of `leaderboard.rows(report)`.
         exports: Of `leaderboard_files(rows)`.
         comparisons: Of `comparisons.compare(report)`.
+        links: The pages.
     """
-    links = model_files(report)
-    lines = headlines(report)
+    lines = achievements(report)
     context = {
         "summary": _summary(report),
-        "tiles": [_tile(report, line) for line in lines],
-        "boards": boards(report, rows, links),
+        "tiles": [_tile(line, links) for line in lines],
+        "boards": boards(report, rows, links.models),
         "withheld": withheld(report),
         "exports": exports,
         "curves": _curves(report, lines),
         "caption": CURVES_CAPTION,
-        "models": _models(report),
-        "comparisons": comparisons,
-        "fetch": report["fetch"],
+        "models": _models(report, links),
+        "comparisons": [
+            ComparisonLine(
+                links.comparisons[comparison.pair],
+                title_of(report, comparison),
+                comparison.sections[0],
+            )
+            for comparison in comparisons
+        ],
+        "apart": report.apart,
+        "fetch": report.fetch,
     }
     return Page("index.html", "index.html", "Overview", context)
 
 
-def _summary(report: Json) -> str:
-    trainings = [one for one in report["trainings"] if one["evaluated"]]
+def _summary(report: Report) -> str:
+    trainings = [training for training in report.trainings if training.evaluated]
     benchmarks = [
-        f"{one['name']} ({len(one['questions'])} questions"
-        f"{', answers withheld' if is_withheld(one) else ''})"
-        for one in tests_of(report)
+        f"{benchmark.name} ({len(benchmark.questions)} questions"
+        f"{', answers withheld' if benchmark.is_withheld else ''})"
+        for benchmark in report.tests
     ]
-    models = len({one["model"] for one in report["evaluations"]})
+    models = len({evaluation.model for evaluation in report.evaluations})
     return (
         f"{_count(models, 'model')} of {_count(len(trainings), 'training')} "
         f"and their start models, on {', '.join(benchmarks)}."
@@ -92,145 +171,154 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _tile(report: Json, line: Headline) -> Json:
-    return {
-        "title": f"{METHOD_NAMES.get(line.method, line.method)} · {line.benchmark}",
-        "headline": line,
-        "step_text": f"step {line.leading.step} ({line.leading.reason})",
-        "file": training_files(report)[line.training],
-        "compare_file": compare_file(report, line.start["model"], line.evaluation["model"])
-        if line.start
-        else "",
-    }
+def _tile(line: Achievement, links: Links) -> Tile:
+    training, evaluation = line.training, line.evaluation
+    method = method_name(training.method, training.variant)
+    pair = Pair(asked_of(line.start), asked_of(evaluation)) if line.start else None
+    return Tile(
+        title=f"{method} · {line.benchmark.name}",
+        achievement=line,
+        file=links.trainings[training.name],
+        compare_file=links.comparisons[pair] if pair else "",
+    )
 
 
-def _curves(report: Json, lines: Sequence[Headline]) -> list[Json]:
+def _curves(report: Report, lines: Sequence[Achievement]) -> list[CurveGroup]:
     """Charts by training and benchmark; where there are many, the averages in one group."""
-    trainings = {one["name"]: one for one in report["trainings"]}
-    benchmarks = {one["name"]: one for one in report["benchmarks"]}
-    groups: list[Json] = []
+    groups: list[CurveGroup] = []
     averages: list[Figure] = []
     for index, line in enumerate(lines):
         figures = accuracy_figures(
             report,
-            benchmarks[line.benchmark],
+            line.benchmark,
             scorer=line.scorer,
-            training=trainings[line.training],
+            training=line.training,
             prefix=f"curve{index}",
         )
-        title = f"{line.training} on {line.benchmark}"
-        groups.append({"title": title, "figures": figures})
+        title = f"{line.training.name} on {line.benchmark.name}"
+        groups.append(CurveGroup(title, figures))
         averages += [replace(figure, note=title) for figure in figures[:1]]
-    return groups if len(groups) <= MOST_GROUPS else [{"title": "", "figures": averages}]
+    return groups if len(groups) <= MOST_GROUPS else [CurveGroup("", averages)]
 
 
-def _models(report: Json) -> list[Json]:
+def _models(report: Report, links: Links) -> list[ModelLine]:
     """Trainings in the profile's order, then every other model."""
-    files = training_files(report)
-    found: list[Json] = []
-    for training in report["trainings"]:
+    names = {benchmark.key: benchmark.name for benchmark in report.benchmarks}
+    found: list[ModelLine] = []
+    for training in report.trainings:
         own = [
-            one
-            for one in report["evaluations"]
-            if one["training"] == training["name"] and one["step"] is not None
+            evaluation for evaluation in report.evaluations if evaluation.training == training.name
         ]
+        steps = {evaluation.step for evaluation in own} or training.checkpoint_steps
         found.append(
-            {
-                "name": training["name"],
-                "file": files[training["name"]],
-                "method": METHOD_NAMES.get(training["method"], training["method"]),
-                "start": training["start_model"],
-                "num_checkpoints": len({one["step"] for one in own})
-                or len(training["checkpoint_steps"]),
-                "benchmarks": ", ".join(dict.fromkeys(one["benchmark"] for one in own))
+            ModelLine(
+                name=training.name,
+                file=links.trainings[training.name],
+                method=method_name(training.method, training.variant),
+                start=training.start_model,
+                num_checkpoints=str(len(steps)),
+                benchmarks=", ".join(
+                    dict.fromkeys(names[evaluation.key.benchmark] for evaluation in own)
+                )
                 or "not evaluated",
-            }
+            )
         )
-    links = model_files(report)
-    others = [one for one in report["evaluations"] if one["step"] is None]
-    for name in dict.fromkeys(one["model"] for one in others):
-        own = [one for one in others if one["model"] == name]
+    others = [evaluation for evaluation in report.evaluations if evaluation.step is None]
+    for model in dict.fromkeys(evaluation.model for evaluation in others):
+        own = [evaluation for evaluation in others if evaluation.model == model]
         found.append(
-            {
-                "name": name,
-                "file": links[name],
-                "method": METHOD_NAMES.get(own[0]["method"] or "base", str(own[0]["method"])),
-                "start": DASH,
-                "num_checkpoints": DASH,
-                "benchmarks": ", ".join(dict.fromkeys(one["benchmark"] for one in own)),
-            }
+            ModelLine(
+                name=model,
+                file=links.models[model],
+                method=method_name(own[0].run.method, own[0].run.variant),
+                start=DASH,
+                num_checkpoints=DASH,
+                benchmarks=", ".join(
+                    dict.fromkeys(names[evaluation.key.benchmark] for evaluation in own)
+                ),
+            )
         )
     return found
 
 
-def compare_pages(comparisons: Sequence[Comparison]) -> list[Page]:
-    """One page for each pair of models worth comparing."""
+def withheld(report: Report) -> list[Withheld]:
+    """What was predicted for benchmarks that keep their answers, a row a model and prompt."""
     return [
-        Page(
-            one.file,
-            "compare.html",
-            f"{one.pair.second} against {one.pair.first}",
-            {"pair": one.pair, "sections": one.sections, "most_listed": MOST_LISTED},
+        Withheld(
+            benchmark=report.benchmark(evaluation.key.benchmark).name,
+            model=evaluation.model,
+            prompt=evaluation.prompt,
+            num_questions=len(evaluation.parsed),
+            num_parsed=evaluation.parsed.count("1"),
+            file=submission_file(evaluation),
         )
-        for one in comparisons
+        for evaluation in report.withheld
     ]
 
 
-def data_page(report: Json) -> Page:
+def title_of(report: Report, comparison: Comparison) -> str:
+    """`grpo-step-100 against Qwen2-Audio-7B-Instruct`."""
+    first, second = (report.label(key) for key in comparison.sections[0].keys)
+    return f"{second} against {first}"
+
+
+def compare_pages(report: Report, comparisons: Sequence[Comparison], links: Links) -> list[Page]:
+    """One page for each pair of models worth comparing."""
+    pages: list[Page] = []
+    for comparison in comparisons:
+        first, second = (report.label(key) for key in comparison.sections[0].keys)
+        context = {
+            "first": first,
+            "second": second,
+            "reason": comparison.reason,
+            "sections": [_shown(report, section) for section in comparison.sections],
+            "most_listed": MOST_LISTED,
+        }
+        file, title = links.comparisons[comparison.pair], title_of(report, comparison)
+        pages.append(Page(file, "compare.html", title, context))
+    return pages
+
+
+def _shown(report: Report, section: Section) -> ShownSection:
+    def flips(questions: Sequence[Question]) -> list[Flip]:
+        return [
+            Flip(question, browse_link(report, section, id=question.id)) for question in questions
+        ]
+
+    return ShownSection(
+        section=section,
+        gained=flips(section.gained),
+        lost=flips(section.lost),
+        browse_link=browse_link(report, section, show="flipped"),
+    )
+
+
+def data_page(report: Report) -> Page:
     """The account of the training audio and of the rows made from it."""
-    fetch = report["fetch"]
-    context = {
-        "fetch": fetch,
-        "fetch_facts": flat(fetch["facts"]) if fetch else [],
-        "convert": report["convert"],
-    }
+    context = {"fetch": report.fetch, "rows": report.rows}
     return Page("data.html", "data.html", "Training audio", context)
 
 
-def questions_page(benchmarks: Sequence[Json]) -> Page:
+def questions_page(benchmarks: Sequence[QuestionData]) -> Page:
     """The question browser.
 
     Args:
-        benchmarks: Name and data folder of each, of `questions.write_question_data`.
+        benchmarks: Of `question_data.write_question_data`.
     """
-    context = {"start": {"benchmarks": list(benchmarks)}}
+    context = {"start": {"benchmarks": [benchmark._asdict() for benchmark in benchmarks]}}
     return Page("questions.html", "questions.html", "Questions", context)
 
 
-def provenance_page(report: Json) -> Page:
+def provenance_page(report: Report) -> Page:
     """Everything needed to make these numbers again."""
+    names = {benchmark.key: benchmark.name for benchmark in report.benchmarks}
     context = {
-        "provenance": flat(report["provenance"]),
-        "benchmarks": [
-            {
-                "name": one["name"],
-                "num_questions": len(one["questions"]),
-                "sha256": one["questions_sha256"],
-            }
-            for one in report["benchmarks"]
-        ],
-        "evaluations": report["evaluations"],
-        "prompts": sorted(
-            {one["prompt_template"] for one in report["evaluations"] if one["prompt_template"]}
-        ),
-        "seeds": [(one["name"], one["settings"].get("seed", "")) for one in report["trainings"]],
-        "config": json.dumps(report["config"], ensure_ascii=False, indent=1),
+        "provenance": [line for line in flat(report.provenance.model_dump()) if line[1]],
+        "benchmarks": report.benchmarks,
+        "evaluations": report.evaluations,
+        "names": names,
+        "prompts": sorted({evaluation.run.prompt_template for evaluation in report.evaluations}),
+        "seeds": [(training.name, training.seed) for training in report.trainings],
+        "config": report.profile,
     }
     return Page("provenance.html", "provenance.html", "Provenance", context)
-
-
-def flat(value: object, prefix: str = "") -> list[tuple[str, str]]:
-    """A nested JSON value as lines of dotted key and text."""
-    if isinstance(value, dict):
-        members = cast("dict[str, object]", value)
-        return [
-            line
-            for key, member in members.items()
-            for line in flat(member, f"{prefix}.{key}" if prefix else key)
-        ]
-    if isinstance(value, list):
-        items = cast("list[object]", value)
-        return [(prefix, ", ".join(str(item) for item in items))]
-    if isinstance(value, bool):
-        return [(prefix, "yes" if value else "no")]
-    return [(prefix, "none" if value is None else str(value))]

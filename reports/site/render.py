@@ -12,14 +12,17 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from reports.numbers.comparisons import compare
 from reports.numbers.leaderboard import LeaderboardRow
 from reports.numbers.leaderboard import rows as leaderboard_rows
+from reports.numbers.results import results_table
+from reports.numbers.statistics import interval
+from reports.report import Report
 from reports.site.audio import publish_audio
+from reports.site.links import benchmark_slugs, links_of
 from reports.site.model_pages import other_model_pages, training_pages
 from reports.site.pages import (
     Page,
@@ -30,7 +33,7 @@ from reports.site.pages import (
     provenance_page,
     questions_page,
 )
-from reports.site.questions import benchmark_slugs, write_question_data
+from reports.site.question_data import QuestionData, write_question_data
 from storage.jsonl import write_text
 
 HERE = Path(__file__).parent
@@ -43,27 +46,26 @@ NAVIGATION = (
     ("provenance.html", "Provenance"),
 )
 
-Json = dict[str, Any]
 
-
-def render(report: Json, site: Path, *, audio_roots: Mapping[str, Path]) -> None:
+def render(report: Report, site: Path, *, audio_roots: Mapping[str, Path]) -> None:
     """Write the whole site and put it in the place of the last one.
 
     Args:
-        report: Of `gather.gather`, or its report.json read again.
+        report: Of `read.read_report`, or its report.json read again.
         site: Folder to write.
-        audio_roots: Folder that the questions' audio ids are relative to, by benchmark; one that is
-            not named is silent.
+        audio_roots: Folder that the questions' clips are relative to, by the benchmark's key; one
+            that is not named is silent.
     """
-    report = clean(report)
     part = site.with_name(site.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    write_text(part / "report.json", json.dumps(report, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(report.model_dump(mode="json"), ensure_ascii=False, allow_nan=False)
+    write_text(part / "report.json", text + "\n")
     rows = leaderboard_rows(report)
     exports = leaderboard_files(rows)
     for name, text in exports.items():
         write_text(part / name, text)
+    results_table(report).to_parquet(part / "results.parquet", index=False)
     audio = _publish_audio(report, part, audio_roots)
     questions = write_question_data(report, part, audio=audio)
     environment = make_environment()
@@ -73,25 +75,26 @@ def render(report: Json, site: Path, *, audio_roots: Mapping[str, Path]) -> None
 
 
 def make_pages(
-    report: Json,
+    report: Report,
     rows: Sequence[LeaderboardRow],
     exports: Mapping[str, str],
-    questions: Sequence[Json],
+    questions: Sequence[QuestionData],
 ) -> list[Page]:
     """Every page of the site.
 
     Args:
-        report: The report, cleaned.
+        report: The report.
         rows: Of `leaderboard.rows(report)`.
         exports: Of `leaderboard_files(rows)`.
         questions: Of `write_question_data`.
     """
     comparisons = compare(report)
+    links = links_of(report, comparisons)
     return [
-        index_page(report, rows, exports, comparisons),
-        *training_pages(report),
-        *other_model_pages(report),
-        *compare_pages(comparisons),
+        index_page(report, rows, exports, comparisons, links),
+        *training_pages(report, links),
+        *other_model_pages(report, links),
+        *compare_pages(report, comparisons, links),
         questions_page(questions),
         data_page(report),
         provenance_page(report),
@@ -99,42 +102,32 @@ def make_pages(
 
 
 def _publish_audio(
-    report: Json, part: Path, audio_roots: Mapping[str, Path]
+    report: Report, part: Path, audio_roots: Mapping[str, Path]
 ) -> dict[str, list[str | None]]:
     slugs = benchmark_slugs(report)
     return {
-        one["name"]: publish_audio(
-            one["questions"], audio_roots[one["name"]], part, folder=slugs[one["name"]]
+        benchmark.key: publish_audio(
+            benchmark.questions, audio_roots[benchmark.key], part, folder=slugs[benchmark.key]
         )
-        for one in report["benchmarks"]
-        if one["name"] in audio_roots and audio_roots[one["name"]].is_dir()
+        for benchmark in report.benchmarks
+        if benchmark.key in audio_roots and audio_roots[benchmark.key].is_dir()
     }
-
-
-def clean(value: Any) -> Any:  # noqa: ANN401  any JSON value
-    """The same JSON value without lone surrogates and NULs, which no page can hold."""
-    if isinstance(value, str):
-        return value.encode("utf-8", errors="replace").decode("utf-8").replace("\0", "\ufffd")
-    if isinstance(value, Mapping):
-        members = cast("Mapping[object, object]", value)
-        return {clean(key): clean(item) for key, item in members.items()}
-    if isinstance(value, list | tuple):
-        return [clean(item) for item in cast("Sequence[object]", value)]
-    return value
 
 
 def make_environment() -> Environment:
     """Jinja that escapes everything and fails on an unknown name."""
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["wilson"] = interval  # pyright: ignore[reportUnknownMemberType]  jinja2's
+    return environment
 
 
-def render_page(environment: Environment, page: Page, report: Json) -> str:
+def render_page(environment: Environment, page: Page, report: Report) -> str:
     """One page with its style and script inside, both named by hash in its policy."""
     style = (ASSETS / "report.css").read_text(encoding="utf-8")
     script = (ASSETS / "report.js").read_text(encoding="utf-8")
@@ -145,8 +138,8 @@ def render_page(environment: Environment, page: Page, report: Json) -> str:
         **page.context,
         title=page.title,
         file=page.file,
-        experiment=report["experiment"],
-        schema=report["schema"],
+        experiment=report.experiment,
+        schema=report.format,
         navigation=[{"file": file, "text": text} for file, text in NAVIGATION],
         policy=policy(style, script, loads_data=loads_data),
         style=style,

@@ -22,9 +22,9 @@ from pydantic import AliasChoices, Field, model_serializer, model_validator
 
 from storage.config import Config
 from storage.jsonl import read_appended, read_jsonl, write_jsonl
-from storage.layout import VALIDATION
 from storage.records.document import Document
 from storage.records.model import ModelRef
+from storage.records.question import VALIDATION
 
 CONTROL_MARK = "+"  # between prompt and control in a folder's name
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+VALIDATION = "validation"  # the benchmark made of held-out training examples
 SHOWN_IDS = 10  # ids that a message lists before it only counts
 
 

@@ -18,8 +18,10 @@ from benchmarks.synthetic_experiment import (
     write_published_rows,
 )
 from reports.config import ReportConfig
-from reports.read import gather
+from reports.read import read_report
+from reports.report import Report, clean
 from reports.server import serve
+from reports.sheets import Provenance
 from reports.site.render import render
 
 HOSTILE = "".join(payload for payload in PAYLOADS if len(payload) < 1000)
@@ -34,12 +36,13 @@ def write_site(
         withhold_answers(layout, withheld)
     rows = folder / "rows.csv"
     write_published_rows(rows, "demo-mmau")
-    provenance = {"commit": "0123abc", "command": "python -m flows.full_pipeline --profile demo"}
-    report = gather(
-        layout, ReportConfig(rows=rows), experiment_config=profile, provenance=provenance
-    )
-    roots = {one["name"]: layout.benchmark(one["name"]) / "audio" for one in report["benchmarks"]}
-    render(poisoned(report, payload) if payload else report, folder / name, audio_roots=roots)
+    provenance = Provenance(commit="0123abc", command="python -m flows.full_pipeline")
+    report = read_report(layout, ReportConfig(rows=rows), settings=profile, provenance=provenance)
+    roots = {each.key: layout.benchmark(each.key) / "audio" for each in report.benchmarks}
+    if payload:
+        hostile = clean(poisoned(report.model_dump(mode="json"), payload))
+        report = Report.model_validate(hostile)
+    render(report, folder / name, audio_roots=roots)
 
 
 def main() -> None:

@@ -8,29 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.synthetic_experiment import withhold_answers, write_experiment
-from model.score.choosing import chosen_steps
 from reports.config import ReportConfig
-from reports.read import gather
-from reports.site.audio import audio_roots
+from reports.read import audio_roots, read_report
+from reports.sheets import Provenance
 from reports.site.render import render
 from storage.layout import Layout
 
-PROVENANCE = {
-    "command": "python -m flows.full_pipeline --profile paper",
-    "commit": "0123abc",
-    "uncommitted_changes": False,
-    "python": "3.11.9",
-    "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
-}
+PROVENANCE = Provenance(
+    command="python -m flows.full_pipeline --profile paper",
+    commit="0123abc",
+    python="3.11.9",
+    versions={"torch": "2.13.0", "transformers": "5.23.0"},
+)
 
 Json = dict[str, Any]
 
 
 def make_site(layout: Layout, profile: Json) -> Path:
-    """Gather and render as the report stage does, with a provenance that never changes."""
-    report = gather(layout, ReportConfig(), experiment_config=profile, provenance=PROVENANCE)
-    report["chosen_steps"] = chosen_steps(layout.root / "evaluation", report["scorers"][0])
-    render(report, layout.site, audio_roots=audio_roots(report, layout))
+    """Read and render as the report stage does, with a provenance that never changes."""
+    report = read_report(layout, ReportConfig(), settings=profile, provenance=PROVENANCE)
+    roots = audio_roots(layout, profile, report.benchmarks)
+    render(report, layout.site, audio_roots=roots)
     return layout.site
 
 

@@ -11,6 +11,7 @@ from reports.published import (
     read_published,
     read_rows,
 )
+from reports.sheets import TrainingSheet
 from storage.errors import PipelineError
 
 HEAD = "benchmark,version,model,method,sound,music,speech,average,source,date,note\n"
@@ -19,12 +20,10 @@ HEAD = "benchmark,version,model,method,sound,music,speech,average,source,date,no
 def row_of(benchmark: str, model: str, method: str) -> tuple[float, ...]:
     rows = read_rows(PUBLISHED_CSV)
     found = [
-        row
-        for row in rows
-        if (row["benchmark"], row["model"], row["method"]) == (benchmark, model, method)
+        row for row in rows if (row.benchmark, row.model, row.method) == (benchmark, model, method)
     ]
     assert len(found) == 1
-    return tuple(found[0][key] for key in ("sound", "music", "speech", "average"))
+    return tuple(found[0].percent(name) for name in ("sound", "music", "speech", "average"))
 
 
 @pytest.mark.parametrize(
@@ -56,16 +55,14 @@ def test_rows_of_the_test_split_and_of_the_newer_version_are_there_too():
 
 def test_every_row_names_version_source_and_date():
     for row in read_rows(PUBLISHED_CSV):
-        assert row["version"]
-        assert row["benchmark"].endswith(row["version"])
-        assert row["source"]
-        assert row["date"]
+        assert row.version
+        assert row.benchmark.endswith(row.version)
+        assert row.source
+        assert row.date
 
 
 def test_a_printed_average_that_its_categories_contradict_is_flagged():
-    rows = {
-        (row["benchmark"], row["model"], row["method"]): row for row in read_rows(PUBLISHED_CSV)
-    }
+    rows = {(row.benchmark, row.model, row.method): row for row in read_rows(PUBLISHED_CSV)}
     base = rows["mmau-test-original", "Qwen2-Audio-7B-Instruct", "direct"]
     assert contradicted_average(base) == pytest.approx(48.35, abs=0.005)
     llama = rows["mmau-test-mini-original", "Llama-3-8B-Instruct + Strong Cap.", "direct"]
@@ -74,19 +71,47 @@ def test_a_printed_average_that_its_categories_contradict_is_flagged():
     assert contradicted_average(ours) is None
 
 
-def test_the_papers_value_for_a_method_is_found_on_its_own_version_only():
+def training(method: str, variant: str, prompt: str) -> TrainingSheet:
+    return TrainingSheet(
+        name="t",
+        method=method,
+        variant=variant,
+        prompt=prompt,
+        seed=42,
+        start_model="tiny",
+        evaluated=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "average"),
+    [
+        (("grpo", "full", "answer"), 64.50),
+        (("grpo", "full", "think"), 61.10),
+        (("sft", "full", "plain"), 51.80),
+        (("sft", "lora", "plain"), 56.40),
+        (("grpo", "lora", "answer"), None),
+        (("sft", "full", "answer"), None),
+    ],
+)
+def test_the_papers_row_is_that_of_the_same_method_variant_and_prompt(asked, average):
+    """LoRA SFT was set beside the full one, prompt <3> beside prompt <2>."""
     rows = read_rows(PUBLISHED_CSV)
-    grpo = paper_row(rows, benchmark="mmau-test-mini-original", method="grpo")
-    assert grpo
-    assert grpo["average"] == 64.50
-    assert paper_row(rows, benchmark="mmau-test-mini-v05.15.25", method="grpo") is None
+    found = paper_row(rows, benchmark="mmau-test-mini-original", training=training(*asked))
+    assert (found and found.average) == average
+
+
+def test_the_papers_row_stands_on_its_own_version_only():
+    rows = read_rows(PUBLISHED_CSV)
+    grpo = training("grpo", "full", "answer")
+    assert paper_row(rows, benchmark="mmau-test-mini-v05.15.25", training=grpo) is None
 
 
 def test_the_users_rows_follow_the_published_ones(tmp_path: Path):
     file = tmp_path / "mine.csv"
     file.write_text(HEAD + "mmar,,Mine,GRPO,50,,,50.5,my notebook,2026-01,\n")
     rows = read_published(ReportConfig(published=False, rows=file))
-    assert [(row["model"], row["music"], row["average"]) for row in rows] == [("Mine", None, 50.5)]
+    assert [(row.model, row.music, row.average) for row in rows] == [("Mine", None, 50.5)]
 
 
 @pytest.mark.parametrize(

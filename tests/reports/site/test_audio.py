@@ -4,10 +4,15 @@ import pytest
 
 from benchmarks.synthetic_experiment import write_experiment
 from reports.config import ReportConfig
-from reports.read import gather
-from reports.site.audio import audio_kind, audio_roots, find_clip, publish_audio
+from reports.read import audio_roots, read_report
+from reports.site.audio import audio_kind, find_clip, publish_audio
+from storage.records.question import Question
 
 WAV = b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(24)
+
+
+def asking(clip: str) -> Question:
+    return Question("1", (clip,), "What is heard?", ("a dog", "a cat"), "a dog", "sound")
 
 
 @pytest.fixture
@@ -31,7 +36,7 @@ def root(tmp_path):
 )
 def test_a_clip_inside_its_folder_is_published_under_our_name(root, tmp_path, audio_id):
     site = tmp_path / "site"
-    addresses = publish_audio([{"audio_id": audio_id}], root, site, folder="demo/../x")
+    addresses = publish_audio([asking(audio_id)], root, site, folder="demo/../x")
     assert addresses == ["audio/demo-..-x/00000.wav"]
     assert (site / addresses[0]).read_bytes() == WAV
 
@@ -56,14 +61,12 @@ def test_a_clip_inside_its_folder_is_published_under_our_name(root, tmp_path, au
         "a\x00.wav",
         "",
         "x" * 5000,
-        None,
     ],
 )
 def test_anything_else_is_not_published(root, tmp_path, audio_id):
-    if audio_id:
-        audio_id = audio_id.replace("{outside}", str(tmp_path))
+    audio_id = audio_id.replace("{outside}", str(tmp_path))
     site = tmp_path / "site"
-    assert publish_audio([{"audio_id": audio_id}], root, site, folder="demo") == [None]
+    assert publish_audio([asking(audio_id)], root, site, folder="demo") == [None]
     assert not [path for path in site.rglob("*") if path.is_file()]
 
 
@@ -86,8 +89,8 @@ def test_audio_is_where_the_profile_says_else_in_the_benchmarks_own_folder(tmp_p
         {"name": "demo-mmau", "audio": str(tmp_path / "elsewhere")},
         {"name": "other", "audio": "someone/dataset"},
     ]
-    report = gather(layout, ReportConfig(), experiment_config=profile, provenance={})
-    assert audio_roots(report, layout) == {
+    report = read_report(layout, ReportConfig(), settings=profile)
+    assert audio_roots(layout, profile, report.benchmarks) == {
         "demo-mmau": tmp_path / "elsewhere",
         "other": layout.benchmark("other") / "audio",
         "validation": layout.clips,

@@ -5,8 +5,8 @@ import pytest
 from rich.console import Console
 
 from reports.numbers.leaderboard import OURS, LeaderboardRow, Score
-from reports.numbers.tally import Tally
 from reports.site import exports
+from storage.records.evaluation import Tally
 
 SCORE = Score(50.0, Tally(5, 10))
 

@@ -2,6 +2,7 @@ import base64
 import hashlib
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -10,9 +11,9 @@ import pytest
 
 from benchmarks.synthetic_experiment import withhold_answers, write_experiment
 from reports.config import ReportConfig
-from reports.read import gather
+from reports.read import read_report
+from reports.report import Report
 from reports.site.links import slug, unique_slugs
-from reports.site.questions import picks
 from reports.site.render import ASSETS, TEMPLATES, render
 
 HASH = re.compile(r"'sha256-([^']+)'")
@@ -69,8 +70,7 @@ def test_every_page_and_export_is_there(site):
 
 
 def test_the_same_report_gives_the_same_bytes(site, tmp_path):
-    again = json.loads((site / "report.json").read_text(encoding="utf-8"))
-    render(again, tmp_path / "site", audio_roots={})
+    render(Report.read(site / "report.json"), tmp_path / "site", audio_roots={})
     assert every_file(tmp_path / "site") == every_file(site)
 
 
@@ -162,8 +162,8 @@ def test_what_the_controls_say_stands_on_the_models_page(site):
 
 
 def test_what_rules_without_ears_score_is_said(report, site):
-    questions = report["benchmarks"][0]["questions"]
-    first = sum(one["choices"][0] == one["answer"] for one in questions)
+    questions = report.benchmarks[0].questions
+    first = sum(each.choices[0] == each.answer for each in questions)
     text = (site / "index.html").read_text(encoding="utf-8")
     assert f"Always the first choice is right on {100 * first / 60:.1f} %" in text
 
@@ -172,7 +172,7 @@ def test_a_bare_first_state_renders(tmp_path):
     layout, profile = write_experiment(
         tmp_path, num_questions=9, steps=(10,), with_fetch=False, with_curves=False
     )
-    report = gather(layout, ReportConfig(), experiment_config=profile, provenance={})
+    report = read_report(layout, ReportConfig(), settings=profile)
     render(report, layout.site, audio_roots={})
     assert "fetched no audio" in (layout.site / "data.html").read_text()
     assert "No metrics were logged" in (layout.site / "training-grpo.html").read_text()
@@ -183,7 +183,7 @@ def test_a_benchmark_whose_answers_are_withheld_has_pages_but_no_score(tmp_path)
         tmp_path, num_questions=9, steps=(10,), benchmarks=("demo-mmau", "mmau-test")
     )
     withhold_answers(layout, "mmau-test")
-    report = gather(layout, ReportConfig(), experiment_config=profile, provenance={})
+    report = read_report(layout, ReportConfig(), settings=profile)
     render(report, layout.site, audio_roots={})
     rows = json.loads((layout.site / "leaderboard.json").read_text())
     assert {row["benchmark"] for row in rows} == {"demo-mmau"}
@@ -200,7 +200,8 @@ def test_a_benchmark_whose_answers_are_withheld_has_pages_but_no_score(tmp_path)
 def test_a_model_that_was_only_evaluated_renders(tmp_path):
     layout, profile = write_experiment(tmp_path, num_questions=9, steps=(10,))
     profile["train"] = []
-    report = gather(layout, ReportConfig(), experiment_config=profile, provenance={})
+    profile["evaluate"]["models"] = [{"name": "tiny", "model": "models/tiny", "prompt": "answer"}]
+    report = read_report(layout, ReportConfig(), settings=profile)
     render(report, layout.site, audio_roots={})
     assert (layout.site / "model-tiny.html").exists()
 
@@ -213,13 +214,8 @@ def test_no_name_becomes_a_path(name):
 
 
 def test_names_that_would_collide_get_different_files():
-    slugs = unique_slugs(["a b", "a-b", "A/B"])
+    slugs = unique_slugs({name: name for name in ("a b", "a-b", "A/B")})
     assert len(set(slugs.values())) == 3
-
-
-def test_picks_are_positions_of_choices():
-    questions = [{"choices": ["Dog", "Cat"]}] * 4
-    assert picks(questions, [" dog", "Cat", "a bird", None]) == "01?-"
 
 
 def test_question_data_are_plain_ascii_calls(site):
@@ -228,3 +224,67 @@ def test_question_data_are_plain_ascii_calls(site):
         call = re.fullmatch(r'reportData\("(questions|outputs)",\d+,(.*)\);\n', text, re.S)
         assert call
         json.loads(call.group(2))
+
+
+def text_of(page: Path) -> str:
+    """What a person reads, white space made single."""
+    html = page.read_text(encoding="utf-8")
+    body = re.sub(r"<(script|style|svg|textarea).*?</\1>", " ", html, flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+@pytest.fixture(scope="module")
+def two_prompts(tmp_path_factory):
+    """One start model, asked with the prompts of both trainings, on both splits of a benchmark."""
+    layout, profile = write_experiment(
+        tmp_path_factory.mktemp("prompts"),
+        num_questions=60,
+        benchmarks=("mmau-test-mini-original", "mmau-test-original"),
+        trainings=("grpo", "sft"),
+        settings={"sft": {"prompt": "plain"}},
+    )
+    report = read_report(layout, ReportConfig(), settings=profile)
+    render(report, layout.site, audio_roots={})
+    return layout.site
+
+
+def test_a_tile_says_what_the_comparison_says_that_it_leads_to(two_prompts):
+    """A tile said +1.4 (p = .189), the comparison +2.8 (p = .010): one ignored the prompt."""
+    index = (two_prompts / "index.html").read_text(encoding="utf-8")
+    tiles = re.findall(
+        r'<a href="(compare-[^"]+)">([+-][\d.]+) points</a> against the start model \(([^)]+)\)',
+        index,
+    )
+    assert len(tiles) == 4
+    for number, (file, points, p_value) in enumerate(tiles):
+        benchmark = ("mmau-test-mini-original", "mmau-test-original")[number // 2]
+        section = text_of(two_prompts / file).partition(f"{benchmark}, official scorer")[2]
+        assert f"The difference is {points} points" in section.partition("scorer")[0]
+        assert " ".join(unescape(p_value).split()) in section.partition("scorer")[0]
+
+
+def test_the_test_columns_are_those_of_the_same_scorer_and_prompt(two_prompts):
+    """They were looked up by model and method alone."""
+    found = json.loads((two_prompts / "leaderboard.json").read_text())
+    table = (two_prompts / "index.html").read_text(encoding="utf-8").partition("</table>")[0]
+    lines = re.findall(r'<tr class="ours.*?</tr>', table, re.DOTALL)
+    for line in lines:
+        model = re.search(r"<th[^>]*>(?:<a[^>]*>)?([^<]+)", line)[1]
+        prompt = re.search(r"prompt (\w+)", line)[1]
+        averages = [
+            f"{row['average']['percent']:.2f}"
+            for row in found
+            if (row["model"], row["prompt"], row["scorer"]) == (model, prompt, "official")
+        ]
+        shown = re.findall(r'<td class="number average"[^>]*>([\d.]+)<', line)
+        assert shown == averages
+    assert len(lines) == 8
+
+
+def test_each_prompts_start_has_a_name_and_a_comparison_of_its_own(two_prompts):
+    names = {path.name for path in two_prompts.glob("compare-tiny-*")}
+    assert names == {
+        "compare-tiny-answer-grpo-step-30.html",
+        "compare-tiny-plain-sft-step-30.html",
+    }
+    assert "sft-step-30 against tiny · plain" in text_of(two_prompts / "index.html")

@@ -1,0 +1,215 @@
+"""The report: one typed document of an experiment, and its selections, computed once.
+
+`read` makes it of the experiment's files; pages, tables and exports are made of it and of nothing
+else (but the audio files), so the same report gives the same bytes. An evaluation is looked up by
+its whole key, a training's start model by its digest.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import ClassVar, cast
+
+from reports.numbers.tally import tally
+from reports.sheets import (
+    Apart,
+    BenchmarkSheet,
+    EvaluationSheet,
+    FetchSheet,
+    Provenance,
+    PublishedRow,
+    RowsSheet,
+    TrainingSheet,
+    Unfinished,
+)
+from storage.records.document import Document
+from storage.records.evaluation import ControlReport, Leading, RunKey, Tally
+from storage.records.evaluation import leading as leading_step
+
+
+class Report(Document):
+    """Everything that the pages show."""
+
+    what: ClassVar[str] = "a report"
+
+    experiment: str
+    """Its name."""
+    profile: str
+    """All settings, as JSON text."""
+    provenance: Provenance = Provenance()
+    """How it was made."""
+    scorers: tuple[str, ...]
+    """The first leads."""
+    declared_step: int | None = None
+    """Step that leads by declaration."""
+    benchmarks: tuple[BenchmarkSheet, ...]
+    """In the profile's order, the held-out examples last."""
+    trainings: tuple[TrainingSheet, ...]
+    """In the profile's order."""
+    evaluations: tuple[EvaluationSheet, ...]
+    """Of this profile, whole ones: by benchmark, models before checkpoints, checkpoints by step."""
+    unfinished: tuple[Unfinished, ...] = ()
+    """Of this profile."""
+    apart: tuple[Apart, ...] = ()
+    """Not of this profile."""
+    controls: tuple[ControlReport, ...] = ()
+    """Where controls were run."""
+    fetch: FetchSheet | None = None
+    """None: nothing was fetched."""
+    rows: RowsSheet | None = None
+    """None: nothing was converted."""
+    published: tuple[PublishedRow, ...] = ()
+    """Results of others."""
+
+    @cached_property
+    def tests(self) -> tuple[BenchmarkSheet, ...]:
+        """The benchmarks, without the held-out examples on which a step is chosen."""
+        return tuple(benchmark for benchmark in self.benchmarks if benchmark.is_test)
+
+    @cached_property
+    def by_key(self) -> Mapping[RunKey, EvaluationSheet]:
+        """Every whole evaluation of this profile."""
+        return {evaluation.key: evaluation for evaluation in self.evaluations}
+
+    def training(self, name: str) -> TrainingSheet:
+        """The training of a name."""
+        return next(training for training in self.trainings if training.name == name)
+
+    def on(self, benchmark: BenchmarkSheet) -> list[EvaluationSheet]:
+        """All evaluations on a benchmark, controls included."""
+        return [
+            evaluation
+            for evaluation in self.evaluations
+            if evaluation.key.benchmark == benchmark.key
+        ]
+
+    def judged(self, benchmark: BenchmarkSheet, scorer: str) -> list[EvaluationSheet]:
+        """Evaluations that a scorer judged, without controls."""
+        return [
+            evaluation
+            for evaluation in self.on(benchmark)
+            if scorer in evaluation.marks and evaluation.key.control is None
+        ]
+
+    def steps(
+        self, benchmark: BenchmarkSheet, scorer: str, training: TrainingSheet
+    ) -> list[EvaluationSheet]:
+        """A training's judged checkpoints by step, asked with its own prompt."""
+        return [
+            evaluation
+            for evaluation in self.judged(benchmark, scorer)
+            if evaluation.training == training.name and evaluation.prompt == training.prompt
+        ]
+
+    def leading_scorer(self, benchmark: BenchmarkSheet) -> str | None:
+        """The first scorer that judged it; None where the answers are withheld."""
+        return next((name for name in self.scorers if self.judged(benchmark, name)), None)
+
+    @cached_property
+    def leading(self) -> Mapping[str, Leading]:
+        """The step to quote of each training that has one, and why."""
+        found = {training.name: self._leading(training) for training in self.trainings}
+        return {name: step for name, step in found.items() if step}
+
+    def _leading(self, training: TrainingSheet) -> Leading | None:
+        answered = self._answered(training)
+        held_out = [benchmark for benchmark in self.benchmarks if not benchmark.is_test]
+        validation = {
+            evaluation.step: tally(evaluation.marks[self.scorers[0]])
+            for benchmark in held_out
+            for evaluation in self.steps(benchmark, self.scorers[0], training)
+            if evaluation.step is not None
+        }
+        saved = training.planned or sorted(answered)
+        return leading_step(saved, answered, validation, declared=self.declared_step)
+
+    def _answered(self, training: TrainingSheet) -> dict[int, Tally]:
+        """By step with any answer: questions answered, of those of all tests."""
+        keys = {benchmark.key for benchmark in self.tests}
+        asked = sum(len(benchmark.questions) for benchmark in self.tests)
+        counts: dict[int, int] = {}
+        whole = [(evaluation.run, len(evaluation.parsed)) for evaluation in self.evaluations]
+        partial = [
+            (evaluation.run, evaluation.answered.num_correct) for evaluation in self.unfinished
+        ]
+        for run, number in whole + partial:
+            ref, key = run.model.training, run.key
+            is_own = ref and run.role == "checkpoint" and ref.name == training.name
+            is_test = key.benchmark in keys and not key.control
+            if ref and is_own and is_test and key.prompt == training.prompt:
+                counts[ref.step] = counts.get(ref.step, 0) + number
+        return {step: Tally(count, asked) for step, count in counts.items()}
+
+    def leading_evaluation(
+        self, benchmark: BenchmarkSheet, scorer: str, training: TrainingSheet
+    ) -> EvaluationSheet | None:
+        """That of the step to quote."""
+        step = self.leading.get(training.name)
+        own = self.steps(benchmark, scorer, training)
+        return next(
+            (evaluation for evaluation in own if step and evaluation.step == step.step), None
+        )
+
+    def start_evaluation(
+        self, benchmark: BenchmarkSheet, scorer: str, training: TrainingSheet
+    ) -> EvaluationSheet | None:
+        """That of the very model that a training started from, asked with the training's prompt."""
+        start = training.start
+        judged = self.judged(benchmark, scorer) if start else []
+        return next(
+            (
+                evaluation
+                for evaluation in judged
+                if start
+                and evaluation.run.model.digest == start.digest
+                and evaluation.prompt == training.prompt
+            ),
+            None,
+        )
+
+    def leads(self, evaluation: EvaluationSheet) -> bool:
+        """Whether it is of a step to quote, asked as its training asks."""
+        leading = self.leading.get(evaluation.training or "")
+        return (
+            leading is not None
+            and evaluation.step == leading.step
+            and evaluation.prompt == self.training(str(evaluation.training)).prompt
+        )
+
+    @cached_property
+    def prompts(self) -> Mapping[str, frozenset[str]]:
+        """Prompts that each model was asked with."""
+        found: dict[str, set[str]] = {}
+        for evaluation in self.evaluations:
+            found.setdefault(evaluation.model, set()).add(evaluation.prompt)
+        return {model: frozenset(names) for model, names in found.items()}
+
+    def label(self, key: RunKey) -> str:
+        """The model's key, with the prompt where it was asked with several, and the control."""
+        prompt = key.prompt if len(self.prompts[key.model]) > 1 else None
+        return " · ".join(part for part in (key.model, prompt, key.control) if part)
+
+    @cached_property
+    def withheld(self) -> tuple[EvaluationSheet, ...]:
+        """Predictions for benchmarks that keep their answers; controls are left out."""
+        kept = {benchmark.key for benchmark in self.tests if benchmark.is_withheld}
+        return tuple(
+            evaluation
+            for evaluation in self.evaluations
+            if evaluation.key.benchmark in kept and evaluation.key.control is None
+        )
+
+    def benchmark(self, key: str) -> BenchmarkSheet:
+        """The benchmark of a key."""
+        return next(benchmark for benchmark in self.benchmarks if benchmark.key == key)
+
+
+def clean(value: object) -> object:
+    """The same JSON value without lone surrogates and NULs, which no page can hold."""
+    if isinstance(value, str):
+        return value.encode("utf-8", errors="replace").decode("utf-8").replace("\0", "\ufffd")
+    if isinstance(value, dict):
+        members = cast("dict[object, object]", value)
+        return {clean(key): clean(item) for key, item in members.items()}
+    if isinstance(value, list | tuple):
+        return [clean(item) for item in cast("list[object]", value)]
+    return value

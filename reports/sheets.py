@@ -1,0 +1,273 @@
+"""The parts of a report, typed: what was measured, trained, fetched and published.
+
+Marks are one character a question, in the benchmark's order: `1` right, `0` wrong, `-` not judged.
+Fractions stay 0..1 until they are shown.
+"""
+
+from typing import Literal, cast
+
+from pydantic import Field
+
+from reports.numbers.tally import FIRST_TASKS
+from storage.config import Config
+from storage.records.evaluation import EvaluationRun, RunKey, Tally
+from storage.records.model import ModelRef
+from storage.records.question import Question
+
+
+class Provenance(Config):
+    """Commit, versions and command: what stands beside every number."""
+
+    command: str = ""
+    """As it was typed."""
+    workspace: str = ""
+    """Folder of all data."""
+    commit: str = ""
+    """Of this program; empty outside a checkout."""
+    uncommitted_changes: bool = False
+    """Whether the program differs from that commit."""
+    python: str = ""
+    """Its version."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Of the packages, e.g. `torch: 2.13.0`."""
+
+
+class BenchmarkSheet(Config):
+    """One benchmark version with its questions."""
+
+    key: str
+    """As evaluations name it in their keys."""
+    name: str
+    """As the profile and the pages name it; unique in a report."""
+    is_test: bool
+    """False for the held-out examples, on which a step is chosen."""
+    questions_sha256: str
+    """Of questions.json."""
+    questions: tuple[Question, ...]
+    """In the file's order, which every mark follows."""
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether it gives no answers: predictions can be sent, not scored."""
+        return all(not question.answer for question in self.questions)
+
+
+class Count(Config):
+    """How many of one kind."""
+
+    name: str
+    """Of the kind; empty: not known."""
+    count: int
+    """Of this kind."""
+
+
+class Curve(Config):
+    """Metrics of a training as columns of one length."""
+
+    step: tuple[int, ...] = ()
+    """Optimiser steps, rising."""
+    metrics: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
+    """By name, e.g. `reward`; None where a step has none, or no finite one."""
+
+
+class TrainingSheet(Config):
+    """One training of the profile."""
+
+    name: str
+    """Unique in its experiment."""
+    method: Literal["grpo", "sft"]
+    """How it learns."""
+    variant: Literal["full", "lora"]
+    """Which weights it trains."""
+    prompt: str
+    """Of training and of its evaluation."""
+    seed: int
+    """Of the profile."""
+    start_model: str
+    """As the profile names it."""
+    evaluated: bool
+    """Whether its checkpoints are; False for a warm start that only the next one begins from."""
+    planned: tuple[int, ...] = ()
+    """Steps whose checkpoints its settings save; empty: not known."""
+    start: ModelRef | None = None
+    """What it started from, as it recorded; None: it has not begun."""
+    checkpoint_steps: tuple[int, ...] = ()
+    """Steps of the checkpoints on the disk."""
+    curve: Curve = Curve()
+    """What it logged."""
+    dropped: tuple[Count, ...] = ()
+    """Examples that could not be used, by reason."""
+
+
+class EvaluationSheet(Config):
+    """One model's answers to one benchmark, asked in one way."""
+
+    run: EvaluationRun
+    """How it was asked; `role` is the model's in this report."""
+    marks: dict[str, str]
+    """By scorer; empty where the benchmark withholds its answers."""
+    picks: str
+    """Position of each answer among the choices as the benchmark has them, in digits and letters;
+    `-`: no answer, `?`: an answer that is not one of them."""
+    parsed: str
+    """`1` where the answer is one of the choices."""
+    finished: str
+    """`0` where the completion was cut off."""
+    answers: tuple[str | None, ...]
+    """Extracted answers."""
+    reasons: tuple[str, ...]
+    """Why each was judged as it was."""
+    completions: tuple[str | None, ...]
+    """Texts as they came; None where there is none."""
+    num_tokens: tuple[int | None, ...]
+    """Tokens of each completion."""
+
+    @property
+    def key(self) -> RunKey:
+        """Everything that tells it from the report's others."""
+        return self.run.key
+
+    @property
+    def model(self) -> str:
+        """Key of the model."""
+        return self.run.key.model
+
+    @property
+    def prompt(self) -> str:
+        """Name of the prompt."""
+        return self.run.key.prompt
+
+    @property
+    def training(self) -> str | None:
+        """Training whose checkpoint it is; None for every other model."""
+        ref = self.run.model.training
+        return ref.name if ref and self.run.role == "checkpoint" else None
+
+    @property
+    def step(self) -> int | None:
+        """Step of that checkpoint; None for every other model."""
+        ref = self.run.model.training
+        return ref.step if ref and self.run.role == "checkpoint" else None
+
+
+class Unfinished(Config):
+    """An evaluation that has not answered every question yet."""
+
+    run: EvaluationRun
+    """How it is asked."""
+    answered: Tally
+    """Questions answered, of questions asked."""
+
+
+class Apart(Config):
+    """An evaluation that lies in the folder and is not of this profile; it counts for nothing."""
+
+    key: RunKey
+    """Which."""
+    reason: str
+    """Why not, e.g. `step 300 of grpo is not saved by its settings`."""
+    num_answered: int
+    """Questions that it answered."""
+
+
+class PublishedRow(Config):
+    """One published result, accuracies in percent as printed."""
+
+    benchmark: str
+    """The version is part of its name."""
+    version: str = ""
+    """The same alone."""
+    model: str
+    """As the source names it."""
+    method: str = ""
+    """The same."""
+    variant: str = ""
+    """`full` or `lora`; empty where it does not apply or is not known."""
+    prompt: str = ""
+    """Our name of its prompt: `answer`, `think`, `plain`; empty where it is not one of them."""
+    sound: float | None = None
+    """Percent; None: not printed. So are the next three."""
+    music: float | None = None
+    speech: float | None = None
+    average: float | None = None
+    source: str
+    """Where it is printed."""
+    date: str = ""
+    """Of the source."""
+    note: str = ""
+    """What to know of it."""
+
+    def percent(self, name: str) -> float | None:
+        """Of one of MMAU's tasks or `average`; None for any other name."""
+        return getattr(self, name) if name in (*FIRST_TASKS, "average") else None
+
+
+class Lost(Config):
+    """Clips that cannot be used for one reason."""
+
+    state: str
+    """E.g. `invalid`."""
+    reason: str
+    """E.g. `private`."""
+    count: int
+    """Clips."""
+
+
+class FetchSheet(Config):
+    """What became of the training audio."""
+
+    requested: int
+    """Clips."""
+    usable: int
+    """Of these."""
+    by_reason: tuple[Lost, ...]
+    """The others."""
+    by_source: tuple[Count, ...]
+    """Usable clips; an empty name: not known."""
+    losses_by_day: tuple[Count, ...]
+    """By the day (UTC) on which they were last found unusable."""
+    facts: tuple[tuple[str, str], ...]
+    """What else the account says, as name and text."""
+
+
+class KeptRows(Config):
+    """Rows of one kind before and after."""
+
+    name: str
+    """Of the kind."""
+    kept: int
+    """Rows that became examples."""
+    dropped: int
+    """Rows that did not."""
+
+
+class RowsSheet(Config):
+    """From annotation rows to training examples."""
+
+    kept: int
+    """Rows."""
+    dropped: int
+    """Rows."""
+    by_reason: tuple[Count, ...]
+    """The dropped ones."""
+    question_types: tuple[KeptRows, ...]
+    """By AVQA's types; a dropped row without one is not counted."""
+    question_relations: tuple[KeptRows, ...]
+    """By what they ask about: sound, view, both."""
+
+
+def flat(value: object, prefix: str = "") -> list[tuple[str, str]]:
+    """A nested JSON value as lines of dotted key and text."""
+    if isinstance(value, dict):
+        members = cast("dict[str, object]", value)
+        return [
+            line
+            for key, member in members.items()
+            for line in flat(member, f"{prefix}.{key}" if prefix else key)
+        ]
+    if isinstance(value, list):
+        items = cast("list[object]", value)
+        return [(prefix, ", ".join(str(item) for item in items))]
+    if isinstance(value, bool):
+        return [(prefix, "yes" if value else "no")]
+    return [(prefix, "none" if value is None else str(value))]

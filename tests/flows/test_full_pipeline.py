@@ -165,7 +165,6 @@ def test_the_plan_says_what_would_run_and_why(workspace: Path) -> None:
     assert by_unit["evaluate"] == (True, "if train makes something else than before")
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="settings decide unless a list leaves them out")
 def test_settings_that_decide_nothing_leave_a_finished_training_alone(workspace: Path) -> None:
     """A progress line every 9 s instead of every 2 threw a finished training away."""
     idle = ["progress_every_s=9", "feature_memory_mb=9", "feature_cache=cache", "max_bad_share=0.9"]

@@ -1,7 +1,7 @@
 """Faults that users met and that still stand, each a strict xfail: what mends one removes its mark.
 
-They look at files and pages that a user sees. A further one, of a finished training that a progress
-interval throws away, is in tests/flows/test_full_pipeline.py, where a finished workspace stands.
+They look at files and pages that a user sees. A further one, of a data set's torn log, is in
+tests/storage/fetch/test_avqa_hub.py.
 """
 
 import json

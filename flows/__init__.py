@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 
 DEFAULT_WORKSPACE = "workspace"
-WITHOUT_PREFECT = "flows.score"  # the command that needs no workspace
+WITHOUT_PREFECT = {"flows.score", "flows.benchmarks"}  # the commands that need no workspace
 COMMAND_DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -55,5 +55,5 @@ def _stop_while_importing(number: int, _frame: object) -> None:
 if sys.argv[:1] == ["-m"]:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop_while_importing)  # until flows/command.py sets its own
-    if WITHOUT_PREFECT not in sys.orig_argv:
+    if not WITHOUT_PREFECT & set(sys.orig_argv):
         _set_defaults_of_commands()

@@ -1,0 +1,79 @@
+"""What changed between two versions of a benchmark: `python -m flows.benchmarks diff FIRST SECOND`.
+
+FIRST and SECOND are names (`mmau-test-mini-original`) or files of questions. Needs neither torch
+nor Prefect.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from flows.score import load_questions
+from storage.benchmarks.difference import Difference, compare
+from storage.benchmarks.parse import read_questions
+from storage.records.question import Question
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    options = _options().parse_args(arguments)
+    first, second = (
+        _questions(name, options.workspace) for name in (options.first, options.second)
+    )
+    folders = (options.first_audio, options.second_audio)
+    audio = None if None in folders else folders
+    found = compare(first, second, audio=audio)
+    if options.json:
+        print(json.dumps(asdict(found), ensure_ascii=False))
+    else:
+        print("\n".join(render(found, options.first, options.second)))
+    return 0
+
+
+def render(found: Difference, first: str, second: str) -> list[str]:
+    """Counts, then a line a question that differs."""
+    counts = Counter(what for change in found.changed for what in change.what)
+    audio = "contents" if found.compares_audio else "names only: give both folders of clips"
+    lines = [
+        f"{first} and {second}: {len(found.same)} questions alike, {len(found.changed)} differ, "
+        f"{len(found.only_first)} only in the first, {len(found.only_second)} only in the second",
+        *(f"  {count:5d}  {what}" for what, count in counts.most_common()),
+        f"  (audio compared by {audio})",
+        "",
+    ]
+    lines += [f"{change.id}  {', '.join(change.what)}" for change in found.changed]
+    lines += [f"{name}  only in {first}" for name in found.only_first]
+    return lines + [f"{name}  only in {second}" for name in found.only_second]
+
+
+def _questions(name: str, workspace: Path) -> list[Question]:
+    path = Path(name)
+    if path.is_file():
+        return read_questions(path)
+    return load_questions(name, None, workspace=workspace)[0]
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.benchmarks", description=(__doc__ or "").partition("\n")[0]
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    diff = commands.add_parser("diff", help="list the questions that two versions ask differently")
+    diff.add_argument("first", help="name of a benchmark, or its questions' file")
+    diff.add_argument("second", help="the same of another version")
+    diff.add_argument("--first-audio", type=Path, help="folder of the first one's clips")
+    diff.add_argument("--second-audio", type=Path, help="folder of the second one's clips")
+    diff.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    diff.add_argument(
+        "--workspace", type=Path, default=Path("workspace"), help="folder of all data"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    from flows.command import run_command
+
+    run_command(main)

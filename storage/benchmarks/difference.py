@@ -1,0 +1,90 @@
+"""What changed between two versions of a benchmark, question by question, joined by id.
+
+The order of the rows differs between published files (MMAR's two hold one thousand ids in another
+order), so a position says nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from storage.audio import find_clip
+from storage.manifest import file_digest
+from storage.records.question import Question
+
+
+class Change(NamedTuple):
+    """A question that two versions ask differently."""
+
+    id: str
+    what: tuple[str, ...]
+    """Of `text`, `choices`, `order of choices`, `answer` and `audio`, those that differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Two versions beside each other."""
+
+    changed: tuple[Change, ...]
+    """Questions of both that differ, in the first one's order."""
+    same: tuple[str, ...]
+    """Ids of questions that both ask alike, in the first one's order."""
+    only_first: tuple[str, ...]
+    """Ids that the second does not have."""
+    only_second: tuple[str, ...]
+    """Ids that the first does not have."""
+    compares_audio: bool
+    """Whether the clips' contents were compared; if not, their names alone."""
+
+
+def compare(
+    first: Sequence[Question],
+    second: Sequence[Question],
+    *,
+    audio: tuple[Path, Path] | None = None,
+) -> Difference:
+    """Compare two versions by id.
+
+    Args:
+        first: Questions of one version.
+        second: Questions of another.
+        audio: The folders of their clips; None: the clips' names are compared.
+    """
+    by_id = {question.id: question for question in second}
+    ids = {question.id for question in first}
+    shared = [(question, by_id[question.id]) for question in first if question.id in by_id]
+    changes = [Change(one.id, _differences(one, other, audio)) for one, other in shared]
+    return Difference(
+        changed=tuple(change for change in changes if change.what),
+        same=tuple(change.id for change in changes if not change.what),
+        only_first=tuple(question.id for question in first if question.id not in by_id),
+        only_second=tuple(question.id for question in second if question.id not in ids),
+        compares_audio=audio is not None,
+    )
+
+
+def _differences(
+    one: Question, other: Question, audio: tuple[Path, Path] | None
+) -> tuple[str, ...]:
+    differs = {
+        "text": one.question != other.question,
+        "choices": sorted(one.choices) != sorted(other.choices),
+        "order of choices": one.choices != other.choices
+        and sorted(one.choices) == sorted(other.choices),
+        "answer": one.answer != other.answer,
+        "audio": _hears_otherwise(one, other, audio),
+    }
+    return tuple(name for name, is_other in differs.items() if is_other)
+
+
+def _hears_otherwise(one: Question, other: Question, audio: tuple[Path, Path] | None) -> bool:
+    if audio is None:
+        return [Path(clip).name for clip in one.clips] != [Path(clip).name for clip in other.clips]
+    return _contents(one, audio[0]) != _contents(other, audio[1])
+
+
+def _contents(question: Question, folder: Path) -> list[str | None]:
+    """sha256 of each clip's file; None for one that is not there."""
+    found = [find_clip(folder, clip) for clip in question.clips]
+    return [file_digest(path) if path else None for path in found]

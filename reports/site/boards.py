@@ -1,9 +1,11 @@
 """The leaderboard as the pages show it: one table a benchmark version and scorer.
 
-The larger Test split stands beside Test-mini where results for it are there.
+One row a training, the step that leads, with its steps folded under it; start models, further
+models and published rows stand where their average puts them. The larger Test split stands beside
+Test-mini where results for it are there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.numbers.achievements import resolution
@@ -29,14 +31,20 @@ class Line:
     """One row of a table."""
 
     row: LeaderboardRow
+    name: str
+    """A training's name, `step 100` under it, or a model."""
+    detail: str
+    """E.g. `SFT, LoRA, prompt plain, step 600 (chosen on validation)`."""
     splits: Sequence[Cells]
     """Test-mini, and Test where the table has it."""
-    link: str | None
-    """Page of one of our models."""
-    source_number: int | None
+    link: str | None = None
+    """Page of a training or of one of our models."""
+    source_number: int | None = None
     """Of a published row, in the board's list of sources; from 1."""
-    note_letter: str
+    note_letter: str = ""
     """In the board's list of notes; empty without a note."""
+    steps: Sequence["Line"] = ()
+    """A training's, in order, the leading one too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,32 +104,73 @@ def _board(
         row for row in rows if row.is_ours and (row.benchmark, row.scorer) == (benchmark, scorer)
     ]
     published = [row for row in rows if not row.is_ours and row.benchmark == benchmark]
+    published.sort(key=_rank)
     test = {_key(row): row for row in rows if row.benchmark == larger_split(benchmark)}
     tasks = task_names([*ours, *published])
-    splits = ["test-mini", "test"] if test else ["test-mini"]
-    by_average = sorted(published, key=lambda row: -(row.average.percent if row.average else 0))
-    sources = list(dict.fromkeys(_source(row) for row in by_average))
-    texts = list(dict.fromkeys(row.note for row in by_average if row.note))
+    sources = list(dict.fromkeys(_source(row) for row in published))
+    texts = list(dict.fromkeys(row.note for row in published if row.note))
     letters = {text: _letter(index) for index, text in enumerate(texts)}
+
+    def splits(row: LeaderboardRow) -> list[Cells]:
+        return [_cells(row, tasks)] + ([_cells(test.get(_key(row)), tasks)] if test else [])
+
     lines = [
         Line(
             row=row,
-            splits=[_cells(row, tasks)] + ([_cells(test.get(_key(row)), tasks)] if test else []),
-            link=links.get(row.model) if row.is_ours else None,
-            source_number=None if row.is_ours else sources.index(_source(row)) + 1,
+            name=row.model,
+            detail=row.method,
+            splits=splits(row),
+            source_number=sources.index(_source(row)) + 1,
             note_letter=letters.get(row.note, ""),
         )
-        for row in [*ours, *by_average]
+        for row in published
     ]
+    caption = f"{scorer.capitalize()} scorer"
+    if published and scorer != "official":
+        caption += "; published rows are under the official one"
     return Board(
         title=f"{benchmark}, {scorer} scorer",
-        caption=f"{scorer.capitalize()} scorer",
+        caption=caption,
         tasks=tasks,
-        splits=splits,
-        lines=lines,
+        splits=["test-mini", "test"] if test else ["test-mini"],
+        lines=sorted(_our_lines(ours, splits, links) + lines, key=lambda line: _rank(line.row)),
         sources=sources,
         notes={letter: text for text, letter in letters.items()},
     )
+
+
+def _our_lines(
+    rows: Sequence[LeaderboardRow],
+    splits: Callable[[LeaderboardRow], list[Cells]],
+    links: Mapping[str, str],
+) -> list[Line]:
+    """A line a training and prompt, and one for each other model."""
+    groups: dict[tuple[str, str], list[LeaderboardRow]] = {}
+    for row in rows:
+        groups.setdefault((row.training or row.model, row.prompt), []).append(row)
+    found: list[Line] = []
+    for (name, prompt), group in groups.items():
+        lead = group[0]  # the leading step stands first
+        steps = sorted(group, key=lambda row: row.step or 0) if lead.training else []
+        detail = f"{lead.method}, prompt {prompt}"
+        if lead.step is not None:
+            why = "; ".join(mark.text for mark in lead.marks if mark.kind != "best")
+            detail += f", step {lead.step}" + (f" ({why})" if why else "")
+        found.append(
+            Line(
+                row=lead,
+                name=name,
+                detail=detail,
+                splits=splits(lead),
+                link=links.get(lead.model),
+                steps=[Line(row, f"step {row.step}", "", splits(row)) for row in steps],
+            )
+        )
+    return found
+
+
+def _rank(row: LeaderboardRow) -> float:
+    return -row.average.percent if row.average else 0.0
 
 
 def _key(row: LeaderboardRow) -> tuple[str, str, str, str, str]:

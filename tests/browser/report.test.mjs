@@ -228,7 +228,7 @@ test('a table sorts by a column, both ways, empty cells last', async () => {
   const table = page.locator('table.leaderboard', { hasText: 'GRPO 1' }).first();
   const heads = table.locator('thead tr').last().locator('th');
   const column = (await heads.allTextContents()).indexOf('Average');
-  const values = () => table.locator('tbody tr').evaluateAll((rows, at) => rows.map((row) => row.cells[at].dataset.value), column);
+  const values = () => table.locator('tbody tr:first-child').evaluateAll((rows, at) => rows.map((row) => row.cells[at].dataset.value), column);
   await heads.nth(column).locator('button').click();
   assert.equal(await heads.nth(column).getAttribute('aria-sort'), 'descending');
   const down = (await values()).map(Number);
@@ -238,8 +238,29 @@ test('a table sorts by a column, both ways, empty cells last', async () => {
   assert.deepEqual(up, up.toSorted((one, two) => one - two));
   const test = (await heads.allTextContents()).lastIndexOf('Average');
   await heads.nth(test).locator('button').click();
-  const withGaps = await table.locator('tbody tr').evaluateAll((rows, at) => rows.map((row) => row.cells[at].dataset.value), test);
+  const withGaps = await table.locator('tbody tr:first-child').evaluateAll((rows, at) => rows.map((row) => row.cells[at].dataset.value), test);
   assert.equal(withGaps.findIndex((value) => value === ''), withGaps.filter((value) => value !== '').length);
+  await close();
+});
+
+test('the steps of a training unfold under its row', async () => {
+  const { page, close } = await openPage(fromDisk('whole/index.html'));
+  const body = page.locator('table.leaderboard tbody', { hasText: 'GRPO, prompt answer, step 30' }).first();
+  const step = body.locator('tr.step').first();
+  assert.equal(await step.isVisible(), false);
+  await body.locator('button.fold').click();
+  assert.equal(await step.isVisible(), true);
+  assert.equal(await body.locator('button.fold').getAttribute('aria-expanded'), 'true');
+  await close();
+  const without = await openPage(fromDisk('whole/index.html'), { javaScriptEnabled: false });
+  assert.equal(await without.page.locator('tr.step').first().isVisible(), true);
+  await without.close();
+});
+
+test('on a phone the average stands beside the name', async () => {
+  const { page, close } = await openPage(fromDisk('whole/index.html'), { viewport: { width: 390, height: 800 } });
+  const box = await page.locator('table.leaderboard td.average').first().boundingBox();
+  assert.ok(box.x + box.width < 390, `${box.x} + ${box.width}`);
   await close();
 });
 

@@ -269,16 +269,34 @@ def test_the_test_columns_are_those_of_the_same_scorer_and_prompt(two_prompts):
     table = (two_prompts / "index.html").read_text(encoding="utf-8").partition("</table>")[0]
     lines = re.findall(r'<tr class="ours.*?</tr>', table, re.DOTALL)
     for line in lines:
-        model = re.search(r"<th[^>]*>(?:<a[^>]*>)?([^<]+)", line)[1]
+        name = re.search(r"<th[^>]*><a[^>]*>([^<]+)", line)[1]
         prompt = re.search(r"prompt (\w+)", line)[1]
         averages = [
             f"{row['average']['percent']:.2f}"
             for row in found
-            if (row["model"], row["prompt"], row["scorer"]) == (model, prompt, "official")
+            if (row["training"] or row["model"], row["prompt"]) == (name, prompt)
+            and row["scorer"] == "official"
+            and row["step"] in {None, 30}
         ]
-        shown = re.findall(r'<td class="number average"[^>]*>([\d.]+)<', line)
+        shown = re.findall(r'<td class="number average[^>]*>([\d.]+)<', line)
         assert shown == averages
-    assert len(lines) == 8
+        assert len(shown) == 2
+    assert len(lines) == 4
+
+
+def test_a_training_is_one_row_with_its_steps_under_it_among_the_published_rows(two_prompts):
+    table = (two_prompts / "index.html").read_text(encoding="utf-8").partition("</table>")[0]
+    bodies = table.split("<tbody>")[1:]
+    names = [re.search(r"<th[^>]*>(?:<a[^>]*>)?([^<]+)", body)[1].strip() for body in bodies]
+    assert {"grpo", "sft", "tiny"} <= set(names)
+    grpo = bodies[names.index("grpo")]
+    assert re.findall(r"<th[^>]*>(step \d+)", grpo) == ["step 10", "step 20", "step 30"]
+    assert "GRPO, prompt answer, step 30" in grpo
+    averages = [
+        float(re.search(r'number average" data-value="([\d.]+)', body)[1]) for body in bodies
+    ]
+    assert averages == sorted(averages, reverse=True)
+    assert 0 < names.index("grpo") < len(names) - 1
 
 
 def test_each_prompts_start_has_a_name_and_a_comparison_of_its_own(two_prompts):

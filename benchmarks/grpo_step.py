@@ -25,12 +25,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import Qwen2AudioConfig
+from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.naive_grpo import naive_logprob, naive_rollout
 from model.network.features import Batch, Prompt, collate, mel_features, prompt_tokens
-from model.network.qwen2_audio import PackedQwen2Audio, load_base, load_processor, prefill
+from model.network.qwen2_audio import load_base, load_processor, prefill, score_completions
 from model.network.sampling import Sampling, decode, uniform_numbers
 from model.network.tiny import build_processor, build_tiny
 from model.prompt import question_text
@@ -74,8 +74,8 @@ REAL_SIZES = {
 class Setup(NamedTuple):
     """Two models and one prompt, in both forms."""
 
-    policy: PackedQwen2Audio
-    reference: PackedQwen2Audio
+    policy: Qwen2AudioForConditionalGeneration
+    reference: Qwen2AudioForConditionalGeneration
     inputs: dict[str, Tensor]
     prompt: Batch
     num_tokens: int
@@ -204,7 +204,7 @@ def packed_step(setup: Setup, *, seed: int) -> Measured:
             setup.policy.eval()
             completions = decode(
                 setup.policy,
-                prefill(setup.policy, **setup.prompt),
+                prefill(setup.policy, setup.prompt),
                 stop_ids=torch.tensor([NEVER_ID]),
                 pad_id=0,
                 max_new_tokens=setup.num_tokens,
@@ -215,14 +215,14 @@ def packed_step(setup: Setup, *, seed: int) -> Measured:
             )
             setup.policy.train()
         scored: dict[str, Any] = {
-            **setup.prompt,
+            "prompt": setup.prompt,
             "completion_ids": completions.token_BGC,
             "completion_mask": completions.mask_BGC,
         }
         with phase("policy forward"):
-            logprob = setup.policy(**scored).logprob_BGC
+            logprob = score_completions(setup.policy, **scored).logprob_BGC
         with phase("reference"), torch.no_grad():
-            reference = setup.reference(**scored).logprob_BGC
+            reference = score_completions(setup.reference, **scored).logprob_BGC
         with phase("policy backward"):
             _loss(logprob, reference, seed).backward()
         measured.tokens = completions.token_BGC[0]
@@ -325,14 +325,19 @@ def _summary(runs: list[Measured]) -> dict[str, Any]:
     }
 
 
-def _real_sizes() -> tuple[PackedQwen2Audio, PackedQwen2Audio, Any]:
+def _real_sizes() -> tuple[
+    Qwen2AudioForConditionalGeneration, Qwen2AudioForConditionalGeneration, Any
+]:
     """Two bf16 models of the real one's sizes on the GPU, random weights."""
     processor = build_processor([QUESTION], clip_length_s=EXTRACTOR_S, num_mel_bins=128)
     audio_id = processor.tokenizer.convert_tokens_to_ids(processor.audio_token)
     config = Qwen2AudioConfig(**REAL_SIZES, audio_token_index=audio_id)
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda"):
-        policy, reference = PackedQwen2Audio(config), PackedQwen2Audio(config)
+        policy, reference = (
+            Qwen2AudioForConditionalGeneration(config),
+            Qwen2AudioForConditionalGeneration(config),
+        )
     torch.set_default_dtype(torch.float32)
     reference.load_state_dict(policy.state_dict())
     return policy, reference, processor

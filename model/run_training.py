@@ -8,7 +8,6 @@ under another name and is thrown away by the next start.
 
 import signal
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -17,7 +16,7 @@ from typing import NamedTuple
 import torch
 from pydantic import JsonValue
 from torch import nn
-from transformers import Qwen2AudioProcessor, set_seed
+from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
 from model.config import TrainConfig
@@ -26,14 +25,12 @@ from model.network.lora import add_adapter, load_adapter, without_adapter
 from model.network.qwen2_audio import load_base, load_model, load_processor, stop_tokens
 from model.train import checkpoints
 from model.train.card import card_text, measure_movement
-from model.train.examples import Draws, Example, check_examples, read_examples, write_dropped
-from model.train.grpo_trainer import GrpoTrainer
+from model.train.examples import Checked, check_examples, read_examples, write_dropped
+from model.train.loop import Materials, train_steps
 from model.train.memory import check_fits, estimate
 from model.train.record import config_of
-from model.train.sft_trainer import SftTrainer
+from model.train.sharding import is_main_process, world_size
 from model.train.sizes import read_sizes
-from model.train.trainer import Materials, StepTrainer
-from model.train.training_arguments import is_main_process, world_size
 from storage.errors import PipelineError
 from storage.host.supervisor import die_with_parent
 from storage.jsonl import write_json
@@ -100,12 +97,11 @@ def train(run: TrainingRun) -> None:
         return
     check_memory(run)
     set_seed(config.seed)
-    trainer = make_trainer(run, settings, resume_from)
-    trainer.fit(resume_from)
-    if trainer.args.should_save and checkpoints.last_step(run.output) != config.max_steps:
-        msg = f"{run.output} has no whole checkpoint-{config.max_steps}: start the training again"
-        raise PipelineError(msg)
-    if trainer.args.should_save:
+    train_steps(load(run, settings, resume_from), resume_from)
+    if is_main_process():
+        if checkpoints.last_step(run.output) != config.max_steps:
+            msg = f"{run.output} has no whole checkpoint-{config.max_steps}: train again"
+            raise PipelineError(msg)
         report_movement(run)
 
 
@@ -152,46 +148,47 @@ def check_settings(config: TrainConfig) -> None:
         raise PipelineError(msg)
 
 
-def make_trainer(
-    run: TrainingRun, settings: dict[str, JsonValue], resume_from: Path | None
-) -> StepTrainer:
+def load(run: TrainingRun, settings: dict[str, JsonValue], resume_from: Path | None) -> Materials:
     """Load model and data as the step to start from needs them."""
     config = run.config
     processor = load_processor(run.start_model)
-    model = _policy(run, resume_from)
-    step = 0 if resume_from is None else checkpoints.step_of(resume_from)
+    network = _network(run, resume_from)
     examples = read_examples(run.record.examples, config.example_repeats)
     checked = check_examples(examples, processor, config)
     if is_main_process():
         write_dropped(run.output / "dropped.jsonl", checked)
-        print(f"{len(checked.kept)} examples, {len(checked.dropped)} dropped")  # noqa: T201  progress
-    materials = Materials(
+        _tell(config, checked, resume_from)
+    return Materials(
         config=config,
         settings=settings,
         output=run.output,
-        model=model,
+        network=network,
+        reference=_reference(run),
         processor=processor,
-        draws=_draws(run, checked.kept, processor, step),
-        stop_ids=stop_tokens(without_adapter(model), processor),
+        examples=checked.kept,
+        stop_ids=stop_tokens(without_adapter(network), processor),
         sizes=read_sizes(run.start_model),
         card=partial(
-            _card, run=run, num_examples=len(checked.kept), num_dropped=len(checked.dropped)
+            card_text,
+            config,
+            start_model=run.record.start.key,
+            num_examples=len(checked.kept),
+            num_dropped=len(checked.dropped),
         ),
     )
-    if config.method == "sft":
-        return SftTrainer(materials)
-    needs_reference = config.grpo.beta > 0 and config.lora is None
-    reference = None
-    if needs_reference:
-        precision = "bf16" if torch.cuda.is_available() and config.precision != "fp32" else "fp32"
-        reference = load_model(
-            run.start_model, precision=precision, attention=config.attention
-        ).requires_grad_(requires_grad=False)
-    _explain(resume_from)
-    return GrpoTrainer(materials, reference=reference)
 
 
-def _policy(run: TrainingRun, resume_from: Path | None) -> nn.Module:
+def _reference(run: TrainingRun) -> nn.Module | None:
+    """The start model, frozen; an adapter's base is its own reference, and beta 0 needs none."""
+    config = run.config
+    if config.method == "sft" or config.grpo.beta == 0 or config.lora is not None:
+        return None
+    precision = "bf16" if torch.cuda.is_available() and config.precision != "fp32" else "fp32"
+    model = load_model(run.start_model, precision=precision, attention=config.attention)
+    return model.requires_grad_(requires_grad=False)
+
+
+def _network(run: TrainingRun, resume_from: Path | None) -> nn.Module:
     """The model to train, from the start model or from the checkpoint."""
     config = run.config
     if config.lora is not None:
@@ -206,40 +203,15 @@ def _policy(run: TrainingRun, resume_from: Path | None) -> nn.Module:
     return model
 
 
-def _card(step: int, *, run: TrainingRun, num_examples: int, num_dropped: int) -> str:
-    return card_text(
-        run.config,
-        start_model=run.record.start.key,
-        step=step,
-        num_examples=num_examples,
-        num_dropped=num_dropped,
-    )
-
-
-def _draws(
-    run: TrainingRun, examples: Sequence[Example], processor: Qwen2AudioProcessor, step: int
-) -> Draws:
-    config = run.config
-    per_step = config.prompts_per_device * config.gradient_accumulation * world_size()
-    reuse = config.grpo.steps_per_rollout if config.method == "grpo" else 1
-    return Draws(
-        examples,
-        processor,
-        config,
-        num_draws=config.max_steps * per_step,
-        start=step // reuse * per_step,
-    )
-
-
-def _explain(resume_from: Path | None) -> None:
-    if not is_main_process():
-        return
+def _tell(config: TrainConfig, checked: Checked, resume_from: Path | None) -> None:
+    """Say what it learns from, and where from; the log of the training."""
+    print(f"{len(checked.kept)} examples, {len(checked.dropped)} dropped")  # noqa: T201
     begin = "from the start model" if resume_from is None else f"from {resume_from.name}"
-    print(  # noqa: T201  the log of the training
-        f"training {begin}; a loss near 0 is expected (it is beta x KL while each rollout serves "
-        "one step): watch the reward",
-        flush=True,
+    watch = (
+        "; a loss near 0 is expected (it is beta x KL while each rollout serves one step): watch "
+        "the reward"
     )
+    print(f"training {begin}{watch if config.method == 'grpo' else ''}", flush=True)  # noqa: T201
 
 
 def _end(signal_number: int, frame: FrameType | None) -> None:

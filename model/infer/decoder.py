@@ -7,12 +7,12 @@ training (`model.network.qwen2_audio`, `model.network.sampling`).
 
 import gc
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
+from transformers import PreTrainedModel, Qwen2AudioProcessor
 
-from model.network.features import Prompt, collate
+from model.network.features import Batch, Prompt, collate
 from model.network.qwen2_audio import prefill, score_completions, stop_tokens
 from model.network.sampling import decode
 from storage.errors import PipelineError
@@ -49,7 +49,7 @@ class Decoder:
 
     def __init__(
         self,
-        model: Qwen2AudioForConditionalGeneration,
+        model: PreTrainedModel,
         processor: Qwen2AudioProcessor,
         *,
         max_new_tokens: int,
@@ -95,9 +95,9 @@ class Decoder:
         with torch.no_grad():
             scores = score_completions(
                 self.model,
+                self._batch([prompt]),
                 completion_ids=completion_1GC,
                 completion_mask=torch.ones_like(completion_1GC, dtype=torch.bool),
-                **self._batch([prompt]),
             )
         first_nats, second_nats = scores.logprob_BGC[0, :, place].tolist()
         return abs(first_nats - second_nats)
@@ -126,7 +126,7 @@ class Decoder:
     def _complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
         completed = decode(
             self.model,
-            prefill(self.model, **self._batch(prompts)),
+            prefill(self.model, self._batch(prompts)),
             stop_ids=self._stop_ids,
             pad_id=self._tokenizer.pad_token_id,
             max_new_tokens=self._max_new_tokens,
@@ -140,7 +140,7 @@ class Decoder:
         ends = completed.finished_BG[:, 0].tolist()
         return [Completion(*parts) for parts in zip(texts, ids, ends, strict=True)]
 
-    def _batch(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    def _batch(self, prompts: Sequence[Prompt]) -> Batch:
         batch = collate(prompts, self._tokenizer.pad_token_id)
         return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from transformers import PreTrainedModel
+
 from model.config import PartName
-from model.network.qwen2_audio import PackedQwen2Audio
 from storage.errors import PipelineError
 
 # Where each part's parameters are, as prefixes of transformers' names.
@@ -25,7 +26,7 @@ def part_of(parameter_name: str) -> PartName:
     raise ValueError(msg)
 
 
-def freeze_parts(model: PackedQwen2Audio, parts: Sequence[PartName]) -> None:
+def freeze_parts(model: PreTrainedModel, parts: Sequence[PartName]) -> None:
     """Stop parts from learning.
 
     Raises:

@@ -7,12 +7,12 @@ from typing import cast
 import peft
 from peft import PeftModel
 from torch import nn
+from transformers import PreTrainedModel
 
 from model.config import LoraConfig
-from model.network.qwen2_audio import PackedQwen2Audio
 
 
-def add_adapter(model: PackedQwen2Audio, config: LoraConfig) -> nn.Module:
+def add_adapter(model: PreTrainedModel, config: LoraConfig) -> nn.Module:
     """Put fresh adapters on the language model's layers; nothing else learns.
 
     The layers are named by a pattern, because the audio encoder has `q_proj`, `k_proj` and `v_proj`
@@ -30,12 +30,12 @@ def add_adapter(model: PackedQwen2Audio, config: LoraConfig) -> nn.Module:
     )
 
 
-def load_adapter(model: PackedQwen2Audio, folder: Path) -> nn.Module:
+def load_adapter(model: PreTrainedModel, folder: Path) -> nn.Module:
     """Put saved adapters on the language model, to train on."""
     return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
 
 
-def without_adapter(model: nn.Module) -> PackedQwen2Audio:
+def without_adapter(model: nn.Module) -> PreTrainedModel:
     """The model inside peft's wrapper, adapters in its layers; any other model as it is."""
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    return cast("PackedQwen2Audio", inner)
+    return cast("PreTrainedModel", inner)

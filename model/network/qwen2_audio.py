@@ -1,10 +1,8 @@
 """Qwen2-Audio as the project uses it: load, encode audio, prefill, score completions.
 
-The model is transformers' own class with a forward that also takes a prompt and its G completions
-and returns their log-probabilities in one packed pass (see packing.py). That pass is the module's
-`forward`, because DDP and FSDP synchronise only what goes through the wrapped module's forward.
-Where it saves work against a plain forward of every completion, with equal numbers (fp32: within
-2e-6):
+The model is transformers' own class. A prompt and its G completions go through it in one packed
+pass (see packing.py), which saves work against a plain forward of every completion, with equal
+numbers (fp32: within 2e-6):
 
 - the audio encoder runs on the real mel frames, not on 30 s of padding;
 - audio and prompt are encoded once a prompt instead of once a completion;
@@ -18,35 +16,39 @@ tokens, T = P + S, Q queries, K keys, M mel bands, F mel frames, D width, N audi
 clips.
 """
 
-import functools
 import json
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
     AutoConfig,
     AutoProcessor,
     Cache,
+    PreTrainedModel,
     Qwen2AudioForConditionalGeneration,
     Qwen2AudioProcessor,
 )
+from transformers.integrations.flex_attention import flex_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from model.config import Attention, Precision
 from model.network.audio_encoder import encode_audio
+from model.network.features import Batch
 from model.network.kv_cache import roomy_cache
 from model.network.packing import pack
 from model.network.vocabulary_head import HEAD_CHUNK, CompletionScores, score_tokens
 from storage.errors import PipelineError
 
 EXPECTED = "give the folder or the hub name of a Qwen2-Audio model"
-PLAIN_CLASS = Qwen2AudioForConditionalGeneration.__name__
-FLEX = "flex_attention"  # transformers' name
+BY_MASK = "by_mask"  # name of `attend` among transformers' attentions
+MaskKind = Attention | Literal["eager"]
 
 
 class Prefilled(NamedTuple):
@@ -58,56 +60,6 @@ class Prefilled(NamedTuple):
     """Hidden state at the last prompt token, which predicts the first completion token."""
     mask_BP: Tensor
     """True for real tokens, on the left."""
-
-
-class PackedQwen2Audio(Qwen2AudioForConditionalGeneration):
-    """Qwen2-Audio whose forward also scores packed completions."""
-
-    @classmethod
-    def is_custom_code(cls) -> bool:
-        """False, so that weights are named and read as transformers' own class does.
-
-        Custom classes get no conversion of names; the published checkpoint's
-        `language_model.lm_head` would then be passed over, and the head start from random numbers
-        with no more than a warning.
-        """
-        return False
-
-    @functools.wraps(Qwen2AudioForConditionalGeneration.forward)  # generate reads the signature
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  wider than transformers'
-        self,
-        *args: Any,  # noqa: ANN401  passed on
-        completion_ids: Tensor | None = None,
-        run: "Callable[[PackedQwen2Audio], Any] | None" = None,
-        **kwargs: Any,  # noqa: ANN401  passed on
-    ) -> Any:  # noqa: ANN401  two contracts in one
-        """Score completions where `completion_ids` is given, else do what transformers does.
-
-        With `run`, call it with this model and return what it returns: a rollout inside forward,
-        where FSDP has the parameters gathered. With `completion_ids` (B, G, C), the other arguments
-        are those of `score_completions` and the result is a `CompletionScores`.
-        """
-        if run is not None:
-            return run(self)
-        if completion_ids is None:
-            return super().forward(*args, **kwargs)
-        return score_completions(self, completion_ids=completion_ids, **kwargs)
-
-    def get_output_embeddings(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """None, so that accelerate shards the head with the model itself, not by itself.
-
-        By itself it would be gathered and its gradient spread at each use; processes use it in as
-        many chunks as their completions need, and would wait for each other for ever.
-        """
-
-    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  as in transformers
-        """Save under the name of transformers' class, which knows nothing of this one."""
-        super().save_pretrained(save_directory, *args, **kwargs)
-        config_path = Path(save_directory) / "config.json"
-        if config_path.exists():  # only the main process writes
-            config = json.loads(config_path.read_text(encoding="utf-8"))
-            config["architectures"] = [PLAIN_CLASS]
-            config_path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def load_processor(name: str | Path) -> Qwen2AudioProcessor:
@@ -140,7 +92,7 @@ def load_model(
     precision: Precision,
     attention: Attention = "sdpa",
     device: torch.device | str = "cpu",
-) -> PackedQwen2Audio:
+) -> Qwen2AudioForConditionalGeneration:
     """Load a model in evaluation mode; a LoRA adapter is merged into its base.
 
     Args:
@@ -158,7 +110,7 @@ def load_model(
         adapted = PeftModel.from_pretrained(
             load_base(base, precision=precision, attention=attention), str(name)
         )
-        model = cast("PackedQwen2Audio", adapted.merge_and_unload())
+        model = cast("Qwen2AudioForConditionalGeneration", adapted.merge_and_unload())
     else:
         model = load_base(name, precision=precision, attention=attention)
     model.to(torch.device(device))  # pyright: ignore[reportArgumentType]  transformers' wrapper hides the overloads
@@ -167,7 +119,7 @@ def load_model(
 
 def load_base(
     name: str | Path, *, precision: Precision, attention: Attention = "sdpa"
-) -> PackedQwen2Audio:
+) -> Qwen2AudioForConditionalGeneration:
     """Load a model without adapters onto the CPU; its table of positions is frozen.
 
     transformers 5.23 leaves that table trainable after `from_pretrained` (4.49 froze it), so it is
@@ -179,13 +131,13 @@ def load_base(
         if config.model_type != "qwen2_audio":
             msg = f"{name} is a {config.model_type} model, expected qwen2_audio: {EXPECTED}"
             raise PipelineError(msg)
-        loaded: Any = PackedQwen2Audio.from_pretrained(
+        loaded: Any = Qwen2AudioForConditionalGeneration.from_pretrained(
             str(name), dtype=dtype, attn_implementation="sdpa", output_loading_info=True
         )
     except (OSError, ValueError) as error:
         msg = f"the model {name} cannot be loaded ({error}): {EXPECTED}"
         raise PipelineError(msg) from error
-    model, loading = cast("tuple[PackedQwen2Audio, dict[str, set[Any]]]", loaded)
+    model, loading = cast("tuple[Qwen2AudioForConditionalGeneration, dict[str, set[Any]]]", loaded)
     absent = sorted([*loading["missing_keys"], *map(str, loading["mismatched_keys"])])
     if absent:
         msg = (
@@ -195,13 +147,11 @@ def load_base(
         raise PipelineError(msg)
     model.model.audio_tower.embed_positions.requires_grad_(requires_grad=False)
     if attention == "flex":
-        model.model.language_model.set_attn_implementation(FLEX)
+        model.model.language_model.set_attn_implementation(BY_MASK)
     return model
 
 
-def stop_tokens(
-    model: Qwen2AudioForConditionalGeneration, processor: Qwen2AudioProcessor
-) -> Tensor:
+def stop_tokens(model: PreTrainedModel, processor: Qwen2AudioProcessor) -> Tensor:
     """Ids that end a completion: the tokenizer's and all that the model names, int64, sorted.
 
     Which one an instruct model emits differs by release (`<|im_end|>` or `<|endoftext|>`), so all
@@ -213,43 +163,33 @@ def stop_tokens(
     return torch.tensor(sorted(i for i in ids if i is not None), dtype=torch.long)
 
 
-def embed_prompt(
-    model: Qwen2AudioForConditionalGeneration,
-    *,
-    prompt_ids: Tensor,
-    mel: Tensor,
-    num_frames: Tensor,
-) -> Tensor:
+def embed_prompt(model: PreTrainedModel, prompt_ids: Tensor, prompt: Batch) -> Tensor:
     """Embed prompts, with the encoded audio in place of the audio tokens; (B, P, D)."""
     embedded_BPD = model.get_input_embeddings()(prompt_ids)
-    audio_ND = encode_audio(model, mel, num_frames)
-    is_audio_BP1 = (prompt_ids == model.config.audio_token_id).unsqueeze(-1)
+    inner: Any = model
+    audio_ND = encode_audio(inner, prompt["mel"], prompt["num_frames"])
+    is_audio_BP1 = (prompt_ids == inner.config.audio_token_id).unsqueeze(-1)
     return embedded_BPD.masked_scatter(is_audio_BP1, audio_ND.to(embedded_BPD.dtype))
 
 
-def prefill(
-    model: Qwen2AudioForConditionalGeneration,
-    *,
-    prompt_ids: Tensor,
-    prompt_mask: Tensor,
-    mel: Tensor,
-    num_frames: Tensor,
-) -> Prefilled:
+def prefill(model: PreTrainedModel, prompt: Batch) -> Prefilled:
     """Read a batch of left-padded prompts once, keeping keys and values for decoding.
 
     The padding is moved to the right, where no real token looks under a causal mask. So attention
     needs no other mask: flash kernels take it, and half the products are left out.
     """
+    prompt_ids = prompt["prompt_ids"]
     num_prompts, longest = prompt_ids.shape
-    length_B = prompt_mask.sum(-1)
+    length_B = prompt["prompt_mask"].sum(-1)
     places_P = torch.arange(longest, device=prompt_ids.device)
     prompt_ids = prompt_ids.gather(1, (places_P - length_B[:, None]) % longest)
-    embedded_BPD = embed_prompt(model, prompt_ids=prompt_ids, mel=mel, num_frames=num_frames)
     cache = roomy_cache()
-    with dense_attention(model):
-        hidden_BPD = model.model.language_model(
-            inputs_embeds=embedded_BPD, past_key_values=cache, use_cache=True
-        ).last_hidden_state
+    inner: Any = model
+    hidden_BPD = inner.model.language_model(
+        inputs_embeds=embed_prompt(model, prompt_ids, prompt),
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
     return Prefilled(
         cache=cache,
         last_BD=hidden_BPD[torch.arange(num_prompts, device=prompt_ids.device), length_B - 1],
@@ -258,41 +198,39 @@ def prefill(
 
 
 def score_completions(
-    model: Qwen2AudioForConditionalGeneration,
+    model: PreTrainedModel,
+    prompt: Batch,
     *,
-    prompt_ids: Tensor,
-    prompt_mask: Tensor,
-    mel: Tensor,
-    num_frames: Tensor,
     completion_ids: Tensor,
     completion_mask: Tensor,
+    attention: MaskKind = "sdpa",
     head_chunk: int = HEAD_CHUNK,
 ) -> CompletionScores:
     """Log-probability and entropy of every completion token, in one packed pass.
 
     Args:
         model: The model.
-        prompt_ids: (B, P), left padded.
-        prompt_mask: (B, P), 1 for real tokens.
-        mel: (B, M, F), see `audio_encoder.encode_audio`.
-        num_frames: (B,).
+        prompt: Left-padded prompts with their features, see `features.collate`.
         completion_ids: (B, G, C), right padded.
         completion_mask: (B, G, C), True for tokens that count.
+        attention: What the model was loaded with, which decides the form of the mask.
         head_chunk: Positions per pass of the vocabulary head.
     """
-    packing = pack(completion_ids, completion_mask, prompt_mask)
-    prompt_BPD = embed_prompt(model, prompt_ids=prompt_ids, mel=mel, num_frames=num_frames)
+    prompt_ids = prompt["prompt_ids"]
+    packing = pack(completion_ids, completion_mask, prompt["prompt_mask"])
+    prompt_BPD = embed_prompt(model, prompt_ids, prompt)
     completion_BSD = model.get_input_embeddings()(packing.token_BS)
     embedded_BTD = torch.cat([prompt_BPD, completion_BSD.to(prompt_BPD.dtype)], 1)
-    hidden_BTD = model.model.language_model(
+    inner: Any = model
+    hidden_BTD = inner.model.language_model(
         inputs_embeds=embedded_BTD,
-        attention_mask=attention_mask(model, packing.visible_B1TT, embedded_BTD.dtype),
+        attention_mask=attention_mask(packing.visible_B1TT, attention, embedded_BTD.dtype),
         position_ids=packing.position_BT,
         use_cache=False,
     ).last_hidden_state
     last = prompt_ids.shape[1] - 1
     return score_tokens(
-        model.lm_head,
+        inner.lm_head,
         first_BD=hidden_BTD[:, last],
         rest_BSD=hidden_BTD[:, last + 1 :],
         slot_BGC=packing.slot_BGC,
@@ -302,35 +240,46 @@ def score_completions(
     )
 
 
-@contextmanager
-def dense_attention(model: Qwen2AudioForConditionalGeneration) -> Generator[None]:
-    """Read and decode without FlexAttention: it would compile a kernel for each new length."""
-    config: Any = model.config.get_text_config()
-    chosen = config._attn_implementation  # noqa: SLF001  it has no public name
-    config._attn_implementation = "sdpa" if chosen == FLEX else chosen  # noqa: SLF001
-    try:
-        yield
-    finally:
-        config._attn_implementation = chosen  # noqa: SLF001
-
-
 def attention_mask(
-    model: Qwen2AudioForConditionalGeneration, visible_B1QK: Tensor, dtype: torch.dtype
+    visible_B1QK: Tensor, attention: MaskKind, dtype: torch.dtype
 ) -> Tensor | BlockMask:
-    """The mask as the attention takes it: eager adds numbers, FlexAttention wants blocks."""
-    config: Any = model.config.get_text_config()
-    attention = config._attn_implementation  # noqa: SLF001  it has no public name
-    if attention == FLEX:
-        num_prompts, _, num_queries, num_keys = visible_B1QK.shape
+    """Who sees whom, in the form that an attention takes."""
+    match attention:
+        case "sdpa":
+            return visible_B1QK
+        case "flex":
+            num_prompts, _, num_queries, num_keys = visible_B1QK.shape
 
-        def is_visible(row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return visible_B1QK[row, 0, query, key]
+            def is_visible(row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+                return visible_B1QK[row, 0, query, key]
 
-        return create_block_mask(
-            is_visible, num_prompts, None, num_queries, num_keys, device=visible_B1QK.device
-        )
-    if attention != "eager":
-        return visible_B1QK
-    return torch.zeros(visible_B1QK.shape, dtype=dtype, device=visible_B1QK.device).masked_fill(
-        ~visible_B1QK, torch.finfo(dtype).min
-    )
+            return create_block_mask(
+                is_visible, num_prompts, None, num_queries, num_keys, device=visible_B1QK.device
+            )
+        case "eager":  # adds numbers
+            hidden = torch.finfo(dtype).min
+            zeros = torch.zeros(visible_B1QK.shape, dtype=dtype, device=visible_B1QK.device)
+            return zeros.masked_fill(~visible_B1QK, hidden)
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | BlockMask | None,
+    **kwargs: Any,  # noqa: ANN401  passed on
+) -> tuple[Tensor, Tensor | None]:
+    """FlexAttention where its blocks are given, else torch's own.
+
+    Prompts are read and completions decoded without it: it would compile a kernel for each length.
+    """
+    match attention_mask:
+        case BlockMask():
+            return flex_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        case _:
+            return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+
+AttentionInterface.register(BY_MASK, attend)
+AttentionMaskInterface.register(BY_MASK, sdpa_mask)

@@ -13,15 +13,15 @@ vocabulary, K keys or words kept, N = B x G.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import Qwen2AudioForConditionalGeneration
+from transformers import PreTrainedModel
 
 from model.network.packing import completion_mask
-from model.network.qwen2_audio import Prefilled, attention_mask, dense_attention
+from model.network.qwen2_audio import Prefilled
 
 
 class Sampling(NamedTuple):
@@ -72,7 +72,7 @@ def uniform_numbers(
 
 @torch.no_grad()
 def decode(
-    model: Qwen2AudioForConditionalGeneration,
+    model: PreTrainedModel,
     prefilled: Prefilled,
     *,
     stop_ids: Tensor,
@@ -102,12 +102,13 @@ def decode(
     if sampling is not None and uniform_BGC is None:
         msg = "sampling needs its uniform numbers: call uniform_numbers first"
         raise ValueError(msg)
+    inner: Any = model
     group_size = 1 if uniform_BGC is None else uniform_BGC.shape[1]
     num_prompts, prompt_length = prefilled.mask_BP.shape
     device = prefilled.last_BD.device
     stop_ids = stop_ids.to(device)
     uniform_BGC = None if uniform_BGC is None else uniform_BGC.to(device)
-    logits_BGV = model.lm_head(prefilled.last_BD).float()[:, None].expand(-1, group_size, -1)
+    logits_BGV = inner.lm_head(prefilled.last_BD).float()[:, None].expand(-1, group_size, -1)
     position_B1 = prefilled.mask_BP.sum(-1, keepdim=True)
     visible_BGK = prefilled.mask_BP[:, None].expand(num_prompts, group_size, prompt_length)
     own_BGG = torch.eye(group_size, dtype=torch.bool, device=device).expand(num_prompts, -1, -1)
@@ -128,15 +129,14 @@ def decode(
         if t + 1 == max_new_tokens or _are_done(done_BG, in_step=in_step):
             break
         visible_BGK = torch.cat([visible_BGK, own_BGG], -1)
-        with dense_attention(model):
-            hidden_BGD = model.model.language_model(
-                input_ids=token_BG,
-                attention_mask=attention_mask(model, visible_BGK[:, None], prefilled.last_BD.dtype),
-                position_ids=(position_B1 + t).expand(-1, group_size),
-                past_key_values=prefilled.cache,
-                use_cache=True,
-            ).last_hidden_state
-        logits_BGV = model.lm_head(hidden_BGD).float()
+        hidden_BGD = inner.model.language_model(
+            input_ids=token_BG,
+            attention_mask=visible_BGK[:, None],
+            position_ids=(position_B1 + t).expand(-1, group_size),
+            past_key_values=prefilled.cache,
+            use_cache=True,
+        ).last_hidden_state
+        logits_BGV = inner.lm_head(hidden_BGD).float()
     token_BGC = torch.stack(tokens, -1)
     mask_NC = completion_mask(token_BGC.flatten(0, 1), stop_ids)
     return Completions(token_BGC, mask_NC.view_as(token_BGC), done_BG)

@@ -46,7 +46,7 @@ def measure_movement(
 
 
 def card_text(
-    config: TrainConfig, *, start_model: str, step: int, num_examples: int, num_dropped: int
+    config: TrainConfig, step: int, *, start_model: str, num_examples: int, num_dropped: int
 ) -> str:
     """The card as Hugging Face shows it: where the model comes from and how it was trained."""
     settings = config.model_dump(

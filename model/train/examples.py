@@ -1,41 +1,23 @@
-"""Training examples: lines of train.jsonl, in an order that a seed decides for the whole run.
-
-A draw is one use of an example at one position of the run. Everything about it (which example, the
-order of its choices, the target of a warm start) follows from the seed and the position alone, so a
-resumed run, and a run on another number of devices, sees the same draws.
-"""
+"""Training examples: lines of train.jsonl, and which of them can be used."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 from transformers import Qwen2AudioProcessor
 
 from model.config import PromptName, TrainConfig
 from model.network.features import (
-    FeatureStore,
-    Prompt,
-    collate,
     num_audio_tokens,
     num_frames_of,
     prompt_tokens,
 )
 from model.own_functions import import_function
-from model.prompt import as_audio_question, question_text, target_text
+from model.prompt import as_audio_question, question_text
 from storage.audio import SAMPLE_RATE_HZ, AudioFacts, check_audio
 from storage.errors import PipelineError
 from storage.jsonl import Record, read_jsonl, write_jsonl
-
-# Names of the random streams, the second number of each generator's seed.
-ORDER, CHOICES, TARGET = 1, 2, 3
-
-KEPT_PROMPTS = 10_000  # token sequences kept in each process: 30 MB at 350 tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +55,6 @@ class Checked(NamedTuple):
     dropped: list[dict[str, object]]
     """One line of dropped.jsonl each: id, reason (`unreadable`, `too-long` or `left-out`),
     detail."""
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """One use of an example."""
-
-    position: int
-    """Place in the run, counted over all devices."""
-    example: Example
-    """With the choices in the order shown."""
-    prompt: Prompt
-    """What the model reads."""
-    target: str
-    """What supervised fine-tuning teaches here."""
 
 
 def read_examples(path: Path, repeats: str | None = None) -> list[Example]:
@@ -158,134 +126,6 @@ def check_examples(
 def write_dropped(path: Path, checked: Checked) -> None:
     """Write dropped.jsonl, empty where everything can be used."""
     write_jsonl(path, checked.dropped)
-
-
-class Draws(Dataset[Draw]):
-    """All draws of a run; item i is the draw at position `start + i`."""
-
-    def __init__(
-        self,
-        examples: Sequence[Example],
-        processor: Qwen2AudioProcessor,
-        config: TrainConfig,
-        *,
-        num_draws: int,
-        start: int = 0,
-    ) -> None:
-        """Keep what every draw needs; clips are read when drawn.
-
-        Args:
-            examples: In the order of the file.
-            processor: Of the model.
-            config: Of the training.
-            num_draws: Draws of the whole run, over all devices.
-            start: Draws that an earlier part of the run has used.
-        """
-        self._examples = list(examples)
-        self._processor = processor
-        self._config = config
-        self._num_draws = num_draws
-        self._start = start
-        self._order: tuple[int, Sequence[int]] = (-1, ())
-        self._tokens: dict[tuple[str, int], Tensor] = {}
-        folder = None if config.feature_cache is None else Path(config.feature_cache)
-        self._store = FeatureStore(processor, memory_mb=config.feature_memory_mb, folder=folder)
-
-    def __len__(self) -> int:
-        """Draws of the whole run: more than enough after a resume."""
-        return self._num_draws
-
-    def __getitem__(self, index: int) -> Draw:
-        """The draw at a place counted from the start of this part of the run."""
-        return self.at(self._start + index)
-
-    @property
-    def num_draws(self) -> int:
-        """Draws of the whole run; positions from here on are spare, for resampling."""
-        return self._num_draws
-
-    def at(self, position: int) -> Draw:
-        """The draw at a position of the run; positions beyond its end give further draws."""
-        example = self._shown(self._example_at(position), position)
-        mel = self._store.features(example.clip)
-        text = question_text(example.question, example.choices, self._config.prompt)
-        return Draw(
-            position=position,
-            example=example,
-            prompt=Prompt(self._prompt_tokens(text, mel.num_frames), mel),
-            target=target_text(self._target(example, position), self._config.prompt),
-        )
-
-    def _prompt_tokens(self, text: str, num_frames: int) -> Tensor:
-        """Tokens of a prompt, kept: rendering the template takes longer than anything else here."""
-        key = (text, num_frames)
-        tokens = self._tokens.get(key)
-        if tokens is None:
-            tokens = prompt_tokens(self._processor, text, num_frames)
-            if len(self._tokens) < KEPT_PROMPTS:
-                self._tokens[key] = tokens
-        return tokens
-
-    def _example_at(self, position: int) -> Example:
-        epoch, place = divmod(position, len(self._examples))
-        if self._order[0] != epoch:
-            order = np.random.default_rng([self._config.seed, ORDER, epoch]).permutation(
-                len(self._examples)
-            )
-            self._order = (epoch, order.tolist())
-        return self._examples[self._order[1][place]]
-
-    def _shown(self, example: Example, position: int) -> Example:
-        if not self._config.shuffle_choices:
-            return example
-        generator = np.random.default_rng([self._config.seed, CHOICES, position])
-        order = generator.permutation(len(example.choices))
-        return replace(example, choices=tuple(example.choices[i] for i in order))
-
-    def _target(self, example: Example, position: int) -> str:
-        generator = np.random.default_rng([self._config.seed, TARGET, position])
-        if generator.random() >= self._config.sft.random_target_share:
-            return example.answer
-        return example.choices[int(generator.integers(len(example.choices)))]
-
-
-class Collator:
-    """Draws of one micro-batch as tensors; for supervised fine-tuning with their targets."""
-
-    def __init__(self, processor: Qwen2AudioProcessor, *, target_end_id: int | None = None) -> None:
-        """Keep the tokenizer.
-
-        Args:
-            processor: Of the model.
-            target_end_id: Token that ends a target; None: no targets (they are sampled).
-        """
-        self._processor = processor
-        self._target_end_id = target_end_id
-
-    def __call__(self, draws: Sequence[Draw]) -> dict[str, Any]:
-        """A micro-batch: `prompt` (tensors), `positions`, `examples` (records), and `target_ids`
-        (B, 1, C) with `target_mask` where there are targets."""  # noqa: D205, D209  one sentence
-        batch: dict[str, Any] = {
-            "prompt": collate([draw.prompt for draw in draws], self._pad_id),
-            "positions": [draw.position for draw in draws],
-            "examples": [draw.example.as_record() for draw in draws],
-        }
-        if self._target_end_id is not None:
-            target_BC, mask_BC = self._targets([draw.target for draw in draws], self._target_end_id)
-            batch["target_ids"] = target_BC[:, None]
-            batch["target_mask"] = mask_BC[:, None]
-        return batch
-
-    @cached_property
-    def _pad_id(self) -> int:
-        return int(self._processor.tokenizer.pad_token_id)
-
-    def _targets(self, texts: Sequence[str], end_id: int) -> tuple[Tensor, Tensor]:
-        rows = [[*self._processor.tokenizer(text)["input_ids"], end_id] for text in texts]
-        longest = max(map(len, rows))
-        padded = [row + [self._pad_id] * (longest - len(row)) for row in rows]
-        mask_BC = torch.arange(longest) < torch.tensor([len(row) for row in rows])[:, None]
-        return torch.tensor(padded, dtype=torch.long), mask_BC
 
 
 def _example(record: Record, place: str) -> Example:

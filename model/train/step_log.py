@@ -6,14 +6,17 @@ A progress line reads `step 120/600 loss 0.0123 reward 1.42 accuracy 0.55 kl 0.0
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from accelerate.tracking import GeneralTracker
 from torch import Tensor
 
+from model.config import TrainConfig
+from model.train.trackers import start_trackers, track
 from storage.records.training import (
     Sampled,
     StepMetrics,
@@ -45,7 +48,7 @@ class Means:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._sums: dict[str, Mean] = {}
+        self.sums: dict[str, Mean] = {}
 
     def add(self, name: str, values: Tensor) -> None:
         """Add every element of a tensor."""
@@ -53,42 +56,57 @@ class Means:
 
     def add_sum(self, name: str, total: float, count: float) -> None:
         """Add a sum and its count."""
-        before = self._sums.get(name, Mean(0.0, 0.0))
-        self._sums[name] = Mean(before.total + total, before.number + count)
+        before = self.sums.get(name, Mean(0.0, 0.0))
+        self.sums[name] = Mean(before.total + total, before.number + count)
+
+    def add_all(self, others: "Means") -> None:
+        """Add what another counted."""
+        for name, mean in others.sums.items():
+            self.add_sum(name, mean.total, mean.number)
 
     def names(self) -> list[str]:
         """Names in the order in which they came."""
-        return list(self._sums)
+        return list(self.sums)
 
     def as_tensor(self) -> Tensor:
         """Sums and counts, float64, (names, 2), to be added up over devices."""
-        return torch.tensor([list(mean) for mean in self._sums.values()], dtype=torch.float64)
+        return torch.tensor([list(mean) for mean in self.sums.values()], dtype=torch.float64)
 
     def means(self, sums: Tensor) -> dict[str, float | None]:
         """Each name's mean from added-up sums; None where nothing was counted."""
         rows = sums.tolist()
         return {
             name: total / count if count else None
-            for name, (total, count) in zip(self._sums, rows, strict=True)
+            for name, (total, count) in zip(self.sums, rows, strict=True)
         }
 
 
 class Stopwatch:
-    """Seconds spent in each phase of a step."""
+    """Seconds spent in a step and in each phase of it."""
 
     def __init__(self, device: torch.device) -> None:
         """Keep the device: a GPU's work counts where it was asked for, so it is waited for."""
         self._device = device
-        self.seconds: dict[str, float] = defaultdict(float)
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._began = 0.0
+
+    def start(self) -> None:
+        """Begin a step."""
+        self._seconds.clear()
+        self._began = self._now()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the time spent inside to a phase."""
-        begin = self.now()
+        begin = self._now()
         yield
-        self.seconds[name] += self.now() - begin
+        self._seconds[name] += self._now() - begin
 
-    def now(self) -> float:
+    def read(self) -> dict[str, float]:
+        """Seconds of the step so far, by phase and in all as `total`."""
+        return {**self._seconds, "total": self._now() - self._began}
+
+    def _now(self) -> float:
         """Seconds on a monotonic clock, after the device has done its work."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
@@ -96,42 +114,58 @@ class Stopwatch:
 
 
 class StepLog:
-    """The files and the progress lines of one training."""
+    """The files, trackers and progress lines of one training; other processes write none."""
 
-    def __init__(self, folder: Path, *, max_steps: int, every_s: float) -> None:
-        """Write into a training's folder.
+    def __init__(
+        self, config: TrainConfig, output: Path, *, steps_done: int, is_main: bool
+    ) -> None:
+        """Open them, and forget the steps that a resumed run will do again.
 
         Args:
-            folder: training/<name>.
-            max_steps: Steps of the whole run.
-            every_s: Seconds between progress lines.
+            config: Of the training.
+            output: Its folder.
+            steps_done: Optimiser steps done.
+            is_main: Whether this process writes.
         """
-        self._folder = folder
-        self._max_steps = max_steps
-        self._every_s = every_s
+        self._config = config
+        self._output = output
+        self._is_main = is_main
+        self._trackers: list[GeneralTracker] = []
         self._began = time.monotonic()
         self._first_step: int | None = None
         self._last_shown = -math.inf
-
-    def forget_after(self, step: int) -> None:
-        """Drop the lines of steps that a resumed run will do again."""
-        forget_after(self._folder, step)
+        if is_main:
+            forget_after(output, steps_done)
+            self._trackers = start_trackers(config, output, steps_done + 1)
 
     def write_metrics(self, metrics: StepMetrics) -> None:
-        """Append one step's metrics and show progress."""
-        append_metrics(self._folder, metrics)
+        """Append one step's metrics, send them to the trackers and show progress."""
+        if not self._is_main:
+            return
+        append_metrics(self._output, metrics)
+        track(self._trackers, metrics)
         self._show(metrics)
 
-    def write_completion(self, sampled: Sampled) -> None:
-        """Append one sampled completion."""
-        append_sampled(self._folder, sampled)
+    def write_completions(self, sampled: Iterable[Sampled]) -> None:
+        """Append sampled completions."""
+        if self._is_main:
+            for completion in sampled:
+                append_sampled(self._output, completion)
+
+    def close(self) -> None:
+        """End the trackers."""
+        for tracker in self._trackers:
+            tracker.finish()
 
     def _show(self, metrics: StepMetrics) -> None:
         step = metrics.step
         now = time.monotonic()
         if self._first_step is None:
             self._first_step, self._began = step, now
-        if now - self._last_shown < self._every_s and step != self._max_steps:
+        if (
+            now - self._last_shown < self._config.progress_every_s
+            and step != self._config.max_steps
+        ):
             return
         self._last_shown = now
         shown = [
@@ -140,7 +174,7 @@ class StepLog:
             if (value := metrics.numbers().get(name)) is not None
         ]
         print(  # noqa: T201  the parent process reads these lines
-            f"step {step}/{self._max_steps} {' '.join(shown)} eta {self._eta(step, now)}",
+            f"step {step}/{self._config.max_steps} {' '.join(shown)} eta {self._eta(step, now)}",
             flush=True,
         )
 
@@ -148,5 +182,5 @@ class StepLog:
         done = step - (self._first_step or 0)
         if not done:
             return "?"
-        left_s = round((now - self._began) / done * (self._max_steps - step))
+        left_s = round((now - self._began) / done * (self._config.max_steps - step))
         return f"{left_s // 3600}:{left_s % 3600 // 60:02d}:{left_s % 60:02d}"

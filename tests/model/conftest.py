@@ -2,11 +2,13 @@
 
 import json
 import wave
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from accelerate.state import AcceleratorState
 
 from model.config import TrainConfig
 from model.network.tiny import build_tiny
@@ -64,6 +66,13 @@ def training_run(model: Path, lines: Path, output: Path, settings: dict[str, Any
         num_examples=len(lines.read_text(encoding="utf-8").splitlines()),
     )
     return TrainingRun(record, config, output)
+
+
+@pytest.fixture(autouse=True)
+def own_accelerate() -> Iterator[None]:
+    """A process trains once; a test's successor may have another precision."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session")

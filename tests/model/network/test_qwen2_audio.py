@@ -12,10 +12,10 @@ from model.config import Attention, Precision
 from model.network.features import Prompt, collate, mel_features, prompt_tokens
 from model.network.packing import completion_mask, pack
 from model.network.qwen2_audio import (
-    PackedQwen2Audio,
     load_model,
     load_processor,
     prefill,
+    score_completions,
     stop_tokens,
 )
 from model.network.sampling import Sampling, decode, draw, uniform_numbers
@@ -35,7 +35,7 @@ class Case(NamedTuple):
     end.
     """
 
-    model: PackedQwen2Audio
+    model: Qwen2AudioForConditionalGeneration
     processor: Any
     prompt: dict[str, torch.Tensor]
     naive_inputs: dict[str, torch.Tensor]
@@ -116,8 +116,12 @@ def naive_logprob(model: Any, case: Case, inputs: dict[str, torch.Tensor]) -> to
 
 
 def scores(model: Any, case: Case, **kwargs: Any) -> Any:
-    return model(
-        **case.prompt, completion_ids=case.completion_ids, completion_mask=case.mask, **kwargs
+    return score_completions(
+        model,
+        case.prompt,
+        completion_ids=case.completion_ids,
+        completion_mask=case.mask,
+        **kwargs,
     )
 
 
@@ -127,10 +131,10 @@ def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-def greedy(model: PackedQwen2Audio, case: Case) -> torch.Tensor:
+def greedy(model: Qwen2AudioForConditionalGeneration, case: Case) -> torch.Tensor:
     completions = decode(
         model,
-        prefill(model, **case.prompt),
+        prefill(model, case.prompt),
         stop_ids=stop_tokens(model, case.processor),
         pad_id=case.processor.tokenizer.pad_token_id,
         max_new_tokens=12,
@@ -158,7 +162,7 @@ def test_packed_log_probabilities_and_gradients_equal_the_naive_ones(
     model = case.model.train()
     model.set_attn_implementation(attention)
     weight = torch.randn(case.mask.shape, generator=torch.Generator().manual_seed(3)) * case.mask
-    packed = scores(model, case, head_chunk=head_chunk).logprob_BGC
+    packed = scores(model, case, attention=attention, head_chunk=head_chunk).logprob_BGC
     packed_gradients = gradients(model, (packed * weight).sum())
     naive = naive_logprob(model, case, case.naive_inputs)
     naive_gradients = gradients(model, (naive * weight).sum())
@@ -177,7 +181,9 @@ def test_flex_attention_changes_no_log_probability_and_no_completion(
     flex = load_model(tmp_path, precision="fp32", attention="flex")
     # It has no backward pass on a CPU, and its compilation pickles what other tests may import.
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        difference = scores(flex, case).logprob_BGC - scores(case.model, case).logprob_BGC
+        difference = (
+            scores(flex, case, attention="flex").logprob_BGC - scores(case.model, case).logprob_BGC
+        )
         ours, theirs = (greedy(model, case) for model in (flex, case.model))
     assert (difference * case.mask).abs().max() < 1e-5
     assert torch.equal(ours, theirs)
@@ -201,10 +207,12 @@ def test_on_a_gpu_packed_numbers_are_close_to_the_naive_ones_of_a_cpu(
     naive = naive_logprob(case.model, case, case.naive_inputs)
     naive_gradients = gradients(case.model, (naive * weight).sum())
     model = load_model(tmp_path, precision=precision, attention=attention, device="cuda")
-    packed = model(
-        **{name: tensor.cuda() for name, tensor in case.prompt.items()},
+    packed = score_completions(
+        model,
+        {name: tensor.cuda() for name, tensor in case.prompt.items()},
         completion_ids=case.completion_ids.cuda(),
         completion_mask=case.mask.cuda(),
+        attention=attention,
     ).logprob_BGC
     packed_gradients = gradients(model, (packed * weight.cuda()).sum())
     assert ((packed.cpu() - naive) * case.mask).abs().max() < nats
@@ -241,11 +249,14 @@ def test_padding_and_the_other_prompts_change_nothing(case: Case) -> None:
     together = scores(case.model, case).logprob_BGC
     for row in range(3):
         width = int(case.prompt["prompt_mask"][row].sum())
-        alone = case.model(
-            prompt_ids=case.prompt["prompt_ids"][row : row + 1, -width:],
-            prompt_mask=case.prompt["prompt_mask"][row : row + 1, -width:],
-            mel=case.prompt["mel"][row : row + 1],
-            num_frames=case.prompt["num_frames"][row : row + 1],
+        alone = score_completions(
+            case.model,
+            {
+                "prompt_ids": case.prompt["prompt_ids"][row : row + 1, -width:],
+                "prompt_mask": case.prompt["prompt_mask"][row : row + 1, -width:],
+                "mel": case.prompt["mel"][row : row + 1],
+                "num_frames": case.prompt["num_frames"][row : row + 1],
+            },
             completion_ids=case.completion_ids[row : row + 1],
             completion_mask=case.mask[row : row + 1],
         ).logprob_BGC
@@ -259,9 +270,7 @@ def test_each_completion_is_scored_with_its_own_prompts_audio(case: Case) -> Non
     swapped = {**case.prompt, "mel": case.prompt["mel"].clone()}
     swapped["mel"][0] = 0
     before = scores(case.model, case).logprob_BGC
-    after = case.model(
-        **swapped, completion_ids=case.completion_ids, completion_mask=case.mask
-    ).logprob_BGC
+    after = scores(case.model, case._replace(prompt=swapped)).logprob_BGC
     changed = ((before - after).abs() * case.mask).amax(dim=(1, 2)) > 1e-6
     assert changed.tolist() == [True, False, False]
 
@@ -300,7 +309,7 @@ def test_a_sampled_completion_depends_on_its_position_alone(case: Case) -> None:
         with torch.no_grad():
             return decode(
                 case.model,
-                prefill(case.model, **prompt),
+                prefill(case.model, prompt),
                 stop_ids=torch.tensor([-1]),
                 pad_id=0,
                 max_new_tokens=6,
@@ -340,7 +349,7 @@ def test_a_completion_cannot_end_before_the_minimum(case: Case) -> None:
         case.model.lm_head.weight[stop] = case.model.lm_head.weight.abs().max() * 5
         completions = decode(
             case.model,
-            prefill(case.model, **prompt),
+            prefill(case.model, prompt),
             stop_ids=stop,
             pad_id=0,
             max_new_tokens=5,

@@ -12,7 +12,8 @@ import torch
 from model.config import SftConfig, TrainConfig
 from model.network.features import FeatureStore, mel_features, num_audio_tokens
 from model.network.qwen2_audio import load_processor
-from model.train.examples import Collator, Draws, check_examples, read_examples
+from model.train.examples import check_examples, read_examples
+from model.train.order import Collator, Draws
 from storage.errors import PipelineError
 
 
@@ -109,10 +110,12 @@ def test_targets_end_with_the_end_token_and_padding_counts_nothing(
     end = processor.tokenizer.eos_token_id
     draws = make_draws(processor, training_lines, prompt="plain")
     batch = Collator(processor, target_end_id=end)([draws[0], draws[1], draws[2]])
-    lengths = batch["target_mask"].sum(-1)[:, 0]
+    assert batch.target_ids is not None
+    assert batch.target_mask is not None
+    lengths = batch.target_mask.sum(-1)[:, 0]
     for row, length in enumerate(lengths.tolist()):
-        assert int(batch["target_ids"][row, 0, length - 1]) == end
-        text = processor.tokenizer.decode(batch["target_ids"][row, 0, : length - 1])
+        assert int(batch.target_ids[row, 0, length - 1]) == end
+        text = processor.tokenizer.decode(batch.target_ids[row, 0, : length - 1])
         assert text == draws[row].example.answer
 
 

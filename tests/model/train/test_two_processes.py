@@ -17,13 +17,14 @@ from tests.model.conftest import training_run
 # The second run calls the model inside DDP's wrapper, as if the packed pass were not its forward.
 WORKER = """
 import sys
-from model.train.grpo_trainer import GrpoTrainer
+from model.train.grpo_step import GrpoStep
 from model.run_training import main
 
 if main(sys.argv[1:2]):
     sys.exit(1)
-wrapped = GrpoTrainer._scores
-GrpoTrainer._scores = lambda self, model, rollout: wrapped(self, self.policy, rollout)
+wrapped = GrpoStep._scores
+unwrap = lambda policy: getattr(policy, "module", policy)
+GrpoStep._scores = lambda self, policy, scored: wrapped(self, unwrap(policy), scored)
 sys.exit(main(sys.argv[2:3]))
 """
 
@@ -44,18 +45,18 @@ def begin_as_if_on_gpus(self, *args, **kwargs):
 
 state.PartialState.__init__ = begin_as_if_on_gpus
 import torch
-from model.train.grpo_trainer import GrpoTrainer
+from accelerate import Accelerator
 from model.run_training import main
 
-train = GrpoTrainer.training_step
+backward = Accelerator.backward
 
-def train_and_look(self, *args, **kwargs):
-    loss = train(self, *args, **kwargs)
-    gradients = [p.grad for p in self.model.parameters() if p.requires_grad]
+def backward_and_look(self, *args, **kwargs):
+    backward(self, *args, **kwargs)
+    gradients = [p.grad for p in self._models[0].parameters() if p.requires_grad]
+    assert gradients
     assert all(hasattr(g, "full_tensor") for g in gradients), "whole gradients are kept"
-    return loss
 
-GrpoTrainer.training_step = train_and_look
+Accelerator.backward = backward_and_look
 if main(sys.argv[1:2]):
     sys.exit(1)
 torch.distributed.barrier()

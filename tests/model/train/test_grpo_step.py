@@ -1,7 +1,7 @@
 """What GRPO's settings do to a step."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -9,9 +9,11 @@ import torch
 from model.config import LoraConfig
 from model.network.lora import add_adapter
 from model.network.qwen2_audio import load_base, load_model
-from model.run_training import make_trainer
-from model.train.grpo_trainer import GrpoTrainer
-from model.train.rollout import Rollout, exchange
+from model.run_training import load
+from model.train.grpo_step import GrpoStep
+from model.train.loop import Loop, begin
+from model.train.rollout import Rollout, Scored, exchange
+from model.train.step import StepBatch
 from tests.model.conftest import training_run
 
 # Completions of even examples score alike; those of odd ones nearly never.
@@ -29,8 +31,20 @@ def own_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path / "own")
 
 
-def make(model: Path, lines: Path, output: Path, **grpo: Any) -> GrpoTrainer:
-    """A trainer whose first step is prepared."""
+class Prepared(NamedTuple):
+    """A run whose first step is prepared."""
+
+    loop: Loop
+    method: GrpoStep
+    batch: StepBatch[Rollout]
+    settings: dict[str, Any]
+
+    @property
+    def rollout(self) -> Rollout:
+        return self.batch.micro_batches[0]
+
+
+def make(model: Path, lines: Path, output: Path, *, more: Any = None, **grpo: Any) -> Prepared:
     settings: dict[str, Any] = {
         "name": "small",
         "max_steps": 3,
@@ -48,37 +62,36 @@ def make(model: Path, lines: Path, output: Path, **grpo: Any) -> GrpoTrainer:
             "reward": "parity_reward.parity",
         }
         | grpo,
-    }
+    } | (more or {})
     run = training_run(model, lines, output, settings)
-    trainer = make_trainer(run, {}, None)
-    assert isinstance(trainer, GrpoTrainer)
-    trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, torch.device("cpu"))
-    return trainer
+    loop = begin(load(run, {}, None), None)
+    assert isinstance(loop.method, GrpoStep)
+    return Prepared(loop, loop.method, loop.method.prepare(1), settings)
 
 
-def is_even(trainer: GrpoTrainer) -> list[bool]:
-    return [int(str(example["id"])) % 2 == 0 for example in trainer.rollouts[0].examples]
+def is_even(prepared: Prepared) -> list[bool]:
+    return [int(name) % 2 == 0 for name in prepared.rollout.ids]
 
 
 def test_groups_that_score_alike_are_kept_with_advantage_zero(
     tiny_model: Path, training_lines: Path, tmp_path: Path
 ) -> None:
-    trainer = make(tiny_model, training_lines, tmp_path)
-    rollout = trainer.rollouts[0]
-    even = torch.tensor(is_even(trainer))
+    prepared = make(tiny_model, training_lines, tmp_path)
+    even = torch.tensor(is_even(prepared))
     assert even.any()
     assert (~even).any()
-    assert (rollout.advantage_QG[even] == 0).all()
+    assert (prepared.rollout.advantage_QG[even] == 0).all()
     # Every completion weighs 1 / (4 prompts x 3 completions).
-    assert torch.allclose(rollout.weight_QGC.sum(-1), torch.full((BATCH, 3), 1 / 12))
+    weight_QG = prepared.rollout.weight_QGC.sum(-1)
+    assert torch.allclose(weight_QG, torch.full((BATCH, 3), 1 / 12))
 
 
 def test_skipped_groups_weigh_nothing_and_the_others_share_the_mean(
     tiny_model: Path, training_lines: Path, tmp_path: Path
 ) -> None:
-    trainer = make(tiny_model, training_lines, tmp_path, zero_variance="skip")
-    even = torch.tensor(is_even(trainer))
-    weight_QG = trainer.rollouts[0].weight_QGC.sum(-1)
+    prepared = make(tiny_model, training_lines, tmp_path, zero_variance="skip")
+    even = torch.tensor(is_even(prepared))
+    weight_QG = prepared.rollout.weight_QGC.sum(-1)
     assert (weight_QG[even] == 0).all()
     assert torch.allclose(weight_QG[~even], 1 / ((~even).sum() * 3.0))
 
@@ -87,30 +100,32 @@ def test_resampled_groups_are_exchanged_for_other_prompts(
     tiny_model: Path, training_lines: Path, tmp_path: Path
 ) -> None:
     kept = make(tiny_model, training_lines, tmp_path / "a")
-    trainer = make(
+    prepared = make(
         tiny_model, training_lines, tmp_path / "b", zero_variance="resample", resample_attempts=12
     )
     assert any(is_even(kept))
-    assert not any(is_even(trainer))
+    assert not any(is_even(prepared))
     for row, even in enumerate(is_even(kept)):
         if not even:  # what taught something stays where it was
-            assert trainer.rollouts[0].texts[row] == kept.rollouts[0].texts[row]
-    expected = trainer.means.means(trainer.means.as_tensor())["resampled_share"]
+            assert prepared.rollout.scored.texts[row] == kept.rollout.scored.texts[row]
+    means = prepared.batch.means
+    expected = means.means(means.as_tensor())["resampled_share"]
     assert expected == pytest.approx(sum(is_even(kept)) / BATCH)
 
 
 def test_an_exchanged_prompt_is_scored_as_it_was_alone(
     tiny_model: Path, training_lines: Path, tmp_path: Path
 ) -> None:
-    rollout = make(tiny_model, training_lines, tmp_path / "a").rollouts[0]
-    trainer = make(tiny_model, training_lines, tmp_path / "b", max_completion_tokens=9)
-    longer = trainer.rollouts[0]
+    scored = make(tiny_model, training_lines, tmp_path / "a").rollout.scored
+    prepared = make(tiny_model, training_lines, tmp_path / "b", max_completion_tokens=9)
+    longer = prepared.rollout.scored
 
-    def logprob(of: Rollout) -> torch.Tensor:
+    def logprob(of: Scored) -> torch.Tensor:
         with torch.no_grad():
-            return trainer._scores(trainer.policy, of).logprob_BGC * of.completions.mask_BGC
+            scores = prepared.method._scores(prepared.loop.session.policy, of)
+        return scores.logprob_BGC * of.completions.mask_BGC
 
-    mixed = exchange(rollout, [1, 2, 3, 0], longer)  # all rows go; row 0 of the spare to row 1
+    mixed = exchange(scored, [1, 2, 3, 0], longer)  # all rows go; row 0 of the spare to row 1
     assert mixed.examples[1] == longer.examples[0]
     width = mixed.completions.token_BGC.shape[-1]
     expected = logprob(longer)
@@ -120,55 +135,57 @@ def test_an_exchanged_prompt_is_scored_as_it_was_alone(
 def test_no_reference_is_held_where_beta_is_zero(
     tiny_model: Path, training_lines: Path, tmp_path: Path
 ) -> None:
-    trainer = make(tiny_model, training_lines, tmp_path, beta=0.0)
-    assert trainer._reference is None
-    assert trainer.rollouts[0].reference_QGC is None
+    prepared = make(tiny_model, training_lines, tmp_path, beta=0.0)
+    assert prepared.method._reference is None
+    assert prepared.rollout.reference_QGC is None
 
 
 def test_a_rollout_serves_as_many_steps_as_set(
     tiny_model: Path, training_lines: Path, tmp_path: Path
 ) -> None:
-    trainer = make(tiny_model, training_lines, tmp_path, steps_per_rollout=2, learning_rate=1e-2)
-    first = trainer.rollouts[0]
-    batches = iter(trainer.get_train_dataloader())
-    loss = trainer.micro_batch_loss(trainer.model, 0)
-    assert first.old_QGC is not None
-    old = first.old_QGC.clone()
+    prepared = make(tiny_model, training_lines, tmp_path, steps_per_rollout=2, learning_rate=1e-2)
+    first = prepared.rollout
+    assert first.old_QGC is None  # the policy that samples is the one that learns
+    loss, _ = prepared.method.loss(first)
+    sampled_under = prepared.method._old[tuple(first.scored.positions)].clone()
     loss.backward()
     with torch.no_grad():
-        for parameter in trainer.policy.parameters():
+        for parameter in prepared.loop.session.policy.parameters():
             if parameter.grad is not None:
                 parameter.sub_(0.05 * parameter.grad.sign())
-    trainer.get_batch_samples(batches, 1, torch.device("cpu"))
-    assert trainer.rollouts[0] is first  # the second step is on the same rollout
-    trainer.micro_batch_loss(trainer.model, 0)
-    assert torch.equal(first.old_QGC, old)
-    sums = trainer.means.means(trainer.means.as_tensor())
-    assert sums["clipped_share"] > 0
-    trainer.get_batch_samples(batches, 1, torch.device("cpu"))
-    assert trainer.rollouts[0] is not first
+    second = prepared.method.prepare(2).micro_batches[0]
+    assert second.scored is first.scored  # the second step is on the same rollout
+    assert second.old_QGC is not None
+    assert torch.equal(second.old_QGC, sampled_under)
+    _, means = prepared.method.loss(second)
+    clipped = means.means(means.as_tensor())["clipped_share"]
+    assert clipped is not None
+    assert clipped > 0
+    assert prepared.method.prepare(3).micro_batches[0].scored is not first.scored
 
 
 def test_with_a_lora_adapter_the_base_is_the_reference(
     tiny_model: Path, training_lines: Path, tmp_path: Path
 ) -> None:
-    trainer = make(tiny_model, training_lines, tmp_path / "full")
-    settings = trainer.config.model_dump(mode="json") | {"lora": {"rank": 4}}
-    run = training_run(tiny_model, training_lines, tmp_path / "lora", settings)
-    adapted = make_trainer(run, {}, None)
-    assert isinstance(adapted, GrpoTrainer)
-    names = {name for name, p in adapted.model.named_parameters() if p.requires_grad}
+    full = make(tiny_model, training_lines, tmp_path / "full")
+    lora = {"lora": {"rank": 4}}
+    adapted = make(tiny_model, training_lines, tmp_path / "lora", more=lora)
+    policy = adapted.loop.session.policy
+    names = {name for name, p in policy.named_parameters() if p.requires_grad}
     assert names
     assert all("lora_" in name and "language_model" in name for name in names)
     with torch.no_grad():
-        for name, parameter in adapted.model.named_parameters():
+        for name, parameter in policy.named_parameters():
             if "lora_B" in name:  # starts at zero: no change until it is trained
                 parameter.fill_(0.1)
-    rollout = trainer.rollouts[0]
-    expected = trainer._reference_logprob(rollout)
-    assert torch.allclose(adapted._reference_logprob(rollout), expected, atol=1e-6)
+    scored = full.rollout.scored
+    expected = full.method._reference_logprob(scored)
+    found = adapted.method._reference_logprob(scored)
+    assert expected is not None
+    assert found is not None
+    assert torch.allclose(found, expected, atol=1e-6)
     with torch.no_grad():
-        changed = adapted._scores(adapted.model, rollout).logprob_BGC
+        changed = adapted.method._scores(policy, scored).logprob_BGC
     assert not torch.allclose(changed, expected, atol=1e-3)
 
 

@@ -1,0 +1,241 @@
+"""The training loop, read from top to bottom: prepare, backward, clip and step, log, save.
+
+`train_steps` is one optimiser step after another. What a step learns from is its method's
+(grpo_step.py, sft_step.py): draw, sample and reward, weigh. It is made as a whole before its
+micro-batches are run, so that the loss of all micro-batches and devices adds up to that of one
+large batch. accelerate spreads it over devices.
+
+Weights are loaded before the loop starts, also on a resume, and the data start at the position of
+the resumed step. A loss or gradient that is not a number stops the run before the optimiser sees
+it.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from accelerate import Accelerator
+from pydantic import JsonValue
+from torch import Tensor, nn
+from transformers import Qwen2AudioProcessor, set_seed
+
+from model.config import TrainConfig
+from model.network.lora import without_adapter
+from model.network.policy import Policy
+from model.train import checkpoints
+from model.train.examples import Example
+from model.train.grpo_step import GrpoStep
+from model.train.optimizer import make_optimizer, make_scheduler
+from model.train.order import Collator, Draws, read_batches
+from model.train.sft_step import SftStep, target_end_id
+from model.train.sharding import gradient_sync, make_accelerator
+from model.train.sizes import ModelSizes
+from model.train.state import State
+from model.train.step import Method, MicroBatch, Session
+from model.train.step_log import StepLog, Stopwatch
+from model.train.step_metrics import step_metrics
+from storage.errors import PipelineError
+
+LAYERS = ("Qwen2AudioEncoderLayer", "Qwen2DecoderLayer")
+
+
+class Materials(NamedTuple):
+    """What a training works on."""
+
+    config: TrainConfig
+    """Settings."""
+    settings: dict[str, JsonValue]
+    """The settings that a resumed run must share, kept in every checkpoint."""
+    output: Path
+    """Folder of the training."""
+    network: nn.Module
+    """A model of transformers, or peft's wrapper of one, with the weights to begin from."""
+    reference: nn.Module | None
+    """The start model, frozen; None where none is needed."""
+    processor: Qwen2AudioProcessor
+    """Of the model."""
+    examples: Sequence[Example]
+    """What it learns from."""
+    stop_ids: Tensor
+    """Token ids that end a completion."""
+    sizes: ModelSizes
+    """Of the model, to count its work."""
+    card: Callable[[int], str]
+    """The model card of a step's checkpoint."""
+
+
+class Loop(NamedTuple):
+    """A run that is ready for its next step."""
+
+    session: Session
+    method: Method[Any]
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    state: State
+    steps_done: int
+
+
+def train_steps(materials: Materials, resume_from: Path | None) -> None:
+    """Train to the last step.
+
+    Args:
+        materials: Model, data and settings.
+        resume_from: Whole checkpoint whose optimiser, schedule and random state to take up; None:
+            from the start.
+
+    Raises:
+        PipelineError: If a loss or a gradient is not a number.
+    """
+    config = materials.config
+    loop = begin(materials, resume_from)
+    session, method = loop.session, loop.method
+    accelerator, policy, watch = session.accelerator, session.policy, session.watch
+    policy.train()
+    for step in range(loop.steps_done + 1, config.max_steps + 1):
+        watch.start()
+        batch = method.prepare(step)  # draw, sample and reward, weigh
+        means = batch.means
+        for micro_batch in batch.micro_batches:
+            is_last = micro_batch is batch.micro_batches[-1]
+            with watch.phase("policy"), gradient_sync(accelerator, policy, is_last=is_last):
+                part = method.loss(micro_batch)
+                refuse_if_not_finite(materials, step, "the loss is", part.loss, [micro_batch])
+                # Devices' gradients are averaged, but each loss is a part of one sum.
+                accelerator.backward(part.loss * accelerator.num_processes)
+            means.add_all(part.means)
+            means.add_sum("loss", float(part.loss.detach()), 0)
+        with watch.phase("optimiser"):
+            grad_norm = clip_gradients(session)
+            what = "the gradient's norm is"
+            refuse_if_not_finite(materials, step, what, grad_norm, batch.micro_batches)
+            learning_rate = float(loop.scheduler.get_last_lr()[0])
+            loop.optimizer.step()
+            loop.scheduler.step()
+            loop.optimizer.zero_grad()
+        metrics = step_metrics(
+            session,
+            materials.sizes,
+            step=step,
+            means=means,
+            grad_norm=float(grad_norm),
+            learning_rate=learning_rate,
+        )
+        session.log.write_metrics(metrics)
+        if step % config.save_steps == 0 or step == config.max_steps:
+            loop.state.save(
+                materials.output,
+                step,
+                processor=materials.processor,
+                card=materials.card(step),
+                settings=materials.settings,
+                keep_full=config.keep_full_checkpoints,
+            )
+    session.log.close()
+
+
+def begin(materials: Materials, resume_from: Path | None) -> Loop:
+    """Spread the model over the devices, open data and logs, and take up a checkpoint's state."""
+    config, output = materials.config, materials.output
+    steps_done = 0 if resume_from is None else checkpoints.step_of(resume_from)
+    accelerator = make_accelerator(config, LAYERS)
+    refuse_other_steps(accelerator, steps_done)
+    set_seed(config.seed)
+    if config.gradient_checkpointing:
+        without_adapter(materials.network).activation_checkpointing_enable()
+    policy = Policy(materials.network)
+    optimizer = make_optimizer(policy, config)
+    policy, optimizer = accelerator.prepare(policy, optimizer)
+    scheduler = make_scheduler(optimizer, config)
+    end_id = None
+    if config.method == "sft":
+        end_id = target_end_id(materials.processor, materials.stop_ids)
+    collator = Collator(materials.processor, target_end_id=end_id)
+    draws = make_draws(materials, steps_done, accelerator.num_processes)
+    session = Session(
+        config=config,
+        accelerator=accelerator,
+        policy=policy,
+        processor=materials.processor,
+        stop_ids=materials.stop_ids,
+        draws=draws,
+        collator=collator,
+        batches=read_batches(
+            draws,
+            collator,
+            config,
+            rank=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+        ),
+        log=StepLog(config, output, steps_done=steps_done, is_main=accelerator.is_main_process),
+        watch=Stopwatch(accelerator.device),
+    )
+    state = State(accelerator, policy, optimizer, scheduler)
+    if resume_from is not None:  # after the loader has drawn its seed from the global generator
+        state.load(resume_from)
+    return Loop(session, make_method(materials, session), optimizer, scheduler, state, steps_done)
+
+
+def make_method(materials: Materials, session: Session) -> Method[Any]:
+    """GRPO or supervised fine-tuning."""
+    if materials.config.method == "sft":
+        return SftStep(session)
+    reference = None
+    if materials.reference is not None:
+        reference = Policy(materials.reference).to(session.accelerator.device)
+    return GrpoStep(session, reference)
+
+
+def make_draws(materials: Materials, steps_done: int, num_processes: int) -> Draws:
+    """The order of the run, from the first draw that the next step needs."""
+    config = materials.config
+    per_step = config.prompts_per_device * config.gradient_accumulation * num_processes
+    reuse = config.grpo.steps_per_rollout if config.method == "grpo" else 1
+    return Draws(
+        materials.examples,
+        materials.processor,
+        config,
+        num_draws=config.max_steps * per_step,
+        start=steps_done // reuse * per_step,
+    )
+
+
+def clip_gradients(session: Session) -> Tensor:
+    """Scale the gradients down to the largest norm allowed; returns the norm before."""
+    norm: Any = session.accelerator.clip_grad_norm_(
+        session.policy.parameters(), session.config.max_grad_norm
+    )
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # sharded: a DTensor
+
+
+def refuse_if_not_finite(
+    materials: Materials, step: int, what: str, number: Tensor, parts: Sequence[MicroBatch]
+) -> None:
+    """Stop the run before a number that is none reaches the weights.
+
+    Raises:
+        PipelineError: If so; names the examples and the last good checkpoint.
+    """
+    if bool(torch.isfinite(number)):
+        return
+    last = checkpoints.last_step(materials.output)
+    kept = (
+        "no checkpoint was written yet"
+        if last is None
+        else f"the last good checkpoint is checkpoint-{last}"
+    )
+    ids = ", ".join(name for part in parts for name in part.ids)
+    msg = (
+        f"{what} {float(number.detach())} at step {step}, in the batch with the examples {ids}; "
+        f"{kept}. Lower the learning rate, or look at these examples, before going on"
+    )
+    raise PipelineError(msg)
+
+
+def refuse_other_steps(accelerator: Accelerator, steps_done: int) -> None:
+    """All processes go on from one checkpoint: a shared disk may show a new one late."""
+    here = torch.tensor([steps_done], device=accelerator.device)
+    steps = set(cast("Tensor", accelerator.gather(here)).tolist())
+    if len(steps) > 1:
+        msg = f"the processes see different newest checkpoints, of the steps {sorted(steps)}"
+        raise RuntimeError(msg)  # another try may see the same

@@ -1,0 +1,129 @@
+"""A run's state on the disk: written whole or not at all, and taken up again bit for bit."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import load_fsdp_optimizer, save_fsdp_optimizer
+from pydantic import JsonValue
+from transformers import Qwen2AudioProcessor
+
+from model.network.policy import PREFIX, Policy
+from model.train import checkpoints
+from model.train.optimizer import Scheduler
+from model.train.sharding import is_sharded
+
+OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
+
+
+class State:
+    """What of a run goes into its checkpoints."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        policy: Policy,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Scheduler,
+    ) -> None:
+        """Keep what accelerate has prepared, and the scheduler made on it."""
+        self._accelerator = accelerator
+        self._policy = policy
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+
+    def save(
+        self,
+        output: Path,
+        step: int,
+        *,
+        processor: Qwen2AudioProcessor,
+        card: str,
+        settings: dict[str, JsonValue],
+        keep_full: int,
+    ) -> None:
+        """Write a checkpoint beside its place, then move it there when it is whole.
+
+        Args:
+            output: Folder of the training.
+            step: Optimiser steps done.
+            processor: Of the model.
+            card: The model card.
+            settings: What a resumed run must share.
+            keep_full: Newest checkpoints that keep what only resuming needs.
+        """
+        accelerator = self._accelerator
+        folder = output / checkpoints.SAVING / f"checkpoint-{step}"
+        if accelerator.is_main_process:
+            checkpoints.discard_unfinished(output)
+            folder.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        self._save_into(folder)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            processor.save_pretrained(folder)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+            checkpoints.seal(folder, settings)
+            checkpoints.publish(folder, output)
+            checkpoints.discard_unfinished(output)
+            checkpoints.strip_old(output, keep_full=keep_full)
+        accelerator.wait_for_everyone()
+
+    def _save_into(self, folder: Path) -> None:
+        """All processes take part: they gather what is sharded, and each has a random state."""
+        accelerator = self._accelerator
+        weights = accelerator.get_state_dict(self._policy)
+        if accelerator.is_main_process:
+            network: Any = accelerator.unwrap_model(self._policy).network
+            named = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}
+            network.save_pretrained(folder, state_dict=named)
+            torch.save(self._scheduler.state_dict(), folder / SCHEDULER)
+        if is_sharded(accelerator):
+            plugin = accelerator.state.fsdp_plugin
+            save_fsdp_optimizer(plugin, accelerator, self._optimizer, self._policy, str(folder))
+        elif accelerator.is_main_process:
+            torch.save(self._optimizer.state_dict(), folder / OPTIMIZER)
+        torch.save(_random_state(), folder / _random_file(accelerator.process_index))
+
+    def load(self, folder: Path) -> None:
+        """Take up optimiser, schedule and random state; the weights were loaded from it before."""
+        accelerator = self._accelerator
+        if is_sharded(accelerator):
+            plugin = accelerator.state.fsdp_plugin
+            load_fsdp_optimizer(plugin, accelerator, self._optimizer, self._policy, str(folder))
+        else:
+            self._optimizer.load_state_dict(_read(folder / OPTIMIZER))
+        self._scheduler.load_state_dict(_read(folder / SCHEDULER))
+        _restore_random_state(_read(folder / _random_file(accelerator.process_index)))
+
+
+def _read(path: Path) -> Any:  # noqa: ANN401  whatever was saved
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _random_file(process_index: int) -> str:
+    return f"rng_state_{process_index}.pt"
+
+
+def _random_state() -> dict[str, Any]:
+    """Of Python, numpy and torch: a user's reward may draw from any. Plain values and tensors."""
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002  the global one
+    state = {
+        "python": random.getstate(),
+        "numpy": (kind, np.asarray(keys).tolist(), *rest),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _restore_random_state(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])  # noqa: NPY002  the global one
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,6 +1,7 @@
 """What the commands share: their options, and one clear line for an expected error."""
 
 import argparse
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -39,7 +40,24 @@ def read_config(arguments: argparse.Namespace) -> tuple[PipelineConfig, Layout]:
     """The configuration and the paths that a command's options name."""
     workspace: Path = arguments.workspace.absolute()
     config = load_config(arguments.profile, workspace=workspace, overrides=arguments.set)
-    return config, Layout(workspace, config.experiment)
+    return config, config.layout(workspace)
+
+
+def resume_command(config: PipelineConfig, workspace: Path) -> str:
+    """What goes on with a fetch that was stopped: the command as it was typed.
+
+    A class that was put back to be tried again (`--retry`) is not put back once more. Under Prefect
+    nothing was typed; then it is a command that does the same.
+    """
+    spec = sys.modules["__main__"].__spec__
+    if spec is None or spec.name not in {"flows.fetch", "flows.full_pipeline"}:
+        profile = shlex.quote(config.experiment)
+        return (
+            f"python -m flows.fetch --profile {profile} --workspace {shlex.quote(str(workspace))}"
+        )
+    retry = argparse.ArgumentParser(add_help=False)
+    retry.add_argument("--retry")
+    return shlex.join(["python", "-m", spec.name, *retry.parse_known_args(sys.argv[1:])[1]])
 
 
 def run_flow(flow: Any, config: PipelineConfig, layout: Layout, **parameters: object) -> Any:  # noqa: ANN401  a Flow, and what its run returned

@@ -7,7 +7,6 @@ from prefect import flow
 
 from flows.command import Command, read_config, run_command, run_flow
 from flows.pipeline_config import PipelineConfig
-from storage.layout import Layout
 from tasks.convert import convert, convert_unit
 from tasks.outcome import expected_errors_fail, skipped, value_of
 from tasks.running.alive import alive
@@ -29,8 +28,8 @@ def convert_flow(
         workspace: Folder of all data.
         force: Run although the outputs stand.
     """
-    layout = Layout(workspace.absolute(), config.experiment)
-    unit = convert_unit(config.annotations, config.convert, config.fetch.min_usable_share, layout)
+    layout = config.layout(workspace)
+    unit = convert_unit(config.annotations, config.convert, config.fetch, layout)
     verdict = unit.verdict()
     if verdict.is_done and not force:
         return skipped(verdict.reason)
@@ -38,7 +37,7 @@ def convert_flow(
         convert(
             config.annotations,
             config.convert,
-            config.fetch.min_usable_share,
+            config.fetch,
             layout,
             return_state=True,
         )

@@ -57,7 +57,7 @@ def evaluate_flow(
         watch: Take up new checkpoints as a running training writes them, until it ends; fails
             when it ends before its last step, after evaluating what there is.
     """
-    layout = Layout(workspace.absolute(), config.experiment)
+    layout = config.layout(workspace)
     make_world(config.world, layout)
     check_declared_step(config.evaluate, config.train)
     num_watched = _watch(config, layout, force=force) if watch else 0

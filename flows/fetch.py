@@ -14,9 +14,9 @@ from threading import Lock
 
 from prefect import flow
 
-from flows.command import Command, read_config, run_command, run_flow
+from flows.command import Command, read_config, resume_command, run_command, run_flow
 from flows.pipeline_config import PipelineConfig
-from flows.preflight import check_stage
+from flows.preflight import check_fetch
 from storage.errors import PipelineError
 from storage.fetch.account import FetchReport, write_account
 from storage.fetch.failures import Failure
@@ -50,15 +50,15 @@ def fetch_flow(
         force: Write the account anew although nothing is due.
         deep: Also compare the sha256 of every wav with the ledger.
     """
-    layout = Layout(workspace.absolute(), config.experiment)
+    layout = config.layout(workspace)
     make_world(config.world, layout)
-    annotations = read_annotations(config.annotations, layout)
+    annotations = read_annotations(config.annotations, layout, config.fetch.limit)
     unit = fetch_unit(annotations, config.fetch, layout)
     progress = _Progress()
     run = FetchRun(
         config.fetch,
         layout,
-        resume_command=f"python -m flows.fetch --profile {config.experiment}",
+        resume_command=resume_command(config, layout.workspace),
         rows=annotations.rows,
         on_clip=progress.note,
         on_pause=_tell_pause,
@@ -70,7 +70,7 @@ def fetch_flow(
         if verdict.is_done and not plan.num_due and not force:
             return skipped(verdict.reason)
         if plan.num_due:
-            check_stage("fetch", config, layout)
+            check_fetch(config, layout, [clip for batch in plan.batches for clip in batch])
         _announce(plan, len(annotations.clips))
         try:
             with (
@@ -140,6 +140,9 @@ class _Progress:
 def _announce(plan: Plan, num_wanted: int) -> None:
     eta = f", about {format_duration(plan.eta_s)} at the set pace" if plan.eta_s else ""
     say(f"fetch: {plan.num_due} of {num_wanted} clips are due{eta}")
+    if plan.num_reopened:
+        names = ", ".join(plan.reopened_by)
+        say(f"fetch: {plan.num_reopened:,} losses may be served by the new source ({names})")
 
 
 def _tell_pause(refusal: Failure, seconds: float) -> None:
@@ -172,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.merge:
         return _merge(options.merge, layout)
     if options.retry:
-        with Ledger(layout.ledger) as ledger:
+        with Ledger(layout.ledger, clip_length_s=layout.clip_length_s) as ledger:
             say(
                 f"fetch: {ledger.retry(options.retry)} clips of class {options.retry} are due again"
             )
@@ -186,7 +189,7 @@ def _merge(other: Path, layout: Layout) -> int:
     if not other.is_file():
         msg = f"--merge {other}: there is no such ledger"
         raise PipelineError(msg)
-    with Ledger(layout.ledger) as ledger:
+    with Ledger(layout.ledger, clip_length_s=layout.clip_length_s) as ledger:
         num_taken = ledger.merge(other)
     say(f"fetch: {num_taken} clips taken over from {other}; copy their wavs into {layout.clips}")
     return 0

@@ -18,6 +18,7 @@ from model.config import EvaluateConfig, Share, TrainConfig
 from reports.config import ReportConfig
 from storage.config import AnnotationsConfig, Config, ConvertConfig, FetchConfig, WorldConfig
 from storage.errors import PipelineError
+from storage.layout import Layout
 
 PROFILES = Path(__file__).parent / "profiles"
 StageName = Literal["fetch", "convert", "train", "evaluate", "report"]
@@ -54,6 +55,10 @@ class PipelineConfig(Config):
     """What the tables and pages show."""
     expect: ExpectConfig = ExpectConfig()
     """Bounds on the result."""
+
+    def layout(self, workspace: Path) -> Layout:
+        """Where everything of this experiment lies."""
+        return Layout(workspace.absolute(), self.experiment, self.fetch.clip_length_s)
 
     @model_validator(mode="after")
     def _check_names(self) -> "PipelineConfig":

@@ -74,10 +74,10 @@ def _stage(
 def _units(config: PipelineConfig, layout: Layout, stage: StageName) -> list[Unit]:
     match stage:
         case "fetch":
-            return [fetch_unit(read_annotations(config.annotations, layout), config.fetch, layout)]
+            annotations = read_annotations(config.annotations, layout, config.fetch.limit)
+            return [fetch_unit(annotations, config.fetch, layout)]
         case "convert":
-            share = config.fetch.min_usable_share
-            return [convert_unit(config.annotations, config.convert, share, layout)]
+            return [convert_unit(config.annotations, config.convert, config.fetch, layout)]
         case "train":
             return [train_unit(training, layout) for training in config.train]
         case "evaluate":

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import PipelineConfig, StageName
+from storage.data.avqa import Clip
 from storage.errors import PipelineError
 from storage.host.checks import (
     Finding,
@@ -26,6 +27,7 @@ from storage.host.checks import (
 )
 from storage.host.gpus import list_gpus
 from storage.layout import Layout
+from tasks.annotations import read_annotations
 from tasks.preflight import (
     NUM_CLIPS,
     check_annotations,
@@ -81,12 +83,8 @@ def check_stage(stage: StageName, config: PipelineConfig, layout: Layout) -> Non
         PipelineError: If something is missing; a line each.
     """
     findings = check_writable(layout.workspace)
-    if stage in {"fetch", "train"}:
-        findings += _check_disk(config, layout)
-    if stage == "fetch":
-        findings += check_fetch_tools(config.fetch, datetime.now(UTC))
-        findings += check_sources(config.fetch, offline=False)
-    elif stage == "train":
+    if stage == "train":
+        findings.append(check_disk(layout.workspace, disk_needs(config.train, config.fetch, 0)))
         findings += _check_gpus(config, offline=False)
     elif stage == "evaluate":
         starts = start_models(config.train)
@@ -94,6 +92,23 @@ def check_stage(stage: StageName, config: PipelineConfig, layout: Layout) -> Non
             starts[each.name] for each in config.train if each.evaluate and config.evaluate.base
         ]
         findings += _check_evaluated(config, used, offline=False)
+    _tell(stage, findings)
+
+
+def check_fetch(config: PipelineConfig, layout: Layout, due: Sequence[Clip]) -> None:
+    """Look at what these clips need before the first is asked for.
+
+    Raises:
+        PipelineError: If something is missing; a line each.
+    """
+    findings = check_writable(layout.workspace)
+    findings.append(check_disk(layout.workspace, disk_needs((), config.fetch, len(due))))
+    findings += check_fetch_tools(config.fetch, datetime.now(UTC))
+    findings += check_sources(config.fetch, offline=False, video_id=due[0].video_id)
+    _tell("fetch", findings)
+
+
+def _tell(stage: StageName, findings: Sequence[Finding]) -> None:
     for finding in dict.fromkeys(findings):
         if finding.level == "warning":
             say(f"{stage}: {finding.subject}: {finding.text}")
@@ -105,10 +120,21 @@ def check_stage(stage: StageName, config: PipelineConfig, layout: Layout) -> Non
 
 
 def _check_disk(config: PipelineConfig, layout: Layout) -> list[Finding]:
-    is_published = config.world is None
     num_there = sum(1 for _ in layout.clips.glob("*.wav")) if layout.clips.is_dir() else 0
-    num_clips = max(0, NUM_CLIPS - num_there) if is_published else 0
+    num_clips = max(0, _num_clips(config, layout) - num_there)
     return [check_disk(layout.workspace, disk_needs(config.train, config.fetch, num_clips))]
+
+
+def _num_clips(config: PipelineConfig, layout: Layout) -> int:
+    """Clips that the profile asks for; for annotations that are not on this host, AVQA's number."""
+    if config.world is not None:
+        return 0
+    if config.annotations.train.startswith(("http://", "https://")):
+        return min(NUM_CLIPS, config.fetch.limit or NUM_CLIPS)
+    try:
+        return len(read_annotations(config.annotations, layout, config.fetch.limit).clips)
+    except PipelineError:  # told by the check of the annotations
+        return 0
 
 
 def _check_ports(config: PipelineConfig) -> list[Finding]:

@@ -9,7 +9,6 @@ from prefect import flow
 from flows.command import Command, read_config, run_command, run_flow
 from flows.expectations import check_expectations
 from flows.pipeline_config import PipelineConfig
-from storage.layout import Layout
 from tasks.outcome import expected_errors_fail, skipped, value_of
 from tasks.report import print_leaderboard, report, report_unit
 from tasks.running.alive import alive
@@ -31,7 +30,7 @@ def report_flow(
         workspace: Folder of all data.
         force: Render although nothing has changed.
     """
-    layout = Layout(workspace.absolute(), config.experiment)
+    layout = config.layout(workspace)
     experiment = json.loads(config.model_dump_json())
     unit = report_unit(experiment, config.report, layout)
     verdict = unit.verdict()

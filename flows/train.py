@@ -33,7 +33,7 @@ def train_flow(
         workspace: Folder of all data.
         force: Train again, from the start, although the checkpoints stand.
     """
-    layout = Layout(workspace.absolute(), config.experiment)
+    layout = config.layout(workspace)
     with marked_as_training(layout):
         num_run = _train_all(config, layout, force=force)
     return None if num_run else skipped(f"{len(config.train)} training(s) done before, unchanged")

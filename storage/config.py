@@ -9,9 +9,20 @@ resumed.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 WATCH_PAGE = "https://www.youtube.com/watch?v={video_id}"
+# What of yt-dlp's options may be set: who asks, from where and how fast. What is downloaded, where
+# to, and what becomes of it is fetching's own.
+YTDLP_OPTIONS = """
+ap_mso ap_password ap_username buffersize client_certificate client_certificate_key
+client_certificate_password concurrent_fragment_downloads cookiefile cookiesfrombrowser
+extractor_args extractor_retries fragment_retries geo_bypass geo_bypass_country geo_bypass_ip_block
+geo_verification_proxy http_chunk_size http_headers impersonate js_runtimes legacyserverconnect
+max_sleep_interval netrc_location nocheckcertificate password prefer_insecure proxy ratelimit
+remote_components retries sleep_interval sleep_interval_requests socket_timeout source_address
+usenetrc username videopassword
+"""
 
 
 class Config(BaseModel):
@@ -64,12 +75,23 @@ class YoutubeSource(Config):
     kind: Literal["youtube"] = "youtube"
     url_template: Annotated[str, Field(pattern=r"\{video_id\}")] = WATCH_PAGE
     """Address of a video; `{video_id}` is replaced. Another template fetches from a mirror."""
-    cookies: Path | None = None
-    """Netscape cookie file. Off by default: it can get the account banned."""
-    proxy: str | None = None
-    """Proxy URL for every request."""
-    extractor_args: dict[str, dict[str, list[str]]] = {}
-    """Passed to yt-dlp, e.g. `{youtube: {player_client: [web]}}`."""
+    ytdlp: dict[str, Any] = {}
+    """Options of yt-dlp's own, by their names in its Python interface, e.g. `{cookiesfrombrowser:
+    firefox, proxy: URL, impersonate: chrome, extractor_args: {youtube: {player_client: [web]}}}`.
+    Cookies are off by default: they can get the account banned."""
+
+    @field_validator("ytdlp")
+    @classmethod
+    def _check_ytdlp(cls, options: dict[str, Any]) -> dict[str, Any]:
+        known = YTDLP_OPTIONS.split()
+        refused = [name for name in options if name not in known]
+        if refused:
+            msg = (
+                f"{', '.join(refused)}: not passed on, as fetching sets it itself, or the account "
+                f"of clips would break; of yt-dlp's options there are {', '.join(known)}"
+            )
+            raise ValueError(msg)
+        return options
 
 
 class FolderSource(Config):
@@ -96,8 +118,12 @@ Source = Annotated[YoutubeSource | FolderSource | HuggingFaceSource, Field(discr
 class FetchConfig(Config):
     """How audio is fetched and cut."""
 
-    sources: tuple[Source, ...] = (YoutubeSource(),)
-    """Tried in this order for each clip."""
+    # What is lost is kept by what it was lost to, clip by clip, so the stage's manifest need not.
+    sources: Annotated[tuple[Source, ...], Idle] = (YoutubeSource(),)
+    """Tried in this order for each clip; one that is added is asked for what the others lost."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Clips to ask for, of the training rows and of the validation rows each; None: all. A larger
+    number later goes on from there."""
     clip_length_s: Annotated[float, Field(gt=0, le=60)] = 10.0
     """Seconds cut from the annotated start; AVQA's clips are 10 s."""
     videos_per_hour: Annotated[Annotated[float, Field(gt=0)] | None, Idle] = 240.0
@@ -126,6 +152,9 @@ class FetchConfig(Config):
     exit code 75."""
     drop_silent: bool = False
     """Count a clip whose peak is below -60 dBFS as unusable; by default it is only flagged."""
+    keep_media: Annotated[bool, Idle] = False
+    """Keep each download in the workspace's media/, about 1.5 MB a video: clips of another length
+    or rate are then cut from it, instead of another week of fetching."""
     canary_video_id: str | None = None
     """A video known to exist, asked for before ambiguous failures are believed."""
     min_usable_share: Annotated[float, Field(ge=0, le=1), Idle] = 0.9

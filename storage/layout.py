@@ -3,6 +3,7 @@
 ```
 workspace/
   ledger.sqlite  clips/-HG3Omg_89c_30.wav  annotations/      shared by all experiments
+  clips-2s/  media/                                          clips of another length, kept downloads
   benchmarks/mmau-test-mini-original/{questions.json, audio/}   features/
   models/  world/                                            made here (the demo's)
   locks/  tmp/
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from storage.records.question import VALIDATION
 
+CLIP_LENGTH_S = 10.0  # R1-AQA's
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -32,6 +34,8 @@ class Layout:
     """Folder shared by all experiments; absolute."""
     experiment: str
     """Name of the experiment's folder, e.g. `paper`."""
+    clip_length_s: float = CLIP_LENGTH_S
+    """Seconds of a clip: clips of another length than R1-AQA's have a folder of their own."""
 
     @property
     def root(self) -> Path:
@@ -46,7 +50,13 @@ class Layout:
     @property
     def clips(self) -> Path:
         """Folder of trimmed clips, named `<video id>_<start second>.wav`."""
-        return self.workspace / "clips"
+        is_usual = self.clip_length_s == CLIP_LENGTH_S
+        return self.workspace / ("clips" if is_usual else f"clips-{self.clip_length_s:g}s")
+
+    @property
+    def media(self) -> Path:
+        """Folder of whole downloads, named by video id, where `fetch.keep_media` is set."""
+        return self.workspace / "media"
 
     @property
     def downloads(self) -> Path:

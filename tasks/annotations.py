@@ -25,17 +25,28 @@ class AnnotationFiles(NamedTuple):
         return [*self.train.rows, *(self.validation.rows if self.validation else ())]
 
 
-def read_annotations(config: AnnotationsConfig, layout: Layout) -> AnnotationFiles:
+def read_annotations(
+    config: AnnotationsConfig, layout: Layout, limit: int | None = None
+) -> AnnotationFiles:
     """Read both files; of the validation rows, those that are used.
+
+    Args:
+        config: Where they are.
+        layout: Where downloaded ones are kept.
+        limit: `fetch.limit`, clips of either file.
 
     Raises:
         PipelineError: If a file is missing or is not AVQA's.
     """
     cache = layout.workspace / "annotations"
     train = avqa.read_annotations(config.train, cache)
+    if limit is not None:
+        train = avqa.limit_clips(train, limit)
     if config.validation is None:
         return AnnotationFiles(train, None)
     whole = avqa.read_annotations(config.validation, cache)
     rows = avqa.take_evenly(whole.rows, config.validation_size)
+    if limit is not None:
+        rows = avqa.limit_clips(replace(whole, rows=rows), limit).rows
     used = replace(whole, rows=rows, malformed=(), num_read=len(rows))
     return AnnotationFiles(train, used)

@@ -10,7 +10,7 @@ from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from storage.config import AnnotationsConfig, ConvertConfig
+from storage.config import AnnotationsConfig, ConvertConfig, FetchConfig
 from storage.data import avqa
 from storage.fetch.ledger import Ledger
 from storage.jsonl import write_jsonl
@@ -37,10 +37,10 @@ class ConvertCounts:
 
 
 def convert_unit(
-    annotations: AnnotationsConfig, config: ConvertConfig, min_usable_share: float, layout: Layout
+    annotations: AnnotationsConfig, config: ConvertConfig, fetch: FetchConfig, layout: Layout
 ) -> Unit:
     """What decides the examples."""
-    read = read_annotations(annotations, layout)
+    read = read_annotations(annotations, layout, fetch.limit)
     return Unit(
         name="convert",
         layout=layout,
@@ -49,7 +49,8 @@ def convert_unit(
             "settings": [
                 config.model_dump(mode="json"),
                 annotations.validation_size,
-                min_usable_share,
+                fetch.min_usable_share,
+                fetch.limit,
             ],
             "clips": sorted(_usable(read.clips, layout)),
             "clips' folder": _audio_dir(config, layout),
@@ -61,19 +62,19 @@ def convert_unit(
 @task(task_run_name="convert", cache_policy=NO_CACHE)
 @expected_errors_fail
 def convert(
-    annotations: AnnotationsConfig, config: ConvertConfig, min_usable_share: float, layout: Layout
+    annotations: AnnotationsConfig, config: ConvertConfig, fetch: FetchConfig, layout: Layout
 ) -> ConvertCounts:
     """Write train.jsonl, validation.jsonl and dropped.jsonl."""
-    read = read_annotations(annotations, layout)
+    read = read_annotations(annotations, layout, fetch.limit)
     audio_dir = _audio_dir(config, layout)
-    with Ledger(layout.ledger) as ledger:
+    with Ledger(layout.ledger, clip_length_s=layout.clip_length_s) as ledger:
         states = ledger.states(read.clips)
 
     def has_wav(clip: avqa.Clip) -> bool:
         return (layout.clips / clip.file_name).exists()
 
     train = avqa.convert(read.train, states, audio_dir=audio_dir, has_wav=has_wav)
-    avqa.check_usable_share(train, min_usable_share)
+    avqa.check_usable_share(train, fetch.min_usable_share)
     write_jsonl(layout.train_jsonl, train.examples)
     write_jsonl(layout.dropped_jsonl, (row.as_record() for row in train.dropped))
     validation = (
@@ -104,7 +105,7 @@ def _usable(clips: Iterable[avqa.Clip], layout: Layout) -> list[list[str]]:
     if not layout.ledger.exists():
         return []
     wanted = list(clips)
-    with Ledger(layout.ledger) as ledger:
+    with Ledger(layout.ledger, clip_length_s=layout.clip_length_s) as ledger:
         rows = ledger.rows(wanted)
     return [
         [row.clip_id, row.sha256 or ""]

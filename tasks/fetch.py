@@ -31,7 +31,8 @@ def fetch_unit(annotations: AnnotationFiles, config: FetchConfig, layout: Layout
             "settings": deciding(config),
         },
         outputs=tuple(
-            layout.fetch / name for name in ("fetch_report.json", "invalid.jsonl", "clips.csv")
+            layout.fetch / name
+            for name in ("fetch_report.json", "invalid.jsonl", "clips.csv", "videos.csv")
         ),
     )
 

@@ -16,6 +16,7 @@ from storage.benchmarks.published import find_published
 from storage.config import BenchmarkConfig, FetchConfig, HuggingFaceSource, YoutubeSource
 from storage.errors import PipelineError
 from storage.fetch.requirements import check_tools, find_js_runtime, package_version
+from storage.fetch.youtube import is_youtube
 from storage.host.checks import (
     GB,
     Finding,
@@ -32,6 +33,7 @@ from storage.layout import Layout
 
 NUM_CLIPS = 40_425  # questions of AVQA's training file, about one clip each
 SAMPLE_BYTES = 2
+MEDIA_BYTES = 1.5e6  # a video of four minutes at 50 kbit/s
 SAMPLE_RATE_HZ = 16_000
 # Parameters of models that are named on the hub and not on this host yet.
 KNOWN_PARAMETERS = {"Qwen/Qwen2-Audio-7B-Instruct": 8.4e9, "Qwen/Qwen2-Audio-7B": 8.4e9}
@@ -62,15 +64,23 @@ def check_fetch_tools(config: FetchConfig, now: datetime) -> list[Finding]:
     return findings
 
 
-def check_sources(config: FetchConfig, *, offline: bool) -> list[Finding]:
-    """Whether each source of audio can be reached."""
+def check_sources(
+    config: FetchConfig, *, offline: bool, video_id: str | None = None
+) -> list[Finding]:
+    """Whether each source of audio can be reached, by what will be asked of it.
+
+    Args:
+        config: The sources.
+        offline: Nobody is to be asked.
+        video_id: A video that is due; without one, a mirror is asked for its front page.
+    """
     findings: list[Finding] = []
     for source in config.sources:
         if isinstance(source, HuggingFaceSource):
             remedy = "drop it from fetch.sources, or give a local folder as its `dataset`"
             findings.append(check_hub(source.dataset, "dataset", offline=offline, remedy=remedy))
         elif isinstance(source, YoutubeSource):
-            findings += _check_youtube(source, offline=offline)
+            findings += _check_youtube(source, video_id, offline=offline)
         elif source.path.is_dir():
             findings.append(Finding("ok", "folder", f"{source.path}"))
         else:
@@ -79,10 +89,7 @@ def check_sources(config: FetchConfig, *, offline: bool) -> list[Finding]:
     return findings
 
 
-def _check_youtube(source: YoutubeSource, *, offline: bool) -> list[Finding]:
-    if source.cookies is not None and not source.cookies.is_file():
-        text = f"{source.cookies} is missing; correct fetch.sources or leave `cookies` out"
-        return [Finding("error", "cookies", text)]
+def _check_youtube(source: YoutubeSource, video_id: str | None, *, offline: bool) -> list[Finding]:
     site = "/".join(source.url_template.split("/")[:3])
     if site.startswith("http://127.0.0.1"):
         return []  # served by the run itself
@@ -92,7 +99,11 @@ def _check_youtube(source: YoutubeSource, *, offline: bool) -> list[Finding]:
             "from a host that has fetched, or `fetch.sources: [{kind: folder, path: DIR}]`"
         )
         return [Finding("error", "network", text)]
-    return check_url(site, "source of audio", "check the network or a proxy in fetch.sources")
+    remedy = "check the network or `ytdlp: {proxy: URL}` in fetch.sources"
+    if is_youtube(source.url_template) or video_id is None:
+        return check_url(site, "source of audio", remedy, any_answer=True)
+    url = source.url_template.replace("{video_id}", video_id)
+    return check_url(url, "source of audio", remedy, any_answer=True)
 
 
 def check_benchmark(config: BenchmarkConfig, layout: Layout, *, offline: bool) -> list[Finding]:
@@ -268,6 +279,8 @@ def disk_needs(
         num_clips: Clips still to fetch.
     """
     needs = {"clips": num_clips * fetch.clip_length_s * SAMPLE_RATE_HZ * SAMPLE_BYTES}
+    if fetch.keep_media:
+        needs["kept downloads"] = num_clips * MEDIA_BYTES
     models = start_models(trainings)
     for training in trainings:
         num_parameters = parameters_of(models[training.name]) or 0

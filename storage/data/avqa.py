@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
@@ -27,6 +27,7 @@ from storage.jsonl import Record, write_bytes
 TRAIN_BLOB_ID = "dcf7ee2555bb4ce861a3e1e08fbda1508818d63c"
 TRAIN_PATH = "/AlyssaYoung/AVQA/main/data/annotation/train_qa.json"
 DOWNLOAD_TIMEOUT_S = 60
+BEYOND_LIMIT = "beyond-limit"  # the reason of rows that `fetch.limit` leaves out
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,11 @@ class Annotations:
     malformed: tuple[Dropped, ...]
     """Rows that cannot be used, with the key at fault."""
     num_read: int
-    """Rows in the file: `len(rows) + len(malformed)`."""
+    """Rows in the file: `len(rows) + len(malformed) + len(left_out)`."""
     sha256: str
     """Digest of the file."""
+    left_out: tuple[Dropped, ...] = ()
+    """Good rows beyond `fetch.limit`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +76,8 @@ class Converted:
 
     @property
     def usable_share(self) -> float:
-        """Fraction of rows that became examples, 0..1."""
-        return len(self.examples) / self.num_read
+        """Fraction of the rows within `fetch.limit` that became examples, 0..1."""
+        return len(self.examples) / max(1, self.num_read - self.reasons.get(BEYOND_LIMIT, 0))
 
 
 def read_annotations(path_or_url: str, cache_dir: Path) -> Annotations:
@@ -115,6 +118,25 @@ def clips_of(rows: Iterable[AvqaRow]) -> list[Clip]:
     return list(dict.fromkeys(row.clip for row in rows))
 
 
+def limit_clips(annotations: Annotations, limit: int) -> Annotations:
+    """The rows about the first `limit` clips, by an order that depends on a clip's name alone.
+
+    So a smaller limit asks for a part of what a larger one does, whatever else is in the file.
+    """
+    clips = clips_of(annotations.rows)
+    chosen = set(
+        sorted(clips, key=lambda clip: hashlib.sha256(clip.clip_id.encode()).digest())[:limit]
+    )
+    rows = tuple(row for row in annotations.rows if row.clip in chosen)
+    detail = f"fetch.limit is {limit} clips"
+    left_out = tuple(
+        Dropped(row.id, row.clip.clip_id, BEYOND_LIMIT, detail)
+        for row in annotations.rows
+        if row.clip not in chosen
+    )
+    return replace(annotations, rows=rows, left_out=left_out)
+
+
 def convert(
     annotations: Annotations,
     states: Mapping[str, ClipState],
@@ -131,7 +153,7 @@ def convert(
         has_wav: Whether a clip's wav lies in the workspace; the ledger alone is not trusted.
     """
     examples: list[Record] = []
-    dropped = list(annotations.malformed)
+    dropped = [*annotations.malformed, *annotations.left_out]
     for row in annotations.rows:
         lost = _lost(row, states.get(row.clip.clip_id), has_wav)
         if lost is None:

@@ -1,19 +1,21 @@
 """The account of an experiment's clips, written after each fetch.
 
-fetch_report.json (the sums), invalid.jsonl (what is not there and why), clips.csv (all clips).
+fetch_report.json (the sums), invalid.jsonl (what is not there and why), clips.csv (all clips),
+videos.csv (title, channel, date and licence of the videos that came).
 """
 
 import csv
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from storage.data.avqa import Clip
 from storage.fetch.avqa_hub import LaidOut
 from storage.fetch.ledger import ClipRow, Ledger
+from storage.fetch.youtube import VideoFacts
 from storage.jsonl import Record, write_json, write_jsonl, write_text
 
 CSV_COLUMNS = (
@@ -27,7 +29,9 @@ CSV_COLUMNS = (
     "rms_dbfs",
     "silent",
     "short",
+    "cancelled",
 )
+VIDEO_COLUMNS = ("video_id", "title", "channel", "upload_date", "licence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +77,15 @@ def write_account(
     videos_per_hour: float | None,
     laid_out: Sequence[LaidOut] = (),
 ) -> FetchReport:
-    """Write the three files of an experiment and return what they say in sum."""
+    """Write the files of an experiment and return what they say in sum."""
     rows = ledger.rows(clips)
+    done = [row for row in rows if row.state == "done"]
+    videos = ledger.videos(row.clip for row in done)
     report = _report(rows)
     write_jsonl(folder / "invalid.jsonl", (_invalid(row) for row in rows if row.state != "done"))
-    write_text(folder / "clips.csv", _csv(rows))
+    write_text(folder / "clips.csv", _csv(CSV_COLUMNS, map(_clip_values, rows)))
+    facts = (astuple(videos[video_id]) for video_id in sorted(videos))
+    write_text(folder / "videos.csv", _csv(VIDEO_COLUMNS, facts))
     tries = [at for row in rows for at in (row.first_try, row.last_try) if at is not None]
     record = {
         "requested": report.num_requested,
@@ -89,7 +97,9 @@ def write_account(
         ],
         "silent": report.num_silent,
         "short": report.num_short,
-        "by_source": dict(Counter(row.source for row in rows if row.state == "done")),
+        "cancelled": sum(row.cancelled for row in done),
+        "by_source": dict(Counter(row.source for row in done)),
+        "by_licence": dict(Counter(_licence(videos.get(row.video_id)) for row in done)),
         "datasets": [
             {"rows": each.num_rows, "matched": each.num_matched, "clips": each.num_clips}
             for each in laid_out
@@ -101,7 +111,7 @@ def write_account(
         "started": _iso(min(tries, default=None)),
         "finished": _iso(max(tries, default=None)),
     }
-    # Last, so that whoever finds it finds the other two.
+    # Last, so that whoever finds it finds the others.
     write_json(folder / "fetch_report.json", record)
     return report
 
@@ -133,26 +143,32 @@ def _invalid(row: ClipRow) -> Record:
     }
 
 
-def _csv(rows: Sequence[ClipRow]) -> str:
+def _licence(facts: VideoFacts | None) -> str:
+    return "unknown" if facts is None else facts.licence or "YouTube's own"
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for row in rows:
-        writer.writerow(
-            (
-                row.clip_id,
-                row.state,
-                row.reason_code,
-                row.source,
-                row.sha256,
-                row.duration_s,
-                row.peak_dbfs,
-                row.rms_dbfs,
-                int(row.silent),
-                int(row.short),
-            )
-        )
+    writer.writerow(columns)
+    writer.writerows(rows)
     return text.getvalue()
+
+
+def _clip_values(row: ClipRow) -> Sequence[object]:
+    return (
+        row.clip_id,
+        row.state,
+        row.reason_code,
+        row.source,
+        row.sha256,
+        row.duration_s,
+        row.peak_dbfs,
+        row.rms_dbfs,
+        int(row.silent),
+        int(row.short),
+        int(row.cancelled),
+    )
 
 
 def _iso(seconds: float | None) -> str | None:

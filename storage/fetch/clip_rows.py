@@ -1,23 +1,25 @@
 """The ledger's tables, and a clip's row in Python.
 
-States: `pending` (not tried, or given back while YouTube refused us), `done`, `invalid`,
-`unconfirmed`, `geo`, `credentials`, `retry` (see storage/fetch/failures.py).
+A clip of another length is another row, with its own wav. States: `pending` (not tried, or given
+back while YouTube refused us), `done`, `invalid`, `unconfirmed`, `geo`, `credentials`, `retry` (see
+storage/fetch/failures.py).
 """
 
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from storage.data.avqa_rows import Clip
 
 State = Literal["pending", "done", "invalid", "unconfirmed", "geo", "credentials", "retry"]
 STATES: tuple[State, ...] = get_args(State)
-SCHEMA_VERSION = 1
+LOST: tuple[State, ...] = ("invalid", "geo", "credentials")
+FORMAT = 2  # of the file, in its user_version; 1 had one row for all lengths of a clip
 # Times are seconds since 1970, UTC; in SQL, datetime(last_try, 'unixepoch') shows them.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS clip (
-  clip_id TEXT PRIMARY KEY,
+  clip_id TEXT NOT NULL,
   video_id TEXT NOT NULL,
   start_s INTEGER NOT NULL,
   clip_length_s REAL NOT NULL,
@@ -30,19 +32,29 @@ CREATE TABLE IF NOT EXISTS clip (
   last_try REAL,
   next_try REAL,
   source TEXT NOT NULL DEFAULT '',
+  asked TEXT NOT NULL DEFAULT '',
   sha256 TEXT NOT NULL DEFAULT '',
   duration_s REAL,
   peak_dbfs REAL,
   rms_dbfs REAL,
   silent INTEGER NOT NULL DEFAULT 0,
   short INTEGER NOT NULL DEFAULT 0,
+  cancelled INTEGER NOT NULL DEFAULT 0,
   format_id TEXT,
   bitrate_kbps REAL,
   language TEXT,
   source_duration_s REAL,
   source_bytes INTEGER,
   ytdlp_version TEXT NOT NULL DEFAULT '',
-  ffmpeg_version TEXT NOT NULL DEFAULT ''
+  ffmpeg_version TEXT NOT NULL DEFAULT '',
+  PRIMARY KEY (clip_id, clip_length_s)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS video (
+  video_id TEXT PRIMARY KEY,
+  title TEXT NOT NULL,
+  channel TEXT NOT NULL,
+  upload_date TEXT NOT NULL,
+  licence TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS attempt (
   at REAL NOT NULL,
@@ -95,7 +107,10 @@ class ClipRow:
     next_try: float | None = None
     """When `retry` or `unconfirmed` is due again, seconds since 1970, UTC."""
     source: str = ""
-    """Who served it: `youtube`, `mirror`, `folder`, `huggingface`, or `adopted` from the folder."""
+    """Who served it: `youtube`, `mirror`, `folder`, `huggingface`, `kept` (a download kept by
+    `fetch.keep_media`), or `adopted` from the clips' own folder."""
+    asked: str = ""
+    """The sources that a loss was had from, a line each, as `AudioSource.keys` names them."""
     sha256: str = ""
     """Digest of its wav."""
     duration_s: float | None = None
@@ -108,6 +123,8 @@ class ClipRow:
     """Whether the peak is below -60 dBFS."""
     short: bool = False
     """Whether the source ended inside the clip."""
+    cancelled: bool = False
+    """Whether the source's channels cancel each other in the mix-down."""
     format_id: str | None = None
     """YouTube's number of the format, e.g. `249`."""
     bitrate_kbps: float | None = None
@@ -130,19 +147,20 @@ class ClipRow:
 
 
 _COLUMNS: tuple[str, ...] = tuple(ClipRow.__dataclass_fields__)
+COLUMNS = ", ".join(_COLUMNS)
+_FLAGS = [_COLUMNS.index(name) for name in ("silent", "short", "cancelled")]
 
 
 def upsert(connection: sqlite3.Connection, rows: Sequence[ClipRow]) -> None:
     """Write rows over those of the same clips; the caller holds the transaction."""
-    names = ", ".join(_COLUMNS)
     marks = ", ".join("?" * len(_COLUMNS))
-    statement = f"INSERT OR REPLACE INTO clip ({names}) VALUES ({marks})"  # noqa: S608  our own column names
+    statement = f"INSERT OR REPLACE INTO clip ({COLUMNS}) VALUES ({marks})"  # noqa: S608  our own column names
     connection.executemany(statement, ([getattr(row, name) for name in _COLUMNS] for row in rows))
 
 
-def as_row(found: sqlite3.Row) -> ClipRow:
-    """Read a row of the table `clip`."""
-    values = {name: found[name] for name in _COLUMNS}
-    values["silent"] = bool(values["silent"])
-    values["short"] = bool(values["short"])
-    return ClipRow(**values)
+def as_row(found: Sequence[Any]) -> ClipRow:
+    """Read a row of the table `clip`, selected by `COLUMNS`."""
+    values = list(found)
+    for index in _FLAGS:
+        values[index] = bool(values[index])
+    return ClipRow(*values)

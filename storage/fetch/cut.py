@@ -107,7 +107,24 @@ class _Cut:
     """MPEG-TS counts from the first packet of what is read, so the picture is read as well."""
 
 
-def cut_clip(source: Path, target: Path, *, start_s: float, clip_length_s: float) -> WavFacts:
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What was said of a download's length, against which it is held."""
+
+    duration_s: float
+    """Rounded, so it is compared within 0.5 s."""
+    is_fragmented: bool
+    """A missing fragment shifts all that follows, so the whole length must agree."""
+
+
+def cut_clip(
+    source: Path,
+    target: Path,
+    *,
+    start_s: float,
+    clip_length_s: float,
+    announced: Announced | None = None,
+) -> WavFacts:
     """Cut a clip from a media file: mono, 16 kHz, PCM16, flushed to the disk.
 
     A source that ends inside the clip gives a shorter wav, of at least one second; up to 50 ms
@@ -123,6 +140,9 @@ def cut_clip(source: Path, target: Path, *, start_s: float, clip_length_s: float
     refined = _refine(cut, log)
     if refined != cut:
         cut, log = refined, _run_ffmpeg(refined)
+    source_s = _declared_duration_s(log)
+    if announced is not None and announced.is_fragmented and source_s is not None:
+        _check_whole(source_s, announced.duration_s)
     facts = measure_wav(target)
     if facts.rms_dbfs < QUIET_DBFS or "Audio: pcm_f" in log:
         facts = replace(facts, is_cancelled=_is_cancelled(cut, facts))
@@ -132,17 +152,29 @@ def cut_clip(source: Path, target: Path, *, start_s: float, clip_length_s: float
     if num_missing <= MAX_PADDING:
         _fit(target, num_samples_of(clip_length_s))
         return replace(measure_wav(target), is_cancelled=facts.is_cancelled)
-    _check_end(cut, facts, _declared_duration_s(log))
+    _check_end(cut, facts, source_s, announced.duration_s if announced else None)
     return facts
 
 
-def _check_end(cut: _Cut, facts: WavFacts, source_s: float | None) -> None:
-    """Refuse a clip whose source breaks off before the end that it declares, or is too short."""
+def _check_whole(source_s: float, announced_s: float) -> None:
+    if abs(source_s - announced_s) > DURATION_TOLERANCE_S:
+        msg = f"announced as {announced_s:g} s, but its fragments make {source_s:.2f} s"
+        raise CutError("truncated", msg)
+
+
+def _check_end(
+    cut: _Cut, facts: WavFacts, source_s: float | None, announced_s: float | None
+) -> None:
+    """Refuse a clip whose source breaks off before the end that was told, or is too short."""
     start_s = cut.start_s
     end_s = start_s + facts.duration_s
     wanted_s = start_s + cut.clip_length_s
     if source_s is not None and end_s + DURATION_TOLERANCE_S < min(source_s, wanted_s):
         msg = f"the file says it is {source_s:.2f} s long, but decodes only to {end_s:.2f} s"
+        raise CutError("truncated", msg)
+    if announced_s is not None and end_s + DURATION_TOLERANCE_S < min(announced_s, wanted_s):
+        ends_s = min(end_s, source_s or end_s)
+        msg = f"announced as {announced_s:g} s, but its audio ends at {ends_s:.2f} s"
         raise CutError("truncated", msg)
     if facts.num_samples == 0:
         msg = f"the clip starts at {start_s:g} s, but the source is {_seconds(source_s)} long"

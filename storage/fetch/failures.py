@@ -1,9 +1,9 @@
 """Why a clip could not be had: yt-dlp's messages sorted into classes.
 
 yt-dlp 2026.10.26 raises `DownloadError` for everything; the cause hides in `exc_info[1]`, in the
-text, or (a 429 of the player's interface) only in the warnings. The texts below are its own and
-YouTube's; tests/storage/test_failures.py runs the real extractor through each. A class decides what
-happens next:
+text, or (a 429 of the player's interface) only in the warnings. The texts are its own and
+YouTube's, in messages.yaml beside this file; tests/storage/fetch/test_failures.py runs the real
+extractor through each. A class decides what happens next:
 
 - `invalid`: gone for good; asked for again only by `--retry invalid`.
 - `unconfirmed`: gone, or hidden from us, the text fits both; again a day later.
@@ -11,16 +11,22 @@ happens next:
 - `credentials`: only for those who may; `--retry credentials` with cookies.
 - `retry`: the wire failed; again, later and later.
 - `blocked`: YouTube refuses this address; all workers pause, the clip stays pending.
-- `extractor`: yt-dlp or its JS runtime is out of date; five in a row stop the run.
+- `network`: our own network or account hides videos (a school's, Restricted Mode); the run stops.
+- `extractor`: yt-dlp, its JS runtime or this session was not given the formats; again an hour
+  later, and five in a row stop the run.
 - `local`: disk full, no permission; the run stops at once.
 """
 
 import errno
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Literal, NamedTuple, cast
 
+import yaml
 from yt_dlp.networking.exceptions import HTTPError
 from yt_dlp.utils import ExtractorError, GeoRestrictedError
 
@@ -31,6 +37,7 @@ Kind = Literal[
     "credentials",
     "retry",
     "blocked",
+    "network",
     "extractor",
     "local",
 ]
@@ -58,6 +65,8 @@ class Failure:
     """Status of the answer, where there was one."""
     retry_after_s: float | None = None
     """Seconds that the server asked us to wait."""
+    is_youtube: bool = True
+    """Whether YouTube said so; a mirror's refusals mean what they say."""
 
 
 class Unavailable(Exception):  # noqa: N818  it is an answer that a source gives, not an error in it
@@ -69,44 +78,29 @@ class Unavailable(Exception):  # noqa: N818  it is an answer that a source gives
         self.failure = failure
 
 
-# The first that is found in the message decides; `Video unavailable` alone stands last, because
-# most of the others begin with it. U+2019 is YouTube's apostrophe.
-_MESSAGES: tuple[tuple[Kind, str, str], ...] = (
-    ("blocked", "bot-check", r"confirm you['\u2019]re not a bot"),
-    ("blocked", "captcha", r"captcha challenge"),
-    (
-        "blocked",
-        "rate-limit",
-        r"rate-limited by YouTube|content isn['\u2019]t available, try again later",
-    ),
-    ("blocked", "address-blocked", r"All player responses are invalid|not available on this app"),
-    ("geo", "country", r"in your country|from your location due to geo"),
-    ("credentials", "age", r"confirm your age|age-restricted"),
-    ("invalid", "private", r"Private video|This video is private"),
-    ("invalid", "members-only", r"Join this channel|members-only"),
-    ("invalid", "paid", r"requires payment|Music Premium"),
-    ("invalid", "account-terminated", r"account associated with this video has been terminated"),
-    ("invalid", "account-closed", r"uploader has closed their YouTube account"),
-    ("invalid", "copyright", r"due to a copyright claim|on copyright grounds"),
-    ("invalid", "terms-of-service", r"violating YouTube['\u2019]s|Community Guidelines"),
-    ("invalid", "removed", r"removed by the uploader|This video has been removed"),
-    ("invalid", "no-recording", r"live stream recording is not available"),
-    ("invalid", "drm", r"DRM protected"),
-    ("invalid", "no-such-video", r"This video is unavailable|This video does not exist"),
-    ("invalid", "incomplete-id", r"Incomplete YouTube ID|is not a valid URL"),
-    ("retry", "not-yet-live", r"Premieres in|live event will begin|This live event has ended"),
-    ("extractor", "no-formats", r"No video formats found|n challenge solving failed|SABR-only"),
-    ("invalid", "no-audio", r"Requested format is not available"),
-    ("invalid", "not-media", r"Unsupported URL"),
-    ("local", "no-ffmpeg", r"ffmpeg is not installed"),
-    ("retry", "truncated", r"more expected"),
-    ("retry", "empty", r"Did not get any data blocks|The downloaded file is empty"),
-    ("retry", "timeout", r"timed out"),
-    ("retry", "connection-reset", r"Connection (reset|broken|aborted)|Remote end closed"),
-    ("retry", "connection-refused", r"Connection refused"),
-    ("retry", "no-network", r"name resolution|Name or service not known|is unreachable"),
-    ("unconfirmed", "unavailable", r"Video unavailable|content isn['\u2019]t available"),
-)
+class _Message(NamedTuple):
+    """A line of messages.yaml."""
+
+    kind: str
+    reason: str
+    pattern: re.Pattern[str]
+
+
+def _read_messages() -> list[_Message]:
+    text = Path(__file__).with_name("messages.yaml").read_text(encoding="utf-8")
+    return [
+        _Message(
+            line["kind"],
+            line["reason"],
+            re.compile(line["text"].replace("'", "['\u2019]"), re.IGNORECASE),
+        )
+        for line in yaml.safe_load(text)
+    ]
+
+
+_MESSAGES = _read_messages()
+# Answers that say nothing of the video where the session was not given its formats.
+_DOUBTFUL = {"no-audio", "drm"}
 _HTTP_STATUS = re.compile(r"HTTP Error (\d{3})")
 
 
@@ -128,13 +122,23 @@ def classify(error: Exception, warnings: Sequence[str], *, is_youtube: bool) -> 
     if isinstance(cause, GeoRestrictedError):
         return Failure("geo", "country", message)
     for kind, reason, pattern in _MESSAGES:
-        if re.search(pattern, message):
-            return Failure(kind, reason, message, status)
+        if kind != "session" and pattern.search(message):
+            failure = Failure(cast("Kind", kind), reason, message, status)
+            return _of_the_session(failure, warnings) if reason in _DOUBTFUL else failure
     if "Failed to extract any player response" in message:
         return _no_player_response(message, warnings)
     if status is not None:
         return _by_status(status, message, cause, is_youtube=is_youtube)
     return Failure("retry", _wire_reason(cause), message)
+
+
+def _of_the_session(failure: Failure, warnings: Sequence[str]) -> Failure:
+    """The failure, or the fault in our way of asking that the warnings beside it tell."""
+    for kind, reason, pattern in _MESSAGES:
+        told = next((text for text in warnings if pattern.search(text)), None)
+        if kind == "session" and told is not None:
+            return Failure("extractor", reason, _clean(told))
+    return failure
 
 
 def _cause(error: Exception) -> BaseException:
@@ -181,7 +185,8 @@ def _no_player_response(message: str, warnings: Sequence[str]) -> Failure:
 
 def _by_status(status: int, message: str, cause: BaseException, *, is_youtube: bool) -> Failure:
     if status == 429 or (is_youtube and status == 403):
-        return Failure("blocked", f"http-{status}", message, status, _retry_after_s(cause))
+        wait_s = _retry_after_s(cause)
+        return Failure("blocked", f"http-{status}", message, status, wait_s, is_youtube)
     if status in {401, 403}:
         return Failure("credentials", f"http-{status}", message, status)
     if status == 451:
@@ -192,11 +197,16 @@ def _by_status(status: int, message: str, cause: BaseException, *, is_youtube: b
 
 
 def _retry_after_s(cause: BaseException) -> float | None:
-    """What the server's Retry-After says; yt-dlp itself never reads it."""
+    """What the server's Retry-After says, seconds or a date; yt-dlp itself never reads it."""
     if not isinstance(cause, HTTPError):
         return None
     value = cause.response.headers.get("Retry-After") or ""
-    return float(value) if value.isdigit() else None
+    if value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
 
 
 def _wire_reason(cause: BaseException) -> str:

@@ -11,6 +11,8 @@ video that is known to be there.
 """
 
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,9 +20,11 @@ from typing import TypeGuard
 
 from storage.data.avqa import Clip
 from storage.errors import PipelineError
+from storage.fetch.clip_rows import LOST
 from storage.fetch.failures import Failure
 from storage.fetch.ledger import Ledger
 from storage.fetch.pace import Breaker, Pace
+from storage.fetch.retries import EXTRACTOR_WAIT_S
 from storage.fetch.sources import Found
 from storage.fetch.youtube import Downloader
 
@@ -85,6 +89,8 @@ class Gate:
         if refusal is not None:
             for clip in clips:
                 self.ledger.note_refusal(clip.clip_id, run=self.run, failure=refusal)
+            if refusal.kind == "network":
+                raise self._network_stop(refusal)
             self.breaker.trip(refusal, admitted_s=admitted_s)
             return {}
         if not _is_broken(_answer(found)):
@@ -97,7 +103,7 @@ class Gate:
     ) -> Failure | None:
         """The answer if it is about us."""
         answer = _answer(found)
-        if answer is not None and answer.kind == "blocked":
+        if answer is not None and answer.kind in {"blocked", "network"}:
             return answer
         if _is_broken(answer):
             self.breaker.give_way()
@@ -136,8 +142,12 @@ class Gate:
                 with self._lock:
                     self._losses = 0
                 return None
-            if failure.kind == "blocked":
+            if failure.kind in {"blocked", "network"}:
                 return failure
+            if failure.kind == "extractor":
+                raise self._extractor_stop(self._losses, failure)
+        # They were told of videos that are there: none of them is to be believed.
+        self.ledger.take_back(self.run, LOST, next_try=time.time())
         message = (
             f"{self._losses} videos in a row are unavailable, and so are those known to exist "
             f"({', '.join(canaries) or 'none has come yet; set fetch.canary_video_id'})"
@@ -163,13 +173,42 @@ class Gate:
             self._extractor_faults = self._extractor_faults + 1 if is_fault else 0
             num_faults = self._extractor_faults
         if answer is not None and num_faults >= MAX_EXTRACTOR_FAULTS:
-            msg = (
-                f"{num_faults} videos in a row gave no formats ({answer.message}): yt-dlp "
-                f"{self.ytdlp_version} or its JS runtime no longer understands YouTube. No clip "
-                "was counted as lost. Update them (pip install -U yt-dlp yt-dlp-ejs deno), then "
-                "run the same command again"
-            )
-            raise PipelineError(msg)
+            raise self._extractor_stop(num_faults, answer)
+
+    def _extractor_stop(self, num_faults: int, answer: Failure) -> PipelineError:
+        """The end of a run that YouTube gives no formats; what it lost meanwhile was no loss."""
+        next_try = time.time() + EXTRACTOR_WAIT_S
+        num_back = self.ledger.take_back(self.run, (*LOST, "unconfirmed"), next_try=next_try)
+        back = f" {num_back} losses since the last video that came are tried again." * bool(
+            num_back
+        )
+        msg = (
+            f"{num_faults} videos in a row gave no formats ({answer.reason}: {answer.message}): "
+            f"yt-dlp {self.ytdlp_version}, its JS runtime or this session no longer gets on with "
+            f"YouTube. {self.account()}{back} Update yt-dlp, deno and yt-dlp-ejs "
+            "(pip install -U yt-dlp yt-dlp-ejs deno), then run the same command again"
+        )
+        return PipelineError(msg)
+
+    def _network_stop(self, refusal: Failure) -> PipelineError:
+        msg = (
+            f"this network or account hides videos (YouTube says: {refusal.message}). "
+            f"{self.account()} Use a network without YouTube's Restricted Mode, a proxy or another "
+            "account (`ytdlp` in fetch.sources), then run the same command again"
+        )
+        return PipelineError(msg)
+
+    def account(self) -> str:
+        """What the run has counted as lost, in a sentence."""
+        return account_of(self.ledger.losses(self.run))
+
+
+def account_of(losses: Counter[str]) -> str:
+    """Losses by reason, in a sentence."""
+    if not losses:
+        return "No clip was counted as lost."
+    parts = ", ".join(f"{reason} {count:,}" for reason, count in losses.most_common())
+    return f"This run counted {losses.total():,} clips as lost: {parts}."
 
 
 def _answer(found: dict[str, Found | Failure]) -> Failure | None:

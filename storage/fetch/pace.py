@@ -16,6 +16,7 @@ from storage.fetch.failures import Failure
 
 JITTER = 0.3  # each gap is 70% to 130% of the mean
 RATE_LIMIT_WAIT_S = 3900.0  # YouTube says `up to an hour`
+SHORTEST_WAIT_S = 1.0  # between two refusals of a mirror
 LONGEST_NAP_S = 0.5  # how soon a stop is seen during a wait
 
 
@@ -61,6 +62,7 @@ class Breaker:
         waits_s: Sequence[float],
         *,
         resume_command: str,
+        account: Callable[[], str] = str,
         on_pause: Callable[[Failure, float], None] | None = None,
     ) -> None:
         """Take the settings.
@@ -68,10 +70,12 @@ class Breaker:
         Args:
             waits_s: The growing waits; none: stop at the first refusal.
             resume_command: What to type to go on after the last of them.
+            account: Says what the run has counted as lost, when it is over.
             on_pause: Told the refusal and the seconds of each pause.
         """
         self._waits_s = tuple(waits_s)
         self._resume_command = resume_command
+        self._account = account
         self._on_pause = on_pause
         self._changed = threading.Condition()
         self._open_until_s: float | None = None
@@ -142,7 +146,7 @@ class Breaker:
             wait_s = self._waits_s[len(self._trips) - 1]
             if failure.reason == "rate-limit" and len(self._trips) == 1:
                 wait_s = min(max(wait_s, RATE_LIMIT_WAIT_S), max(self._waits_s))
-            wait_s = max(wait_s, failure.retry_after_s or 0.0)
+            wait_s = _asked_for_s(failure, wait_s)
             self._open_until_s = time.monotonic() + wait_s
             self._changed.notify_all()
         if self._on_pause is not None:
@@ -159,10 +163,17 @@ class Breaker:
         return bool(self._trips) and admitted_s < self._trips[-1][0]
 
     def _stopped(self, failure: Failure) -> PipelineError:
+        who = "YouTube" if failure.is_youtube else "the source"
+        remedy = "Wait some hours, or use another address (`ytdlp: {proxy: URL}` in fetch.sources)"
         msg = (
-            f"YouTube refuses this address ({failure.reason}: {failure.message}). No clip was "
-            "counted as lost. Wait some hours, or use another address (proxy in fetch.sources), "
-            "then go on with:\n"
-            f"  {self._resume_command}"
+            f"{who} refuses this address ({failure.reason}: {failure.message}). "
+            f"{self._account()} {remedy}, then go on with:\n  {self._resume_command}"
         )
         return PipelineError(msg, exit_code=BLOCKED_EXIT_CODE)
+
+
+def _asked_for_s(failure: Failure, wait_s: float) -> float:
+    """A mirror's Retry-After is what it means; YouTube's may only prolong the wait."""
+    if failure.retry_after_s is None:
+        return wait_s
+    return max(failure.retry_after_s, wait_s if failure.is_youtube else SHORTEST_WAIT_S)

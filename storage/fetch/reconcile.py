@@ -1,6 +1,7 @@
 """Bringing ledger and folder to agree at the start of a run.
 
-A `done` row whose wav is gone or of another size is pending again. A good wav without a `done` row
+A `done` row whose wav is gone or of another size is pending again; one whose wav has another sha256
+is moved aside first, so that it is never adopted. A good wav without a `done` row
 (a kill between rename and commit, or files brought from elsewhere) is adopted, so nothing that was
 fetched is fetched again.
 """
@@ -12,7 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from storage.data.avqa import Clip
-from storage.fetch.cut import SAMPLE_RATE_HZ, CutError, WavFacts, measure_wav, num_samples_of
+from storage.fetch.cut import (
+    FLOOR_DBFS,
+    SAMPLE_RATE_HZ,
+    CutError,
+    WavFacts,
+    measure_wav,
+    num_samples_of,
+)
 from storage.fetch.ledger import ClipRow, Ledger
 
 WAV_HEADER_BYTES = 44  # RIFF, fmt and data headers as ffmpeg writes them with +bitexact
@@ -31,7 +39,15 @@ class Reconciled:
     """Wavs of a wrong form or length without a row; left in place, overwritten when fetched."""
 
 
-def reconcile(ledger: Ledger, clips: Sequence[Clip], folder: Path, *, deep: bool) -> Reconciled:
+def reconcile(
+    ledger: Ledger,
+    clips: Sequence[Clip],
+    folder: Path,
+    *,
+    deep: bool,
+    drop_silent: bool,
+    run: int,
+) -> Reconciled:
     """Compare rows and files; 40,000 of them take seconds, as only names and sizes are read.
 
     Args:
@@ -39,29 +55,45 @@ def reconcile(ledger: Ledger, clips: Sequence[Clip], folder: Path, *, deep: bool
         clips: Those to compare.
         folder: The clips' folder.
         deep: Read every wav and compare its sha256 as well.
+        drop_silent: Silent clips count as lost; their wavs stay.
+        run: The run's number in the ledger.
     """
     sizes = (
         {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
         if folder.is_dir()
         else {}
     )
-    changed: list[ClipRow] = []
-    num_lost = num_bad = 0
+    lost: list[ClipRow] = []
+    adopted: list[ClipRow] = []
+    num_bad = 0
     for row in ledger.rows(clips):
         size = sizes.get(row.clip.file_name)
         path = folder / row.clip.file_name
         if row.state == "done":
-            if not _is_whole(size, row) or (deep and not _has_digest(path, row.sha256)):
-                changed.append(replace(row, state="pending", next_try=None))
-                num_lost += 1
-        elif size is not None:
+            if not _is_whole(size, row):
+                lost.append(replace(row, state="pending", next_try=None))
+            elif deep and not _has_digest(path, row.sha256):
+                path.replace(condemned(path))
+                lost.append(replace(row, state="pending", next_try=None))
+            elif row.silent and drop_silent:
+                message = f"peak {row.peak_dbfs or FLOOR_DBFS:g} dBFS"
+                gone = replace(row, state="invalid", reason_code="silent", message=message)
+                lost.append(gone)
+        elif size is not None and not (row.reason_code == "silent" and drop_silent):
             facts = _facts_of(path, row.clip_length_s)
             if facts is None:
                 num_bad += 1
-            else:
-                changed.append(_adopted(row, facts))
-    ledger.replace(changed)
-    return Reconciled(num_lost, len(changed) - num_lost, num_bad)
+            elif not (facts.is_silent and drop_silent):
+                adopted.append(_adopted(row, facts))
+    ledger.replace(lost)
+    ledger.replace(adopted, run=run)
+    num_lost = sum(row.state == "pending" for row in lost)
+    return Reconciled(num_lost, len(adopted), num_bad)
+
+
+def condemned(path: Path) -> Path:
+    """Where a damaged wav lies until its clip is fetched anew."""
+    return path.with_name(f"{path.name}.damaged")
 
 
 def _is_whole(size: int | None, row: ClipRow) -> bool:
@@ -105,4 +137,5 @@ def _adopted(row: ClipRow, facts: WavFacts) -> ClipRow:
         rms_dbfs=facts.rms_dbfs,
         silent=facts.is_silent,
         short=False,
+        asked="",
     )

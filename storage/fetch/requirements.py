@@ -33,8 +33,9 @@ def check_tools(config: FetchConfig) -> None:
     find_ffmpeg()
     sources = [source for source in config.sources if isinstance(source, YoutubeSource)]
     for source in sources:
-        if source.cookies is not None and not source.cookies.is_file():
-            msg = f"fetch.sources: there is no cookie file {source.cookies}"
+        cookies = source.ytdlp.get("cookiefile")
+        if cookies is not None and not Path(cookies).expanduser().is_file():
+            msg = f"fetch.sources: there is no cookie file {cookies} (ytdlp.cookiefile)"
             raise PipelineError(msg)
     if not any(is_youtube(source.url_template) for source in sources):
         return

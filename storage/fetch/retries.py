@@ -8,15 +8,17 @@
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from storage.fetch.cut import WavFacts, num_samples_of
 from storage.fetch.failures import Failure
 from storage.fetch.ledger import ClipRow
+from storage.fetch.sources import Keys
 from storage.fetch.youtube import Media
 
 DAY_S = 86_400.0
+CLOCK_TOLERANCE_S = 60.0
 EXTRACTOR_WAIT_S = 3600.0  # a new yt-dlp is not out before
 
 
@@ -33,12 +35,30 @@ class Served:
 
 
 def is_due(row: ClipRow, now_s: float) -> bool:
-    """Whether a clip is to be tried: pending, or its wait is over."""
+    """Whether a clip is to be tried: pending, or its wait is over.
+
+    A try in the future was made when this host's clock was ahead; its waits mean nothing.
+    """
     if row.state == "pending":
         return True
-    return (
-        row.state in {"retry", "unconfirmed"} and row.next_try is not None and row.next_try <= now_s
-    )
+    if row.state not in {"retry", "unconfirmed"} or row.next_try is None:
+        return False
+    return row.next_try <= now_s or (row.last_try or 0.0) > now_s + CLOCK_TOLERANCE_S
+
+
+def is_asked(row: ClipRow, keys: Keys) -> bool:
+    """Whether a loss was had from a source, as this is now.
+
+    What opens doors (cookies, a proxy) matters only to what was behind one.
+    """
+    key = keys.with_access if row.state in {"geo", "credentials"} else keys.plain
+    return key in row.asked.split("\n")
+
+
+def asked_with(row: ClipRow, keys: Iterable[Keys]) -> str:
+    """The row's list of sources with further ones."""
+    known = row.asked.split("\n") if row.asked else []
+    return "\n".join(dict.fromkeys([*known, *(key for pair in keys for key in pair)]))
 
 
 def after_success(
@@ -53,6 +73,7 @@ def after_success(
         message="",
         http_status=None,
         next_try=None,
+        asked="",
         source=served.source,
         sha256=served.facts.sha256,
         duration_s=served.facts.duration_s,
@@ -60,6 +81,7 @@ def after_success(
         rms_dbfs=served.facts.rms_dbfs,
         silent=served.facts.is_silent,
         short=served.facts.num_samples < num_samples_of(row.clip_length_s),
+        cancelled=served.facts.is_cancelled,
         format_id=media.format_id if media else None,
         bitrate_kbps=media.bitrate_kbps if media else None,
         language=media.language if media else None,
@@ -101,7 +123,7 @@ def after_failure(
             return replace(tried, state="unconfirmed", next_try=now_s + DAY_S)
         case "invalid" | "geo" | "credentials":
             return replace(tried, state=failure.kind)
-        case "blocked" | "local":
+        case "blocked" | "network" | "local":
             msg = f"{row.clip_id}: {failure.kind} is about the run, not about a clip"
             raise ValueError(msg)
 

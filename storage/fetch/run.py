@@ -10,7 +10,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +23,7 @@ from storage.errors import BLOCKED_EXIT_CODE, PipelineError
 from storage.fetch.avqa_hub import LaidOut, lay_out
 from storage.fetch.cut import SAMPLE_RATE_HZ
 from storage.fetch.failures import Failure
-from storage.fetch.gate import Gate
+from storage.fetch.gate import Gate, account_of
 from storage.fetch.ledger import ClipRow, Ledger
 from storage.fetch.pace import Breaker, Pace
 from storage.fetch.reconcile import Reconciled, reconcile
@@ -60,6 +61,10 @@ class Plan:
     """Seconds that their videos take at the budget; None without one."""
     reconciled: Reconciled
     """What had to be put right between ledger and folder."""
+    num_reopened: int = 0
+    """Losses among those due that a changed source or setting may serve."""
+    reopened_by: tuple[str, ...] = ()
+    """The sources that may."""
 
 
 class FetchRun:
@@ -90,11 +95,14 @@ class FetchRun:
             on_pause: Called with the refusal and the seconds when all workers pause.
         """
         self.config = config
-        self.layout = layout
+        self.layout = replace(layout, clip_length_s=config.clip_length_s)
         self.stop_event = threading.Event()
         self.pace = Pace(config.videos_per_hour)
         self.breaker = Breaker(
-            config.block_waits_s, resume_command=resume_command, on_pause=on_pause
+            config.block_waits_s,
+            resume_command=resume_command,
+            account=self._account,
+            on_pause=on_pause,
         )
         self.laid_out: list[LaidOut] = []
         self._rows = rows
@@ -112,7 +120,7 @@ class FetchRun:
         check_tools(self.config)
         self.layout.locks.mkdir(parents=True, exist_ok=True)
         self.layout.clips.mkdir(parents=True, exist_ok=True)
-        self.ledger = Ledger(self.layout.ledger)
+        self.ledger = Ledger(self.layout.ledger, clip_length_s=self.config.clip_length_s)
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
@@ -156,15 +164,32 @@ class FetchRun:
             PipelineError: If the disk has no room for what is due, or cannot tell names apart.
         """
         self._check_names(clips)
-        self.ledger.add(clips, clip_length_s=self.config.clip_length_s)
-        reconciled = reconcile(self.ledger, clips, self.layout.clips, deep=deep)
+        self.ledger.add(clips)
+        reconciled = reconcile(
+            self.ledger,
+            clips,
+            self.layout.clips,
+            deep=deep,
+            drop_silent=self.config.drop_silent,
+            run=self.run,
+        )
         now_s = time.time()
-        due = [row.clip for row in self.ledger.rows(clips) if is_due(row, now_s)]
+        rows = [row for row in self.ledger.rows(clips) if self._worker.is_wanted(row, now_s)]
+        due = [row.clip for row in rows]
+        reopened = [self._worker.reopening(row) for row in rows if not is_due(row, now_s)]
         refused = self.ledger.refused_clips()
         due.sort(key=lambda clip: clip.clip_id in refused)
         self._check_disk(len(due))
         eta_s = self.pace.eta_s(len({clip.video_id for clip in due}))
-        return Plan(_batches(due, self.config.batch_size), len(due), eta_s, reconciled)
+        names = tuple(dict.fromkeys(name for names in reopened for name in names))
+        return Plan(
+            _batches(due, self.config.batch_size),
+            len(due),
+            eta_s,
+            reconciled,
+            num_reopened=len(reopened),
+            reopened_by=names,
+        )
 
     def fetch_batch(self, batch: Sequence[Clip]) -> BatchCounts:
         """Fetch and cut a batch; each clip ends in the ledger as done, or with the reason why not.
@@ -208,10 +233,14 @@ class FetchRun:
         # What a killed run left: downloads and cuts in flight.
         shutil.rmtree(self._downloads, ignore_errors=True)
         self._downloads.mkdir(parents=True)
-        sources = [self._open_source(source) for source in self.config.sources]
+        sources: list[AudioSource] = [self._open_source(source) for source in self.config.sources]
+        if self.config.keep_media or self.layout.media.is_dir():
+            self.layout.media.mkdir(exist_ok=True)
+            sources.insert(0, self._folder(self.layout.media, "kept"))
         self.versions = tool_versions()
         self.run = self.ledger.begin_run(
-            config=self.config.model_dump_json(), versions=self.versions
+            config=self.config.model_dump_json(exclude={"sources": {"__all__": {"ytdlp"}}}),
+            versions=self.versions,
         )
         gate = Gate(
             pace=self.pace,
@@ -225,6 +254,7 @@ class FetchRun:
         self._worker = ClipWorker(
             config=self.config,
             clips_dir=self.layout.clips,
+            media_dir=self.layout.media if self.config.keep_media else None,
             ledger=self.ledger,
             run=self.run,
             versions=self.versions,
@@ -244,13 +274,20 @@ class FetchRun:
                     polite=self.config.videos_per_hour is not None,
                     stop=self.stop_event,
                 )
-                return YoutubeAudio(downloader)
+                downloader.check(self._downloads)
+                return YoutubeAudio(downloader, source)
             case FolderSource():
-                return FolderAudio(source.path)
+                return self._folder(source.path, "folder")
             case HuggingFaceSource():
                 folder = self.layout.dataset(source.dataset, source.split)
                 self.laid_out.append(lay_out(source, self._rows, folder))
-                return FolderAudio(folder, name="huggingface")
+                return self._folder(folder, "huggingface")
+
+    def _folder(self, path: Path, name: str) -> FolderAudio:
+        return FolderAudio(path, name=name, clip_length_s=self.config.clip_length_s)
+
+    def _account(self) -> str:
+        return account_of(self.ledger.losses(self.run))
 
     def _check_disk(self, num_clips: int) -> None:
         clip_bytes = round(self.config.clip_length_s * SAMPLE_RATE_HZ * 2)

@@ -5,6 +5,10 @@ slows down, which hides every HTTP status, and which reports success for a clip 
 of 10 seconds (measured). The whole file at 50 kbit/s is 1.5 MB for a video of four minutes, far
 below what the rate limit lets through.
 
+Its success is not believed: the video that came back must be the one asked for (a paid one answers
+with its trailer, a page with whatever it embeds), in its own language, and with every fragment; the
+length is held against the announced one where it is cut (storage/fetch/worker.py).
+
 A YoutubeDL is not safe between threads and takes 43 ms of CPU to build, so each thread keeps its
 own.
 """
@@ -12,22 +16,26 @@ own.
 import shutil
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import yt_dlp
+from yt_dlp.networking.impersonate import ImpersonateTarget
 from yt_dlp.utils import YoutubeDLError
 
 from storage.config import YoutubeSource
-from storage.fetch.failures import Failure, Unavailable, classify
+from storage.errors import PipelineError
+from storage.fetch.failures import MAX_MESSAGE, Failure, Unavailable, classify
 
 # `lang` first, or a dubbed track wins (size alone picked a Hindi dub); at least 45 kbit/s, or 28
 # kbit/s `ultralow` wins. Never ending in `/b` for YouTube: a video without an audio track would
-# count as success.
-YOUTUBE_FORMAT = "ba[acodec^=opus][abr>=45][format_id!*=drc]/ba[abr>=45][format_id!*=drc]/ba"
+# count as success. A muxed file serves where no track alone has an address.
+YOUTUBE_FORMAT = (
+    "ba[acodec^=opus][abr>=45][format_id!*=drc]/ba[abr>=45][format_id!*=drc]/ba/b[acodec!=none]"
+)
 # A plain file server tells no codecs: ffmpeg sees whether there is audio.
 FILE_FORMAT = "ba/b"
 FORMAT_SORT = ["lang", "+size"]
@@ -37,21 +45,38 @@ YOUTUBE_HOSTS = ("youtube.com", "youtu.be", "youtube-nocookie.com")
 
 
 @dataclass(frozen=True, slots=True)
+class VideoFacts:
+    """What a video says of itself; empty where it does not."""
+
+    video_id: str
+    title: str
+    channel: str
+    upload_date: str
+    """`20150131`."""
+    licence: str
+    """E.g. `Creative Commons Attribution license (reuse allowed)`; empty: YouTube's own."""
+
+
+@dataclass(frozen=True, slots=True)
 class Media:
     """A downloaded file."""
 
     path: Path
     """Where it lies; the caller removes it."""
+    facts: VideoFacts
+    """What the video says of itself."""
     format_id: str | None
     """YouTube's number of the format, e.g. `249`."""
     bitrate_kbps: float | None
-    """Mean bit rate as announced."""
+    """Mean bit rate of the download as announced."""
     language: str | None
     """Language of the track as announced."""
     duration_s: float | None
     """Length of the video as announced."""
     size_bytes: int
     """Bytes on disk."""
+    is_fragmented: bool
+    """Whether it was put together from fragments, so that a missing one would shift the rest."""
 
 
 class Downloader:
@@ -69,7 +94,7 @@ class Downloader:
         """Take the settings.
 
         Args:
-            config: Address, cookies, proxy, extractor arguments.
+            config: Address, and options of yt-dlp's.
             cache_dir: Where yt-dlp keeps YouTube's player code between runs.
             deadline_s: Seconds after which a download is given up.
             polite: Wait between the attempts at one file.
@@ -107,12 +132,23 @@ class Downloader:
     def probe(self, video_id: str, folder: Path) -> Failure | None:
         """Ask for a video without downloading it; None if it is there."""
         worker = self._worker(folder)
-        worker.begin(self._deadline_s, 0.0)
         try:
-            worker.client.extract_info(self.url(video_id), download=False)
-        except (YoutubeDLError, OSError) as error:
-            return classify(error, worker.log.warnings, is_youtube=self.is_youtube)
+            self._extract(worker, video_id, 0.0, download=False)
+        except Unavailable as error:
+            return error.failure
         return None
+
+    def check(self, folder: Path) -> None:
+        """Build a client, so that options that cannot work are told before the first video.
+
+        Raises:
+            PipelineError: If yt-dlp refuses them, or a browser's cookies cannot be read.
+        """
+        try:
+            _ = self._worker(folder).client.cookiejar
+        except (YoutubeDLError, OSError, ValueError, TypeError) as error:
+            msg = f"fetch.sources: yt-dlp does not take the options in `ytdlp`: {error}"
+            raise PipelineError(msg) from error
 
     def url(self, video_id: str) -> str:
         """Address of a video."""
@@ -120,25 +156,36 @@ class Downloader:
 
     def _attempt(self, video_id: str, folder: Path, first_start_s: float) -> Media:
         worker = self._worker(folder)
-        worker.begin(self._deadline_s, first_start_s)
+        found = self._extract(worker, video_id, first_start_s, download=True)
+        return _media(video_id, found)
+
+    def _extract(
+        self, worker: "_Worker", video_id: str, first_start_s: float, *, download: bool
+    ) -> Mapping[str, Any] | None:
+        worker.begin(video_id, self.url(video_id), self._deadline_s, first_start_s)
         try:
-            found = worker.client.extract_info(self.url(video_id), download=True)
+            found = worker.client.extract_info(worker.url, download=download)
         except Unavailable:
             raise
         except (YoutubeDLError, OSError) as error:
             failure = classify(error, worker.log.warnings, is_youtube=self.is_youtube)
+            if worker.is_fragment_broken and failure.http_status in {403, 404, 410}:
+                failure = replace(failure, kind="retry", reason="fragment-missing")
             raise Unavailable(failure) from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             # A fault of the extractor on an answer it does not know; yt-dlp wraps most of them, not
             # all.
-            raise Unavailable(Failure("retry", "extractor-error", repr(error))) from error
-        return _media(cast("Mapping[str, Any] | None", found))
+            message = f"{type(error).__name__}: {error}"[:MAX_MESSAGE]
+            raise Unavailable(Failure("retry", "extractor-error", message)) from error
+        return cast("Mapping[str, Any] | None", found)
 
     def _worker(self, folder: Path) -> "_Worker":
         """This thread's client, built at its first video."""
         worker: _Worker | None = getattr(self._local, "worker", None)
         if worker is None or worker.folder != folder:
-            worker = _Worker(folder, stop=self._stop, polite=self._polite)
+            worker = _Worker(
+                folder, stop=self._stop, polite=self._polite, is_youtube=self.is_youtube
+            )
             worker.client = yt_dlp.YoutubeDL(cast("Any", self._options(worker)))
             self._local.worker = worker
         return worker
@@ -163,23 +210,44 @@ class Downloader:
             "max_filesize": MAX_SOURCE_BYTES,
             "socket_timeout": min(SOCKET_TIMEOUT_S, self._deadline_s),
             "retries": 3,
+            "fragment_retries": 2,
             "extractor_retries": 2,
+            # by default a missing fragment is passed over, and all that follows lies too early
+            "skip_unavailable_fragments": False,
             "retry_sleep_functions": {
                 "http": worker.retry_sleep_s,
                 "extractor": worker.retry_sleep_s,
+                "fragment": worker.fragment_sleep_s,
             },
-            "extractor_args": self._config.extractor_args,
             # node is looked for where deno is not; the versions are checked at the start of the
             # run.
             "js_runtimes": {"deno": {}, "node": {}},
         }
-        if self._config.proxy is not None:
-            options["proxy"] = self._config.proxy
-        if self._config.cookies is not None:
+        return options | self._own_options(worker.folder)
+
+    def _own_options(self, folder: Path) -> dict[str, Any]:
+        """The profile's options in the form that yt-dlp takes."""
+        options = dict(self._config.ytdlp)
+        if "cookiefile" in options:
             # yt-dlp writes the file anew at the end; threads must not share one.
-            copied = worker.folder / "cookies.txt"
-            shutil.copyfile(self._config.cookies, copied)
+            copied = folder / "cookies.txt"
+            shutil.copyfile(Path(options["cookiefile"]).expanduser(), copied)
             options["cookiefile"] = str(copied)
+        if "cookiesfrombrowser" in options:
+            named = options["cookiesfrombrowser"]
+            parts = [named] if isinstance(named, str) else list(named)
+            options["cookiesfrombrowser"] = tuple((*parts, None, None, None)[:4])
+        arguments: dict[str, dict[str, Any]] = options.get("extractor_args") or {}
+        options["extractor_args"] = {
+            extractor: {
+                # a text would be read letter by letter
+                key: [value] if isinstance(value, str) else value
+                for key, value in values.items()
+            }
+            for extractor, values in arguments.items()
+        }
+        if "impersonate" in options:
+            options["impersonate"] = ImpersonateTarget.from_str(options["impersonate"])
         return options
 
 
@@ -208,18 +276,27 @@ class _Worker:
 
     client: yt_dlp.YoutubeDL
 
-    def __init__(self, folder: Path, *, stop: threading.Event, polite: bool) -> None:
+    def __init__(
+        self, folder: Path, *, stop: threading.Event, polite: bool, is_youtube: bool
+    ) -> None:
         self.folder = folder
         self._polite = polite
+        self._is_youtube = is_youtube
         self._stop = stop
         self.log = _Log()
+        self.url = ""
+        self.is_fragment_broken = False
+        self._video_id = ""
         self._give_up_s = 0.0
         self._deadline_s = 0.0
         self._first_start_s = 0.0
 
-    def begin(self, deadline_s: float, first_start_s: float) -> None:
+    def begin(self, video_id: str, url: str, deadline_s: float, first_start_s: float) -> None:
         """Start the clock for one video."""
         self.log.warnings.clear()
+        self.url = url
+        self.is_fragment_broken = False
+        self._video_id = video_id
         self._deadline_s = deadline_s
         self._give_up_s = time.monotonic() + deadline_s
         self._first_start_s = first_start_s
@@ -237,6 +314,11 @@ class _Worker:
         self._check(f"{n} attempts")
         return min(2.0**n, 30.0) if self._polite else 0.0
 
+    def fragment_sleep_s(self, n: int) -> float:
+        """Seconds before attempt `n` at a fragment; it is noted that one failed."""
+        self.is_fragment_broken = True
+        return self.retry_sleep_s(n)
+
     def _check(self, progress: str) -> None:
         if self._stop.is_set():
             raise Unavailable(Failure("retry", "stopped", "the run was stopped"))
@@ -245,7 +327,8 @@ class _Worker:
             raise Unavailable(Failure("retry", "deadline", message))
 
     def refuse(self, info: Mapping[str, Any], *, incomplete: bool) -> None:
-        """Refuse before the download what cannot hold the clip."""
+        """Refuse before the download what is not the video, or cannot hold the clip."""
+        self._check_identity(info)
         if info.get("is_live"):
             raise Unavailable(Failure("invalid", "live", "the video is a live stream"))
         duration_s = info.get("duration")
@@ -255,6 +338,34 @@ class _Worker:
             )
             raise Unavailable(Failure("invalid", "start-beyond-end", message))
 
+    def _check_identity(self, info: Mapping[str, Any]) -> None:
+        """The video asked for, in its own language."""
+        found_id = str(info.get("id") or "")
+        if not self._is_youtube:
+            if not _is_of_address(info, self.url, self._video_id):
+                message = f"the page at {self.url} embeds another medium ({found_id})"
+                raise Unavailable(Failure("invalid", "not-media", message))
+            return
+        if found_id != self._video_id:
+            message = f"YouTube answered with {found_id}, as it does with a paid video's trailer"
+            raise Unavailable(Failure("invalid", "another-video", message))
+        language = info.get("language")
+        if info.get("format_id") and language and (info.get("language_preference") or 0) < 0:
+            message = f"only a dub was to be had ({language}); the original had no address"
+            raise Unavailable(Failure("retry", "dubbed", message))
+
+
+def _is_of_address(info: Mapping[str, Any], url: str, video_id: str) -> bool:
+    """Whether a mirror's answer is the address itself, not something that its page embeds."""
+    if info.get("extractor_key", "Generic") != "Generic":
+        return video_id in str(info.get("id"))
+    if info.get("playlist_id"):
+        return False
+    formats: Sequence[Mapping[str, Any]] = info.get("formats") or [info]
+    return bool(info.get("direct")) or any(
+        url in {each.get("manifest_url"), each.get("url")} for each in formats
+    )
+
 
 def is_youtube(url_template: str) -> bool:
     """Whether an address is YouTube's own."""
@@ -262,7 +373,7 @@ def is_youtube(url_template: str) -> bool:
     return any(host == known or host.endswith(f".{known}") for known in YOUTUBE_HOSTS)
 
 
-def _media(found: Mapping[str, Any] | None) -> Media:
+def _media(video_id: str, found: Mapping[str, Any] | None) -> Media:
     downloads: list[dict[str, Any]] = (found or {}).get("requested_downloads") or []
     # A file over max_filesize raises nothing and leaves no path.
     if found is None or not downloads or "filepath" not in downloads[0]:
@@ -273,9 +384,17 @@ def _media(found: Mapping[str, Any] | None) -> Media:
         raise Unavailable(Failure("invalid", "too-large", f"over {MAX_SOURCE_BYTES >> 20} MiB"))
     return Media(
         path=path,
+        facts=VideoFacts(
+            video_id,
+            title=found.get("title") or "",
+            channel=found.get("channel") or found.get("uploader") or "",
+            upload_date=found.get("upload_date") or "",
+            licence=found.get("license") or "",
+        ),
         format_id=chosen.get("format_id"),
         bitrate_kbps=chosen.get("abr") or chosen.get("tbr"),
         language=chosen.get("language"),
         duration_s=found.get("duration"),
         size_bytes=path.stat().st_size,
+        is_fragmented=not str(chosen.get("protocol")).startswith("http"),
     )

@@ -146,16 +146,23 @@ def check_port(port: int, purpose: str, option: str) -> Finding:
     return Finding("ok", "port", f"{port} ({purpose}) is free")
 
 
-def check_url(url: str, purpose: str, remedy: str) -> list[Finding]:
-    """Whether an address answers, and whether its clock agrees with ours."""
+def check_url(url: str, purpose: str, remedy: str, *, any_answer: bool = False) -> list[Finding]:
+    """Whether an address answers, and whether its clock agrees with ours.
+
+    Args:
+        url: What will be asked for.
+        purpose: What it is.
+        remedy: What to do if it does not answer.
+        any_answer: A refusal (401, 403, 404) is an answer: it is about this file, not the server.
+    """
     try:
         response = requests.head(url, timeout=NETWORK_TIMEOUT_S, allow_redirects=True)
     except requests.RequestException as error:
         text = f"{url} ({purpose}) cannot be reached ({type(error).__name__}); {remedy}"
         return [Finding("error", "network", text)]
-    if response.status_code >= 400:
+    if response.status_code >= (500 if any_answer else 400):
         text = f"{url} ({purpose}) answers {response.status_code}; {remedy}"
-        return [Finding("error", "network", text)]
+        return [Finding("warning" if any_answer else "error", "network", text)]
     return [
         Finding("ok", "network", f"{url} ({purpose}) answers"),
         *_check_clock(response.headers.get("Date"), url),

@@ -66,10 +66,10 @@ class Fetch:
         self.workspace = folder / "workspace"
         self.environment = os.environ | {"PREFECT_API_URL": api_url}
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, *options: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "flows.fetch", "--profile", str(self.profile)]
         process = subprocess.Popen(
-            [*command, "--workspace", str(self.workspace)],
+            [*command, "--workspace", str(self.workspace), *options],
             cwd=ROOT,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -100,10 +100,13 @@ def test_a_full_disk_is_one_line_and_exit_code_1(tmp_path: Path, wire: Wire, api
 def test_a_refusal_is_exit_code_75_with_the_command_that_goes_on(
     tmp_path: Path, wire: Wire, api_url: str
 ) -> None:
-    code, errors = end(Fetch(tmp_path, f"{wire.base}/429/marker.m4a", api_url).start())
+    """It named the experiment, which is no profile, and neither workspace nor overrides."""
+    fetch = Fetch(tmp_path, f"{wire.base}/429/marker.m4a", api_url)
+    code, errors = end(fetch.start("--set", "fetch.workers=1", "--retry", "geo"))
     assert code == 75
-    assert errors.startswith("error: YouTube refuses this address (http-429: ")
-    assert errors.endswith("then go on with:\n  python -m flows.fetch --profile one\n")
+    assert errors.startswith("error: the source refuses this address (http-429: ")
+    typed = f"--profile {fetch.profile} --workspace {fetch.workspace} --set fetch.workers=1"
+    assert errors.endswith(f"then go on with:\n  python -m flows.fetch {typed}\n")
 
 
 def test_ctrl_c_is_one_line_and_exit_code_130(tmp_path: Path, wire: Wire, api_url: str) -> None:
@@ -117,4 +120,6 @@ def test_a_sigterm_still_ends_it_as_one(tmp_path: Path, wire: Wire, api_url: str
     process = Fetch(tmp_path, f"{wire.base}/stall/marker.m4a", api_url).start()
     wait_until(lambda: wire.requests["/stall/marker.m4a"], timeout_s=120)
     process.send_signal(signal.SIGTERM)
-    assert end(process) == (-signal.SIGTERM, "")
+    code, errors = end(process)
+    assert code == 128 + signal.SIGTERM
+    assert errors == "stopped; the same command goes on where this one was\n"

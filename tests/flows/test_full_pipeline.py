@@ -113,7 +113,7 @@ def test_a_deleted_checkpoint_stops_an_evaluation_with_what_to_do(workspace: Pat
 
 
 def test_a_deleted_clip_is_fetched_again_and_only_the_report_follows(workspace: Path) -> None:
-    clip = sorted(Layout(workspace, "demo").clips.glob("*.wav"))[0]
+    clip = sorted(Layout(workspace, "demo", clip_length_s=2.0).clips.glob("*.wav"))[0]
     content = clip.read_bytes()
     clip.unlink()
     assert run(workspace) == {
@@ -157,7 +157,7 @@ def test_force_trains_anew_and_keeps_what_was_there(workspace: Path) -> None:
 
 def test_the_plan_says_what_would_run_and_why(workspace: Path) -> None:
     config = config_of(workspace, "train.1.prompt=think")
-    lines = plan(config, Layout(workspace, "demo"), STAGES, force=False)
+    lines = plan(config, config.layout(workspace), STAGES, force=False)
     by_unit = {line.unit: (line.runs, line.reason) for line in lines}
     assert by_unit["fetch"] == (False, "done before, unchanged")
     assert by_unit["train/warm-start"] == (False, "done before, unchanged")
@@ -192,7 +192,7 @@ def test_a_run_killed_in_training_ends_the_same_when_started_again(
     """kill -9 of the whole pipeline; the child must be gone before the next start."""
     folder = tmp_path / "killed"
     folder.mkdir()
-    for shared in ("world", "clips"):
+    for shared in ("world", "clips-2s"):
         shutil.copytree(workspace / shared, folder / shared)
     options = [part for override in OVERRIDES for part in ("--set", override)]
     command = [sys.executable, "-m", "flows.full_pipeline", "--profile", "demo", *options]

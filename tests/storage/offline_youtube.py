@@ -41,6 +41,10 @@ class Scenario:
     """Announced length."""
     details: Answer | None = None
     """More `videoDetails`."""
+    microformat: Answer | None = None
+    """What the player says of the video's publication."""
+    below: Answer | None = None
+    """What the page says below the video: its channel, its licence."""
     streaming: Answer | None = None
     """More `streamingData`."""
     other_video_id: str | None = None
@@ -152,7 +156,7 @@ def _watch(request: Any) -> Response:
     page = (
         f"<html><script>ytcfg.set({config});</script>"
         f"<script>var ytInitialPlayerResponse = {player};</script>"
-        f"<script>var ytInitialData = {json.dumps(_NEXT)};</script></html>"
+        f"<script>var ytInitialData = {json.dumps(_next_answer(scenario))};</script></html>"
     )
     return _reply(request, 200, page.encode(), "text/html")
 
@@ -165,7 +169,8 @@ def _player(request: Any) -> Response:
 
 def _next(request: Any) -> Response:
     video_id = json.loads(request.data).get("videoId")
-    return _interface(request, VIDEOS.get(video_id, NO_SUCH_VIDEO), _NEXT)
+    scenario = VIDEOS.get(video_id, NO_SUCH_VIDEO)
+    return _interface(request, scenario, _next_answer(scenario))
 
 
 def _embed(request: Any) -> Response:
@@ -185,9 +190,13 @@ _ROUTES: tuple[tuple[str, Callable[[Any], Response]], ...] = (
     (r"^/embed/", _embed),
 )
 _TITLE = {"videoPrimaryInfoRenderer": {"title": {"simpleText": "t"}}}
-_NEXT: Answer = {
-    "contents": {"twoColumnWatchNextResults": {"results": {"results": {"contents": [_TITLE]}}}}
-}
+
+
+def _next_answer(scenario: Scenario) -> Answer:
+    contents = [_TITLE, {"videoSecondaryInfoRenderer": scenario.below or {}}]
+    return {
+        "contents": {"twoColumnWatchNextResults": {"results": {"results": {"contents": contents}}}}
+    }
 
 
 def _interface(request: Any, scenario: Scenario, answer: Answer) -> Response:
@@ -209,6 +218,8 @@ def _player_answer(video_id: str, scenario: Scenario) -> Answer:
             **(scenario.details or {}),
         },
     }
+    if scenario.microformat is not None:
+        answer["microformat"] = {"playerMicroformatRenderer": scenario.microformat}
     if scenario.formats is not None:
         answer["streamingData"] = {
             "expiresInSeconds": "21540",

@@ -29,6 +29,9 @@ MIME = {
     ".mp4": "video/mp4",
     ".wav": "audio/wav",
     ".json": "application/json",
+    ".m3u8": "application/vnd.apple.mpegurl",
+    ".ts": "video/mp2t",
+    ".html": "text/html",
 }
 PAGE = b"<!doctype html><html><title>Before you continue</title></html>"
 MARKER_RATE_HZ = 48_000
@@ -119,6 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
         if case.isdigit():
             headers = {"Retry-After": "7"} if case == "429" else {}
             return self._send(int(case), b"x", "text/plain", headers)
+        if case == "429-once" and wire.requests[address] == 1:
+            return self._send(429, b"x", "text/plain", {"Retry-After": "1"})
         if case == "503-twice" and wire.requests[address] <= 2:
             return self._send(503, b"x", "text/plain", {})
         if case == "zero-bytes":

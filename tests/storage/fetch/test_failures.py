@@ -3,12 +3,15 @@
 import sqlite3
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import yaml
 
 from storage.config import FetchConfig, YoutubeSource
 from storage.data.avqa import Clip
 from storage.errors import PipelineError
+from storage.fetch import failures
 from storage.fetch.ledger import ClipRow
 from storage.fetch.run import FetchRun
 from storage.layout import Layout
@@ -118,6 +121,50 @@ OF_THE_CLIP: dict[str, tuple[Scenario, Expected]] = {
             )
         ),
         Expected("invalid", "terms-of-service"),
+    ),
+    "hate speech, with a link about one's country": (
+        Scenario(
+            refused(
+                "ERROR",
+                "This video has been removed for violating YouTube's policy on hate speech. Learn "
+                "more about combating hate speech in your country.",
+            )
+        ),
+        Expected("invalid", "terms-of-service"),
+    ),
+    "trademark claim": (
+        _gone("This video is no longer available due to a trademark claim by Acme Corp"),
+        Expected("invalid", "copyright"),
+    ),
+    "YouTube Premium": (
+        _unplayable("This video is available only to YouTube Premium members"),
+        Expected("invalid", "paid"),
+    ),
+    "court order": (
+        _gone(
+            "This content is not available on this country domain due to a legal complaint from "
+            "the government."
+        ),
+        Expected("geo", "country"),
+    ),
+    "inappropriate for some": (
+        Scenario(refused("UNPLAYABLE", "This video may be inappropriate for some users.")),
+        Expected("credentials", "age"),
+    ),
+    "content check": (
+        _unplayable(
+            "The following content has been identified by the YouTube community as inappropriate "
+            "or offensive to some audiences."
+        ),
+        Expected("credentials", "content-check"),
+    ),
+    "another content check": (
+        _unplayable("The following content may contain suicide or self-harm topics"),
+        Expected("credentials", "content-check"),
+    ),
+    "fault of the player": (
+        _gone("This video is unavailable. Error code: 152 - 18"),
+        Expected("retry", "player-error", attempts=0),
     ),
     "no such video": (offline.NO_SUCH_VIDEO, Expected("invalid", "no-such-video")),
     "members only": (
@@ -233,6 +280,7 @@ REFUSALS: dict[str, tuple[Scenario, str]] = {
         _unplayable("This content isn't available, try again later."),
         "rate-limit",
     ),
+    "please sign in": (Scenario(refused("LOGIN_REQUIRED", "Please sign in")), "sign-in"),
     "captcha": (
         Scenario(
             {
@@ -360,7 +408,7 @@ def test_a_refusal_is_never_the_clips_fault(wire, tmp_path: Path, name):
         scenario, reason = Scenario(PLAYABLE, formats=_formats(wire, status)), f"http-{status}"
     clip = _clip("refused-000")
     offline.VIDEOS[clip.video_id] = scenario
-    layout = Layout(tmp_path, "test")
+    layout = Layout(tmp_path, "test", clip_length_s=2.0)
     with (
         pytest.raises(PipelineError, match="resume-command") as caught,
         FetchRun(CONFIG, layout, resume_command="resume-command") as run,
@@ -373,6 +421,38 @@ def test_a_refusal_is_never_the_clips_fault(wire, tmp_path: Path, name):
             ("blocked", reason)
         ]
         assert ledger.execute("SELECT outcome FROM run").fetchall() == [("blocked",)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "This video is restricted. Please check the Google Workspace administrator and/or the "
+        "network administrator restrictions.",
+        "This video is unavailable with Restricted Mode enabled. To view this video, you will need "
+        "to disable Restricted Mode.",
+    ],
+)
+def test_a_network_that_hides_videos_stops_the_run_with_what_to_do(tmp_path: Path, text):
+    """They were counted as `no-such-video` and `unavailable`."""
+    clip = _clip("hidden-0000")
+    offline.VIDEOS[clip.video_id] = _gone(text)
+    layout = Layout(tmp_path, "test", clip_length_s=2.0)
+    with (
+        pytest.raises(PipelineError, match="this network or account hides videos") as caught,
+        FetchRun(CONFIG, layout, resume_command="x") as run,
+    ):
+        run.fetch_batch(run.plan([clip]).batches[0])
+    assert caught.value.exit_code == 1
+    with sqlite3.connect(layout.ledger) as ledger:
+        found = ledger.execute("SELECT state, attempts, reason_code FROM clip").fetchall()
+    assert found == [("pending", 0, "restricted-network")]
+
+
+def test_every_line_of_the_table_of_messages_has_its_source_and_date():
+    path = Path(failures.__file__).with_name("messages.yaml")
+    lines = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert {tuple(line) for line in lines} == {("kind", "reason", "text", "source", "date")}
+    assert {line["kind"] for line in lines} <= {*get_args(failures.Kind), "session"}
 
 
 def test_a_media_403_is_asked_for_once_more_with_a_new_address(wire, tmp_path: Path):

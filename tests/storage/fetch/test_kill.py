@@ -35,7 +35,7 @@ def _wavs(layout: Layout) -> list[str]:
 @pytest.mark.slow
 def test_three_kills_lose_no_clip_leave_no_bad_wav_and_redo_nothing(tmp_path):
     make_media(tmp_path / "media", seconds=6)
-    layout = Layout(tmp_path / "workspace", "test")
+    layout = Layout(tmp_path / "workspace", "test", clip_length_s=1.0)
     with serve(tmp_path / "media") as wire:
         url_template = f"{wire.base}/ok/marker.m4a?v={{video_id}}"
         for num_wavs in KILL_AFTER:
@@ -52,7 +52,7 @@ def test_three_kills_lose_no_clip_leave_no_bad_wav_and_redo_nothing(tmp_path):
                 assert measure_wav(path).num_samples == 16_000, path.name
         assert _start(layout.workspace, url_template).wait(120) == 0
         num_downloads = wire.requests["/ok/marker.m4a"] / 2
-    with Ledger(layout.ledger) as ledger:
+    with Ledger(layout.ledger, clip_length_s=1.0) as ledger:
         rows = ledger.rows(clips_of(NUM_CLIPS))
     assert {row.state for row in rows} == {"done"}
     assert len(rows) == NUM_CLIPS
@@ -68,7 +68,7 @@ def test_three_kills_lose_no_clip_leave_no_bad_wav_and_redo_nothing(tmp_path):
 
 def test_a_sigkilled_fetch_leaves_the_workspace_free(tmp_path):
     make_media(tmp_path / "media", seconds=6)
-    layout = Layout(tmp_path / "workspace", "test")
+    layout = Layout(tmp_path / "workspace", "test", clip_length_s=1.0)
     with serve(tmp_path / "media") as wire:
         url_template = f"{wire.base}/drip/marker.m4a?v={{video_id}}"
         child = _start(layout.workspace, url_template)

@@ -38,7 +38,7 @@ def wire(media):
 
 @pytest.fixture
 def layout(tmp_path):
-    return Layout(tmp_path / "workspace", "test")
+    return Layout(tmp_path / "workspace", "test", clip_length_s=2.0)
 
 
 def _config(*sources, **changes) -> FetchConfig:
@@ -281,11 +281,11 @@ def test_a_disk_that_takes_no_more_stops_at_once_and_costs_no_clip(
 def test_a_ledger_that_cannot_grow_stops_with_what_to_do(layout):
     clips = [_clip(f"{number:011d}") for number in range(5000)]
     with Ledger(layout.ledger) as ledger:
-        ledger.add(clips[:1], clip_length_s=2.0)
+        ledger.add(clips[:1])
         with _no_file_over(100_000), pytest.raises(PipelineError, match="free some space"):
-            ledger.add(clips, clip_length_s=2.0)
+            ledger.add(clips)
         assert len(ledger.rows()) == 1
-        ledger.add(clips, clip_length_s=2.0)
+        ledger.add(clips)
         assert len(ledger.rows()) == 5000
 
 

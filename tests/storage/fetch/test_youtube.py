@@ -9,7 +9,9 @@ from storage.config import FetchConfig, YoutubeSource
 from storage.errors import PipelineError
 from storage.fetch.failures import Unavailable
 from storage.fetch.requirements import check_tools
-from storage.fetch.youtube import Downloader, is_youtube
+from storage.fetch.run import FetchRun
+from storage.fetch.youtube import Downloader, _Worker, is_youtube
+from storage.layout import Layout
 from tests.storage import offline_youtube as offline
 from tests.storage.offline_youtube import PLAYABLE, Scenario, audio_format
 from tests.storage.wire import make_media, serve
@@ -45,22 +47,58 @@ def test_each_thread_has_its_own_client_and_keeps_it(tmp_path):
     assert clients[0] != clients[1]
 
 
-def test_cookies_proxy_and_arguments_are_passed_on_and_off_by_default(tmp_path):
+def test_options_of_yt_dlp_are_passed_on_in_its_own_form_and_off_by_default(tmp_path):
     plain = _downloader(YoutubeSource(), tmp_path)._worker(tmp_path).client.params
-    assert (plain.get("proxy"), plain.get("cookiefile"), plain["extractor_args"]) == (
-        None,
-        None,
-        {},
-    )
+    assert (plain.get("proxy"), plain.get("cookiefile")) == (None, None)
     (tmp_path / "mine.txt").write_text(COOKIES)
-    arguments = {"youtube": {"player_client": ["web"]}}
-    source = YoutubeSource(
-        cookies=tmp_path / "mine.txt", proxy="http://127.0.0.1:9", extractor_args=arguments
+    options = {
+        "cookiefile": str(tmp_path / "mine.txt"),
+        "proxy": "http://127.0.0.1:9",
+        "extractor_args": {"youtube": {"player_client": "web", "lang": ["de"]}},
+        "cookiesfrombrowser": ["firefox", "profile"],
+        "retries": 7,
+    }
+    downloader = _downloader(YoutubeSource(ytdlp=options), tmp_path)
+    params = downloader._options(
+        _Worker(tmp_path, stop=threading.Event(), polite=False, is_youtube=True)
     )
-    params = _downloader(source, tmp_path)._worker(tmp_path).client.params
     assert params["proxy"] == "http://127.0.0.1:9"
-    assert params["extractor_args"] == arguments
+    assert params["extractor_args"] == {"youtube": {"player_client": ["web"], "lang": ["de"]}}
     assert params["cookiefile"] == str(tmp_path / "cookies.txt")
+    assert params["cookiesfrombrowser"] == ("firefox", "profile", None, None)
+    assert params["retries"] == 7
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "outtmpl",
+        "paths",
+        "postprocessors",
+        "exec_cmd",
+        "download_ranges",
+        "netrc_cmd",
+        "ignoreerrors",
+        "download_archive",
+        "format",
+        "external_downloader",
+        "proxi",
+    ],
+)
+def test_an_option_that_would_break_the_account_is_refused_by_name(name):
+    with pytest.raises(ValidationError, match=f"{name}: not passed on"):
+        YoutubeSource(ytdlp={name: "x"})
+
+
+def test_options_that_cannot_work_are_told_before_the_first_video(tmp_path):
+    for options in ({"impersonate": "netscape-4"}, {"cookiesfrombrowser": "lynx"}):
+        source = YoutubeSource(ytdlp=options, url_template="http://127.0.0.1:9/{video_id}")
+        config = FetchConfig(sources=(source,), videos_per_hour=None)
+        with (
+            pytest.raises(PipelineError, match="does not take the options"),
+            FetchRun(config, Layout(tmp_path / "w", "t"), resume_command="x"),
+        ):
+            pass
 
 
 def test_the_cookie_file_itself_is_never_written(tmp_path):
@@ -73,7 +111,9 @@ def test_the_cookie_file_itself_is_never_written(tmp_path):
         offline.VIDEOS["cookie-test"] = Scenario(
             PLAYABLE, [audio_format(249, url, mime, bit_rate=50_000, size=10_000)]
         )
-        downloader = _downloader(YoutubeSource(cookies=tmp_path / "mine.txt"), tmp_path)
+        downloader = _downloader(
+            YoutubeSource(ytdlp={"cookiefile": str(tmp_path / "mine.txt")}), tmp_path
+        )
         media = downloader.download("cookie-test", tmp_path / "folder", first_start_s=0.0)
         assert media.format_id == "249"
         downloader._worker(tmp_path / "folder").client.close()
@@ -81,7 +121,7 @@ def test_the_cookie_file_itself_is_never_written(tmp_path):
 
 
 def test_a_cookie_file_that_is_not_there_is_named_at_the_start(tmp_path):
-    source = YoutubeSource(cookies=tmp_path / "mine.txt")
+    source = YoutubeSource(ytdlp={"cookiefile": str(tmp_path / "mine.txt")})
     with pytest.raises(PipelineError, match=r"no cookie file .*mine\.txt"):
         check_tools(FetchConfig(sources=(source,)))
 

@@ -103,13 +103,15 @@ class FolderSource(Config):
 
 
 class HuggingFaceSource(Config):
-    """Take clips from a data set on the hub, matched by question and choices."""
+    """Take clips from a data set on the hub, by R1-AQA's names, else by question and choices."""
 
     kind: Literal["huggingface"] = "huggingface"
     dataset: str = "gijs/avqa-processed"
     """Name on the hub, or a local folder in the same format."""
     split: str = "train"
     """Split to read."""
+    revision: str | None = None
+    """Commit or branch; None: the newest when the download begins, which is kept."""
 
 
 Source = Annotated[YoutubeSource | FolderSource | HuggingFaceSource, Field(discriminator="kind")]

@@ -1,13 +1,17 @@
 r"""Clips out of a data set on the hub, laid into a folder by clip name; from there they are cut.
 
-`gijs/avqa-processed` has a row for each question: `audio` (bytes that ffmpeg reads), `question`
-(`What happened?\nChoices:\nA. motorboat\nB. ...`) and `answer` (`B. Yacht consignment`), and no
-column for the video. A row belongs to the annotation with the same question, choices and answer.
-Where several clips share all three, the order decides: between two rows that can be told apart, as
-many of a kind must lie in the data set as in the annotations. What cannot be told is not guessed:
-it is written to unmatched.jsonl.
+A data set of files with R1-AQA's or AVQA's names (`Joysw909/AVQA`: `.../-HG3Omg_89c_30.wav`) is
+taken file by file, those that are asked for. `gijs/avqa-processed` has a row for each question:
+`audio` (bytes that ffmpeg reads), `question` (`What happened?\nChoices:\nA. motorboat\nB. ...`) and
+`answer` (`B. Yacht consignment`), and no column for the video. A row belongs to the annotation with
+the same question, choices and answer. Where several clips share all three, the order decides:
+between two rows that can be told apart, as many of a kind must lie in the data set as in the
+annotations. What cannot be told is not guessed: it is written to unmatched.jsonl.
+
+The commit that was found first is kept, and a download goes on at that commit only.
 """
 
+import hashlib
 import re
 from bisect import bisect_left
 from collections import defaultdict
@@ -15,6 +19,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
+
+from huggingface_hub import (
+    HfApi,
+    hf_hub_download,  # pyright: ignore[reportUnknownVariableType]  # partly typed
+)
+from huggingface_hub.errors import HfHubHTTPError
 
 from storage.config import HuggingFaceSource
 from storage.data.avqa import AvqaRow, Clip
@@ -32,6 +42,7 @@ from storage.jsonl import (
 CHOICE = re.compile(r"^\s*[A-Z][.)]\s*(.*?)\s*$", re.MULTILINE)
 ROWS = "rows.jsonl"  # questions and answers as they came
 DONE = "laid-out.json"
+COMMIT = "commit.json"
 
 
 class Question(NamedTuple):
@@ -40,6 +51,13 @@ class Question(NamedTuple):
     text: str
     choices: tuple[str, ...]
     answer: str
+
+
+class _State(NamedTuple):
+    """A data set at one commit."""
+
+    commit: str
+    files: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +90,17 @@ def lay_out(source: HuggingFaceSource, rows: Sequence[AvqaRow], folder: Path) ->
             f"fetch.sources: {source.dataset} is matched by question, and no annotations were given"
         )
         raise PipelineError(msg)
-    if (folder / DONE).exists():
+    if (folder / DONE).exists() and source.revision in {None, read_json(folder / COMMIT)}:
         counts = read_json(folder / DONE)
         return LaidOut(folder, counts["rows"], counts["matched"], counts["clips"])
-    _download(source, folder)
+    state = _check_commit(source, folder)
+    named = _named_files(state.files, rows)
+    if named:
+        _download_files(source, state.commit, named, folder)
+        counts = {"rows": len(state.files), "matched": len(named), "clips": len(named)}
+        write_json(folder / DONE, counts)
+        return LaidOut(folder, len(state.files), len(named), len(named))
+    _download(source, state.commit, folder)
     questions = [_question(record) for record in read_appended(folder / ROWS)]
     clips = match_rows(questions, rows)
     missing = [
@@ -167,14 +192,92 @@ def _as_question(text: str, choices: Iterable[str], answer: str) -> Question:
     return Question(plain, stripped, answer.strip().casefold())
 
 
-def _download(source: HuggingFaceSource, folder: Path) -> None:
+def _named_files(files: Sequence[str], rows: Sequence[AvqaRow]) -> dict[str, Clip]:
+    """The data set's files that have the name of a clip, each clip once."""
+    by_name = {
+        name: row.clip for row in rows for name in (row.clip.clip_id, Path(row.clip.file_name).stem)
+    }
+    found = {by_name[Path(file).stem]: file for file in files if Path(file).stem in by_name}
+    return {file: clip for clip, file in found.items()}
+
+
+def _download_files(
+    source: HuggingFaceSource, commit: str, named: Mapping[str, Clip], folder: Path
+) -> None:
+    """Bring the files that are not there yet, under their clip's name."""
+    place = Path(source.dataset).expanduser()
+    for file, clip in named.items():
+        target = folder / f"{clip.clip_id}.audio"
+        if target.exists():
+            continue
+        if place.is_dir():
+            write_bytes(target, (place / file).read_bytes())
+            continue
+        try:
+            found = hf_hub_download(
+                source.dataset,
+                file,
+                repo_type="dataset",
+                revision=commit,
+                local_dir=folder / "hub",
+            )
+        except (OSError, ValueError, HfHubHTTPError) as error:
+            raise _unreadable(source, error) from error
+        Path(found).replace(target)
+
+
+def _download(source: HuggingFaceSource, commit: str, folder: Path) -> None:
     """Lay every row's audio down, named by row; after a kill it goes on at the next row."""
-    num_there = len(read_appended(folder / ROWS))
-    for index, record in enumerate(_stream(source, first_row=num_there), start=num_there):
+    there = read_appended(folder / ROWS)
+    write_jsonl(folder / ROWS, there)  # without a line that a kill tore off
+    num_there = len(there)
+    for index, record in enumerate(_stream(source, commit, num_there), start=num_there):
         audio = cast("dict[str, Any]", record["audio"])
         write_bytes(_row_file(folder, index), audio.get("bytes") or b"")
         line = {"question": record["question"], "answer": record["answer"]}
         append_line(folder / ROWS, line)
+
+
+def _check_commit(source: HuggingFaceSource, folder: Path) -> _State:
+    """The data set as it is, at the same commit as when its download began.
+
+    Raises:
+        PipelineError: If it is another one, or the hub does not say.
+    """
+    state = _state_of(source)
+    found = state.commit
+    kept = read_json(folder / COMMIT) if (folder / COMMIT).exists() else found
+    if kept != found:
+        msg = (
+            f"fetch.sources: {source.dataset} was begun at commit {kept}, and now is {found}: rows "
+            f"of two commits are not mixed. Set `revision: {kept}`, or remove {folder}"
+        )
+        raise PipelineError(msg)
+    write_json(folder / COMMIT, found)
+    return state
+
+
+def _state_of(source: HuggingFaceSource) -> _State:
+    folder = Path(source.dataset).expanduser()
+    if folder.is_dir():  # a copy: what it holds, by name and size
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        names = [str(path.relative_to(folder)) for path in files]
+        sizes = [path.stat().st_size for path in files]
+        digest = hashlib.sha256(repr(list(zip(names, sizes, strict=True))).encode()).hexdigest()
+        return _State(digest[:40], names)
+    try:
+        found = HfApi().dataset_info(source.dataset, revision=source.revision)
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise _unreadable(source, error) from error
+    return _State(found.sha or "", [sibling.rfilename for sibling in found.siblings or ()])
+
+
+def _unreadable(source: HuggingFaceSource, error: Exception) -> PipelineError:
+    msg = (
+        f"fetch.sources: the data set {source.dataset} (split {source.split}) cannot be read: "
+        f"{error}. Name one on the hub, or a folder of its files"
+    )
+    return PipelineError(msg)
 
 
 def _name_by_clip(clips: Sequence[Clip | None], folder: Path) -> int:
@@ -199,7 +302,7 @@ def _row_file(folder: Path, index: int) -> Path:
     return folder / f"row-{index:06d}.audio"
 
 
-def _stream(source: HuggingFaceSource, *, first_row: int) -> Iterator[Record]:
+def _stream(source: HuggingFaceSource, commit: str, first_row: int) -> Iterator[Record]:
     # Loaded here: `datasets` takes seconds to import, and only this source needs it.
     import datasets  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]  # it has none
     from datasets.exceptions import (  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
@@ -208,14 +311,13 @@ def _stream(source: HuggingFaceSource, *, first_row: int) -> Iterator[Record]:
 
     try:
         stream = cast("Any", datasets).load_dataset(
-            source.dataset, split=source.split, streaming=True
+            source.dataset,
+            split=source.split,
+            streaming=True,
+            revision=None if Path(source.dataset).expanduser().is_dir() else commit,
         )
         # Undecoded: the bytes go to ffmpeg, and `datasets` decodes by torchcodec only.
         audio = stream.cast_column("audio", datasets.Audio(decode=False))
         yield from audio.skip(first_row)
     except (OSError, ValueError, DatasetsError) as error:
-        msg = (
-            f"fetch.sources: the data set {source.dataset} (split {source.split}) cannot be read: "
-            f"{error}. Name one on the hub, or a folder of its parquet files"
-        )
-        raise PipelineError(msg) from error
+        raise _unreadable(source, error) from error

@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import datasets
 import pyarrow as pa
@@ -131,7 +134,6 @@ def test_a_broken_off_download_goes_on_at_the_next_row(dataset_folder, tmp_path)
     assert not list(whole.folder.glob("row-*"))
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="the torn line stays, and the next joins it")
 def test_a_torn_last_line_is_downloaded_again(dataset_folder, tmp_path):
     """A log with a torn last line gave every later clip the audio of the row before it."""
     rows = [_row(1), _row(2, text="Sure?")]
@@ -151,3 +153,88 @@ def test_a_data_set_that_cannot_be_read_is_named(tmp_path):
     source = HuggingFaceSource(dataset=str(tmp_path / "nothing"))
     with pytest.raises(PipelineError, match="nothing"):
         lay_out(source, [_row(1)], tmp_path / "out")
+
+
+def test_rows_with_r1_aqas_names_are_told_by_them_alone(tmp_path):
+    """`Joysw909/AVQA` holds wavs by name and no questions: matched by text, none was found."""
+    folder = tmp_path / "dataset" / "train"
+    folder.mkdir(parents=True)
+    make_media(tmp_path / "media")
+    rows = [_row(number) for number in (1, 2, 3)]
+    for name in (rows[0].clip.file_name, f"{rows[1].clip.clip_id}.wav", "unknown-vid_30.wav"):
+        shutil.copy(tmp_path / "media" / "marker.wav", folder / name)
+    source = HuggingFaceSource(dataset=str(tmp_path / "dataset"))
+    laid_out = lay_out(source, rows, tmp_path / "out")
+    assert (laid_out.num_rows, laid_out.num_clips) == (3, 2)
+    for row in rows[:2]:
+        audio = tmp_path / "out" / f"{row.clip.clip_id}.audio"
+        assert audio.read_bytes() == (tmp_path / "media" / "marker.wav").read_bytes()
+
+
+def test_a_download_goes_on_at_the_commit_it_began_at_only(dataset_folder, tmp_path):
+    copied = tmp_path / "copy"
+    shutil.copytree(dataset_folder, copied)
+    source, out = HuggingFaceSource(dataset=str(copied)), tmp_path / "out"
+    lay_out(source, [_row(1)], out)
+    began = json.loads((out / "commit.json").read_text())
+    (out / "laid-out.json").unlink()  # as if broken off
+    shutil.copy(copied / "train-00000-of-00001.parquet", copied / "train-00001-of-00002.parquet")
+    with pytest.raises(PipelineError, match=f"was begun at commit {began}.*are not mixed"):
+        lay_out(source, [_row(1)], out)
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """What the hub says of a data set of one file, and the file."""
+
+    sha = "a" * 40
+    file = "VGG10000/clip0000001_30.wav"
+    content = b"RIFF of a clip"
+    asked: ClassVar[list[str]] = []
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  its name there
+        """Say nothing."""
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        is_file = self.path.endswith(self.file)
+        known = {"id": "someone/avqa", "sha": self.sha, "siblings": [{"rfilename": self.file}]}
+        body = self.content if is_file else json.dumps(known).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"0123456789"')
+        self.send_header("X-Repo-Commit", self.sha)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+    template = f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    _Hub.asked.clear()
+    yield
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.usefixtures("hub")
+def test_the_hubs_commit_is_kept_and_another_one_refused(tmp_path):
+    (tmp_path / "commit.json").write_text(json.dumps("b" * 40))
+    with pytest.raises(PipelineError, match=f"commit {'b' * 40}, and now is {'a' * 40}"):
+        lay_out(HuggingFaceSource(dataset="someone/avqa"), [_row(1)], tmp_path)
+
+
+@pytest.mark.usefixtures("hub")
+def test_files_of_the_hub_come_by_name_and_at_the_commit_that_was_found(tmp_path):
+    laid_out = lay_out(HuggingFaceSource(dataset="someone/avqa"), [_row(1), _row(2)], tmp_path)
+    assert (laid_out.num_rows, laid_out.num_clips) == (1, 1)
+    assert (tmp_path / "clip0000001_000030.audio").read_bytes() == _Hub.content
+    assert f"/datasets/someone/avqa/resolve/{'a' * 40}/{_Hub.file}" in _Hub.asked

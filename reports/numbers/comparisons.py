@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
 from reports.numbers.achievements import achievements
@@ -12,6 +13,8 @@ from reports.report import Report
 from reports.sheets import BenchmarkSheet, EvaluationSheet
 from storage.records.evaluation import RunKey, Tally
 from storage.records.question import Question
+
+MOST_ROWS = 8  # of a matrix; a table of more cannot be read
 
 
 class Asked(NamedTuple):
@@ -67,8 +70,8 @@ def compare(report: Report) -> list[Comparison]:
 def pairs(report: Report) -> dict[Pair, str]:
     """The comparisons that answer a question, with the reason for each.
 
-    A training's leading step against its start model and against the best step on the test, two
-    trainings' leading steps, every other model against them; each pair once.
+    A training's leading step against its start model and against the best step on the test, every
+    two of the leading rows, every other model against the leading steps; each pair once.
     """
     found: dict[Pair, str] = {}
     lines = achievements(report)
@@ -93,7 +96,26 @@ def pairs(report: Report) -> dict[Pair, str]:
         ):
             for asked in leading.values():
                 _add(found, asked_of(evaluation), asked, "another model and leading step")
+    for second, first in combinations(leading_rows(report), 2):
+        _add(found, first, second, "two of the leading rows")
     return found
+
+
+def leading_rows(report: Report) -> list[Asked]:
+    """Trainings' leading steps in the profile's order, then other models, as they were asked."""
+    lines = achievements(report)
+    leading = [
+        asked_of(line.evaluation)
+        for training in report.trainings
+        for line in lines
+        if line.training.name == training.name
+    ]
+    others = [
+        asked_of(evaluation)
+        for evaluation in report.evaluations
+        if evaluation.step is None and evaluation.key.control is None
+    ]
+    return list(dict.fromkeys([*leading, *others]))[:MOST_ROWS]
 
 
 def asked_of(evaluation: EvaluationSheet) -> Asked:

@@ -204,9 +204,9 @@ def _notes(report: Report, benchmark: BenchmarkSheet, scorer: str) -> str:
         )
     else:
         text += (
-            f"Differences under {100 * gap:.1f} points between our models are noise at this size "
-            f"({num_questions} questions, {100 * flip_share:.0f} % of them answered otherwise "
-            "by the next checkpoint, 80 % power). "
+            f"Differences of {100 * gap:.1f} points between our models are found with 80 % power "
+            f"at this size ({num_questions} questions, {100 * flip_share:.0f} % of them answered "
+            "otherwise by the next checkpoint); smaller ones can be real and missed. "
         )
     text += _baselines(benchmark.questions)
     text += (

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from reports.numbers.achievements import Achievement, achievements
-from reports.numbers.comparisons import Comparison, Pair, Section, asked_of
+from reports.numbers.comparisons import Comparison, Pair, Section, asked_of, leading_rows
 from reports.numbers.leaderboard import LeaderboardRow, method_name
+from reports.numbers.matrix import Cell, Matrix, matrices
 from reports.report import Report
 from reports.sheets import flat
 from reports.site.boards import boards
@@ -14,6 +15,7 @@ from reports.site.exports import DASH, to_csv, to_json, to_latex, to_markdown
 from reports.site.figures import Figure, accuracy_figures
 from reports.site.links import Links, browse_link, submission_file
 from reports.site.question_data import QuestionData
+from storage.records.evaluation import Tally
 from storage.records.question import Question
 
 MOST_GROUPS = 2  # of four charts each on the overview; the others are on the trainings' pages
@@ -84,6 +86,24 @@ class ComparisonLine(NamedTuple):
     file: str
     title: str
     section: Section
+    is_in_matrix: bool
+
+
+class MatrixRow(NamedTuple):
+    """A leading row against every other."""
+
+    label: str
+    tally: Tally
+    cells: Sequence[tuple[Cell, str] | None]
+    """By column, with the page of the pair; mirrored below the diagonal, None on it."""
+
+
+class ShownMatrix(NamedTuple):
+    """Every pair of leading rows on one benchmark."""
+
+    matrix: Matrix
+    rows: Sequence[MatrixRow]
+    resolution: str
 
 
 class Flip(NamedTuple):
@@ -139,14 +159,8 @@ def index_page(
         "curves": _curves(report, lines),
         "caption": CURVES_CAPTION,
         "models": _models(report, links),
-        "comparisons": [
-            ComparisonLine(
-                links.comparisons[comparison.pair],
-                title_of(report, comparison),
-                comparison.sections[0],
-            )
-            for comparison in comparisons
-        ],
+        "matrices": [_shown_matrix(report, matrix, links) for matrix in matrices(report)],
+        "comparisons": _comparison_lines(report, comparisons, links),
         "apart": report.apart,
         "fetch": report.fetch,
     }
@@ -180,6 +194,49 @@ def _tile(line: Achievement, links: Links) -> Tile:
         achievement=line,
         file=links.trainings[training.name],
         compare_file=links.comparisons[pair] if pair else "",
+    )
+
+
+def _comparison_lines(
+    report: Report, comparisons: Sequence[Comparison], links: Links
+) -> list[ComparisonLine]:
+    rows = set(leading_rows(report))
+    return [
+        ComparisonLine(
+            file=links.comparisons[comparison.pair],
+            title=title_of(report, comparison),
+            section=comparison.sections[0],
+            is_in_matrix=set(comparison.pair) <= rows,
+        )
+        for comparison in comparisons
+    ]
+
+
+def _shown_matrix(report: Report, matrix: Matrix, links: Links) -> ShownMatrix:
+    def shown(row: int, column: int) -> tuple[Cell, str] | None:
+        if row == column:
+            return None
+        place = (min(row, column), max(row, column))
+        second, first = (matrix.asked[index] for index in place)
+        file = links.comparisons.get(Pair(first, second)) or links.comparisons[Pair(second, first)]
+        return matrix.cells[place], file
+
+    size = range(len(matrix.keys))
+    gaps = [cell.test.detectable for cell in matrix.cells.values()]
+    found = [gap for gap in gaps if gap]
+    ends = f"{100 * min(found):.1f} to {100 * max(found):.1f}" if found else ""
+    return ShownMatrix(
+        matrix=matrix,
+        rows=[
+            MatrixRow(
+                report.label(key), matrix.tallies[row], [shown(row, column) for column in size]
+            )
+            for row, key in enumerate(matrix.keys)
+        ],
+        resolution=f"Differences of {ends} points are found with 80 % power; smaller ones can be "
+        "real and missed."
+        if ends
+        else "",
     )
 
 

@@ -264,6 +264,21 @@ test('on a phone the average stands beside the name', async () => {
   await close();
 });
 
+test('every pair of leading rows stands in a matrix, on a phone in a list', async () => {
+  const { page, close } = await openPage(fromDisk('whole/index.html'));
+  assert.equal(await page.locator('table.matrix').first().isVisible(), true);
+  assert.equal(await page.locator('.pairs tr.in-matrix').first().isVisible(), false);
+  const cell = page.locator('table.matrix td a').first();
+  const points = await cell.textContent();
+  await cell.click();
+  assert.match(await page.textContent('main strong'), new RegExp(`^\\${points} points`));
+  await close();
+  const phone = await openPage(fromDisk('whole/index.html'), { viewport: { width: 390, height: 800 } });
+  assert.equal(await phone.page.locator('table.matrix').first().isVisible(), false);
+  assert.equal(await phone.page.locator('.pairs tr.in-matrix').first().isVisible(), true);
+  await phone.close();
+});
+
 test('tables can be copied where the browser has no clipboard', async () => {
   const { page, close } = await openPage(fromServer('whole/index.html'));
   await page.evaluate(() => {
@@ -279,7 +294,7 @@ test('tables can be copied where the browser has no clipboard', async () => {
 test('without JavaScript every number of the overview is there', async () => {
   const { page, close } = await openPage(fromDisk('whole/index.html'), { javaScriptEnabled: false });
   const text = await page.textContent('main');
-  for (const word of ['Leaderboard', 'declared', 'last step', '64.50', 'grpo-step-30', 'noise']) assert.ok(word === 'declared' || text.includes(word), word);
+  for (const word of ['Leaderboard', 'declared', 'last step', '64.50', 'grpo-step-30', '80 % power']) assert.ok(word === 'declared' || text.includes(word), word);
   await close();
 });
 

@@ -1,16 +1,17 @@
 """Convert: annotations and fetched clips become R1-AQA's JSON lines."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from prefect import flow
 
-from flows.command import Command, read_config, run_command, run_flow
+from flows.command import Command, read_config, run_command
 from flows.pipeline_config import PipelineConfig
+from flows.plan import run_if_due
 from tasks.convert import convert, convert_unit
-from tasks.outcome import expected_errors_fail, skipped, value_of
 from tasks.running.alive import alive
-from tasks.running.console import say
+from tasks.stage import expected_errors_fail, run, run_unit, stage_state
 
 
 @flow(name="convert", flow_run_name="convert-{config.experiment}")
@@ -28,30 +29,15 @@ def convert_flow(
         workspace: Folder of all data.
         force: Run although the outputs stand.
     """
-    layout = config.layout(workspace)
-    unit = convert_unit(config.annotations, config.convert, config.fetch, layout)
-    verdict = unit.verdict()
-    if verdict.is_done and not force:
-        return skipped(verdict.reason)
-    counts = value_of(
-        convert(
-            config.annotations,
-            config.convert,
-            config.fetch,
-            layout,
-            return_state=True,
-        )
-    )
-    unit.commit()
-    say(f"convert: {counts.summary} -> {layout.train_jsonl}")
-    return None
+    settings = (config.annotations, config.convert, config.fetch, config.layout(workspace))
+    work = partial(run, convert, *settings)
+    return stage_state(has_run=run_unit(convert_unit(*settings), work, force=force))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     options = Command("convert", __doc__).parse_args(arguments)
-    config, layout = read_config(options)
-    run_flow(convert_flow, config, layout, force=options.force)
+    run_if_due(convert_flow, ["convert"], *read_config(options), force=options.force)
     return 0
 
 

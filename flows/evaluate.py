@@ -9,12 +9,12 @@ from prefect import flow
 
 from flows.command import Command, read_config, run_command, run_flow
 from flows.pipeline_config import PipelineConfig
+from flows.plan import run_if_due
 from flows.preflight import check_stage
 from model.config import TrainConfig
 from storage.errors import PipelineError
 from storage.host.gpus import list_gpus
 from storage.layout import Layout
-from tasks.benchmarks import prepare_benchmarks
 from tasks.evaluate import (
     Job,
     answer,
@@ -25,13 +25,13 @@ from tasks.evaluate import (
     jobs_of,
     write_control_reports,
 )
-from tasks.outcome import expected_errors_fail, skipped, value_of
+from tasks.inputs import make_world, prepare_benchmarks
 from tasks.running.alive import alive
 from tasks.running.child_process import stopping_children
 from tasks.running.console import say
+from tasks.stage import expected_errors_fail, run, stage_state
 from tasks.train import is_finished
 from tasks.watching import describe_stop, is_training, seen_so_far
-from tasks.world import make_world
 
 WATCH_EVERY_S = (
     5.0  # a checkpoint of the 7B comes every quarter of an hour, of a small model sooner
@@ -61,8 +61,8 @@ def evaluate_flow(
     make_world(config.world, layout)
     check_declared_step(config.evaluate, config.train)
     num_watched = _watch(config, layout, force=force) if watch else 0
-    num_run, num_jobs = _evaluate(config, layout, force=force and not watch)
-    return None if num_run + num_watched else skipped(f"{num_jobs} run(s) done before, unchanged")
+    num_run = _evaluate(config, layout, force=force and not watch)
+    return stage_state(has_run=num_run + num_watched > 0)
 
 
 def _watch(config: PipelineConfig, layout: Layout, *, force: bool) -> int:
@@ -83,7 +83,7 @@ def _watch(config: PipelineConfig, layout: Layout, *, force: bool) -> int:
         has_run = has_run or is_running
         found = seen_so_far(config.train, layout)
         if found != seen:
-            num_run += _evaluate(config, layout, force=force and seen is None, so_far=True)[0]
+            num_run += _evaluate(config, layout, force=force and seen is None, so_far=True)
             seen = found
             continue
         if not is_running:
@@ -113,15 +113,18 @@ def _why_ended(training: TrainConfig, layout: Layout, *, has_run: bool) -> str:
 
 def _evaluate(
     config: PipelineConfig, layout: Layout, *, force: bool = False, so_far: bool = False
-) -> tuple[int, int]:
-    """Run what is due; returns how many runs that were, and how many there are."""
+) -> int:
+    """Run what is due, and say what cannot be; returns how many runs that were."""
     asked = asked_models(config.train, config.evaluate, layout, so_far=so_far)
     jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout), config.evaluate)
-    todo = [
-        job
-        for job in jobs
-        if force or not evaluate_unit(job, config.evaluate, layout).verdict().is_done
-    ]
+    units = [evaluate_unit(job, config.evaluate, layout) for job in jobs]
+    verdicts = [unit.verdict(force=force) for unit in units]
+    todo = [job for job, verdict in zip(jobs, verdicts, strict=True) if not verdict.is_done]
+    for unit, verdict in zip(units, verdicts, strict=True):
+        if verdict.reason == unit.impossible:
+            say(f"{unit.name}: {verdict.reason}; `python -m flows.train --force` trains anew")
+    if not todo and not so_far:
+        say(f"evaluate: skipped ({len(jobs)} run(s) done before, unchanged)")
     if todo:
         check_stage("evaluate", config, layout)
         due = _names(todo) if so_far else "a model on a benchmark"
@@ -133,13 +136,13 @@ def _evaluate(
         write_control_reports(jobs, config.train, config.evaluate, layout)
         for job in todo if so_far else ():
             say(f"  {describe_score(job, layout)}")
-    return len(todo), len(jobs)
+    return len(todo)
 
 
 def _answer_all(jobs: list[Job], config: PipelineConfig, layout: Layout) -> None:
     parts = _split(jobs, max(1, len(list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES")))))
     if len(parts) == 1:
-        value_of(answer(jobs, config.evaluate, layout, 0, return_state=True))
+        run(answer, jobs, config.evaluate, layout, 0)
         return
     with stopping_children():
         futures = [
@@ -172,9 +175,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     config, layout = read_config(options)
-    state = run_flow(evaluate_flow, config, layout, force=options.force, watch=options.watch)
-    if state.name == "Skipped":
-        say(f"evaluate: skipped ({state.message})")
+    if options.watch:
+        run_flow(evaluate_flow, config, layout, force=options.force, watch=True)
+    else:
+        run_if_due(evaluate_flow, ["evaluate"], config, layout, force=options.force)
     return 0
 
 

@@ -16,6 +16,7 @@ from prefect import flow
 
 from flows.command import Command, read_config, resume_command, run_command, run_flow
 from flows.pipeline_config import PipelineConfig
+from flows.plan import run_if_due
 from flows.preflight import check_fetch
 from storage.errors import PipelineError
 from storage.fetch.account import FetchReport, write_account
@@ -23,12 +24,11 @@ from storage.fetch.failures import Failure
 from storage.fetch.ledger import ClipRow, Ledger
 from storage.fetch.run import FetchRun, Plan
 from storage.layout import Layout
-from tasks.annotations import read_annotations
 from tasks.fetch import fetch_batch, fetch_unit, show_account, stopping_between_clips
-from tasks.outcome import expected_errors_fail, skipped, value_of
+from tasks.inputs import make_world, read_annotations, served_world
 from tasks.running.alive import alive
 from tasks.running.console import Meter, format_duration, meter, say
-from tasks.world import make_world, served_world
+from tasks.stage import expected_errors_fail, run, stage_state
 
 RETRYABLE = ("geo", "invalid", "unconfirmed", "credentials", "retry")
 
@@ -55,7 +55,7 @@ def fetch_flow(
     annotations = read_annotations(config.annotations, layout, config.fetch.limit)
     unit = fetch_unit(annotations, config.fetch, layout)
     progress = _Progress()
-    run = FetchRun(
+    fetch = FetchRun(
         config.fetch,
         layout,
         resume_command=resume_command(config, layout.workspace),
@@ -63,12 +63,13 @@ def fetch_flow(
         on_clip=progress.note,
         on_pause=_tell_pause,
     )
-    with stopping_between_clips(run), run:
-        plan = run.plan(annotations.clips, deep=deep)
+    with stopping_between_clips(fetch), fetch:
+        plan = fetch.plan(annotations.clips, deep=deep)
         progress.start(plan)
         verdict = unit.verdict()
         if verdict.is_done and not plan.num_due and not force:
-            return skipped(verdict.reason)
+            say(f"fetch: skipped ({verdict.reason})")
+            return stage_state(has_run=False)
         if plan.num_due:
             check_fetch(config, layout, [clip for batch in plan.batches for clip in batch])
         _announce(plan, len(annotations.clips))
@@ -77,15 +78,15 @@ def fetch_flow(
                 served_world(config.world, layout),
                 meter("fetch", plan.num_due, every=100) as progress.meter,
             ):
-                _fetch_all(run, plan)
+                _fetch_all(fetch, plan)
         finally:
             report = write_account(
-                run.ledger,
+                fetch.ledger,
                 annotations.clips,
                 layout.fetch,
-                versions=run.versions,
+                versions=fetch.versions,
                 videos_per_hour=config.fetch.videos_per_hour,
-                laid_out=run.laid_out,
+                laid_out=fetch.laid_out,
             )
     show_account(report)
     unit.commit()
@@ -93,13 +94,13 @@ def fetch_flow(
     return None
 
 
-def _fetch_all(run: FetchRun, plan: Plan) -> None:
+def _fetch_all(fetch: FetchRun, plan: Plan) -> None:
     first = 1
     for batch in plan.batches:
-        if run.stop_event.is_set():
+        if fetch.stop_event.is_set():
             return
         last = first + len(batch) - 1
-        value_of(fetch_batch(run, batch, first, last, return_state=True))
+        run(fetch_batch, fetch, batch, first, last)
         first = last + 1
 
 
@@ -179,9 +180,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say(
                 f"fetch: {ledger.retry(options.retry)} clips of class {options.retry} are due again"
             )
-    state = run_flow(fetch_flow, config, layout, force=options.force, deep=options.deep)
-    if state.name == "Skipped":
-        say(f"fetch: skipped ({state.message})")
+    if options.deep:
+        run_flow(fetch_flow, config, layout, force=options.force, deep=True)
+    else:
+        run_if_due(fetch_flow, ["fetch"], config, layout, force=options.force)
     return 0
 
 

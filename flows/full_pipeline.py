@@ -14,18 +14,17 @@ from typing import Any, cast
 
 from prefect import flow
 
-from flows.command import Command, read_config, run_command, run_flow
+from flows.command import Command, read_config, run_command
 from flows.convert import convert_flow
 from flows.evaluate import evaluate_flow
 from flows.fetch import fetch_flow
 from flows.pipeline_config import STAGES, PipelineConfig, StageName
-from flows.plan import print_plan
-from flows.report import report_flow
+from flows.plan import print_plan, run_if_due
+from flows.report import report_flow, show_report
 from flows.train import train_flow
 from storage.errors import PipelineError
-from tasks.outcome import expected_errors_fail, value_of
 from tasks.running.alive import alive
-from tasks.running.console import say
+from tasks.stage import expected_errors_fail, run
 
 FLOWS: dict[StageName, Callable[..., Any]] = {
     "fetch": fetch_flow,
@@ -56,10 +55,7 @@ def full_pipeline_flow(
         force: Run the stages although their outputs stand.
     """
     for stage in chosen_stages(only, start_from):
-        state = FLOWS[stage](config, workspace, force=force, return_state=True)
-        value_of(state)
-        if state.name == "Skipped":
-            say(f"{stage}: skipped ({state.message})")
+        run(FLOWS[stage], config, workspace, force=force)
 
 
 def chosen_stages(only: Sequence[StageName], start_from: StageName) -> list[StageName]:
@@ -96,12 +92,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config, layout = read_config(options)
     only = stage_names(options.only)
     (start_from,) = stage_names(options.start_from) or ("fetch",)
+    stages = chosen_stages(only, start_from)
     if options.plan:
-        print_plan(config, layout, chosen_stages(only, start_from), force=options.force)
+        print_plan(config, layout, stages, force=options.force)
         return 0
-    run_flow(
-        full_pipeline_flow, config, layout, only=only, start_from=start_from, force=options.force
+    settings = {"only": only, "start_from": start_from}
+    has_run = run_if_due(
+        full_pipeline_flow, stages, config, layout, force=options.force, **settings
     )
+    if not has_run and "report" in stages:
+        show_report(config, layout)
     return 0
 
 

@@ -19,6 +19,7 @@ from reports.config import ReportConfig
 from storage.config import AnnotationsConfig, Config, ConvertConfig, FetchConfig, WorldConfig
 from storage.errors import PipelineError
 from storage.layout import Layout
+from storage.records.model import FromTraining, parse_name
 
 PROFILES = Path(__file__).parent / "profiles"
 StageName = Literal["fetch", "convert", "train", "evaluate", "report"]
@@ -62,20 +63,29 @@ class PipelineConfig(Config):
 
     @model_validator(mode="after")
     def _check_names(self) -> "PipelineConfig":
-        earlier: list[str] = []
+        earlier: dict[str, TrainConfig] = {}
         for training in self.train:
             if training.name in earlier:
                 msg = f"two trainings are named {training.name}; each needs its own name"
                 raise ValueError(msg)
-            start = training.model.removeprefix("training:")
-            if start != training.model and start not in earlier:
-                msg = (
-                    f"training {training.name} starts from training:{start}, which no earlier "
-                    f"entry is named; earlier: {', '.join(earlier) or 'none'}"
-                )
-                raise ValueError(msg)
-            earlier.append(training.name)
+            start = parse_name(training.model)
+            if isinstance(start, FromTraining):
+                _check_start(training.name, start, earlier)
+            earlier[training.name] = training
         return self
+
+
+def _check_start(name: str, start: FromTraining, earlier: Mapping[str, TrainConfig]) -> None:
+    if start.name not in earlier:
+        msg = (
+            f"training {name} starts from training:{start.name}, which no earlier entry is named; "
+            f"earlier: {', '.join(earlier) or 'none'}"
+        )
+        raise ValueError(msg)
+    saved = earlier[start.name].saved_steps
+    if start.step is not None and start.step not in saved:
+        msg = f"training {name} starts from step {start.step} of {start.name}, which saves {saved}"
+        raise ValueError(msg)
 
 
 def load_config(profile: str, *, workspace: Path, overrides: Sequence[str] = ()) -> PipelineConfig:

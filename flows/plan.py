@@ -1,23 +1,28 @@
-"""What a run would do and why, without doing it: `python -m flows.full_pipeline --plan`."""
+"""What a run would do and why, without doing it: `python -m flows.full_pipeline --plan`.
+
+A command looks here first: where nothing is due it says so and starts neither a flow nor a server.
+"""
 
 import json
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Column, Table
 
+from flows.command import run_flow
 from flows.pipeline_config import PipelineConfig, StageName
 from storage.errors import PipelineError
 from storage.layout import Layout
-from tasks.annotations import read_annotations
-from tasks.benchmarks import prepare_benchmarks
+from storage.world.make import is_made
 from tasks.convert import convert_unit
 from tasks.evaluate import asked_models, evaluate_unit, jobs_of
-from tasks.fetch import fetch_unit
+from tasks.fetch import count_due_clips, fetch_unit
+from tasks.inputs import prepare_benchmarks, read_annotations
 from tasks.report import report_unit
+from tasks.running.console import say
+from tasks.stage import Unit
 from tasks.train import train_unit
-from tasks.units import Unit
 
 
 class Intention(NamedTuple):
@@ -26,6 +31,34 @@ class Intention(NamedTuple):
     unit: str
     runs: bool
     reason: str
+
+
+def run_if_due(
+    flow: Any,  # noqa: ANN401  a Flow
+    stages: Sequence[StageName],
+    config: PipelineConfig,
+    layout: Layout,
+    *,
+    force: bool,
+    **parameters: object,
+) -> bool:
+    """Run a command's flow if something is due in its stages; say what stands otherwise.
+
+    Returns:
+        Whether it ran.
+    """
+    stand: list[Intention] = []
+    for intention in _intentions(config, layout, stages, force=force):
+        if intention.runs:
+            run_flow(flow, config, layout, force=force, **parameters)
+            return True
+        stand.append(intention)
+    for stage in stages:
+        reasons = [each.reason for each in stand if each.unit.partition("/")[0] == stage]
+        for reason in dict.fromkeys(reasons):
+            count = f"{reasons.count(reason)} x " if reasons.count(reason) > 1 else ""
+            say(f"{stage}: skipped ({count}{reason})")
+    return False
 
 
 def print_plan(
@@ -42,33 +75,41 @@ def plan(
     config: PipelineConfig, layout: Layout, stages: Sequence[StageName], *, force: bool
 ) -> list[Intention]:
     """Look at each stage's units; what depends on something that will run is decided only then."""
-    intentions: list[Intention] = []
+    return list(_intentions(config, layout, stages, force=force))
+
+
+def _intentions(
+    config: PipelineConfig, layout: Layout, stages: Sequence[StageName], *, force: bool
+) -> Generator[Intention]:
     running: str | None = None
+    reads_world = bool({"fetch", "evaluate"} & set(stages))
+    if config.world and reads_world and not is_made(config.world, layout.world):
+        running = "the made world"
+        yield Intention("world", runs=True, reason="not made yet with these settings")
     for stage in stages:
         if running:
-            intentions.append(
-                Intention(stage, runs=True, reason=f"if {running} makes something else than before")
-            )
+            reason = f"if {running} makes something else than before"
+            yield Intention(stage, runs=True, reason=reason)
             continue
-        for intention in _stage(config, layout, stage, force=force):
-            intentions.append(intention)
+        for intention in _of_stage(config, layout, stage, force=force):
             running = stage if intention.runs else running
-    return intentions
+            yield intention
 
 
-def _stage(
+def _of_stage(
     config: PipelineConfig, layout: Layout, stage: StageName, *, force: bool
-) -> list[Intention]:
+) -> Generator[Intention]:
     try:
-        units = _units(config, layout, stage)
+        for unit in _units(config, layout, stage):
+            verdict = unit.verdict(force=force)
+            yield Intention(unit.name, runs=not verdict.is_done, reason=verdict.reason)
+        if stage == "fetch":
+            annotations = read_annotations(config.annotations, layout, config.fetch.limit)
+            num_due = count_due_clips(annotations, config.fetch, layout)
+            if num_due:
+                yield Intention("fetch", runs=True, reason=f"{num_due} clips are due")
     except PipelineError as error:
-        return [Intention(stage, runs=True, reason=str(error))]
-    intentions: list[Intention] = []
-    for unit in units:
-        verdict = unit.verdict()
-        reason = "forced" if force and verdict.is_done else verdict.reason
-        intentions.append(Intention(unit.name, runs=force or not verdict.is_done, reason=reason))
-    return intentions
+        yield Intention(stage, runs=True, reason=str(error))
 
 
 def _units(config: PipelineConfig, layout: Layout, stage: StageName) -> list[Unit]:

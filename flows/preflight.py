@@ -27,7 +27,7 @@ from storage.host.checks import (
 )
 from storage.host.gpus import list_gpus
 from storage.layout import Layout
-from tasks.annotations import read_annotations
+from tasks.inputs import read_annotations
 from tasks.preflight import (
     NUM_CLIPS,
     check_annotations,

@@ -1,18 +1,28 @@
-"""Report: tables, charts and pages from everything that was measured."""
+"""Report: tables, charts and pages from everything that was measured.
+
+The measured result is held against the bounds of the profile: the demo's success rests on them.
+"""
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
 
-from flows.command import Command, read_config, run_command, run_flow
-from flows.expectations import check_expectations
+from flows.command import Command, read_config, run_command
 from flows.pipeline_config import PipelineConfig
-from tasks.outcome import expected_errors_fail, skipped, value_of
+from flows.plan import run_if_due
+from storage.errors import PipelineError
+from storage.jsonl import read_json
+from storage.layout import Layout
+from storage.records.model import checkpoint_key
+from tasks.models import resolve
 from tasks.report import print_leaderboard, report, report_unit
 from tasks.running.alive import alive
 from tasks.running.console import say
+from tasks.stage import expected_errors_fail, run, run_unit, stage_state
 
 
 @flow(name="report", flow_run_name="report-{config.experiment}")
@@ -31,24 +41,69 @@ def report_flow(
         force: Render although nothing has changed.
     """
     layout = config.layout(workspace)
-    experiment = json.loads(config.model_dump_json())
-    unit = report_unit(experiment, config.report, layout)
-    verdict = unit.verdict()
-    is_skipped = verdict.is_done and not force
-    if not is_skipped:
-        value_of(report(experiment, config.report, layout, return_state=True))
-        unit.commit()
+    settings = (json.loads(config.model_dump_json()), config.report, layout)
+    work = partial(run, report, *settings)
+    has_run = run_unit(report_unit(*settings), work, force=force)
+    show_report(config, layout)
+    return stage_state(has_run=has_run)
+
+
+def show_report(config: PipelineConfig, layout: Layout) -> None:
+    """Show the leaderboard and where the pages are.
+
+    Raises:
+        PipelineError: If the result does not meet the profile's bounds.
+    """
     print_leaderboard(layout)
     check_expectations(config, layout)
     say(f"report: {layout.site / 'index.html'}")
-    return skipped(verdict.reason) if is_skipped else None
+
+
+def check_expectations(config: PipelineConfig, layout: Layout) -> None:
+    """Compare the first benchmark's averages, under the first scorer, with `expect`.
+
+    Raises:
+        PipelineError: If a bound is not met; says what was measured.
+    """
+    expect = config.expect
+    trainings = [training for training in config.train if training.evaluate]
+    if not trainings or (expect.start_at_most is None and expect.last_at_least is None):
+        return
+    last = trainings[-1]
+    start = _accuracy(config, layout, model=resolve(last.model, layout).key)
+    end = _accuracy(config, layout, model=checkpoint_key(last.name, last.max_steps))
+    if expect.start_at_most is not None and start > expect.start_at_most:
+        msg = (
+            f"the start model has {start:.1%}, expected at most {expect.start_at_most:.0%}: "
+            "there is little left to learn"
+        )
+        raise PipelineError(msg)
+    if expect.last_at_least is not None and end < expect.last_at_least:
+        msg = (
+            f"the last checkpoint has {end:.1%}, expected at least {expect.last_at_least:.0%}: "
+            f"{last.name} did not learn enough"
+        )
+        raise PipelineError(msg)
+    benchmark = config.evaluate.benchmarks[0].name
+    say(f"as expected: from {start:.1%} to {end:.1%} on {benchmark}")
+
+
+def _accuracy(config: PipelineConfig, layout: Layout, *, model: str) -> float:
+    benchmark, scorer = config.evaluate.benchmarks[0].name, config.evaluate.scorers[0]
+    rows: list[dict[str, Any]] = read_json(layout.site / "leaderboard.json")
+    for row in rows:
+        if (row["benchmark"], row["scorer"], row["model"]) == (benchmark, scorer, model):
+            return row["average"]["num_correct"] / row["average"]["num_questions"]
+    msg = f"the leaderboard has no row of {model} on {benchmark} under {scorer}; evaluate it first"
+    raise PipelineError(msg)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     options = Command("report", __doc__).parse_args(arguments)
     config, layout = read_config(options)
-    run_flow(report_flow, config, layout, force=options.force)
+    if not run_if_due(report_flow, ["report"], config, layout, force=options.force):
+        show_report(config, layout)
     return 0
 
 

@@ -1,19 +1,21 @@
 """Train: every training of the profile, in order, each in a child process."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 from prefect import flow
 
-from flows.command import Command, read_config, run_command, run_flow
+from flows.command import Command, read_config, run_command
 from flows.pipeline_config import PipelineConfig
+from flows.plan import run_if_due
 from flows.preflight import check_stage
+from model.config import TrainConfig
 from storage.errors import PipelineError
 from storage.layout import Layout
-from tasks.outcome import expected_errors_fail, skipped, value_of
 from tasks.running.alive import alive
-from tasks.running.console import say
 from tasks.running.torchrun import join
+from tasks.stage import expected_errors_fail, run, run_unit, stage_state
 from tasks.train import is_finished, set_aside, train, train_unit
 from tasks.watching import marked_as_training
 
@@ -34,28 +36,22 @@ def train_flow(
         force: Train again, from the start, although the checkpoints stand.
     """
     layout = config.layout(workspace)
+    check_host = cache(partial(check_stage, "train", config, layout))  # before the first
+    has_run: list[bool] = []
     with marked_as_training(layout):
-        num_run = _train_all(config, layout, force=force)
-    return None if num_run else skipped(f"{len(config.train)} training(s) done before, unchanged")
+        for training in config.train:  # one may start from another: its unit is known after it
+            work = partial(_train, training, layout, check_host, anew=force)
+            has_run.append(run_unit(train_unit(training, layout), work, force=force))
+    return stage_state(has_run=any(has_run))
 
 
-def _train_all(config: PipelineConfig, layout: Layout, *, force: bool) -> int:
-    """Train what is due; returns how many trainings that were."""
-    num_run = 0
-    for training in config.train:
-        unit = train_unit(training, layout)
-        verdict = unit.verdict()
-        if verdict.is_done and not force:
-            say(f"train {training.name}: skipped ({verdict.reason})")
-            continue
-        if not num_run:
-            check_stage("train", config, layout)
-        if verdict.is_done:  # forced; not in the task, whose retry would set aside its own progress
-            set_aside(layout.training(training.name))
-        value_of(train(training, layout, return_state=True))
-        unit.commit()
-        num_run += 1
-    return num_run
+def _train(
+    training: TrainConfig, layout: Layout, check_host: Callable[[], None], *, anew: bool
+) -> None:
+    check_host()
+    if anew and is_finished(training, layout):  # not in the task: a retry would do so again
+        set_aside(layout.training(training.name))
+    run(train, training, layout)
 
 
 def join_all(config: PipelineConfig, layout: Layout, host_index: int, *, force: bool) -> None:
@@ -90,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error("--join counts the hosts besides the first from 1")
         join_all(config, layout, options.join, force=options.force)
         return 0
-    run_flow(train_flow, config, layout, force=options.force)
+    run_if_due(train_flow, ["train"], config, layout, force=options.force)
     return 0
 
 

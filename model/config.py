@@ -197,6 +197,11 @@ class TrainConfig(Config):
     lora: LoraConfig | None = None
     """Train low-rank adapters instead of all weights."""
 
+    @property
+    def saved_steps(self) -> tuple[int, ...]:
+        """Steps after which a checkpoint is written, the last step among them."""
+        return (*range(self.save_steps, self.max_steps, self.save_steps), self.max_steps)
+
     @model_validator(mode="after")
     def _refuse_vanishing_updates(self) -> "TrainConfig":
         if self.precision == "bf16" and self.optimizer == "adamw" and self.lora is None:

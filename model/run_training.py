@@ -88,7 +88,7 @@ def train(run: TrainingRun) -> None:
         torch.set_num_threads(config.threads)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    settings = checkpoints.settings_that_decide(config, run.record.start.key, world_size())
+    settings = checkpoints.settings_that_decide(config, run.record.start.digest, world_size())
     resume_from = checkpoints.find_resumable(run.output)
     if resume_from is not None:
         checkpoints.check_same_settings(resume_from, settings)

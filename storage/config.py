@@ -193,7 +193,7 @@ class WorldConfig(Config):
 
     seed: int = 7
     """Seed of everything in it."""
-    port: Annotated[int, Field(ge=1024, le=65535)] = 8631
+    port: Annotated[int, Field(ge=1024, le=65535), Idle] = 8631
     """Loopback port of its media server."""
     num_videos: Annotated[int, Field(ge=20)] = 130
     """Videos that the annotations for training speak of."""

@@ -6,6 +6,7 @@ workspace/
   clips-2s/  media/                                          clips of another length, kept downloads
   benchmarks/mmau-test-mini-original/{questions.json, audio/}   features/
   models/  world/                                            made here (the demo's)
+  digests.jsonl                                              of large files, read once
   locks/  tmp/
   <experiment>/fetch/{fetch_report.json, invalid.jsonl, clips.csv}
   <experiment>/{train.jsonl, validation.jsonl, dropped.jsonl}   validation/questions.json
@@ -81,6 +82,11 @@ class Layout:
     def models(self) -> Path:
         """Folder of models made here."""
         return self.workspace / "models"
+
+    @property
+    def digests(self) -> Path:
+        """What was read of large files before, so that they are not read at every start."""
+        return self.workspace / "digests.jsonl"
 
     @property
     def world(self) -> Path:

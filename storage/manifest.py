@@ -13,15 +13,15 @@ differ: a folder of checkpoints is not read again at every start.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from storage.errors import PipelineError
-from storage.jsonl import write_json
+from storage.jsonl import append_line, read_appended, write_json
 
-CHUNK_BYTES = 1 << 20
+REMEMBERED_BYTES = 16 << 20  # smaller files are read again in no time
 
 
 class Stamp(NamedTuple):
@@ -38,10 +38,9 @@ class Manifest:
 
     unit: str
     """Name, e.g. `convert` or `train/grpo`."""
-    key: str
-    """sha256 over everything that decides the output."""
     reasons: dict[str, str]
-    """Digest of each part of the key, so that a rerun can say what changed."""
+    """The key: the digest of each thing that decides the output, so that a rerun can say what
+    changed."""
     outputs: dict[str, Stamp]
     """Stamp of each output file, by absolute path; written relative to the manifest's own folder,
     as a workspace may be moved or copied."""
@@ -67,15 +66,42 @@ def digest_of(value: object) -> str:
 
 def file_digest(path: Path) -> str:
     """sha256 of a file's content."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check(path: Path, unit: str, parts: Mapping[str, object]) -> Verdict:
-    """Tell whether a unit's outputs stand: same key, every file as it was."""
+def remembered_digest(path: Path, memory: Path) -> str:
+    """sha256 of a file's content, read once for as long as the file stays as it is.
+
+    A model of 7B has 33 GB, and its digest is asked for at every start.
+
+    Args:
+        path: The file.
+        memory: JSON lines of what was read before, by inode, size and time; added to.
+    """
+    status = path.stat()
+    if status.st_size < REMEMBERED_BYTES:
+        return file_digest(path)
+    state = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
+    known = next((line for line in read_appended(memory) if line.get("state") == state), None)
+    if known is not None:
+        return known["sha256"]
+    digest = file_digest(path)
+    append_line(memory, {"state": state, "sha256": digest})
+    return digest
+
+
+def check(
+    path: Path, unit: str, parts: Mapping[str, object], *, may_go: Collection[Path] = ()
+) -> Verdict:
+    """Tell whether a unit's outputs stand: same key, every file as it was.
+
+    Args:
+        path: The manifest.
+        unit: The unit's name.
+        parts: What decides the outputs.
+        may_go: Folders of outputs that may be deleted: that is no reason to make them again.
+    """
     manifest = read(path)
     if manifest is None:
         return Verdict(is_done=False, reason="never done")
@@ -89,6 +115,8 @@ def check(path: Path, unit: str, parts: Mapping[str, object]) -> Verdict:
         return Verdict(is_done=False, reason=f"changed: {', '.join(changed) or 'unit'}")
     for name, stamp in manifest.outputs.items():
         state = _state(Path(name), stamp)
+        if state == "missing" and any(Path(name).is_relative_to(folder) for folder in may_go):
+            continue
         if state != "same":
             return Verdict(is_done=False, reason=f"output {state}: {name}")
     return Verdict(is_done=True, reason="done before, unchanged")
@@ -108,7 +136,7 @@ def commit(path: Path, unit: str, parts: Mapping[str, object], outputs: Iterable
         files = sorted(output.rglob("*")) if output.is_dir() else [output]
         stamps |= {str(file): _stamp(file) for file in files if file.is_file()}
     reasons = {name: digest_of(part) for name, part in parts.items()}
-    manifest = Manifest(unit, digest_of([unit, reasons]), reasons, stamps)
+    manifest = Manifest(unit, reasons, stamps)
     near = {os.path.relpath(name, path.parent): stamp for name, stamp in stamps.items()}
     write_json(path, asdict(replace(manifest, outputs=near)))
     return manifest
@@ -122,26 +150,9 @@ def read(path: Path) -> Manifest | None:
             os.path.normpath(path.parent / name): Stamp(*stamp)
             for name, stamp in fields["outputs"].items()
         }
-        return Manifest(fields["unit"], fields["key"], fields["reasons"], outputs)
+        return Manifest(fields["unit"], fields["reasons"], outputs)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-
-
-def require(path: Path, unit: str, remedy: str) -> Manifest:
-    """Read the manifest of work that must have been done, with every output in place.
-
-    Raises:
-        PipelineError: If it was not done or an output is gone; says which and what to do.
-    """
-    manifest = read(path)
-    if manifest is None:
-        msg = f"{unit} has not been run here: {path} is missing. {remedy}"
-        raise PipelineError(msg)
-    for name, stamp in manifest.outputs.items():
-        if _state(Path(name), stamp) != "same":
-            msg = f"{unit}: {name} is missing or was changed since. {remedy}"
-            raise PipelineError(msg)
-    return manifest
 
 
 def _stamp(path: Path) -> Stamp:

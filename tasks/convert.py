@@ -15,9 +15,9 @@ from storage.data import avqa
 from storage.fetch.ledger import Ledger
 from storage.jsonl import write_jsonl
 from storage.layout import Layout
-from tasks.annotations import read_annotations
-from tasks.outcome import expected_errors_fail
-from tasks.units import Unit
+from tasks.inputs import read_annotations
+from tasks.running.console import say
+from tasks.stage import Unit, expected_errors_fail
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def convert_unit(
 @expected_errors_fail
 def convert(
     annotations: AnnotationsConfig, config: ConvertConfig, fetch: FetchConfig, layout: Layout
-) -> ConvertCounts:
+) -> None:
     """Write train.jsonl, validation.jsonl and dropped.jsonl."""
     read = read_annotations(annotations, layout, fetch.limit)
     audio_dir = _audio_dir(config, layout)
@@ -92,7 +92,7 @@ def convert(
         key="convert-rows",
         description=f"{counts.summary}.",
     )
-    return counts
+    say(f"convert: {counts.summary} -> {layout.train_jsonl}")
 
 
 def _audio_dir(config: ConvertConfig, layout: Layout) -> str:

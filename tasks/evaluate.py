@@ -35,14 +35,13 @@ from storage.records.evaluation import (
     Score,
     read_answers,
 )
-from storage.records.model import ModelRef, TrainingRef
-from tasks.models import Model, resolve, trained, trained_so_far
-from tasks.outcome import expected_errors_fail
+from storage.records.model import ModelRef
+from tasks.models import is_gone, resolve, trained, trained_so_far
 from tasks.running.child_process import run_child
 from tasks.running.console import meter
 from tasks.running.gpus import hold_gpus
+from tasks.stage import Unit, expected_errors_fail
 from tasks.train import is_under_way
-from tasks.units import Unit
 
 PROGRESS_LINE = re.compile(r"(\S+) on (.+?): (\d+)/(\d+) answered")
 SILENCE_LIMIT_S = 1800.0  # loading 7B weights from a cold disk takes minutes, a batch seconds
@@ -137,14 +136,13 @@ def asked_models(
         for training in trainings
         if training.evaluate and (not so_far or is_under_way(training, layout))
     ]
-    seeds = {training.name: training.seed for training in trainings}
     asked: list[Asked] = []
     for training in evaluated:
         models = (trained_so_far if so_far else trained)(training.name, layout)
         last = None if so_far else models[-1]
         asked += [
             Asked(
-                _ref(model, seeds),
+                model,
                 "checkpoint",
                 training.method,
                 "lora" if training.lora else "full",
@@ -156,10 +154,10 @@ def asked_models(
     starts = {
         (start.digest, training.prompt): _asked_as_it_is("start", start, training.prompt)
         for training in evaluated
-        if (start := _ref(resolve(training.model, layout), seeds))
+        if (start := resolve(training.model, layout))
     }
     for entry in config.models:
-        model = _ref(resolve(entry.model, layout)._replace(key=entry.name), seeds)
+        model = resolve(entry.model, layout).model_copy(update={"key": entry.name})
         role = "start" if (model.digest, entry.prompt) in starts else "other"
         asked.append(_asked_as_it_is(role, model, entry.prompt))
     # A start model may itself be an evaluated checkpoint or a further model; it is asked once.
@@ -170,14 +168,6 @@ def asked_models(
 
 def _asked_as_it_is(role: Role, model: ModelRef, prompt: PromptName) -> Asked:
     return Asked(model, role, None, None, prompt, has_controls=True)
-
-
-def _ref(model: Model, seeds: Mapping[str, int]) -> ModelRef:
-    training = None
-    if model.training is not None and model.step is not None:
-        seed = seeds[model.training]
-        training = TrainingRef(name=model.training, seed=seed, step=model.step)
-    return ModelRef(key=model.key, path=model.path, digest=model.digest, training=training)
 
 
 def jobs_of(
@@ -212,6 +202,7 @@ def evaluate_unit(job: Job, config: EvaluateConfig, layout: Layout) -> Unit:
         outputs=tuple(
             folder / name for name in ("run.json", "answers.jsonl", "verdicts.jsonl", "score.json")
         ),
+        impossible="not evaluated: its checkpoint is gone" if is_gone(job.asked.model) else "",
     )
 
 
@@ -304,7 +295,7 @@ def check_declared_step(config: EvaluateConfig, trainings: Sequence[TrainConfig]
     """
     step = config.declared_step
     evaluated = [training for training in trainings if training.evaluate]
-    if step is None or any(step % t.save_steps == 0 and step <= t.max_steps for t in evaluated):
+    if step is None or any(step in training.saved_steps for training in evaluated):
         return
     msg = f"evaluate.declared_step is {step}, but no training saves a checkpoint at that step"
     raise PipelineError(msg)

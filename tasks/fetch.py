@@ -11,14 +11,15 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from storage import manifest
-from storage.config import FetchConfig, deciding
+from storage.config import FetchConfig, YoutubeSource, deciding
 from storage.data.avqa import Clip
 from storage.fetch.account import FetchReport
+from storage.fetch.ledger import Ledger
+from storage.fetch.reconcile import count_due
 from storage.fetch.run import BatchCounts, FetchRun
 from storage.layout import Layout
-from tasks.annotations import AnnotationFiles
-from tasks.outcome import expected_errors_fail
-from tasks.units import Unit
+from tasks.inputs import AnnotationFiles
+from tasks.stage import Unit, expected_errors_fail
 
 
 def fetch_unit(annotations: AnnotationFiles, config: FetchConfig, layout: Layout) -> Unit:
@@ -35,6 +36,15 @@ def fetch_unit(annotations: AnnotationFiles, config: FetchConfig, layout: Layout
             for name in ("fetch_report.json", "invalid.jsonl", "clips.csv", "videos.csv")
         ),
     )
+
+
+def count_due_clips(annotations: AnnotationFiles, config: FetchConfig, layout: Layout) -> int:
+    """Clips that a fetch would look at now; changes nothing."""
+    if not layout.ledger.exists():
+        return len(annotations.clips)
+    with Ledger(layout.ledger, clip_length_s=layout.clip_length_s) as ledger:
+        has_files = any(not isinstance(source, YoutubeSource) for source in config.sources)
+        return count_due(ledger, annotations.clips, layout.clips, lost_too=has_files)
 
 
 @task(task_run_name="fetch-{first}-to-{last}", cache_policy=NO_CACHE)

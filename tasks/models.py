@@ -1,16 +1,15 @@
-"""Which weights a model's name in the settings means, and the digest that stands for them.
+"""Which weights a model's name in the settings means: the one place that tells.
 
-A name is one of: `training:NAME`, the last checkpoint of an earlier training; `random:tiny` or
-`random:medium`, a small model with random weights, made on first use; a folder; a name on the hub.
+A finished training's checkpoints are told from its manifest, which knows their digests: one that
+was deleted to make room is still known, and its evaluation stands.
 """
 
 import os
-import re
 import shutil
 import sys
-from functools import lru_cache
+from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import NamedTuple
 
 import soundfile  # pyright: ignore[reportMissingTypeStubs]  # it has none
 
@@ -20,87 +19,81 @@ from storage import manifest
 from storage.errors import PipelineError
 from storage.jsonl import read_jsonl, write_text
 from storage.layout import Layout, checkpoint_step, list_checkpoints
+from storage.records.model import (
+    FolderOrHub,
+    FromTraining,
+    ModelRef,
+    Random,
+    TrainingRef,
+    checkpoint_key,
+    folder_key,
+    hub_key,
+    parse_name,
+)
+from storage.records.training import RUN, TrainingRecord
 from tasks.running.child_process import run_child
 
-RANDOM_PREFIX = "random:"
-TRAINING_PREFIX = "training:"
 DEFAULT_CLIP_LENGTH_S = 10.0  # AVQA's
-WHOLE_DIGEST_LIMIT_BYTES = (
-    64 << 20
-)  # a foreign folder's larger files are told apart by size and time
+REMEDY = "Run `python -m flows.train` with this profile first, or the pipeline with `--from train`."
+# What loading reads: not a checkpoint's optimiser state and record, nor a download's own notes.
+LOADED = (
+    *("*.safetensors", "pytorch_model*.bin", "*.index.json", "*config.json", "chat_template*"),
+    *("tokenizer*", "vocab*", "merges.txt", "added_tokens.json", "special_tokens_map.json"),
+)
 
 
-class Model(NamedTuple):
-    """A model that can be loaded."""
-
-    key: str
-    """Row and folder name, e.g. `grpo-step-100`."""
-    path: str
-    """Folder, or name on the hub."""
-    digest: str
-    """Stands for the weights in a manifest's key."""
-    training: str | None = None
-    """The training that made it."""
-    step: int | None = None
-    """Its optimiser step in that training."""
-
-
-def resolve(name: str, layout: Layout) -> Model:
-    """Find the model that a name means.
+def resolve(text: str, layout: Layout) -> ModelRef:
+    """Find the model that a name in the settings means.
 
     Raises:
-        PipelineError: If the training it names has not been run here, or `random:` names no known
-        size.
+        PipelineError: If the training it names has not been finished here or has no such step, or
+            `random:` names no known size.
     """
-    if name.startswith(TRAINING_PREFIX):
-        return trained(name.removeprefix(TRAINING_PREFIX), layout)[-1]
-    if name.startswith(RANDOM_PREFIX):
-        folder = _random_model(name.removeprefix(RANDOM_PREFIX), layout)
-        return Model(name.replace(":", "-"), str(folder), _folder_digest(folder))
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return Model(_slug(folder.name), str(folder.absolute()), _folder_digest(folder))
-    return Model(_slug(name.rpartition("/")[2]), name, f"hub:{name}")
+    match parse_name(text):
+        case FromTraining(name, step):
+            models = trained(name, layout)
+            found = [model for model in models if step is None or _step(model) == step]
+            if not found:
+                steps = ", ".join(str(_step(model)) for model in models)
+                msg = f"{text}: {name} has no checkpoint of step {step}; it has {steps}"
+                raise PipelineError(msg)
+            return found[-1]
+        case Random(size):
+            folder = _random_model(size, layout)
+            return _in_folder(folder, layout).model_copy(update={"key": f"random-{size}"})
+        case FolderOrHub(name):
+            folder = Path(name).expanduser()
+            if folder.is_dir():
+                return _in_folder(folder.absolute(), layout)
+            return ModelRef(key=hub_key(name), path=name, digest=f"hub:{name}")
 
 
-def start_key(name: str, layout: Layout) -> str:
-    """The key of the model that a name means."""
-    return resolve(name, layout).key
-
-
-def trained(training: str, layout: Layout) -> list[Model]:
-    """A finished training's checkpoints by step.
+def trained(training: str, layout: Layout) -> list[ModelRef]:
+    """A finished training's checkpoints by step, those included that were deleted since.
 
     Raises:
-        PipelineError: If it has not been run here, or a checkpoint is gone; says which and what to
-        do.
+        PipelineError: If it has not been finished here; says what to do.
     """
-    remedy = (
-        "Run `python -m flows.train` with this profile first, or the pipeline with `--from train`."
-    )
     record = manifest.read(layout.manifest(f"train/{training}"))
-    if record is None:
-        msg = f"checkpoint missing: {training} has not been finished in {layout.root}. {remedy}"
+    folder = layout.training(training)
+    digests: dict[Path, dict[str, str]] = {}
+    for name, stamp in record.outputs.items() if record else ():
+        file = Path(name)
+        if checkpoint_step(file.parent) is not None and _is_loaded(file):
+            digests.setdefault(file.parent, {})[file.name] = stamp.sha256
+    if not digests:
+        msg = f"checkpoint missing: {training} has not been finished in {layout.root}. {REMEDY}"
         raise PipelineError(msg)
-    gone = [name for name in record.outputs if not Path(name).exists()]
-    if gone:
-        msg = f"checkpoint missing: {gone[0]}. {remedy}"
-        raise PipelineError(msg)
-    models = [
-        checkpoint_model(training, folder, record)
-        for folder in list_checkpoints(layout.training(training))
-    ]
-    if not models:
-        msg = f"checkpoint missing: {layout.training(training)} holds none. {remedy}"
-        raise PipelineError(msg)
-    return models
+    seed = _seed_of(folder)
+    models = [_checkpoint(training, seed, path, found) for path, found in digests.items()]
+    return sorted(models, key=_step)
 
 
-def trained_so_far(training: str, layout: Layout) -> list[Model]:
+def trained_so_far(training: str, layout: Layout) -> list[ModelRef]:
     """The checkpoints that a training, perhaps a running one, has written whole."""
-    return [
-        checkpoint_model(training, folder, None) for folder in whole_checkpoints(training, layout)
-    ]
+    folders = whole_checkpoints(training, layout)
+    seed = _seed_of(layout.training(training)) if folders else 0
+    return [_checkpoint(training, seed, folder, _digests(folder, layout)) for folder in folders]
 
 
 def whole_checkpoints(training: str, layout: Layout) -> list[Path]:
@@ -108,27 +101,46 @@ def whole_checkpoints(training: str, layout: Layout) -> list[Path]:
     return [folder for folder in list_checkpoints(layout.training(training)) if is_whole(folder)]
 
 
-def checkpoint_model(training: str, folder: Path, record: manifest.Manifest | None) -> Model:
-    """One checkpoint as a model; its digest is that of its weights, whoever took it."""
-    step = checkpoint_step(folder)
-    stamps = record.outputs if record else {}
-    weights = {
-        file.name: stamps[str(file)].sha256 if str(file) in stamps else _file_digest(file)
-        for file in sorted(folder.glob("*.safetensors"))
+def is_gone(model: ModelRef) -> bool:
+    """Whether a checkpoint was deleted, in whole or in part, since its training was finished."""
+    return model.training is not None and not is_whole(Path(model.path))
+
+
+def _in_folder(folder: Path, layout: Layout) -> ModelRef:
+    digest = manifest.digest_of(_digests(folder, layout))
+    return ModelRef(key=folder_key(folder.name, digest), path=str(folder), digest=digest)
+
+
+def _checkpoint(training: str, seed: int, folder: Path, digests: Mapping[str, str]) -> ModelRef:
+    """One checkpoint as a model; whoever took its digests, they give the same."""
+    step = checkpoint_step(folder) or 0
+    return ModelRef(
+        key=checkpoint_key(training, step),
+        path=str(folder),
+        digest=manifest.digest_of(digests),
+        training=TrainingRef(name=training, seed=seed, step=step),
+    )
+
+
+def _digests(folder: Path, layout: Layout) -> dict[str, str]:
+    """sha256 of each file that loading reads, by name."""
+    return {
+        file.name: manifest.remembered_digest(file, layout.digests)
+        for file in sorted(folder.iterdir())
+        if file.is_file() and _is_loaded(file)
     }
-    digest = manifest.digest_of(weights)
-    return Model(f"{training}-step-{step}", str(folder), digest, training, step)
 
 
-def _file_digest(file: Path) -> str:
-    status = file.stat()
-    return _digest_once(file, status.st_ino, status.st_mtime_ns, status.st_size)
+def _is_loaded(file: Path) -> bool:
+    return any(fnmatch(file.name, pattern) for pattern in LOADED)
 
 
-@lru_cache(maxsize=4096)
-def _digest_once(file: Path, *_state: int) -> str:
-    """A checkpoint of the 7B has 33 GB, and who watches a training asks for it again and again."""
-    return manifest.file_digest(file)
+def _step(model: ModelRef) -> int:
+    return model.training.step if model.training else 0
+
+
+def _seed_of(training: Path) -> int:
+    return TrainingRecord.read(training / RUN).seed
 
 
 def _random_model(size: str, layout: Layout) -> Path:
@@ -157,17 +169,3 @@ def _random_model(size: str, layout: Layout) -> Path:
         except OSError:  # the other was first; what it made is the same
             shutil.rmtree(part)
     return folder
-
-
-def _folder_digest(folder: Path) -> str:
-    contents: list[object] = []
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        status = file.stat()
-        is_large = status.st_size > WHOLE_DIGEST_LIMIT_BYTES
-        content = status.st_mtime_ns if is_large else manifest.file_digest(file)
-        contents.append([str(file.relative_to(folder)), status.st_size, content])
-    return manifest.digest_of(contents)
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]", "-", name)

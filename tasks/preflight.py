@@ -30,6 +30,7 @@ from storage.host.checks import (
 from storage.host.ffmpeg import ffmpeg_version
 from storage.host.gpus import Gpu
 from storage.layout import Layout
+from storage.records.model import FolderOrHub, FromTraining, Random, parse_name
 
 NUM_CLIPS = 40_425  # questions of AVQA's training file, about one clip each
 SAMPLE_BYTES = 2
@@ -37,8 +38,6 @@ MEDIA_BYTES = 1.5e6  # a video of four minutes at 50 kbit/s
 SAMPLE_RATE_HZ = 16_000
 # Parameters of models that are named on the hub and not on this host yet.
 KNOWN_PARAMETERS = {"Qwen/Qwen2-Audio-7B-Instruct": 8.4e9, "Qwen/Qwen2-Audio-7B": 8.4e9}
-TRAINING_PREFIX = "training:"
-RANDOM_PREFIX = "random:"
 BIG_MODEL = 1e9  # parameters from which a CPU is no place to train
 WORK_SHARE = 0.85  # of a GPU's memory; the estimate is good to 15%
 MODEL_REMEDY = (
@@ -160,7 +159,7 @@ def check_training(
     if training.num_gpus is not None and gpus and training.num_gpus > len(gpus):
         text = f"asks for {training.num_gpus} GPUs, {len(gpus)} may be used; lower num_gpus"
         return [Finding("error", subject, text)]
-    if start_model.startswith(RANDOM_PREFIX):
+    if isinstance(parse_name(start_model), Random):
         return [Finding("ok", subject, f"{start_model} is made here and fits anywhere")]
     remedy = MODEL_REMEDY.format(name=start_model)
     findings = [check_hub(start_model, "model", offline=offline, remedy=remedy)]
@@ -229,7 +228,7 @@ def check_evaluated(
         gpus: GPUs that may be used.
         offline: The hub is not to be asked.
     """
-    if model.startswith((RANDOM_PREFIX, TRAINING_PREFIX)):
+    if not isinstance(parse_name(model), FolderOrHub):
         return []
     remedy = EVALUATED_REMEDY.format(name=model)
     findings = [check_hub(model, "model", offline=offline, remedy=remedy)]
@@ -263,8 +262,9 @@ def start_models(trainings: Sequence[TrainConfig]) -> dict[str, str]:
     """For each training, the model at the bottom of its `training:` references."""
     found: dict[str, str] = {}
     for training in trainings:
-        name = training.model.removeprefix(TRAINING_PREFIX)
-        found[training.name] = found[name] if name != training.model else training.model
+        start = parse_name(training.model)
+        earlier = found.get(start.name) if isinstance(start, FromTraining) else None
+        found[training.name] = earlier or training.model
     return found
 
 
@@ -292,7 +292,7 @@ def checkpoints_bytes(training: TrainConfig, num_parameters: float) -> float:
     """Bytes of a training's checkpoints when it is done."""
     if training.lora is not None:
         num_parameters *= 0.01  # adapters, generously
-    num_checkpoints = -(-training.max_steps // training.save_steps)
+    num_checkpoints = len(training.saved_steps)
     weight = 2 if training.precision == "bf16" else 4
     moments = 2 if training.optimizer == "adamw-8bit-sr" else 2 * weight
     num_full = min(training.keep_full_checkpoints, num_checkpoints) + 1  # one being written

@@ -20,9 +20,8 @@ from reports.site import exports
 from reports.site.links import submission_file
 from storage import manifest
 from storage.layout import Layout
-from tasks.outcome import expected_errors_fail
 from tasks.running.console import say
-from tasks.units import Unit
+from tasks.stage import Unit, expected_errors_fail
 
 SHOWN_VERSIONS = (
     "torch",

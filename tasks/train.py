@@ -15,21 +15,20 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
 from model.config import TrainConfig, deciding_settings
-from model.train.checkpoints import find_resumable, step_of
+from model.train.checkpoints import find_resumable, last_step, step_of
 from model.train.record import training_record
 from storage import manifest
 from storage.errors import PipelineError
 from storage.jsonl import read_jsonl
 from storage.layout import Layout, list_checkpoints
-from storage.records.model import ModelRef, TrainingRef
+from storage.records.model import ModelRef
 from storage.records.training import RUN, TrainingRecord
-from tasks.models import Model, resolve
-from tasks.outcome import expected_errors_fail, is_transient
+from tasks.models import REMEDY, is_gone, resolve
 from tasks.running.child_process import run_child
 from tasks.running.console import meter, say
 from tasks.running.gpus import hold_gpus
 from tasks.running.torchrun import calling, gpu_environment, training_command
-from tasks.units import Unit
+from tasks.stage import Unit, expected_errors_fail, is_transient
 
 STEP_LINE = re.compile(r"step (\d+)/(\d+)\s*(.*)")
 SILENCE_LIMIT_S = (
@@ -46,10 +45,7 @@ def train_unit(training: TrainConfig, layout: Layout) -> Unit:
         )
         raise PipelineError(msg)
     folder = layout.training(training.name)
-    steps = [
-        *range(training.save_steps, training.max_steps, training.save_steps),
-        training.max_steps,
-    ]
+    *earlier, last = (folder / f"checkpoint-{step}" for step in training.saved_steps)
     return Unit(
         name=f"train/{training.name}",
         layout=layout,
@@ -58,7 +54,8 @@ def train_unit(training: TrainConfig, layout: Layout) -> Unit:
             "examples": examples_digest(layout.train_jsonl),
             "start model": resolve(training.model, layout).digest,
         },
-        outputs=(*(folder / f"checkpoint-{step}" for step in steps), folder / "metrics.jsonl"),
+        outputs=(*earlier, last, folder / "metrics.jsonl"),
+        may_go=tuple(earlier),
     )
 
 
@@ -87,11 +84,14 @@ def _examples_digest(path: Path, *_state: int) -> str:
 def train(training: TrainConfig, layout: Layout) -> None:
     """Run one training to its last step, from wherever it stands.
 
-    Called directly, not submitted: a signal cannot interrupt a submitted task, and the GPU would
+    Run here and now, not submitted: a signal cannot interrupt a submitted task, and the GPU would
     stay busy after a cancel.
     """
     folder = layout.training(training.name)
     start = resolve(training.model, layout)
+    if is_gone(start):
+        msg = f"checkpoint missing: {start.path}, from which {training.name} starts. {REMEDY}"
+        raise PipelineError(msg)
     if (folder / RUN).exists():
         if _is_same_training(folder, training, start, layout):
             _set_aside_made_again(folder, training)
@@ -120,15 +120,11 @@ def train(training: TrainConfig, layout: Layout) -> None:
 
 
 def _record(
-    training: TrainConfig, start: Model, layout: Layout, *, num_gpus: int
+    training: TrainConfig, start: ModelRef, layout: Layout, *, num_gpus: int
 ) -> TrainingRecord:
-    trained = None
-    if start.training is not None and start.step is not None:
-        seed = TrainingRecord.read(layout.training(start.training) / RUN).seed
-        trained = TrainingRef(name=start.training, seed=seed, step=start.step)
     return training_record(
         training,
-        start=ModelRef(key=start.key, path=start.path, digest=start.digest, training=trained),
+        start=start,
         examples=layout.train_jsonl,
         examples_sha256=examples_digest(layout.train_jsonl),
         num_examples=len(read_jsonl(layout.train_jsonl)),
@@ -155,7 +151,7 @@ def is_under_way(training: TrainConfig, layout: Layout) -> bool:
         return False
 
 
-def _is_same_training(folder: Path, training: TrainConfig, start: Model, layout: Layout) -> bool:
+def _is_same_training(folder: Path, training: TrainConfig, start: ModelRef, layout: Layout) -> bool:
     before = TrainingRecord.read(folder / RUN)
     return (
         before.settings == deciding_settings(training)
@@ -182,23 +178,21 @@ def _aside(folder: Path) -> Path:
 def _set_aside_made_again(folder: Path, training: TrainConfig) -> None:
     """Keep under another name what a run writes once more, having to begin before it.
 
-    A checkpoint that was deleted can only be made again from one before it, and the later ones on
-    the way; those are finished work, and on a GPU the new ones differ from them by rounding.
+    Where the last checkpoints were deleted, those left may hold no optimiser state. They are
+    finished work, and on a GPU the new ones differ from them by rounding.
     """
-    by_step = {step_of(path): path for path in list_checkpoints(folder)}
-    steps = range(training.save_steps, max(by_step, default=0), training.save_steps)
-    gap = next((step for step in steps if step not in by_step), None)
-    begin = find_resumable(folder, before=gap)
-    again = [path for step, path in by_step.items() if begin is None or step > step_of(begin)]
-    if not again:
+    begin = find_resumable(folder)
+    step = step_of(begin) if begin else 0
+    again = [path for path in list_checkpoints(folder) if step_of(path) > step]
+    if not again or last_step(folder) == training.max_steps:
         return
     aside = _aside(folder)
     aside.mkdir()
     for path in reversed(again):  # the newest first: a kill in between leaves the gap
         path.rename(aside / path.name)
     say(
-        f"train {training.name}: a checkpoint is gone or broken; trains again from "
-        f"{begin.name if begin else 'the start model'}, and what came after it is kept in {aside}"
+        f"train {training.name}: trains again from "
+        f"{begin.name if begin else 'the start model'}; what came after it is kept in {aside}"
     )
 
 

@@ -63,11 +63,9 @@ def is_whole(folder: Path) -> bool:
     )
 
 
-def find_resumable(training: Path, *, before: int | None = None) -> Path | None:
-    """The newest whole checkpoint that has its optimiser state, of those before a step; or None."""
+def find_resumable(training: Path) -> Path | None:
+    """The newest whole checkpoint that has its optimiser state; None if there is none."""
     for folder in reversed(list_checkpoints(training)):
-        if before is not None and step_of(folder) >= before:
-            continue
         record = _record(folder)
         if record is not None and record.can_resume and is_whole(folder):
             return folder
@@ -97,10 +95,13 @@ def check_same_settings(folder: Path, settings: Mapping[str, JsonValue]) -> None
 
 
 def settings_that_decide(
-    config: TrainConfig, start_model_key: str, num_devices: int
+    config: TrainConfig, start_model_digest: str, num_devices: int
 ) -> dict[str, JsonValue]:
     """The settings that decide what a run learns, flat: `grpo.beta: 0.04`."""
-    flat: dict[str, JsonValue] = {"start_model_key": start_model_key, "num_devices": num_devices}
+    flat: dict[str, JsonValue] = {
+        "start_model_digest": start_model_digest,
+        "num_devices": num_devices,
+    }
     for key, value in deciding_settings(config).items():
         if isinstance(value, dict):
             inner = cast("dict[str, JsonValue]", value)

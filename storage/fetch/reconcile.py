@@ -22,6 +22,7 @@ from storage.fetch.cut import (
     num_samples_of,
 )
 from storage.fetch.ledger import ClipRow, Ledger
+from storage.fetch.retries import is_due
 
 WAV_HEADER_BYTES = 44  # RIFF, fmt and data headers as ffmpeg writes them with +bitexact
 MAX_WAV_HEADER_BYTES = 4096  # another tool's header may hold tags
@@ -58,11 +59,7 @@ def reconcile(
         drop_silent: Silent clips count as lost; their wavs stay.
         run: The run's number in the ledger.
     """
-    sizes = (
-        {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
-        if folder.is_dir()
-        else {}
-    )
+    sizes = _sizes(folder)
     lost: list[ClipRow] = []
     adopted: list[ClipRow] = []
     num_bad = 0
@@ -94,6 +91,35 @@ def reconcile(
 def condemned(path: Path) -> Path:
     """Where a damaged wav lies until its clip is fetched anew."""
     return path.with_name(f"{path.name}.damaged")
+
+
+def count_due(ledger: Ledger, clips: Sequence[Clip], folder: Path, *, lost_too: bool) -> int:
+    """Clips that a run would try, or whose row or wav it would put right; changes nothing.
+
+    Args:
+        ledger: Knows what was tried.
+        clips: Those to look at.
+        folder: The clips' folder.
+        lost_too: Count every clip that is not there: a source may have got it meanwhile.
+    """
+    now_s, sizes = time.time(), _sizes(folder)
+    rows = ledger.rows(clips)
+    due = 0
+    for row in rows:
+        size = sizes.get(row.clip.file_name)
+        if row.state == "done":
+            due += not _is_whole(size, row)
+        else:
+            path = folder / row.clip.file_name
+            adopts = size is not None and _facts_of(path, row.clip_length_s) is not None
+            due += lost_too or adopts or is_due(row, now_s)
+    return len(clips) - len(rows) + due
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    if not folder.is_dir():
+        return {}
+    return {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
 
 
 def _is_whole(size: int | None, row: ClipRow) -> bool:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import soundfile  # pyright: ignore[reportMissingTypeStubs]  # it has none
 
-from storage.config import WorldConfig
+from storage.config import WorldConfig, deciding
 from storage.jsonl import Record, read_json, write_json
 from storage.world.media_server import ServedVideo, serve_media
 from storage.world.questions import annotation_rows, benchmark_row
@@ -37,6 +37,7 @@ from storage.world.videos import (
     plan_video,
 )
 
+RECIPE = "world.json"
 FORMAT = 2  # to be raised when the same settings give another world
 
 
@@ -91,17 +92,24 @@ def make_world(config: WorldConfig, folder: Path) -> World:
         PipelineError: If ffmpeg fails.
     """
     world = World(folder)
-    recipe = {"format": FORMAT, **config.model_dump(mode="json", exclude={"port"})}
-    marker = folder / "world.json"
-    if marker.is_file() and read_json(marker) == recipe:
+    if is_made(config, folder):
         return world
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     _fill(World(part), config)
-    write_json(part / marker.name, recipe)
+    write_json(part / RECIPE, _recipe(config))
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
     return world
+
+
+def is_made(config: WorldConfig, folder: Path) -> bool:
+    """Whether the world that stands there was made from these settings."""
+    return (folder / RECIPE).is_file() and read_json(folder / RECIPE) == _recipe(config)
+
+
+def _recipe(config: WorldConfig) -> Record:
+    return {"format": FORMAT, **deciding(config)}
 
 
 def serve(world: World, port: int) -> AbstractContextManager[str]:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pytest
@@ -64,6 +64,21 @@ def run(
     return names
 
 
+def command(folder: Path, *overrides: str, options: Sequence[str] = ()) -> str:
+    """Run the pipeline by its command; what it said, its errors too."""
+    words = [part for override in [*OVERRIDES, *overrides] for part in ("--set", override)]
+    module = [sys.executable, "-m", "flows.full_pipeline", "--profile", "demo"]
+    done = subprocess.run(
+        [*module, "--workspace", str(folder), *words, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
 def weights(folder: Path) -> dict[str, str]:
     training = Layout(folder, "demo").training("grpo")
     return {
@@ -86,6 +101,34 @@ def test_a_second_run_skips_everything(workspace: Path) -> None:
     assert run(workspace) == dict.fromkeys(STAGES, "Skipped")
 
 
+def test_where_nothing_is_due_a_command_starts_nothing_and_reads_no_heavy_package(
+    workspace: Path,
+) -> None:
+    """It took 11 s of CPU, most of them for a Prefect server that had nothing to do."""
+    heavy = {"torch", "transformers", "pandas", "scipy", "statsmodels", "matplotlib", "fastapi"}
+    code = (
+        "import runpy, subprocess, sys\n"
+        "def refuse(event, _): assert event != 'subprocess.Popen'\n"
+        "sys.addaudithook(refuse)\n"
+        "try: runpy.run_module('flows.full_pipeline', run_name='__main__')\n"
+        f"finally: print(sorted({heavy} & set(sys.modules)))"
+    )
+    words = [part for override in OVERRIDES for part in ("--set", override)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--workspace", str(workspace), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    for stage in STAGES:
+        assert f"{stage}: skipped (" in done.stdout
+    assert "demo-mmau, official scorer" in done.stdout
+    assert done.stdout.endswith("index.html\n[]\n")
+
+
 def test_another_evaluation_setting_reruns_evaluation_and_report_alone(workspace: Path) -> None:
     assert run(workspace, "evaluate.scorers=[strict]") == {
         "fetch": "Skipped",
@@ -97,19 +140,46 @@ def test_another_evaluation_setting_reruns_evaluation_and_report_alone(workspace
     run(workspace)  # as it was
 
 
-def test_a_deleted_checkpoint_stops_an_evaluation_with_what_to_do(workspace: Path) -> None:
-    before = weights(workspace)
+def test_a_deleted_checkpoint_whose_evaluation_stands_is_no_reason_to_train(
+    workspace: Path, tmp_path: Path
+) -> None:
+    """It made the next run train again from before it; where none stands, that is told."""
+    layout = Layout(workspace, "demo")
+    gone = layout.training("grpo") / "checkpoint-2"
+    gone.rename(tmp_path / "kept")
+    assert command(workspace).count("skipped") == len(STAGES)
+    assert run(workspace) == dict.fromkeys(STAGES, "Skipped")
+    layout.manifest("evaluate/grpo-step-2/demo-mmau/answer").rename(tmp_path / "manifest.json")
+    said = command(workspace)
+    assert "evaluate/grpo-step-2/demo-mmau/answer: not evaluated: its checkpoint is gone" in said
+    assert "train/grpo: skipped" in said
+    (tmp_path / "kept").rename(gone)
+    run(workspace)  # as it was
+
+
+def test_an_evaluation_without_a_training_says_what_to_do(workspace: Path) -> None:
+    with pytest.raises(PipelineError, match=r"checkpoint missing: other has not .*--from train"):
+        run(workspace, "train.1.name=other", stages=("evaluate",))
+
+
+def test_start_models_whose_paths_end_alike_are_two_models_and_a_copy_is_the_same(
+    workspace: Path, tmp_path: Path
+) -> None:
+    """X/final and Y/final shared one evaluation folder and overwrote each other's answers."""
     training = Layout(workspace, "demo").training("grpo")
-    shutil.rmtree(training / "checkpoint-2")
-    with pytest.raises(PipelineError, match=r"checkpoint missing: .*checkpoint-2.*--from train"):
-        run(workspace, stages=("evaluate",))
-    assert run(workspace, stages=("train",)) == {"train": "Completed"}
-    assert weights(workspace) == before, "training again from the same start gives the same weights"
-    kept = training.with_name("grpo.replaced-1")
-    assert [path.name for path in list_checkpoints(kept)] == ["checkpoint-4"]
-    shutil.rmtree(kept)
-    # The report shows how long the steps took, and that is another time.
-    assert run(workspace) == dict.fromkeys(STAGES, "Skipped") | {"report": "Completed"}
+    for name, step in (("x", 2), ("y", 4), ("copy", 4)):
+        shutil.copytree(training / f"checkpoint-{step}", tmp_path / name / "final")
+    starts = [f"train.{index}.model={tmp_path / name / 'final'}" for index, name in enumerate("xy")]
+    overrides = ["experiment=alike", "train.max_steps=2", "train.0.evaluate=true", *starts]
+    command(workspace, *overrides)
+    layout = Layout(workspace, "alike")
+    found = sorted(path.name for path in (layout.root / "evaluation").glob("final-*"))
+    assert len(found) == 2
+    starts[1] = f"train.1.model={tmp_path / 'copy' / 'final'}"
+    planned = command(
+        workspace, *overrides, *starts, "train.progress_every_s=9", options=["--plan"]
+    )
+    assert set(re.findall(r"(?:train|evaluate)/\S+ +(run|skip)", planned)) == {"skip"}
 
 
 def test_a_deleted_clip_is_fetched_again_and_only_the_report_follows(workspace: Path) -> None:
@@ -168,11 +238,9 @@ def test_the_plan_says_what_would_run_and_why(workspace: Path) -> None:
 def test_settings_that_decide_nothing_leave_a_finished_training_alone(workspace: Path) -> None:
     """A progress line every 9 s instead of every 2 threw a finished training away."""
     idle = ["progress_every_s=9", "feature_memory_mb=9", "feature_cache=cache", "max_bad_share=0.9"]
-    overrides = [*OVERRIDES, *(f"train.{setting}" for setting in idle)]
-    planned = start(workspace, overrides, "full_pipeline", "--only", "train", "--plan")
-    printed, _ = planned.communicate(timeout=60)
-    verdicts = re.findall(r"train/(\S+) +(run|skip)", printed)
-    assert verdicts == [("warm-start", "skip"), ("grpo", "skip")]
+    overrides = [f"train.{setting}" for setting in idle]
+    said = command(workspace, *overrides, options=["--only", "train"])
+    assert said == "train: skipped (2 x done before, unchanged)\n"
 
 
 def test_another_prompt_trains_anew_and_keeps_what_was_there(workspace: Path) -> None:

@@ -153,27 +153,41 @@ def test_a_killed_trainer_is_tried_again_from_its_newest_checkpoint_and_ends_the
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("keep_full", "made_again"), [(3, [6]), (2, [2, 6])])
-def test_finished_checkpoints_are_kept_when_one_among_them_is_gone(
+def test_a_checkpoint_that_is_gone_is_no_reason_to_train(tmp_path: Path, model: Path) -> None:
+    """A deleted checkpoint made the next run delete the later ones, which were finished."""
+    site = Site(tmp_path, "gap", model)
+    site.settings |= {"max_steps": 6}
+    finish(site.start())
+    before = site.weights
+    shutil.rmtree(site.folder / "checkpoint-4")
+    assert finish(site.start()) == "train: skipped (done before, unchanged)\n"
+    del before["checkpoint-4"]
+    assert site.weights == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("keep_full", "made_again"), [(2, []), (1, [2, 4])])
+def test_without_its_last_checkpoint_a_training_goes_on_and_writes_none_over(
     tmp_path: Path, model: Path, keep_full: int, made_again: list[int]
 ) -> None:
-    """A deleted checkpoint made the next run delete the later ones, which were finished.
-
-    Of three, two keep what is needed to go on from them, and the run begins from the start model.
-    """
+    """Where none of those left can be gone on from, they are kept beside the new ones."""
     site = Site(tmp_path, "gap", model)
     site.settings |= {"max_steps": 6, "keep_full_checkpoints": keep_full}
     finish(site.start())
     before = site.weights
-    shutil.rmtree(site.folder / "checkpoint-4")
+    shutil.rmtree(site.folder / "checkpoint-6")
+    site.settings |= {"progress_every_s": 9}  # began it anew
     told = finish(site.start())
+    log = (site.folder / "trainer.log").read_text(encoding="utf-8")
     assert site.weights == before
     kept = site.folder.with_name("grpo.replaced-1")
     names = [f"checkpoint-{step}" for step in made_again]
     assert [path.name for path in list_checkpoints(kept)] == names
     assert all(file_digest(kept / name / "model.safetensors") == before[name] for name in names)
-    begin = "checkpoint-2" if keep_full == 3 else "the start model"
-    assert f"trains again from {begin}, and what came after it is kept in {kept}" in told
+    if not made_again:
+        assert "training from checkpoint-4" in log
+    else:
+        assert f"trains again from the start model; what came after it is kept in {kept}" in told
 
 
 @pytest.mark.slow

@@ -109,7 +109,6 @@ def test_the_question_page_shows_the_choice_that_the_strict_scorer_found(tmp_pat
         assert evaluation["picks"] == "111111"
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="a model's key is the last part of its path")
 def test_two_models_whose_paths_end_alike_have_folders_of_their_own(tmp_path: Path) -> None:
     """Start models X/final and Y/final overwrote each other's answers."""
     for name in ("x", "y"):

@@ -89,3 +89,30 @@ def test_the_digest_follows_the_contents_and_not_the_time(tmp_path: Path, output
     assert first.digest == second.digest
     output.write_text("other\n")
     assert manifest.commit(tmp_path / "c.json", "convert", {}, [output]).digest != first.digest
+
+
+def test_what_may_be_deleted_is_missed_by_nobody_and_what_was_changed_is(tmp_path: Path) -> None:
+    folder, record = tmp_path / "out", tmp_path / "train.json"
+    for name in ("checkpoint-1", "checkpoint-2"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "weights").write_text(name)
+    manifest.commit(record, "train", {}, [folder])
+    may_go = [folder / "checkpoint-1"]
+    (folder / "checkpoint-1" / "weights").unlink()
+    assert manifest.check(record, "train", {}, may_go=may_go).is_done
+    assert not manifest.check(record, "train", {}).is_done
+    (folder / "checkpoint-1" / "weights").write_text("other")
+    assert not manifest.check(record, "train", {}, may_go=may_go).is_done
+
+
+def test_a_large_file_is_read_once_and_again_when_it_has_changed(tmp_path: Path) -> None:
+    file, memory = tmp_path / "model.safetensors", tmp_path / "digests.jsonl"
+    file.write_bytes(bytes(manifest.REMEMBERED_BYTES))
+    first = manifest.remembered_digest(file, memory)
+    assert first == manifest.file_digest(file) == manifest.remembered_digest(file, memory)
+    assert len(memory.read_text().splitlines()) == 1
+    with memory.open("a") as log:
+        log.write('{"state": [1')  # of a run that was killed
+    with file.open("r+b") as weights:
+        weights.write(b"x")
+    assert manifest.remembered_digest(file, memory) == manifest.file_digest(file) != first

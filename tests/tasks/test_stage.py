@@ -7,8 +7,8 @@ from prefect import flow, task
 from prefect.testing.utilities import prefect_test_harness
 
 from storage.errors import PipelineError
-from tasks import outcome
-from tasks.outcome import expected_errors_fail, value_of
+from tasks import stage as stages
+from tasks.stage import expected_errors_fail, run
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ def server() -> Generator[None]:
 def test_only_a_transient_error_is_tried_again(*, is_transient: bool, num_tries: int) -> None:
     tries: list[int] = []
 
-    @task(retries=1, retry_delay_seconds=0, retry_condition_fn=outcome.is_transient)
+    @task(retries=1, retry_delay_seconds=0, retry_condition_fn=stages.is_transient)
     @expected_errors_fail
     def crash() -> None:
         tries.append(1)
@@ -33,12 +33,12 @@ def test_only_a_transient_error_is_tried_again(*, is_transient: bool, num_tries:
     @flow
     @expected_errors_fail
     def stage() -> None:
-        value_of(crash(return_state=True))
+        run(crash)
 
     state = stage(return_state=True)
     assert state.name == "Failed"
     assert state.message == "the child was killed"
     with pytest.raises(PipelineError) as caught:
-        value_of(state)
+        state.result()
     assert caught.value.exit_code == 75
     assert len(tries) == num_tries

@@ -1,0 +1,105 @@
+"""What the stages read that none of them makes: annotations, benchmarks, a made world."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import NamedTuple
+
+from model.config import EvaluateConfig
+from storage.benchmarks.prepare import Benchmark, prepare, prepare_validation
+from storage.config import AnnotationsConfig, WorldConfig
+from storage.data import avqa
+from storage.jsonl import read_jsonl
+from storage.layout import Layout
+from storage.records.question import VALIDATION
+from storage.world import make
+from tasks.running.console import say
+
+TOLD_EVERY = 1000  # clips
+
+
+class AnnotationFiles(NamedTuple):
+    """Training rows, and the held-out rows that checkpoints are chosen on."""
+
+    train: avqa.Annotations
+    validation: avqa.Annotations | None
+
+    @property
+    def clips(self) -> list[avqa.Clip]:
+        """Every clip that a row asks about, once."""
+        return avqa.clips_of(self.rows)
+
+    @property
+    def rows(self) -> list[avqa.AvqaRow]:
+        """Every row, held-out ones last."""
+        return [*self.train.rows, *(self.validation.rows if self.validation else ())]
+
+
+def read_annotations(
+    config: AnnotationsConfig, layout: Layout, limit: int | None = None
+) -> AnnotationFiles:
+    """Read both files; of the validation rows, those that are used.
+
+    Args:
+        config: Where they are.
+        layout: Where downloaded ones are kept.
+        limit: `fetch.limit`, clips of either file.
+
+    Raises:
+        PipelineError: If a file is missing or is not AVQA's.
+    """
+    cache = layout.workspace / "annotations"
+    train = avqa.read_annotations(config.train, cache)
+    if limit is not None:
+        train = avqa.limit_clips(train, limit)
+    if config.validation is None:
+        return AnnotationFiles(train, None)
+    whole = avqa.read_annotations(config.validation, cache)
+    rows = avqa.take_evenly(whole.rows, config.validation_size)
+    if limit is not None:
+        rows = avqa.limit_clips(replace(whole, rows=rows), limit).rows
+    used = replace(whole, rows=rows, malformed=(), num_read=len(rows))
+    return AnnotationFiles(train, used)
+
+
+def prepare_benchmarks(config: EvaluateConfig, layout: Layout) -> list[Benchmark]:
+    """Make every benchmark of the profile ready, and the held-out examples where there are some.
+
+    Raises:
+        PipelineError: If a benchmark cannot be used; says why and what to do.
+    """
+    benchmarks = [
+        prepare(entry, layout.benchmark(entry.name), _tell) for entry in config.benchmarks
+    ]
+    examples = read_jsonl(layout.validation_jsonl) if layout.validation_jsonl.exists() else []
+    if examples:
+        benchmarks.append(prepare_validation(examples, layout.benchmark(VALIDATION), _tell))
+    return benchmarks
+
+
+def _tell(what: str, num_done: int, total: int) -> None:
+    if num_done % TOLD_EVERY == 0:
+        say(f"  {what}: {num_done}/{total}")
+
+
+def make_world(config: WorldConfig | None, layout: Layout) -> None:
+    """Make the world's files where they do not stand yet; nothing to do in the real one."""
+    if config is None:
+        return
+    if not layout.world.exists():
+        say(f"world: making {config.num_videos} videos and a benchmark in {layout.world}")
+    make.make_world(config, layout.world)
+
+
+@contextmanager
+def served_world(config: WorldConfig | None, layout: Layout) -> Generator[None]:
+    """Serve the world's media on loopback while the block runs.
+
+    Raises:
+        PipelineError: If the port is in use.
+    """
+    if config is None:
+        yield
+        return
+    with make.serve(make.World(layout.world), config.port):
+        yield

@@ -2,7 +2,8 @@
 
 Prints the accuracy under both scorers by task, difficulty and sub-category, with the number of
 questions and Wilson's 95 % interval, and writes score.json and verdicts.jsonl beside FILE. Needs
-neither torch nor audio, and Prefect only where this module is imported as a flow.
+neither torch nor audio nor Prefect, which takes longer to import than scoring takes; the flow is
+flows/serving/score_flow.py.
 """
 
 import argparse
@@ -10,32 +11,26 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from model.config import ScorerName
 from model.score.foreign import Imported, read_predictions
-from model.score.scorers import judge_all, score, submission_rows, tally
-from reports.numbers.statistics import wilson
+from model.score.scorers import judge_all, score, submission_rows
+from reports.numbers.score_text import SCORERS, render
 from storage.benchmarks.parse import read_questions
 from storage.benchmarks.published import find_published, prepare_questions, read_benchmark
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
-from storage.jsonl import read_json, write_json
+from storage.jsonl import write_json
 from storage.manifest import file_digest
 from storage.records.evaluation import (
     Coverage,
     Hashes,
     Score,
     Source,
-    Tally,
     Verdict,
     write_verdicts,
 )
 from storage.records.question import Question, list_ids
-
-SCORERS: tuple[ScorerName, ...] = ("official", "strict")
-GROUPS = ("task", "difficulty", "category", "sub-category")
-FIRST = ("sound", "music", "speech", "easy", "medium", "hard")
 
 
 class Scored(NamedTuple):
@@ -47,36 +42,68 @@ class Scored(NamedTuple):
     """In the benchmark's order."""
     questions: list[Question]
     imported: Imported
+    folder: Path
+    """Where it is written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     options = _options().parse_args(arguments)
-    folder = options.output or _output_folder(options.file.absolute().parent)
-    questions, digest = load_questions(
-        options.benchmark, options.questions, workspace=options.workspace
-    )
-    scored = score_file(
+    scored = score_predictions(
         options.file,
-        questions,
-        benchmark=options.benchmark,
-        questions_sha256=digest,
+        options.benchmark,
+        questions=options.questions,
+        workspace=options.workspace,
+        output=options.output,
         allow_partial=options.allow_partial,
     )
-    scored.score.write(folder / "score.json")
-    write_verdicts(folder / "verdicts.jsonl", scored.verdicts)
     if options.json:
         print(json.dumps(scored.score.as_json(), ensure_ascii=False))
     else:
-        print(render(scored, options.file))
-        print(f"\nwritten: {folder / 'score.json'}, {folder / 'verdicts.jsonl'}")
+        print(render(scored.score, scored.verdicts, answered=scored.imported.predictions))
+        print(f"\nwritten: {scored.folder / 'score.json'}, {scored.folder / 'verdicts.jsonl'}")
     if not scored.score.by_scorer or options.submit:
-        path = folder / "submission.json"
+        path = scored.folder / "submission.json"
         write_json(path, submission_rows(scored.questions, scored.imported.predictions))
         print(f"written: {path}", file=sys.stderr)
         if options.submit:
             print(_submit(path, options.benchmark))
     return 0
+
+
+def score_predictions(
+    file: Path,
+    benchmark: str,
+    *,
+    questions: Path | None,
+    workspace: Path,
+    output: Path | None = None,
+    allow_partial: bool = False,
+) -> Scored:
+    """Score predictions that any tool wrote, and write score.json and verdicts.jsonl.
+
+    Args:
+        file: The predictions.
+        benchmark: Its name.
+        questions: Its questions' file; None: from the workspace or its address.
+        workspace: Folder of all data.
+        output: Folder of the two files; None: beside the predictions.
+        allow_partial: Score although predictions are missing.
+
+    Raises:
+        PipelineError: If the questions cannot be had, or the file does not fit them.
+    """
+    asked, digest = load_questions(benchmark, questions, workspace=workspace)
+    folder = output or _output_folder(file.absolute().parent)
+    scored = score_file(
+        *(file, asked, folder),
+        benchmark=benchmark,
+        questions_sha256=digest,
+        allow_partial=allow_partial,
+    )
+    scored.score.write(folder / "score.json")
+    write_verdicts(folder / "verdicts.jsonl", scored.verdicts)
+    return scored
 
 
 def _output_folder(folder: Path) -> Path:
@@ -104,6 +131,7 @@ def load_questions(
 def score_file(
     path: Path,
     questions: list[Question],
+    folder: Path,
     *,
     benchmark: str,
     questions_sha256: str,
@@ -132,71 +160,7 @@ def score_file(
     counted = score(questions, verdicts, SCORERS, benchmark=benchmark, hashes=hashes)
     source = Source(file=path.name, key=imported.key)
     counted = counted.model_copy(update={"coverage": coverage, "source": source})
-    return Scored(counted, verdicts, questions, imported)
-
-
-def render(scored: Scored, path: Path) -> str:
-    """The tables as text."""
-    counted = scored.score
-    total, unparsed = counted.num_questions, counted.num_unparsed
-    missing = [] if counted.coverage is None else list(counted.coverage.missing)
-    lines = [
-        f"{counted.benchmark}: {path.name}, key {scored.imported.key!r}",
-        f"answered {total - len(missing)} of {total}; "
-        f"no single choice found in {unparsed} ({100 * unparsed / total:.1f} %)",
-    ]
-    if missing:
-        lines.append(
-            f"PARTIAL: {len(missing)} questions have no prediction and count as wrong; "
-            f"this is no score of the benchmark: {list_ids(missing)}"
-        )
-        lines += [_answered_line(scored, scorer) for scorer in counted.by_scorer]
-    if not counted.by_scorer:
-        told = (
-            "the answers of this benchmark are withheld: no score, but a file to submit (--submit)"
-        )
-        return "\n".join([*lines, told])
-    lines += ["", f"{'':34}{'n':>5}" + "".join(f"{name:>10}  {'95 %':<13}" for name in SCORERS)]
-    lines.append(_line("all", [counted.by_scorer[name].overall for name in SCORERS]))
-    for group in GROUPS:
-        tallies = [counted.by_scorer[name].groups[group] for name in SCORERS]
-        if set(tallies[0]) != {""}:
-            lines += ["", group]
-            lines += [
-                _line(f"  {label or 'none given'}", [by_label[label] for by_label in tallies])
-                for label in sorted(tallies[0], key=_usual_order)
-            ]
-    reasons = _count_reasons(scored.verdicts)
-    return "\n".join([*lines, "", "why (strict)", *reasons])
-
-
-def _answered_line(scored: Scored, scorer: str) -> str:
-    given = scored.imported.predictions
-    right = tally(verdict.of(scorer) is True for verdict in scored.verdicts if verdict.id in given)
-    share = f" ({100 * right.accuracy:.2f})" if right.num_questions else ""
-    counts = f"{right.num_correct} of {right.num_questions}"
-    return f"  of the answered ones, right ({scorer}): {counts}{share}"
-
-
-def _line(label: str, tallies: Sequence[Tally]) -> str:
-    cells = ""
-    for counted in tallies:
-        low, high = wilson(counted.num_correct, counted.num_questions)
-        interval = f"{100 * low:.1f}-{100 * high:.1f}"
-        cells += f"{100 * counted.accuracy:>10.2f}  {interval:<13}"
-    return f"{label[:34]:<34}{tallies[0].num_questions:>5}{cells}".rstrip()
-
-
-def _count_reasons(verdicts: Sequence[Verdict]) -> list[str]:
-    counts: dict[str, int] = {}
-    for verdict in verdicts:
-        counts[verdict.reason] = counts.get(verdict.reason, 0) + 1
-    ordered = sorted(counts, key=lambda reason: -counts[reason])
-    return [f"  {reason:<50}{counts[reason]:>5}" for reason in ordered]
-
-
-def _usual_order(label: str) -> tuple[int, str]:
-    return (FIRST.index(label) if label in FIRST else len(FIRST), label)
+    return Scored(counted, verdicts, questions, imported, folder)
 
 
 def _submit(path: Path, benchmark: str) -> str:
@@ -238,31 +202,6 @@ def _options() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    from flows.command import run_command
+    from flows.command import run_command  # brings the profiles
 
     run_command(main)
-else:  # Prefect takes longer to import than scoring takes: only who wants the flow waits for it
-    from prefect import flow
-
-    @flow(name="score")
-    def score_flow(
-        file: Path,
-        benchmark: str,
-        questions: Path | None = None,
-        allow_partial: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
-        workspace: Path = Path("workspace"),
-    ) -> dict[str, Any]:
-        """Score predictions that any tool wrote; writes score.json and verdicts.jsonl beside them.
-
-        Args:
-            file: Predictions: JSON or JSON lines of any known tool.
-            benchmark: E.g. `mmau-test-mini-v05.15.25`.
-            questions: The questions' file, where it is here already.
-            allow_partial: Show how far an incomplete file goes.
-            workspace: Folder of all data.
-        """
-        options = [str(file), "--benchmark", benchmark, "--workspace", str(workspace)]
-        options += ["--questions", str(questions)] if questions else []
-        options += ["--allow-partial"] if allow_partial else []
-        main(options)
-        return read_json(_output_folder(file.absolute().parent) / "score.json")

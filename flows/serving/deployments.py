@@ -23,7 +23,7 @@ from flows.fetch import fetch_flow
 from flows.full_pipeline import full_pipeline_flow
 from flows.pipeline_config import PipelineConfig
 from flows.report import report_flow
-from flows.score import score_flow
+from flows.serving.score_flow import score_flow
 from flows.train import train_flow
 
 FLOWS: tuple[Flow[..., Any], ...] = (

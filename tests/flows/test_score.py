@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.score import main, score_flow
+from flows.score import main
+from flows.serving.score_flow import score_flow
 from storage.benchmarks.parse import write_questions
 from storage.errors import PipelineError
 from storage.records.question import Question

@@ -356,7 +356,9 @@ def test_the_pools_deployments_have_the_paper_s_profile_and_names_that_are_not_s
         assert each["name"] != served[each["entrypoint"]]
         config = PipelineConfig.model_validate(each["parameters"]["config"])
         assert config == load_config("paper", workspace=tmp_path)
-    assert {each["entrypoint"] for each in pools} == set(served) - {"flows.score.score_flow"}
+    assert {each["entrypoint"] for each in pools} == set(served) - {
+        "flows.serving.score_flow.score_flow"
+    }
 
 
 def test_a_service_that_ends_is_started_again_and_given_up_when_it_does_not_stay(tmp_path):

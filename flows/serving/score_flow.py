@@ -1,0 +1,33 @@
+"""Scoring as a deployment: `prefect deployment run score/score -p file=... -p benchmark=...`."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.score import score_predictions
+from tasks.stage import expected_errors_fail
+
+
+@flow(name="score")
+@expected_errors_fail
+def score_flow(
+    file: Path,
+    benchmark: str,
+    questions: Path | None = None,
+    allow_partial: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
+    workspace: Path = Path("workspace"),
+) -> dict[str, Any]:
+    """Score predictions that any tool wrote; writes score.json and verdicts.jsonl beside them.
+
+    Args:
+        file: Predictions: JSON or JSON lines of any known tool.
+        benchmark: E.g. `mmau-test-mini-v05.15.25`.
+        questions: The questions' file, where it is here already.
+        allow_partial: Show how far an incomplete file goes.
+        workspace: Folder of all data.
+    """
+    scored = score_predictions(
+        file, benchmark, questions=questions, workspace=workspace, allow_partial=allow_partial
+    )
+    return scored.score.as_json()

@@ -5,12 +5,11 @@ appended as they come, so that a killed run goes on where it was; scoring follow
 without torch.
 """
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -38,12 +37,11 @@ from storage.records.evaluation import (
 from storage.records.model import ModelRef
 from tasks.models import is_gone, resolve, trained, trained_so_far
 from tasks.running.child_process import run_child
-from tasks.running.console import meter
+from tasks.running.console import RecordFile, Show, meter
 from tasks.running.gpus import hold_gpus
 from tasks.stage import Unit, expected_errors_fail
 from tasks.train import is_under_way
 
-PROGRESS_LINE = re.compile(r"(\S+) on (.+?): (\d+)/(\d+) answered")
 SILENCE_LIMIT_S = 1800.0  # loading 7B weights from a cold disk takes minutes, a batch seconds
 
 
@@ -222,12 +220,11 @@ def answer(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout, part: in
         device = "cuda:0" if gpus else "cpu"
         runs = {job: job.run(decoding_of(config, device)) for job in jobs}
         write_json(run_path, _inference(runs, config, layout, device).model_dump(mode="json"))
-        watcher = _Watcher(jobs, progress.show)
         try:
             run_child(
                 [sys.executable, "-m", "model.run_inference", str(run_path)],
                 log=layout.evaluations / f"inference-{part}.log",
-                on_line=watcher,
+                on_line=_Progress(jobs, layout, progress.show),
                 silence_s=SILENCE_LIMIT_S,
                 env={"CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in gpus)} if gpus else None,
             )
@@ -324,17 +321,15 @@ def _inference(
     )
 
 
-class _Watcher:
-    """Add up the child's counts over its runs."""
+class _Progress:
+    """Shows how many questions are answered, over all of a child's runs, as the answers come."""
 
-    def __init__(self, jobs: Sequence[Job], show: Any) -> None:  # noqa: ANN401  Meter.show
-        self._answered = {
-            f"{job.asked.model.key} {job.benchmark.name} {job.key.folder.name}": 0 for job in jobs
-        }
+    def __init__(self, jobs: Sequence[Job], layout: Layout, show: Show) -> None:
+        self._answers = {job: RecordFile(job.folder(layout) / "answers.jsonl") for job in jobs}
         self._show = show
 
-    def __call__(self, line: str) -> None:
-        match = PROGRESS_LINE.search(line)
-        if match:
-            self._answered[f"{match.group(1)} {match.group(2)}"] = int(match.group(3))
-            self._show(sum(self._answered.values()), match.group(1))
+    def __call__(self, _line: str) -> None:
+        """The child has said something: look how far it is."""
+        changed = [job.asked.model.key for job, answers in self._answers.items() if answers.look()]
+        if changed:
+            self._show(sum(answers.num_lines for answers in self._answers.values()), changed[-1])

@@ -4,10 +4,9 @@ The child (`python -m model.run_training RUN.json`) resumes by itself from its n
 checkpoint, so a retry and a second start of the pipeline are the same thing.
 """
 
-import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 from prefect import task
@@ -22,15 +21,23 @@ from storage.errors import PipelineError
 from storage.jsonl import read_jsonl
 from storage.layout import Layout, list_checkpoints
 from storage.records.model import ModelRef
-from storage.records.training import RUN, TrainingRecord
+from storage.records.training import METRICS, RUN, TrainingRecord
 from tasks.models import REMEDY, is_gone, resolve
 from tasks.running.child_process import run_child
-from tasks.running.console import meter, say
+from tasks.running.console import RecordFile, Show, meter, say
 from tasks.running.gpus import hold_gpus
 from tasks.running.torchrun import calling, gpu_environment, training_command
 from tasks.stage import Unit, expected_errors_fail, is_transient
 
-STEP_LINE = re.compile(r"step (\d+)/(\d+)\s*(.*)")
+# What is told of a step, and how it is called.
+SHOWN = {
+    "loss": "loss",
+    "reward": "reward",
+    "accuracy_reward": "accuracy",
+    "format_reward": "format",
+    "kl": "kl",
+    "learning_rate": "lr",
+}
 SILENCE_LIMIT_S = (
     1800.0  # a child without a word for this long hangs; a step of the 7B takes seconds
 )
@@ -113,7 +120,7 @@ def train(training: TrainConfig, layout: Layout) -> None:
                     run, num_gpus=len(gpus), num_hosts=training.num_hosts, address=address
                 ),
                 log=folder / "trainer.log",
-                on_line=_Watcher(progress.show, training.name),
+                on_line=_Progress(training, layout, progress.show),
                 silence_s=SILENCE_LIMIT_S,
                 env=gpu_environment(gpus),
             )
@@ -196,27 +203,31 @@ def _set_aside_made_again(folder: Path, training: TrainConfig) -> None:
     )
 
 
-class _Watcher:
-    """Turn the child's lines into progress."""
+class _Progress:
+    """Shows how far a training is, here and on Prefect's pages, as its metrics come."""
 
-    def __init__(self, show: Any, name: str) -> None:  # noqa: ANN401  Meter.show
+    def __init__(self, training: TrainConfig, layout: Layout, show: Show) -> None:
+        self._metrics = RecordFile(layout.training(training.name) / METRICS)
+        self._training = training
         self._show = show
-        self._name = name
         self._artifact: UUID | None = None
         self._shown_percent = -1
 
-    def __call__(self, line: str) -> None:
-        match = STEP_LINE.search(line)
-        if not match:
+    def __call__(self, _line: str) -> None:
+        """The child has said something: look how far it is."""
+        if not self._metrics.look():
             return
-        step, total, note = int(match.group(1)), int(match.group(2)), match.group(3)
+        metrics = self._metrics.last
+        step, name = int(metrics["step"]), self._training.name
+        shown = ((short, metrics.get(key)) for key, short in SHOWN.items())
+        note = " ".join(f"{short} {value:.4g}" for short, value in shown if value is not None)
         self._show(step, note)
-        percent = 100 * step // total
+        percent = 100 * step // self._training.max_steps
         if percent == self._shown_percent:
             return
         self._shown_percent = percent
         if self._artifact is None:
-            key = f"train-{self._name}".replace(".", "-")
+            key = f"train-{name}".replace(".", "-")
             made = create_progress_artifact(percent, key=key, description=note)
             self._artifact = cast("UUID", made)  # typed as if it might be awaited
         else:

@@ -4,17 +4,22 @@ A bar with count and ETA in a terminal, plain lines elsewhere. Everything said h
 run's log in Prefect; in a terminal, where Prefect's own lines are turned off, it is printed.
 """
 
+import json
 import logging
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from storage.jsonl import Record
+
+Show = Callable[[int, str], None]  # `Meter.show`: how many are done, and a note
 LINE_EVERY_S = 15.0  # plain lines: often enough to see life, seldom enough to read
 
 
@@ -101,6 +106,41 @@ def meter(name: str, total: int, *, every: int | None = None) -> Generator[Meter
     )
     with Progress(*columns, console=console, transient=True) as bar:
         yield Meter(name, total, bar, every=every)
+
+
+class RecordFile:
+    """A file of JSON lines that a child writes: how many there are, and the last."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin before its first line; the file may be still to come."""
+        self._path = path
+        self._read_bytes = 0
+        self.num_lines = 0
+        self.last: Record = {}
+
+    def look(self) -> bool:
+        """Read what has come since the last look; tells whether something has.
+
+        A file that has become shorter was written anew. A line that is just being written is left
+        for the next look.
+        """
+        try:
+            size = self._path.stat().st_size
+        except FileNotFoundError:
+            size = 0
+        if size < self._read_bytes:
+            self._read_bytes = self.num_lines = 0
+        if size == self._read_bytes:
+            return False
+        with self._path.open("rb") as file:
+            file.seek(self._read_bytes)
+            lines = file.read().splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith(b"\n")]
+        self._read_bytes += sum(map(len, whole))
+        self.num_lines += len(whole)
+        if whole:
+            self.last = json.loads(whole[-1])
+        return bool(whole)
 
 
 def format_duration(seconds: float) -> str:

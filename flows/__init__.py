@@ -41,7 +41,7 @@ def _set_defaults_of_commands() -> None:
         if not {"-h", "--help"} & set(sys.orig_argv):
             with contextlib.suppress(OSError):  # the command itself says what cannot be written
                 home.mkdir(parents=True, exist_ok=True)
-            warnings.filterwarnings("ignore", "Failed to create the Prefect home directory")
+        warnings.filterwarnings("ignore", "Failed to create the Prefect home directory")
     for name, value in COMMAND_DEFAULTS.items():
         os.environ.setdefault(name, value)
 

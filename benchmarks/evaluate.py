@@ -24,7 +24,7 @@ from transformers import Qwen2AudioForConditionalGeneration
 
 from model.config import EvaluateConfig
 from model.infer.jobs import InferenceJob, InferenceRun, decoding_of, installed_versions
-from model.network.qwen2_audio import load_processor
+from model.network.loading import load_processor
 from model.network.tiny import build_tiny
 from model.prompt import TEMPLATES, question_text
 from model.run_inference import infer

@@ -30,7 +30,8 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks.naive_grpo import naive_logprob, naive_rollout
 from model.network.features import Batch, Prompt, collate, mel_features, prompt_tokens
-from model.network.qwen2_audio import load_base, load_processor, prefill, score_completions
+from model.network.loading import load_base, load_processor
+from model.network.packed import prefill, score_completions
 from model.network.sampling import Sampling, decode, uniform_numbers
 from model.network.tiny import build_processor, build_tiny
 from model.prompt import question_text

@@ -28,7 +28,7 @@ from model.config import EvaluateConfig, PromptName
 from model.infer.decoder import Decoder, find_disagreements
 from model.infer.jobs import InferenceJob, InferenceRun, JobFolder, read_run
 from model.infer.prompts import Asking, Item, Reader, Ready, Shelf, evenly
-from model.network.qwen2_audio import load_model, load_processor
+from model.network.loading import load_model, load_processor
 from model.prompt import question_text
 from model.score.controls import SILENCE_S, asked_questions, shuffled_audio
 from storage.audio import find_clip

@@ -21,8 +21,8 @@ from transformers.utils import logging as transformers_logging
 
 from model.config import TrainConfig
 from model.network.freezing import freeze_parts
+from model.network.loading import load_base, load_model, load_processor, stop_tokens
 from model.network.lora import add_adapter, load_adapter, without_adapter
-from model.network.qwen2_audio import load_base, load_model, load_processor, stop_tokens
 from model.train import checkpoints
 from model.train.card import card_text, measure_movement
 from model.train.examples import Checked, check_examples, read_examples, write_dropped

@@ -2,7 +2,7 @@
 
 Decoding is greedy whatever the checkpoint's generation_config says: R1-AQA's script passes no
 `do_sample`, so there the checkpoint decides. The encoder and the decoding loop are those of
-training (`model.network.qwen2_audio`, `model.network.sampling`).
+training (`model.network.packed`, `model.network.sampling`).
 """
 
 import gc
@@ -13,7 +13,8 @@ import torch
 from transformers import PreTrainedModel, Qwen2AudioProcessor
 
 from model.network.features import Batch, Prompt, collate
-from model.network.qwen2_audio import prefill, score_completions, stop_tokens
+from model.network.loading import stop_tokens
+from model.network.packed import prefill, score_completions
 from model.network.sampling import decode
 from storage.errors import PipelineError
 

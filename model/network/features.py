@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Qwen2AudioProcessor
 
+from model.network.family import family_of_processor
 from storage.audio import read_audio
 
 Batch = dict[str, Tensor]
@@ -40,11 +41,6 @@ class Prompt(NamedTuple):
     """Token ids, int64, one audio token for each 40 ms of audio."""
     mel: Mel
     """The clip's features."""
-
-
-def num_audio_tokens(num_frames: int) -> int:
-    """Tokens that the encoder makes of a clip: two convolution strides, 25 tokens a second."""
-    return (((num_frames - 1) // 2 + 1) - 2) // 2 + 1
 
 
 def num_frames_of(num_samples: int, processor: Qwen2AudioProcessor) -> int:
@@ -86,7 +82,7 @@ def prompt_tokens(processor: Qwen2AudioProcessor, text: str, num_frames: int) ->
     chat: Any = processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
     )
-    num_tokens = num_audio_tokens(num_frames)
+    num_tokens = family_of_processor(processor).num_audio_tokens(num_frames)
     expanded = str(chat).replace(processor.audio_token, processor.audio_token * num_tokens, 1)
     tokens = processor.tokenizer(expanded)["input_ids"]
     if tokens.count(processor.tokenizer.convert_tokens_to_ids(processor.audio_token)) != num_tokens:
@@ -148,7 +144,7 @@ def collate(prompts: Sequence[Prompt], pad_id: int) -> Batch:
     """Prompts as one batch, padded on the left, clips on the right.
 
     Returns:
-        The prompt arguments of `qwen2_audio.prefill` and `score_completions`: prompt_ids (B, P),
+        What `packed.prefill` and `packed.score_completions` read: prompt_ids (B, P),
         prompt_mask (B, P) int64, mel (B, M, F) float32, num_frames (B,) int64.
     """
     longest = max(len(prompt.token_P) for prompt in prompts)

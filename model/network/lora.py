@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from model.config import LoraConfig
+from model.network.family import family_of_network
 
 
 def add_adapter(model: PreTrainedModel, config: LoraConfig) -> nn.Module:
@@ -25,7 +26,7 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig) -> nn.Module:
             r=config.rank,
             lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType]  peft says int and computes alpha / r
             lora_dropout=config.dropout,
-            target_modules=rf".*language_model.*\.({names})",
+            target_modules=rf"{family_of_network(model).adapted}\.({names})",
         ),
     )
 

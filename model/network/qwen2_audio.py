@@ -1,285 +1,35 @@
-"""Qwen2-Audio as the project uses it: load, encode audio, prefill, score completions.
+"""Qwen2-Audio (arXiv 2407.10759): Whisper's encoder, 25 tokens a second, and Qwen's language model.
 
-The model is transformers' own class. A prompt and its G completions go through it in one packed
-pass (see packing.py), which saves work against a plain forward of every completion, with equal
-numbers (fp32: within 2e-6):
-
-- the audio encoder runs on the real mel frames, not on 30 s of padding;
-- audio and prompt are encoded once a prompt instead of once a completion;
-- the vocabulary head runs on completion positions only, in chunks that are recomputed in the
-  backward pass.
-
-Log-probabilities are those of the model at temperature 1, whatever the rollout's, as in TRL 0.15.2.
-
-Axes: B prompts, P prompt tokens, G completions a prompt, C completion tokens, S packed completion
-tokens, T = P + S, Q queries, K keys, M mel bands, F mel frames, D width, N audio tokens of all
-clips.
+transformers 5.23 leaves the encoder's table of positions trainable after `from_pretrained` (4.49
+froze it), so it is named idle here.
 """
 
-import json
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
-import torch
-from peft import PeftModel
-from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    AutoConfig,
-    AutoProcessor,
-    Cache,
-    PreTrainedModel,
-    Qwen2AudioForConditionalGeneration,
-    Qwen2AudioProcessor,
-)
-from transformers.integrations.flex_attention import flex_attention_forward
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
-
-from model.config import Attention, Precision
 from model.network.audio_encoder import encode_audio
-from model.network.features import Batch
-from model.network.kv_cache import roomy_cache
-from model.network.packing import pack
-from model.network.vocabulary_head import HEAD_CHUNK, CompletionScores, score_tokens
-from storage.errors import PipelineError
-
-EXPECTED = "give the folder or the hub name of a Qwen2-Audio model"
-BY_MASK = "by_mask"  # name of `attend` among transformers' attentions
-MaskKind = Attention | Literal["eager"]
+from model.network.family import Family
+from model.network.tiny import build_tiny
 
 
-class Prefilled(NamedTuple):
-    """A batch of prompts that the model has read."""
-
-    cache: Cache
-    """Keys and values of every prompt token."""
-    last_BD: Tensor
-    """Hidden state at the last prompt token, which predicts the first completion token."""
-    mask_BP: Tensor
-    """True for real tokens, on the left."""
+def num_audio_tokens(num_frames: int) -> int:
+    """Tokens that the encoder makes of a clip: two convolution strides, 25 tokens a second."""
+    return (((num_frames - 1) // 2 + 1) - 2) // 2 + 1
 
 
-def load_processor(name: str | Path) -> Qwen2AudioProcessor:
-    """Load tokenizer, feature extractor and chat template from a folder or the hub.
-
-    Raises:
-        PipelineError: If there is none, or it has no audio token.
-    """
-    try:
-        processor = AutoProcessor.from_pretrained(str(name))
-    except (OSError, ValueError) as error:
-        msg = f"{name} has no processor that can be loaded ({error}): {EXPECTED}"
-        raise PipelineError(msg) from error
-    audio_token = getattr(processor, "audio_token", None)
-    known = audio_token is not None and audio_token in processor.tokenizer.get_vocab()
-    if not known:
-        msg = (
-            f"the processor of {name} ({type(processor).__name__}) has no audio token in its "
-            "vocabulary: expected Qwen2-Audio's <|AUDIO|>; use the processor that was saved with "
-            "the model"
-        )
-        raise PipelineError(msg)
-    processor.tokenizer.padding_side = "left"
-    return processor
-
-
-def load_model(
-    name: str | Path,
-    *,
-    precision: Precision,
-    attention: Attention = "sdpa",
-    device: torch.device | str = "cpu",
-) -> Qwen2AudioForConditionalGeneration:
-    """Load a model in evaluation mode; a LoRA adapter is merged into its base.
-
-    Args:
-        name: Folder or hub name.
-        precision: `bf16` loads bf16 weights; `fp32` and `bf16-mixed` load fp32.
-        attention: Of the packed pass.
-        device: Where the weights go.
-
-    Raises:
-        PipelineError: If it cannot be loaded or is not a Qwen2-Audio; says what was found.
-    """
-    adapter = Path(name) / "adapter_config.json"
-    if adapter.is_file():
-        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
-        adapted = PeftModel.from_pretrained(
-            load_base(base, precision=precision, attention=attention), str(name)
-        )
-        model = cast("Qwen2AudioForConditionalGeneration", adapted.merge_and_unload())
-    else:
-        model = load_base(name, precision=precision, attention=attention)
-    model.to(torch.device(device))  # pyright: ignore[reportArgumentType]  transformers' wrapper hides the overloads
-    return model.eval()
-
-
-def load_base(
-    name: str | Path, *, precision: Precision, attention: Attention = "sdpa"
-) -> Qwen2AudioForConditionalGeneration:
-    """Load a model without adapters onto the CPU; its table of positions is frozen.
-
-    transformers 5.23 leaves that table trainable after `from_pretrained` (4.49 froze it), so it is
-    frozen here.
-    """
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    try:
-        config = AutoConfig.from_pretrained(str(name))
-        if config.model_type != "qwen2_audio":
-            msg = f"{name} is a {config.model_type} model, expected qwen2_audio: {EXPECTED}"
-            raise PipelineError(msg)
-        loaded: Any = Qwen2AudioForConditionalGeneration.from_pretrained(
-            str(name), dtype=dtype, attn_implementation="sdpa", output_loading_info=True
-        )
-    except (OSError, ValueError) as error:
-        msg = f"the model {name} cannot be loaded ({error}): {EXPECTED}"
-        raise PipelineError(msg) from error
-    model, loading = cast("tuple[Qwen2AudioForConditionalGeneration, dict[str, set[Any]]]", loaded)
-    absent = sorted([*loading["missing_keys"], *map(str, loading["mismatched_keys"])])
-    if absent:
-        msg = (
-            f"{name} lacks {len(absent)} of the model's weights ({', '.join(absent[:3])}, ...): "
-            "they would be random; the folder is incomplete, get it again"
-        )
-        raise PipelineError(msg)
-    model.model.audio_tower.embed_positions.requires_grad_(requires_grad=False)
-    if attention == "flex":
-        model.model.language_model.set_attn_implementation(BY_MASK)
-    return model
-
-
-def stop_tokens(model: PreTrainedModel, processor: Qwen2AudioProcessor) -> Tensor:
-    """Ids that end a completion: the tokenizer's and all that the model names, int64, sorted.
-
-    Which one an instruct model emits differs by release (`<|im_end|>` or `<|endoftext|>`), so all
-    of them count.
-    """
-    generation_config = model.generation_config
-    named = None if generation_config is None else generation_config.eos_token_id
-    ids = set(named if isinstance(named, list) else [named]) | {processor.tokenizer.eos_token_id}
-    return torch.tensor(sorted(i for i in ids if i is not None), dtype=torch.long)
-
-
-def embed_prompt(model: PreTrainedModel, prompt_ids: Tensor, prompt: Batch) -> Tensor:
-    """Embed prompts, with the encoded audio in place of the audio tokens; (B, P, D)."""
-    embedded_BPD = model.get_input_embeddings()(prompt_ids)
-    inner: Any = model
-    audio_ND = encode_audio(inner, prompt["mel"], prompt["num_frames"])
-    is_audio_BP1 = (prompt_ids == inner.config.audio_token_id).unsqueeze(-1)
-    return embedded_BPD.masked_scatter(is_audio_BP1, audio_ND.to(embedded_BPD.dtype))
-
-
-def prefill(model: PreTrainedModel, prompt: Batch) -> Prefilled:
-    """Read a batch of left-padded prompts once, keeping keys and values for decoding.
-
-    The padding is moved to the right, where no real token looks under a causal mask. So attention
-    needs no other mask: flash kernels take it, and half the products are left out.
-    """
-    prompt_ids = prompt["prompt_ids"]
-    num_prompts, longest = prompt_ids.shape
-    length_B = prompt["prompt_mask"].sum(-1)
-    places_P = torch.arange(longest, device=prompt_ids.device)
-    prompt_ids = prompt_ids.gather(1, (places_P - length_B[:, None]) % longest)
-    cache = roomy_cache()
-    inner: Any = model
-    hidden_BPD = inner.model.language_model(
-        inputs_embeds=embed_prompt(model, prompt_ids, prompt),
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
-    return Prefilled(
-        cache=cache,
-        last_BD=hidden_BPD[torch.arange(num_prompts, device=prompt_ids.device), length_B - 1],
-        mask_BP=places_P < length_B[:, None],
-    )
-
-
-def score_completions(
-    model: PreTrainedModel,
-    prompt: Batch,
-    *,
-    completion_ids: Tensor,
-    completion_mask: Tensor,
-    attention: MaskKind = "sdpa",
-    head_chunk: int = HEAD_CHUNK,
-) -> CompletionScores:
-    """Log-probability and entropy of every completion token, in one packed pass.
-
-    Args:
-        model: The model.
-        prompt: Left-padded prompts with their features, see `features.collate`.
-        completion_ids: (B, G, C), right padded.
-        completion_mask: (B, G, C), True for tokens that count.
-        attention: What the model was loaded with, which decides the form of the mask.
-        head_chunk: Positions per pass of the vocabulary head.
-    """
-    prompt_ids = prompt["prompt_ids"]
-    packing = pack(completion_ids, completion_mask, prompt["prompt_mask"])
-    prompt_BPD = embed_prompt(model, prompt_ids, prompt)
-    completion_BSD = model.get_input_embeddings()(packing.token_BS)
-    embedded_BTD = torch.cat([prompt_BPD, completion_BSD.to(prompt_BPD.dtype)], 1)
-    inner: Any = model
-    hidden_BTD = inner.model.language_model(
-        inputs_embeds=embedded_BTD,
-        attention_mask=attention_mask(packing.visible_B1TT, attention, embedded_BTD.dtype),
-        position_ids=packing.position_BT,
-        use_cache=False,
-    ).last_hidden_state
-    last = prompt_ids.shape[1] - 1
-    return score_tokens(
-        inner.lm_head,
-        first_BD=hidden_BTD[:, last],
-        rest_BSD=hidden_BTD[:, last + 1 :],
-        slot_BGC=packing.slot_BGC,
-        completion_BGC=completion_ids,
-        mask_BGC=completion_mask,
-        head_chunk=head_chunk,
-    )
-
-
-def attention_mask(
-    visible_B1QK: Tensor, attention: MaskKind, dtype: torch.dtype
-) -> Tensor | BlockMask:
-    """Who sees whom, in the form that an attention takes."""
-    match attention:
-        case "sdpa":
-            return visible_B1QK
-        case "flex":
-            num_prompts, _, num_queries, num_keys = visible_B1QK.shape
-
-            def is_visible(row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-                return visible_B1QK[row, 0, query, key]
-
-            return create_block_mask(
-                is_visible, num_prompts, None, num_queries, num_keys, device=visible_B1QK.device
-            )
-        case "eager":  # adds numbers
-            hidden = torch.finfo(dtype).min
-            zeros = torch.zeros(visible_B1QK.shape, dtype=dtype, device=visible_B1QK.device)
-            return zeros.masked_fill(~visible_B1QK, hidden)
-
-
-def attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | BlockMask | None,
-    **kwargs: Any,  # noqa: ANN401  passed on
-) -> tuple[Tensor, Tensor | None]:
-    """FlexAttention where its blocks are given, else torch's own.
-
-    Prompts are read and completions decoded without it: it would compile a kernel for each length.
-    """
-    match attention_mask:
-        case BlockMask():
-            return flex_attention_forward(module, query, key, value, attention_mask, **kwargs)
-        case _:
-            return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-
-
-AttentionInterface.register(BY_MASK, attend)
-AttentionMaskInterface.register(BY_MASK, sdpa_mask)
+FAMILY = Family(
+    model_type="qwen2_audio",
+    network=Qwen2AudioForConditionalGeneration,
+    processor=Qwen2AudioProcessor,
+    encode=encode_audio,
+    num_audio_tokens=num_audio_tokens,
+    audio_token_id=lambda config: config.audio_token_id,
+    parts={
+        "audio_encoder": ("model.audio_tower.",),
+        "projector": ("model.multi_modal_projector.",),
+        "language_model": ("model.language_model.", "lm_head."),
+    },
+    idle=("model.audio_tower.embed_positions.",),
+    layers=("Qwen2AudioEncoderLayer", "Qwen2DecoderLayer"),
+    adapted=r".*language_model.*",
+    build_tiny=build_tiny,
+)

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from model.network.family import family_of_network
+from model.network.packed import Prefilled
 from model.network.packing import completion_mask
-from model.network.qwen2_audio import Prefilled
 
 
 class Sampling(NamedTuple):
@@ -103,6 +104,7 @@ def decode(
         msg = "sampling needs its uniform numbers: call uniform_numbers first"
         raise ValueError(msg)
     inner: Any = model
+    as_mask = family_of_network(model).as_mask
     group_size = 1 if uniform_BGC is None else uniform_BGC.shape[1]
     num_prompts, prompt_length = prefilled.mask_BP.shape
     device = prefilled.last_BD.device
@@ -131,7 +133,7 @@ def decode(
         visible_BGK = torch.cat([visible_BGK, own_BGG], -1)
         hidden_BGD = inner.model.language_model(
             input_ids=token_BG,
-            attention_mask=visible_BGK[:, None],
+            attention_mask=as_mask(visible_BGK[:, None]),
             position_ids=(position_B1 + t).expand(-1, group_size),
             past_key_values=prefilled.cache,
             use_cache=True,

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 
 from model.config import PartName, TrainConfig
+from model.network.family import family_of_network
 from model.network.freezing import part_of
-from model.network.qwen2_audio import load_model
+from model.network.loading import load_model
 
 
 class Movement(NamedTuple):
@@ -32,13 +33,17 @@ def measure_movement(
     have learned says that its updates vanished in rounding or that it was frozen.
     """
     before = dict(load_model(start, precision=config.precision).named_parameters())
-    after = load_model(trained, precision=config.precision).named_parameters()
+    model = load_model(trained, precision=config.precision)
+    family = family_of_network(model)
     sums: dict[PartName, torch.Tensor] = defaultdict(lambda: torch.zeros(4, dtype=torch.float64))
-    for name, weight in after:
+    for name, weight in model.named_parameters():
+        part = part_of(name, family)
+        if part is None:
+            continue
         old = before.pop(name).detach()
         change = weight.detach().float() - old.float()
         numbers = (weight.numel(), (change != 0).sum(), (change**2).sum(), (old.float() ** 2).sum())
-        sums[part_of(name)] += torch.tensor([float(number) for number in numbers]).double()
+        sums[part] += torch.tensor([float(number) for number in numbers]).double()
     return {
         part: Movement(int(number), float(moved / number), float((change / norm).sqrt()))
         for part, (number, moved, change, norm) in sums.items()

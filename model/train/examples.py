@@ -8,8 +8,8 @@ from typing import NamedTuple
 from transformers import Qwen2AudioProcessor
 
 from model.config import PromptName, TrainConfig
+from model.network.family import family_of_processor
 from model.network.features import (
-    num_audio_tokens,
     num_frames_of,
     prompt_tokens,
 )
@@ -177,7 +177,6 @@ def _prompt_length(
     num_samples = round(facts.duration_s * SAMPLE_RATE_HZ)
     num_frames = num_frames_of(num_samples, processor)
     text = question_text(example.question, example.choices, prompt)
-    # 4 frames are one audio token, which is replaced by the clip's.
-    return (
-        len(prompt_tokens(processor, text, 4)) - num_audio_tokens(4) + num_audio_tokens(num_frames)
-    )
+    num_tokens = family_of_processor(processor).num_audio_tokens
+    # Few frames are few audio tokens, which are replaced by the clip's.
+    return len(prompt_tokens(processor, text, 4)) - num_tokens(4) + num_tokens(num_frames)

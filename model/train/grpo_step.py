@@ -15,8 +15,8 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
+from model.network.packed import score_completions
 from model.network.policy import Policy
-from model.network.qwen2_audio import score_completions
 from model.network.vocabulary_head import CompletionScores
 from model.train.grpo import group_advantages, is_zero_variance, token_loss
 from model.train.order import Drawn

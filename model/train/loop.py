@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import Qwen2AudioProcessor, set_seed
 
 from model.config import TrainConfig
+from model.network.family import family_of_network
 from model.network.lora import without_adapter
 from model.network.policy import Policy
 from model.train import checkpoints
@@ -36,8 +37,6 @@ from model.train.step import Method, MicroBatch, Session
 from model.train.step_log import StepLog, Stopwatch
 from model.train.step_metrics import step_metrics
 from storage.errors import PipelineError
-
-LAYERS = ("Qwen2AudioEncoderLayer", "Qwen2DecoderLayer")
 
 
 class Materials(NamedTuple):
@@ -138,11 +137,12 @@ def begin(materials: Materials, resume_from: Path | None) -> Loop:
     """Spread the model over the devices, open data and logs, and take up a checkpoint's state."""
     config, output = materials.config, materials.output
     steps_done = 0 if resume_from is None else checkpoints.step_of(resume_from)
-    accelerator = make_accelerator(config, LAYERS)
+    network = without_adapter(materials.network)
+    accelerator = make_accelerator(config, family_of_network(network).layers)
     refuse_other_steps(accelerator, steps_done)
     set_seed(config.seed)
     if config.gradient_checkpointing:
-        without_adapter(materials.network).activation_checkpointing_enable()
+        network.activation_checkpointing_enable()
     policy = Policy(materials.network)
     optimizer = make_optimizer(policy, config)
     policy, optimizer = accelerator.prepare(policy, optimizer)

@@ -17,7 +17,7 @@ from storage.errors import PipelineError
 
 BF16, FP32 = 2, 4  # bytes
 PROMPT_TOKENS = 350  # a 10 s clip is 250 tokens; question and template about 100
-HEAD_CHUNK = 256  # positions in one pass of the vocabulary head, see qwen2_audio.py
+HEAD_CHUNK = 256  # positions in one pass of the vocabulary head, see vocabulary_head.py
 RESERVE_BYTES = 3e9  # CUDA context, workspaces, fragments
 PROCESS_BYTES = 3e9  # Python, torch, CUDA, data workers
 EIGHT_BIT_STATES = 2 * (1 + FP32 / 256)  # two moments, a scale for each block of 256

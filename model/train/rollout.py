@@ -17,8 +17,8 @@ from transformers import PreTrainedModel, Qwen2AudioProcessor
 
 from model.config import GrpoConfig
 from model.network.features import Batch
+from model.network.packed import prefill
 from model.network.policy import Policy
-from model.network.qwen2_audio import prefill
 from model.network.sampling import Completions, Sampling, decode, uniform_numbers
 from model.train.grpo import is_zero_variance, loss_denominator, loss_weights
 from model.train.order import Drawn

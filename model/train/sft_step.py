@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import Qwen2AudioProcessor
 
 from model.network.features import Batch
-from model.network.qwen2_audio import score_completions
+from model.network.packed import score_completions
 from model.train.step import PartLoss, Session, StepBatch, count_tokens
 from model.train.step_log import Means
 

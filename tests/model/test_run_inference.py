@@ -24,8 +24,8 @@ from model.infer.jobs import (
     read_run,
 )
 from model.infer.prompts import Item, Reader
+from model.network.loading import load_model, load_processor
 from model.network.lora import add_adapter
-from model.network.qwen2_audio import load_model, load_processor
 from model.network.tiny import build_tiny
 from model.prompt import TEMPLATES
 from model.run_inference import infer, items_of

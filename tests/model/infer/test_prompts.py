@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from model.infer.prompts import Asking, Item, Reader, Shelf, by_length, evenly, guess_tokens, split
-from model.network.qwen2_audio import load_processor
+from model.network.loading import load_processor
 from storage.errors import PipelineError
 
 

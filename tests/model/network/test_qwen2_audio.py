@@ -10,14 +10,9 @@ from transformers import GenerationConfig, Qwen2AudioForConditionalGeneration
 
 from model.config import Attention, Precision
 from model.network.features import Prompt, collate, mel_features, prompt_tokens
+from model.network.loading import load_model, load_processor, stop_tokens
+from model.network.packed import prefill, score_completions
 from model.network.packing import completion_mask, pack
-from model.network.qwen2_audio import (
-    load_model,
-    load_processor,
-    prefill,
-    score_completions,
-    stop_tokens,
-)
 from model.network.sampling import Sampling, decode, draw, uniform_numbers
 from storage.errors import PipelineError
 

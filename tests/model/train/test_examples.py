@@ -10,8 +10,9 @@ import soundfile
 import torch
 
 from model.config import SftConfig, TrainConfig
-from model.network.features import FeatureStore, mel_features, num_audio_tokens
-from model.network.qwen2_audio import load_processor
+from model.network.features import FeatureStore, mel_features
+from model.network.loading import load_processor
+from model.network.qwen2_audio import num_audio_tokens
 from model.train.examples import check_examples, read_examples
 from model.train.order import Collator, Draws
 from storage.errors import PipelineError

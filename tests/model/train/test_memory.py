@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from model.config import GrpoConfig, LoraConfig, TrainConfig
-from model.network.qwen2_audio import load_base
+from model.network.loading import load_base
 from model.train.memory import check_fits, estimate
 from model.train.sizes import ModelSizes, read_sizes
 from storage.errors import PipelineError

@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 
 DEFAULT_WORKSPACE = "workspace"
-WITHOUT_PREFECT = {"flows.score", "flows.benchmarks"}  # the commands that need no workspace
+WITHOUT_PREFECT = {"flows.score", "flows.versions"}  # the commands that need no workspace
 COMMAND_DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -1,7 +1,8 @@
-"""What changed between two versions of a benchmark: `python -m flows.benchmarks diff FIRST SECOND`.
+"""What changed between two versions of a benchmark: `python -m flows.versions FIRST SECOND`.
 
 FIRST and SECOND are names (`mmau-test-mini-original`) or files of questions. Needs neither torch
-nor Prefect.
+nor Prefect. Not `flows.benchmarks`: Prefect puts flows/ first on sys.path, and a file of that name
+would hide the package `benchmarks`.
 """
 
 import argparse
@@ -58,16 +59,14 @@ def _questions(name: str, workspace: Path) -> list[Question]:
 
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m flows.benchmarks", description=(__doc__ or "").partition("\n")[0]
+        prog="python -m flows.versions", description=(__doc__ or "").partition("\n")[0]
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    diff = commands.add_parser("diff", help="list the questions that two versions ask differently")
-    diff.add_argument("first", help="name of a benchmark, or its questions' file")
-    diff.add_argument("second", help="the same of another version")
-    diff.add_argument("--first-audio", type=Path, help="folder of the first one's clips")
-    diff.add_argument("--second-audio", type=Path, help="folder of the second one's clips")
-    diff.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    diff.add_argument(
+    parser.add_argument("first", help="name of a benchmark, or its questions' file")
+    parser.add_argument("second", help="the same of another version")
+    parser.add_argument("--first-audio", type=Path, help="folder of the first one's clips")
+    parser.add_argument("--second-audio", type=Path, help="folder of the second one's clips")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    parser.add_argument(
         "--workspace", type=Path, default=Path("workspace"), help="folder of all data"
     )
     return parser

@@ -1,4 +1,4 @@
-"""`python -m flows.benchmarks diff`: what two versions of a benchmark ask differently."""
+"""`python -m flows.versions`: what two versions of a benchmark ask differently."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from flows.benchmarks import main
+from flows.versions import main
 from storage.benchmarks.parse import write_questions
 from storage.records.question import Question
 
@@ -35,7 +35,7 @@ def write_versions(folder: Path) -> tuple[str, str]:
 
 
 def test_questions_are_joined_by_id_and_told_by_what_differs(tmp_path, capsys):
-    assert main(["diff", *write_versions(tmp_path), "--json"]) == 0
+    assert main([*write_versions(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["same"] == ["q0"]
     assert found["changed"] == [
@@ -55,14 +55,14 @@ def test_clips_are_compared_by_content_where_both_folders_are_named(tmp_path, ca
     write_questions(tmp_path / "one.json", FIRST)
     names = [str(tmp_path / "one.json")] * 2
     folders = ["--first-audio", str(tmp_path / "a"), "--second-audio", str(tmp_path / "b")]
-    main(["diff", *names, *folders])
+    main([*names, *folders])
     printed = capsys.readouterr().out
     assert "5 questions alike, 1 differ" in printed
     assert "q4  audio" in printed
 
 
 def test_the_command_needs_no_workspace_and_leaves_none(tmp_path):
-    command = [sys.executable, "-m", "flows.benchmarks", "diff", *write_versions(tmp_path)]
+    command = [sys.executable, "-m", "flows.versions", *write_versions(tmp_path)]
     done = subprocess.run(
         command,
         cwd=tmp_path,

@@ -43,6 +43,8 @@ class Wire:
 
     base: str
     """Its address."""
+    root: Path
+    """The folder that is served."""
     requests: Counter[str] = field(default_factory=Counter)
     """Requests by path."""
     released: threading.Event = field(default_factory=threading.Event)
@@ -81,7 +83,7 @@ def _encode(target: Path, *arguments: str) -> None:
 def serve(root: Path) -> Iterator[Wire]:
     """Serve the files of a folder while the `with` block runs."""
     server = _Server(("127.0.0.1", 0), _Handler)
-    wire = Wire(f"http://127.0.0.1:{server.server_address[1]}")
+    wire = Wire(f"http://127.0.0.1:{server.server_address[1]}", root)
     server.root, server.wire = root, wire
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -122,6 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
         if case.isdigit():
             headers = {"Retry-After": "7"} if case == "429" else {}
             return self._send(int(case), b"x", "text/plain", headers)
+        if case == "every-seventh-404" and int(re.sub(r"\D", "", self.path)[-4:]) % 7 == 0:
+            return self._send(404, b"x", "text/plain", {})
         if case == "429-once" and wire.requests[address] == 1:
             return self._send(429, b"x", "text/plain", {"Retry-After": "1"})
         if case == "503-twice" and wire.requests[address] <= 2:

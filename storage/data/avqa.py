@@ -95,7 +95,7 @@ def read_annotations(path_or_url: str, cache_dir: Path) -> Annotations:
     content = _content_of(path_or_url, cache_dir)
     try:
         records = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # nested too deeply
         msg = f"annotations {path_or_url} are not JSON: {error}"
         raise PipelineError(msg) from error
     if not isinstance(records, list) or not (entries := cast("list[object]", records)):

@@ -9,9 +9,10 @@
 """
 
 import hashlib
+import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -36,6 +37,7 @@ ACCESS = (  # options of yt-dlp's that may open what was closed
 FILE_NAME = re.compile(
     r"Y?(?P<video>[A-Za-z0-9_-]{11})(_(?P<start>\d+(\.\d+)?)[_-](?P<end>\d+(\.\d+)?))?"
 )
+TITLED = re.compile(r".* \[([^]]+)\]")  # yt-dlp's own: `Title [id].m4a`
 LONGEST_STRETCH_S = 600.0  # a longer one counts in milliseconds
 IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"%PDF", b"SQLite")
 
@@ -148,9 +150,10 @@ class FolderAudio:
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         self._stretches: dict[str, list[tuple[float, float, Path]]] = defaultdict(list)
         # Sorted, so that of two files with one stem (x.m4a, x.webm) the same one is always taken.
-        for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        for path in sorted(path for path in _paths(root) if path.is_file()):
             self._by_stem[path.stem].append(path)
-            name_of = FILE_NAME.fullmatch(path.stem)
+            titled = TITLED.fullmatch(path.stem)
+            name_of = FILE_NAME.fullmatch(titled[1] if titled else path.stem)
             if name_of and name_of["start"]:
                 start_s, end_s = float(name_of["start"]), float(name_of["end"])
                 scale = 1000 if end_s - start_s > LONGEST_STRETCH_S else 1
@@ -199,6 +202,17 @@ class FolderAudio:
         ]
         whole = [(float(clip.start_s), path) for path in self._by_stem.get(clip.video_id, ())]
         return [*named, *around, *whole]
+
+
+def _paths(root: Path) -> Iterator[Path]:
+    """Everything below a folder, linked folders too, each once."""
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        if os.path.realpath(folder) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(folder))
+        yield from (Path(folder, name) for name in names)
 
 
 def _is_media(path: Path) -> bool:

@@ -192,7 +192,8 @@ class Downloader:
 
     def _options(self, worker: "_Worker") -> dict[str, Any]:
         options: dict[str, Any] = {
-            "outtmpl": str(worker.folder / "source.%(ext)s"),
+            # a path's own `%` is no field
+            "outtmpl": f"{str(worker.folder).replace('%', '%%')}/source.%(ext)s",
             "format": YOUTUBE_FORMAT if self.is_youtube else FILE_FORMAT,
             "format_sort": FORMAT_SORT,
             "logger": worker.log,

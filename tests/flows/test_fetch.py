@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,3 +124,30 @@ def test_a_sigterm_still_ends_it_as_one(tmp_path: Path, wire: Wire, api_url: str
     code, errors = end(process)
     assert code == 128 + signal.SIGTERM
     assert errors == "stopped; the same command goes on where this one was\n"
+
+
+def test_a_limit_a_mirror_without_a_front_page_and_a_later_source_by_the_command(
+    tmp_path: Path, wire: Wire, api_url: str
+) -> None:
+    """A mirror whose root answers 404 was refused, and a loss stayed whatever was added."""
+    fetch = Fetch(tmp_path, f"{wire.base}/404/x.m4a", api_url)
+    row = json.loads((tmp_path / "rows.json").read_text())[0]
+    rows = [row | {"id": n, "video_name": f"video-{n:05d}_000003"} for n in range(9)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    limit = ("--set", "fetch.limit=3", "--set", "fetch.clip_length_s=2")
+    code, errors = end(fetch.start(*limit))
+    assert (code, errors) == (0, "")
+    report = json.loads((fetch.workspace / "one" / "fetch" / "fetch_report.json").read_text())
+    assert (report["requested"], report["by_state"]) == (3, {"invalid": 3})
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    for row in rows:
+        shutil.copy(wire.root / "marker.m4a", shelf / f"{row['video_name'][:-7]}.m4a")
+    sources = yaml.safe_load(fetch.profile.read_text())["fetch"]["sources"]
+    added = [*sources, {"kind": "folder", "path": str(shelf)}]
+    process = fetch.start(*limit, "--set", f"fetch.sources={json.dumps(added)}")
+    printed, _ = process.communicate(timeout=180)
+    assert "3 losses may be served by the new source (folder)" in printed
+    report = json.loads((fetch.workspace / "one" / "fetch" / "fetch_report.json").read_text())
+    assert (report["by_state"], report["by_source"]) == ({"done": 3}, {"folder": 3})
+    assert len(list((fetch.workspace / "clips-2s").iterdir())) == 3

@@ -162,7 +162,12 @@ def test_validation_rows_are_taken_evenly(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "are not JSON"), ("{}", "expected a JSON list"), ("[]", "expected a JSON list")],
+    [
+        ("{", "are not JSON"),
+        ("[" * 100_000, "are not JSON: maximum recursion"),
+        ("{}", "expected a JSON list"),
+        ("[]", "expected a JSON list"),
+    ],
 )
 def test_a_file_that_is_no_list_of_rows_is_refused(tmp_path, content, message):
     (tmp_path / "x.json").write_text(content)
@@ -201,3 +206,21 @@ def test_a_git_blob_id_is_what_git_says():
 def test_an_address_that_does_not_answer_is_told_with_what_to_do(tmp_path):
     with serve(tmp_path) as wire, pytest.raises(PipelineError, match="local copy"):
         avqa.read_annotations(f"{wire.base}/404/x.json", tmp_path / "cache")
+
+
+def test_a_limit_asks_for_the_same_clips_whatever_else_is_in_the_file(tmp_path):
+    names = [f"clip{number:07d}_000001" for number in range(40)]
+    rows = [ROW | {"id": number, "video_name": name} for number, name in enumerate(names)]
+    annotations = _read(tmp_path, [*rows, *rows])
+    few, more = (avqa.limit_clips(annotations, limit) for limit in (5, 20))
+    assert len(set(avqa.clips_of(few.rows))) == 5
+    assert set(few.rows) < set(more.rows)
+    without = avqa.limit_clips(_read(tmp_path, rows[10:]), 40)
+    assert set(avqa.clips_of(few.rows)) & set(avqa.clips_of(without.rows)) == {
+        clip for clip in avqa.clips_of(few.rows) if clip.clip_id in names[10:]
+    }
+    states = {row.clip.clip_id: ClipState("done") for row in few.rows}
+    converted = avqa.convert(few, states, audio_dir="clips", has_wav=lambda _: True)
+    assert (len(converted.examples), converted.num_read) == (10, 80)
+    assert converted.reasons == {"beyond-limit": 70}
+    assert converted.usable_share == 1.0

@@ -12,6 +12,7 @@ import soundfile
 
 from storage.config import FetchConfig, FolderSource, YoutubeSource
 from storage.data.avqa import Clip
+from storage.errors import PipelineError
 from storage.fetch.account import write_account
 from storage.fetch.cut import measure_wav
 from storage.fetch.ledger import ClipRow
@@ -311,3 +312,47 @@ def test_a_mirror_that_asks_for_a_second_is_waited_for_a_second(wire, layout):
         run.fetch_batch(run.plan([_clip()]).batches[0])
         assert run.ledger.rows()[0].state == "done"
     assert paused == [1.0]
+
+
+# What users of yt-dlp, audioset-download and video2dataset met elsewhere.
+
+
+def test_a_workspace_with_a_percent_sign_is_no_template(wire, tmp_path):
+    """yt-dlp reads `%` in a path as the beginning of a field."""
+    layout = Layout(tmp_path / "50% of AVQA %(id)s", "test", clip_length_s=2.0)
+    mirror = YoutubeSource(url_template=f"{wire.base}/ok/marker.m4a?v={{video_id}}")
+    _, rows = _run(_config(mirror), layout, [_clip()])
+    assert rows[0].state == "done", rows[0].message
+    assert list(tmp_path.iterdir()) == [layout.workspace]
+
+
+@pytest.mark.parametrize("stem", ["Boat trip (HD) [-HG3Omg_89c]", "Boat [x] [-HG3Omg_89c]"])
+def test_the_names_that_yt_dlp_gives_by_itself_are_understood(media, layout, tmp_path, stem):
+    shutil.copy(media / "marker.m4a", tmp_path / f"{stem}.m4a")
+    _, rows = _run(_config(FolderSource(path=tmp_path)), layout, [_clip()])
+    assert rows[0].state == "done", rows[0].message
+
+
+def test_media_behind_a_linked_folder_are_found(media, layout, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "shelf").mkdir()
+    shutil.copy(media / "marker.m4a", tmp_path / "disk" / "-HG3Omg_89c.m4a")
+    (tmp_path / "shelf" / "part-1").symlink_to(tmp_path / "disk")
+    (tmp_path / "shelf" / "again").symlink_to(tmp_path / "shelf")
+    _, rows = _run(_config(FolderSource(path=tmp_path / "shelf")), layout, [_clip()])
+    assert rows[0].state == "done", rows[0].message
+
+
+def test_cookies_in_another_form_than_netscapes_are_told_before_the_first_video(layout, tmp_path):
+    """Browser extensions export JSON."""
+    (tmp_path / "cookies.json").write_text('[{"domain": ".youtube.com", "name": "SID"}]')
+    source = YoutubeSource(ytdlp={"cookiefile": str(tmp_path / "cookies.json")})
+    with pytest.raises(PipelineError, match=r"does not take the options.*Netscape"):
+        _run(_config(source), layout, [_clip()])
+
+
+def test_a_part_of_a_download_in_a_folder_is_no_medium(media, layout, tmp_path):
+    content = (media / "marker.m4a").read_bytes()
+    (tmp_path / "-HG3Omg_89c.m4a.part").write_bytes(content[:5000])
+    _, rows = _run(_config(FolderSource(path=tmp_path)), layout, [_clip()])
+    assert _lost(rows) == [("invalid", "not-in-folder")]

@@ -1,6 +1,7 @@
 """What the commands share: their options, and one clear line for an expected error."""
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -93,9 +94,13 @@ def run_command(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
             signal.signal(number, stop)
     try:
         exit_code = main(None) or 0
+        sys.stdout.flush()
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         exit_code = error.exit_code
+    except BrokenPipeError:  # `| head` has read enough; what Python flushes at its end goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        exit_code = 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print("stopped; the same command goes on where this one was", file=sys.stderr)
         exit_code = 128 + received[-1]

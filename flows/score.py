@@ -1,12 +1,16 @@
 """Score predictions that any tool wrote: `python -m flows.score FILE --benchmark NAME`.
 
 Prints the accuracy under both scorers by task, difficulty and sub-category, with the number of
-questions and Wilson's 95 % interval, and writes score.json and verdicts.jsonl beside FILE. Needs
-neither torch nor audio nor Prefect, which takes longer to import than scoring takes; the flow is
+questions and Wilson's 95 % interval, and writes score and verdicts beside FILE. Needs neither torch
+nor audio nor Prefect, which takes longer to import than scoring takes; the flow is
 flows/serving/score_flow.py.
+
+What is written beside `predictions.json` is `predictions.json.score.json` and so on: files in one
+folder never write over each other's score, nor over an evaluation's own.
 """
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -17,7 +21,12 @@ from model.score.foreign import Imported, read_predictions
 from model.score.scorers import judge_all, score, submission_rows
 from reports.numbers.score_text import SCORERS, render
 from storage.benchmarks.parse import read_questions
-from storage.benchmarks.published import find_published, prepare_questions, read_benchmark
+from storage.benchmarks.published import (
+    find_published,
+    list_published,
+    prepare_questions,
+    read_benchmark,
+)
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
 from storage.jsonl import write_json
@@ -45,6 +54,11 @@ class Scored(NamedTuple):
     folder: Path
     """Where it is written."""
 
+    def path(self, name: str) -> Path:
+        """Where a file of this score is, e.g. `predictions.json.score.json`."""
+        file = "" if self.score.source is None else self.score.source.file
+        return self.folder / f"{file}.{name}"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
@@ -56,14 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         workspace=options.workspace,
         output=options.output,
         allow_partial=options.allow_partial,
+        key=options.key,
     )
     if options.json:
         print(json.dumps(scored.score.as_json(), ensure_ascii=False))
     else:
         print(render(scored.score, scored.verdicts, answered=scored.imported.predictions))
-        print(f"\nwritten: {scored.folder / 'score.json'}, {scored.folder / 'verdicts.jsonl'}")
+        print(f"\nwritten: {scored.path('score.json')}, {scored.path('verdicts.jsonl')}")
     if not scored.score.by_scorer or options.submit:
-        path = scored.folder / "submission.json"
+        path = scored.path("submission.json")
         write_json(path, submission_rows(scored.questions, scored.imported.predictions))
         print(f"written: {path}", file=sys.stderr)
         if options.submit:
@@ -79,8 +94,9 @@ def score_predictions(
     workspace: Path,
     output: Path | None = None,
     allow_partial: bool = False,
+    key: str | None = None,
 ) -> Scored:
-    """Score predictions that any tool wrote, and write score.json and verdicts.jsonl.
+    """Score predictions that any tool wrote, and write its score and verdicts.
 
     Args:
         file: The predictions.
@@ -89,26 +105,44 @@ def score_predictions(
         workspace: Folder of all data.
         output: Folder of the two files; None: beside the predictions.
         allow_partial: Score although predictions are missing.
+        key: The key that holds the predictions; None: any known one.
 
     Raises:
         PipelineError: If the questions cannot be had, or the file does not fit them.
     """
+    if not file.is_file():  # said before the questions are downloaded
+        msg = f"{file} is {'no file' if file.exists() else 'missing'}: name the predictions' file"
+        raise PipelineError(msg)
+    _refuse_unversioned(benchmark)
     asked, digest = load_questions(benchmark, questions, workspace=workspace)
-    folder = output or _output_folder(file.absolute().parent)
+    imported = read_predictions(file, asked, key=key, others=lambda: _prepared(workspace))
     scored = score_file(
-        *(file, asked, folder),
+        *(file, asked, imported, output or file.absolute().parent),
         benchmark=benchmark,
         questions_sha256=digest,
         allow_partial=allow_partial,
     )
-    scored.score.write(folder / "score.json")
-    write_verdicts(folder / "verdicts.jsonl", scored.verdicts)
+    scored.score.write(scored.path("score.json"))
+    write_verdicts(scored.path("verdicts.jsonl"), scored.verdicts)
     return scored
 
 
-def _output_folder(folder: Path) -> Path:
-    """Beside the file; for answers of our own evaluation one below: its score.json stays."""
-    return folder / "scored" if (folder / "run.json").exists() else folder
+def _refuse_unversioned(benchmark: str) -> None:
+    """Refuse a name that several versions share: their numbers cannot be compared."""
+    known = list_published()
+    versions = [name for name in known if name.startswith(f"{benchmark}-")]
+    if versions and benchmark not in known:
+        msg = f"{benchmark} names no version: say which of {', '.join(versions)} was answered"
+        raise PipelineError(msg)
+
+
+def _prepared(workspace: Path) -> dict[str, list[Question]]:
+    """The questions of every benchmark in a workspace, by its folder's name."""
+    found: dict[str, list[Question]] = {}
+    for path in sorted((workspace / "benchmarks").glob("*/questions.json")):
+        with contextlib.suppress(PipelineError):  # a damaged one can tell nothing
+            found[path.parent.name] = read_questions(path)
+    return found
 
 
 def load_questions(
@@ -131,6 +165,7 @@ def load_questions(
 def score_file(
     path: Path,
     questions: list[Question],
+    imported: Imported,
     folder: Path,
     *,
     benchmark: str,
@@ -140,9 +175,8 @@ def score_file(
     """Score a file; a question without a prediction is wrong under both scorers.
 
     Raises:
-        PipelineError: If the file cannot be matched to the questions, or is partial and may not be.
+        PipelineError: If the file is partial and may not be.
     """
-    imported = read_predictions(path, questions)
     missing = [q.id for q in questions if q.id not in imported.predictions]
     if missing and not allow_partial:
         msg = (
@@ -184,13 +218,16 @@ def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m flows.score", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("file", type=Path, help="predictions: JSON or JSON lines of any known tool")
+    parser.add_argument(
+        "file", type=Path, help="predictions of any known tool: JSON, JSON lines, CSV"
+    )
     parser.add_argument("--benchmark", required=True, help="e.g. mmau-test-mini-v05.15.25")
+    parser.add_argument("--key", help="key of the predictions (default: any known one)")
     parser.add_argument("--questions", type=Path, help="the questions' file, if you have it here")
     parser.add_argument(
         "--allow-partial", action="store_true", help="show how far an incomplete file goes"
     )
-    parser.add_argument("--output", type=Path, help="folder for score.json (default: FILE's)")
+    parser.add_argument("--output", type=Path, help="folder of what is written (default: FILE's)")
     parser.add_argument("--json", action="store_true", help="print score.json instead of tables")
     parser.add_argument(
         "--submit", action="store_true", help="send a test split's predictions off, after asking"

@@ -17,8 +17,9 @@ def score_flow(
     questions: Path | None = None,
     allow_partial: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
     workspace: Path = Path("workspace"),
+    key: str | None = None,
 ) -> dict[str, Any]:
-    """Score predictions that any tool wrote; writes score.json and verdicts.jsonl beside them.
+    """Score predictions that any tool wrote; writes score and verdicts beside them.
 
     Args:
         file: Predictions: JSON or JSON lines of any known tool.
@@ -26,8 +27,13 @@ def score_flow(
         questions: The questions' file, where it is here already.
         allow_partial: Show how far an incomplete file goes.
         workspace: Folder of all data.
+        key: Key of the predictions, where the file holds several.
     """
     scored = score_predictions(
-        file, benchmark, questions=questions, workspace=workspace, allow_partial=allow_partial
+        *(file, benchmark),
+        questions=questions,
+        workspace=workspace,
+        allow_partial=allow_partial,
+        key=key,
     )
     return scored.score.as_json()

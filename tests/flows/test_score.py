@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +54,7 @@ def score(files: tuple[Path, Path], *options: str) -> int:
 
 def test_a_file_is_scored_and_the_table_shows_counts_and_intervals(files, capsys) -> None:
     assert score(files) == 0
-    record = json.loads((files[0].parent / "score.json").read_text())
+    record = json.loads((files[0].parent / "predictions.json.score.json").read_text())
     assert record["benchmark"] == "demo"
     assert record["scorers"]["official"]["overall"] == {"num_correct": 2, "num_questions": 4}
     assert record["scorers"]["strict"]["overall"] == {"num_correct": 2, "num_questions": 4}
@@ -67,7 +69,7 @@ def test_a_file_is_scored_and_the_table_shows_counts_and_intervals(files, capsys
     )
     assert printed.index("  sound") < printed.index("  music") < printed.index("  speech")
     assert "Counting" in printed
-    assert len((files[0].parent / "verdicts.jsonl").read_text().splitlines()) == 4
+    assert len((files[0].parent / "predictions.json.verdicts.jsonl").read_text().splitlines()) == 4
 
 
 def test_json_prints_the_score_alone(files, capsys) -> None:
@@ -77,17 +79,16 @@ def test_json_prints_the_score_alone(files, capsys) -> None:
 
 def test_output_goes_where_it_is_told(files, tmp_path) -> None:
     score(files, "--output", str(tmp_path / "elsewhere"))
-    assert (tmp_path / "elsewhere/score.json").exists()
-    assert not (files[0].parent / "score.json").exists()
+    assert (tmp_path / "elsewhere/predictions.json.score.json").exists()
+    assert not (files[0].parent / "predictions.json.score.json").exists()
 
 
 def test_an_evaluations_own_score_is_not_written_over(files, tmp_path) -> None:
     """The report and the next run compare that file with the evaluation's record."""
-    (tmp_path / "run.json").write_text("{}")
     (tmp_path / "score.json").write_text("the evaluation's")
     score(files)
     assert (tmp_path / "score.json").read_text() == "the evaluation's"
-    assert (tmp_path / "scored/score.json").exists()
+    assert (tmp_path / "predictions.json.score.json").exists()
 
 
 def drop(files: tuple[Path, Path], name: str) -> None:
@@ -102,7 +103,7 @@ def test_a_partial_file_is_refused_with_the_missing_ids(files) -> None:
         PipelineError, match=r"covers 3 of 4 questions; missing: q4\..*--allow-partial"
     ):
         score(files)
-    assert not (files[0].parent / "score.json").exists()
+    assert not (files[0].parent / "predictions.json.score.json").exists()
 
 
 def test_a_partial_file_that_is_allowed_shows_its_coverage(files, capsys) -> None:
@@ -112,7 +113,7 @@ def test_a_partial_file_that_is_allowed_shows_its_coverage(files, capsys) -> Non
     assert "answered 3 of 4" in printed
     assert "PARTIAL: 1 questions have no prediction and count as wrong" in printed
     assert "of the answered ones, right (official): 2 of 3 (66.67)" in printed
-    record = json.loads((files[0].parent / "score.json").read_text())
+    record = json.loads((files[0].parent / "predictions.json.score.json").read_text())
     assert record["scorers"]["official"]["overall"] == {"num_correct": 2, "num_questions": 4}
     assert record["coverage"] == {"num_answered": 3, "num_questions": 4, "missing": ["q4"]}
 
@@ -125,7 +126,7 @@ def test_withheld_answers_give_a_submission_file_instead_of_a_score(tmp_path, ca
     (tmp_path / "predictions.json").write_text(json.dumps(rows))
     score((tmp_path / "predictions.json", tmp_path / "questions.json"))
     assert "answers of this benchmark are withheld" in capsys.readouterr().out
-    submission = json.loads((tmp_path / "submission.json").read_text())
+    submission = json.loads((tmp_path / "predictions.json.submission.json").read_text())
     assert [row["model_output"] for row in submission] == ["B", "B"]
     assert [row["model_prediction"] for row in submission] == ["B", "B"]
     with pytest.raises(PipelineError, match="demo has no service that scores submissions"):
@@ -182,5 +183,59 @@ def test_the_command_says_an_error_in_one_line_and_imports_nothing_heavy(files) 
 
 def test_the_flow_gives_the_same_record(files) -> None:
     record = score_flow.fn(files[0], "demo", questions=files[1])
-    assert record == json.loads((files[0].parent / "score.json").read_text())
+    assert record == json.loads((files[0].parent / "predictions.json.score.json").read_text())
     assert score_flow.name == "score"
+
+
+def test_a_second_file_in_a_folder_leaves_the_first_ones_score(files) -> None:
+    """Scoring every file of a folder left the score of the last alone."""
+    score(files)
+    before = (files[0].parent / "predictions.json.score.json").read_bytes()
+    second = files[0].with_name("predictions.csv")
+    second.write_text("id,prediction\n" + "".join(f"q{i},a cat\n" for i in range(1, 5)))
+    score((second, files[1]))
+    assert (files[0].parent / "predictions.json.score.json").read_bytes() == before
+    record = json.loads((files[0].parent / "predictions.csv.score.json").read_text())
+    assert record["scorers"]["strict"]["overall"] == {"num_correct": 0, "num_questions": 4}
+
+
+def test_a_missing_file_and_a_name_without_version_are_told_before_any_download(files) -> None:
+    """Nothing is there to download from: the address would be tried first otherwise."""
+    missing = [str(files[0].with_name("none.json")), "--benchmark", "mmau-test-mini-original"]
+    with pytest.raises(PipelineError, match=r"none\.json is missing: name the predictions' file"):
+        main(missing)
+    named = (
+        r"mmau-test-mini names no version: say which of mmau-test-mini-original, mmau-test-mini-"
+    )
+    with pytest.raises(PipelineError, match=named):
+        main([str(files[0]), "--benchmark", "mmau-test-mini", "--questions", str(files[1])])
+
+
+def test_rows_of_another_version_are_named_with_it(files, tmp_path) -> None:
+    """Ids are the same in both versions of MMAU."""
+    rows = json.loads(files[1].read_text())
+    rows[2]["choices"] = ["a dog", "a horse"]
+    other = tmp_path / "workspace/benchmarks/demo-2"
+    other.mkdir(parents=True)
+    (other / "questions.json").write_text(json.dumps(rows))
+    answered = [{**row, "model_output": "a dog"} for row in rows]
+    files[0].write_text(json.dumps(answered))
+    with pytest.raises(PipelineError, match=r"1 of these rows are of demo-2 \(q3\): name the vers"):
+        score(files, "--workspace", str(tmp_path / "workspace"))
+
+
+def test_a_reader_that_has_enough_gets_no_traceback(files) -> None:
+    """`| head -1` ended in a BrokenPipeError."""
+    options = ["--benchmark", "demo", "--questions", str(files[1])]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.score", str(files[0]), *options],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.stderr, done.returncode) == ("", 128 + signal.SIGPIPE)
+    assert (files[0].parent / "predictions.json.score.json").exists()

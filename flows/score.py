@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from model.score.foreign import Imported, read_predictions
+from model.score.imported import write_imported
 from model.score.scorers import judge_all, score, submission_rows
 from reports.numbers.score_text import SCORERS, render
 from storage.benchmarks.parse import read_questions
@@ -30,6 +31,7 @@ from storage.benchmarks.published import (
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
 from storage.jsonl import write_json
+from storage.layout import Layout
 from storage.manifest import file_digest
 from storage.records.evaluation import (
     Coverage,
@@ -77,6 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         print(render(scored.score, scored.verdicts, answered=scored.imported.predictions))
         print(f"\nwritten: {scored.path('score.json')}, {scored.path('verdicts.jsonl')}")
+    if options.into:
+        layout = Layout(options.workspace.absolute(), options.into)
+        judged = (scored.score, scored.verdicts, scored.imported.predictions)
+        folder = write_imported(options.file, *judged, layout)
+        print(f"imported: {folder}; python -m flows.report shows it", file=sys.stderr)
     if not scored.score.by_scorer or options.submit:
         path = scored.path("submission.json")
         write_json(path, submission_rows(scored.questions, scored.imported.predictions))
@@ -228,6 +235,9 @@ def _options() -> argparse.ArgumentParser:
         "--allow-partial", action="store_true", help="show how far an incomplete file goes"
     )
     parser.add_argument("--output", type=Path, help="folder of what is written (default: FILE's)")
+    parser.add_argument(
+        "--into", metavar="EXPERIMENT", help="add the predictions to an experiment's report"
+    )
     parser.add_argument("--json", action="store_true", help="print score.json instead of tables")
     parser.add_argument(
         "--submit", action="store_true", help="send a test split's predictions off, after asking"

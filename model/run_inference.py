@@ -36,7 +36,7 @@ from storage.errors import PipelineError
 from storage.host.checks import model_folder
 from storage.host.supervisor import die_with_parent
 from storage.manifest import digest_of
-from storage.records.evaluation import Answer
+from storage.records.evaluation import Answer, Decoding
 from storage.records.question import Question
 
 PROGRESS_EVERY_S = 2.0
@@ -98,7 +98,7 @@ def _of_this_rank(jobs: Iterable[InferenceJob]) -> list[InferenceJob]:
 def _infer_model(
     model_path: str, folders: Sequence[JobFolder], run: InferenceRun, shelf: Shelf
 ) -> None:
-    decoding = folders[0].job.run.decoding  # one model's runs of one evaluation are decoded alike
+    decoding = _decoding(folders[0].job)  # one model's runs of one evaluation are decoded alike
     processor = load_processor(model_path)
     decoder = Decoder(
         load_model(model_path, precision=decoding.precision, device=_device(run.device)),
@@ -119,6 +119,13 @@ def _infer_model(
         _answer(folder, [item.id for item in items], asking, decoder, run.evaluate)
 
 
+def _decoding(job: InferenceJob) -> Decoding:
+    if job.run.decoding is None:
+        msg = f"{job.run.name}: another tool's predictions are not asked here"
+        raise ValueError(msg)
+    return job.run.decoding
+
+
 def _answer(
     folder: JobFolder,
     ids: Sequence[str],
@@ -133,7 +140,7 @@ def _answer(
     folder.start(_revision(folder.job.model_path))
     wanted = [index for index in asking.order if ids[index] not in folder.answered]
     progress = Progress(folder.job.run.name, num_before=folder.num_answered, num_total=len(ids))
-    batch_size = folder.job.run.decoding.batch_size
+    batch_size = _decoding(folder.job).batch_size
     batches = asking.batches(wanted, batch_size=batch_size, num_workers=config.workers)
     for indices, ready in batches:
         asked = [ids[index] for index in indices]

@@ -205,6 +205,8 @@ def _reading_order(run: EvaluationRun) -> tuple[str, str, int, str, str]:
 
 def _role(run: EvaluationRun, profile: Profile, trainings: Sequence[TrainingSheet]) -> Role | None:
     """The role of a model in this report; None: the profile does not ask for it."""
+    if run.role == "imported":  # a person brought it here, no profile does
+        return "imported"
     started = {
         (training.start.digest, training.prompt)
         for training in trainings

@@ -16,7 +16,7 @@ from reports.numbers.tally import FIRST_TASKS, as_booleans, group_indices, tally
 from reports.published import contradicted_average, larger_split, num_published_questions
 from reports.report import Report
 from reports.sheets import BenchmarkSheet, EvaluationSheet, PublishedRow, TrainingSheet
-from storage.records.evaluation import Tally
+from storage.records.evaluation import EvaluationRun, Tally
 
 OURS = "this report"
 
@@ -112,6 +112,11 @@ def method_name(method: str | None, variant: str | None) -> str:
     return method.upper() + (", LoRA" if variant == "lora" else "")
 
 
+def method_of(run: EvaluationRun) -> str:
+    """How an evaluated model came about; `imported`: another tool asked it."""
+    return "imported" if run.role == "imported" else method_name(run.method, run.variant)
+
+
 def best_step(
     report: Report, benchmark: BenchmarkSheet, scorer: str, training: TrainingSheet
 ) -> tuple[int, BestOfN] | None:
@@ -144,7 +149,7 @@ def _our_rows(report: Report, benchmark: BenchmarkSheet, scorer: str) -> list[Le
         LeaderboardRow(
             benchmark=benchmark.name,
             model=evaluation.model,
-            method=method_name(evaluation.run.method, evaluation.run.variant),
+            method=method_of(evaluation.run),
             step=evaluation.step,
             prompt=evaluation.prompt,
             scorer=scorer,

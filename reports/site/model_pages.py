@@ -7,7 +7,7 @@ from typing import NamedTuple
 from reports.numbers.achievements import Achievement, achievements
 from reports.numbers.comparisons import Pair, asked_of
 from reports.numbers.groups import GroupRow, HeatCell, HeatRow, group_rows, heat_rows
-from reports.numbers.leaderboard import method_name
+from reports.numbers.leaderboard import method_name, method_of
 from reports.numbers.statistics import Interval, newcombe
 from reports.numbers.tally import tally
 from reports.report import Report
@@ -237,7 +237,7 @@ def _other_model_page(report: Report, model: str, file: str) -> Page:
     run = next(evaluation.run for evaluation in report.evaluations if evaluation.model == model)
     context = {
         "heading": model,
-        "method": method_name(run.method, run.variant),
+        "method": method_of(run),
         "training": None,
         "parts": parts,
         "curves": [],

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from reports.numbers.achievements import Achievement, achievements
 from reports.numbers.comparisons import Comparison, Pair, Section, asked_of, leading_rows
-from reports.numbers.leaderboard import LeaderboardRow, method_name
+from reports.numbers.leaderboard import LeaderboardRow, method_name, method_of
 from reports.numbers.matrix import Cell, Matrix, matrices
 from reports.report import Report
 from reports.sheets import flat
@@ -287,7 +287,7 @@ def _models(report: Report, links: Links) -> list[ModelLine]:
             ModelLine(
                 name=model,
                 file=links.models[model],
-                method=method_name(own[0].run.method, own[0].run.variant),
+                method=method_of(own[0].run),
                 start=DASH,
                 num_checkpoints=DASH,
                 benchmarks=", ".join(
@@ -374,7 +374,7 @@ def provenance_page(report: Report) -> Page:
         "benchmarks": report.benchmarks,
         "evaluations": report.evaluations,
         "names": names,
-        "prompts": sorted({evaluation.run.prompt_template for evaluation in report.evaluations}),
+        "prompts": sorted({e.run.prompt_template for e in report.evaluations} - {""}),
         "seeds": [(training.name, training.seed) for training in report.trainings],
         "config": report.profile,
     }

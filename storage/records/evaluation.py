@@ -28,7 +28,7 @@ from storage.records.question import VALIDATION
 
 CONTROL_MARK = "+"  # between prompt and control in a folder's name
 
-Role = Literal["start", "checkpoint", "other"]
+Role = Literal["start", "checkpoint", "other", "imported"]
 ScorerName = Literal["official", "strict"]
 
 
@@ -85,7 +85,7 @@ class EvaluationRun(Document):
     """Whose answers; known by its digest."""
     role: Role
     """`start`: a training of this experiment began from it; `checkpoint`: a training's; `other`:
-    named in `evaluate.models`."""
+    named in `evaluate.models`; `imported`: another tool's predictions."""
     method: Literal["grpo", "sft"] | None = None
     """How a checkpoint was trained; None for other models."""
     variant: Literal["full", "lora"] | None = None
@@ -102,8 +102,8 @@ class EvaluationRun(Document):
     """Whether zeros stood for the clips, to try things."""
     prompt_template: str
     """The prompt's text, with placeholders."""
-    decoding: Decoding
-    """How completions were decoded."""
+    decoding: Decoding | None
+    """How completions were decoded; None for another tool's predictions: not known."""
     versions: dict[str, str]
     """Of Python and of the packages that decide answers."""
     seconds: float = 0.0

@@ -3,14 +3,22 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from benchmarks.synthetic_experiment import write_experiment
 from flows.score import main
 from flows.serving.score_flow import score_flow
+from reports.config import ReportConfig
+from reports.numbers.comparisons import compare
+from reports.numbers.leaderboard import rows
+from reports.read import read_report
+from reports.site.render import render
 from storage.benchmarks.parse import write_questions
 from storage.errors import PipelineError
+from storage.layout import Layout
 from storage.records.question import Question
 
 
@@ -239,3 +247,50 @@ def test_a_reader_that_has_enough_gets_no_traceback(files) -> None:
     os.close(writing)
     assert (done.stderr, done.returncode) == ("", 128 + signal.SIGPIPE)
     assert (files[0].parent / "predictions.json.score.json").exists()
+
+
+def imported_into(workspace: Path, *options: str) -> Path:
+    """An experiment, and predictions of another tool: always the first choice."""
+    layout, _ = write_experiment(workspace)
+    questions = layout.benchmark("demo-mmau") / "questions.json"
+    rows = [{**row, "pred": row["choices"][0]} for row in json.loads(questions.read_text())]
+    file = workspace / "theirs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    known = ["--benchmark", "demo-mmau", "--questions", str(questions)]
+    main([str(file), *known, "--workspace", str(workspace), "--into", "demo", *options])
+    return file
+
+
+def test_another_tools_predictions_become_a_row_of_an_experiment(tmp_path) -> None:
+    file = imported_into(tmp_path)
+    layout, profile = Layout(tmp_path, "demo"), write_experiment(tmp_path / "same")[1]
+    report = read_report(layout, ReportConfig(), settings=profile)
+    (row,) = [row for row in rows(report) if row.method == "imported" and row.scorer == "official"]
+    stated = json.loads(file.with_name("theirs.jsonl.score.json").read_text())
+    assert row.average is not None
+    assert row.average.tally is not None
+    assert stated["scorers"]["official"]["overall"] == asdict(row.average.tally)
+    assert row.model.startswith("theirs-")
+    assert not report.apart
+    compared = [found for found in compare(report) if found.pair.first.model == row.model]
+    assert [found.reason for found in compared] == ["another model and leading step"]
+    (sheet,) = [sheet for sheet in report.evaluations if sheet.model == row.model]
+    assert sheet.completions[0] == report.benchmarks[0].questions[0].choices[0]
+    assert list((layout.root / "manifests").glob("import--theirs-*.json"))  # the report is due
+    site = tmp_path / "site"
+    render(report, site, audio_roots={})
+    assert "unknown: predictions of another tool" in (site / "provenance.html").read_text()
+
+
+def test_only_whole_files_of_the_experiments_questions_are_imported(tmp_path) -> None:
+    file = imported_into(tmp_path)
+    other = tmp_path / "other.json"
+    rows = json.loads((tmp_path / "benchmarks/demo-mmau/questions.json").read_text())
+    other.write_text(json.dumps(rows, indent=3))
+    options = ["--benchmark", "demo", "--workspace", str(tmp_path), "--into", "demo"]
+    with pytest.raises(PipelineError, match=r"has not asked the questions of demo .*but demo-mmau"):
+        main([str(file), "--questions", str(other), *options])
+    file.write_text("\n".join(file.read_text().splitlines()[1:]))
+    questions = str(tmp_path / "benchmarks/demo-mmau/questions.json")
+    with pytest.raises(PipelineError, match="leaves questions out: only a whole scored file"):
+        main([str(file), "--questions", questions, "--allow-partial", *options])

@@ -187,9 +187,6 @@ def test_every_comparison_opens_its_own_page(tmp_path: Path) -> None:
         assert f"<h1>{title}</h1>" in (site / file).read_text(encoding="utf-8")
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, reason="a row that names another question is matched by its id alone"
-)
 def test_predictions_to_other_questions_are_not_scored(tmp_path: Path) -> None:
     """1,000 other questions with the same choices were scored without a word."""
     questions = make_questions(30)

@@ -11,8 +11,10 @@ import signal
 import sys
 import warnings
 from pathlib import Path
+from urllib.parse import urlsplit
 
 DEFAULT_WORKSPACE = "workspace"
+STOPPED = "stopped; the same command goes on where this one was"
 WITHOUT_PREFECT = {"flows.score", "flows.versions"}  # the commands that need no workspace
 COMMAND_DEFAULTS = {
     "DO_NOT_TRACK": "1",
@@ -42,18 +44,23 @@ def _set_defaults_of_commands() -> None:
             with contextlib.suppress(OSError):  # the command itself says what cannot be written
                 home.mkdir(parents=True, exist_ok=True)
         warnings.filterwarnings("ignore", "Failed to create the Prefect home directory")
+    login = _named_workspace(sys.orig_argv) / "prefect" / "login"
+    if urlsplit(os.environ.get("PREFECT_API_URL", "")).hostname in {"127.0.0.1", "localhost"}:
+        with contextlib.suppress(OSError):  # a server that somebody else started
+            os.environ.setdefault("PREFECT_API_AUTH_STRING", login.read_text().strip())
     for name, value in COMMAND_DEFAULTS.items():
         os.environ.setdefault(name, value)
 
 
 def _stop_while_importing(number: int, _frame: object) -> None:
-    os.write(2, b"stopped\n")
+    os.write(2, f"{STOPPED}\n".encode())
     os._exit(128 + number)
 
 
 # What Python has there while it imports the package of a command.
 if sys.argv[:1] == ["-m"]:
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _stop_while_importing)  # until flows/command.py sets its own
+    for _number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(_number) is not signal.SIG_IGN:
+            signal.signal(_number, _stop_while_importing)  # until flows/command.py sets its own
     if not WITHOUT_PREFECT & set(sys.orig_argv):
         _set_defaults_of_commands()

@@ -10,10 +10,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from flows import DEFAULT_WORKSPACE
+from flows import DEFAULT_WORKSPACE, STOPPED
 from flows.pipeline_config import PipelineConfig, load_config
 from storage.errors import PipelineError
 from storage.layout import Layout
+from storage.text import printable
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -96,12 +97,12 @@ def run_command(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
         exit_code = main(None) or 0
         sys.stdout.flush()
     except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         exit_code = error.exit_code
     except BrokenPipeError:  # `| head` has read enough; what Python flushes at its end goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         exit_code = 128 + signal.SIGPIPE
     except KeyboardInterrupt:
-        print("stopped; the same command goes on where this one was", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         exit_code = 128 + received[-1]
     sys.exit(exit_code)

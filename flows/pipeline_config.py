@@ -7,23 +7,36 @@ entry (`train.0.seed=1`, `train.warm-start.max_steps=80`); a key without either 
 training (`train.grpo.learning_rate=2e-6`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from model.config import EvaluateConfig, Share, TrainConfig
 from reports.config import ReportConfig
-from storage.config import AnnotationsConfig, Config, ConvertConfig, FetchConfig, WorldConfig
+from storage.config import (
+    AnnotationsConfig,
+    Config,
+    ConvertConfig,
+    FetchConfig,
+    Idle,
+    WhenBusy,
+    WorldConfig,
+)
 from storage.errors import PipelineError
-from storage.layout import Layout
+from storage.layout import RESERVED, Layout
 from storage.records.model import FromTraining, parse_name
 
 PROFILES = Path(__file__).parent / "profiles"
 StageName = Literal["fetch", "convert", "train", "evaluate", "report"]
 STAGES: tuple[StageName, ...] = ("fetch", "convert", "train", "evaluate", "report")
+
+
+# One key of the configuration and its value, as `--set` has it: `evaluate.batch_size=30`.
+Override = Annotated[str, Field(pattern=r"^[\w.-]+=(.|\n)*$")]
 
 
 class ExpectConfig(Config):
@@ -33,6 +46,15 @@ class ExpectConfig(Config):
     """Largest average accuracy (0..1) of the model that the last training started from."""
     last_at_least: Share | None = None
     """Smallest average accuracy (0..1) of the last training's last checkpoint."""
+
+
+class ScheduleConfig(Config):
+    """When `make serve` runs the whole pipeline by itself."""
+
+    cron: Annotated[str, Field(pattern=r"^\S+( \S+){4}$")]
+    """Minute, hour, day of the month, month, day of the week, e.g. `0 3 * * 6`."""
+    timezone: str = "UTC"
+    """E.g. `Europe/Berlin`."""
 
 
 class PipelineConfig(Config):
@@ -56,6 +78,10 @@ class PipelineConfig(Config):
     """What the tables and pages show."""
     expect: ExpectConfig = ExpectConfig()
     """Bounds on the result."""
+    schedule: Annotated[ScheduleConfig | None, Idle] = None
+    """When `make serve` runs the pipeline by itself; None: when somebody starts it."""
+    when_busy: Annotated[WhenBusy, Idle] = "wait"
+    """What a stage does while another run is at the same unit of work: wait for it, or refuse."""
 
     def layout(self, workspace: Path) -> Layout:
         """Where everything of this experiment lies."""
@@ -63,6 +89,12 @@ class PipelineConfig(Config):
 
     @model_validator(mode="after")
     def _check_names(self) -> "PipelineConfig":
+        if self.experiment in RESERVED:
+            msg = (
+                f"experiment {self.experiment} is the name of a folder that all experiments of a "
+                f"workspace share; choose another than {', '.join(sorted(RESERVED))}"
+            )
+            raise ValueError(msg)
         earlier: dict[str, TrainConfig] = {}
         for training in self.train:
             if training.name in earlier:
@@ -122,7 +154,12 @@ def apply_overrides(
         if not separator or not key:
             msg = f"--set {override}: expected KEY=VALUE, e.g. train.grpo.learning_rate=2e-6"
             raise PipelineError(msg)
-        _set(tree, key.split("."), yaml.safe_load(text), override)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            msg = f"--set {override}: {text!r} is not YAML: {error}"
+            raise PipelineError(msg) from error
+        _set(tree, key.split("."), value, override)
     world = cast("dict[str, Any]", tree.get("world") or {})
     port = world.get("port", WorldConfig.model_fields["port"].default)
     tree = cast(
@@ -140,11 +177,47 @@ def describe(error: ValidationError, origin: str) -> str:
     for detail in error.errors():
         place = ".".join(str(part) for part in detail["loc"]) or "profile"
         message = detail["msg"].removeprefix("Value error, ")
+        if detail["type"] == "extra_forbidden":
+            message = f"there is no such key{_nearest(detail['loc'])}"
         found = (
             "" if detail["type"] in {"missing", "value_error"} else f" (found {detail['input']!r})"
         )
         lines.append(f"  {place}: {message}{found}")
     return "\n".join(lines)
+
+
+def overridden(
+    config: PipelineConfig, overrides: Sequence[str], *, workspace: Path
+) -> PipelineConfig:
+    """A configuration with single keys changed, as by `--set`.
+
+    Raises:
+        PipelineError: For an unknown key, which names the nearest known one, or a bad value.
+    """
+    if not overrides:
+        return config
+    tree = config.model_dump(mode="json")
+    return apply_overrides(tree, overrides, workspace=workspace, origin="overrides")
+
+
+def known_keys(settings: type[BaseModel] = PipelineConfig, prefix: str = "") -> Iterator[str]:
+    """Every key of a profile, e.g. `train.grpo.learning_rate`."""
+    for name, field in settings.model_fields.items():
+        yield prefix + name
+        for inner in _settings_in(field.annotation):
+            yield from known_keys(inner, f"{prefix}{name}.")
+
+
+def _settings_in(annotation: object) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _settings_in(part)]
+
+
+def _nearest(place: Sequence[int | str]) -> str:
+    wrong = ".".join(part for part in place if isinstance(part, str))
+    close = get_close_matches(wrong, list(known_keys()), n=1, cutoff=0.4)
+    return f"; the nearest is {close[0]}" if close else ""
 
 
 def _find_profile(profile: str) -> Path:

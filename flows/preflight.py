@@ -27,6 +27,7 @@ from storage.host.checks import (
 )
 from storage.host.gpus import list_gpus
 from storage.layout import Layout
+from storage.text import printable
 from tasks.inputs import read_annotations
 from tasks.preflight import (
     NUM_CLIPS,
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(soft_wrap=True, highlight=False)
     for finding in findings:
         line = Text(f"{finding.level:<8}", style=STYLES[finding.level])
-        console.print(line.append(f"{finding.subject}: {finding.text}", style="default"))
+        console.print(line.append(printable(f"{finding.subject}: {finding.text}"), style="default"))
     counts = {level: sum(each.level == level for each in findings) for level in STYLES}
     console.print(", ".join(f"{count} {level}" for level, count in counts.items()))
     return 1 if worst(findings) == "error" else 0

@@ -42,6 +42,7 @@ from storage.records.evaluation import (
     write_verdicts,
 )
 from storage.records.question import Question, list_ids
+from storage.text import printable
 
 
 class Scored(NamedTuple):
@@ -77,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(scored.score.as_json(), ensure_ascii=False))
     else:
-        print(render(scored.score, scored.verdicts, answered=scored.imported.predictions))
+        text = render(scored.score, scored.verdicts, answered=scored.imported.predictions)
+        print(printable(text))
         print(f"\nwritten: {scored.path('score.json')}, {scored.path('verdicts.jsonl')}")
     if options.into:
         layout = Layout(options.workspace.absolute(), options.into)

@@ -8,20 +8,25 @@ else; so does its death, kill -9 included (storage/host/supervisor.py).
 import argparse
 import os
 import shlex
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from urllib.parse import urlsplit
 
-from prefect.settings import PREFECT_API_URL, temporary_settings
+import httpx
+from prefect.exceptions import PrefectException
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from flows import COMMAND_DEFAULTS
 from flows.command import Command, read_config, run_command
+from flows.pipeline_config import PipelineConfig
+from flows.serving.dead_runs import crash_dead_runs
 from flows.serving.deployments import FLOWS
+from flows.serving.login import VARIABLE, check_login, login_file, workspace_login
 from flows.serving.prefect_server import (
     answers,
     create_limits,
@@ -29,6 +34,7 @@ from flows.serving.prefect_server import (
     is_loopback,
     served_workspace,
     server_environment,
+    set_schedule,
 )
 from flows.serving.service import Service, keep_running
 from reports.server import find_report
@@ -54,18 +60,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.chdir(ROOT)  # runs import the flows from here
     try:
         with ExitStack() as stack:
-            signal.signal(signal.SIGTERM, _interrupt)
             lock = stack.enter_context(_only_one(layout))
             reports_url = stack.enter_context(
                 serve_folder(layout.workspace, HOST, options.report_port, find=find_report)
             )
             if reports_url != config.report.url:
                 options.set.append(f"report.url={reports_url}")  # what the report's link says
-            services = _start(stack, options, layout, lock)
+            services = _start(stack, options, config, layout, lock)
             if options.save_profile:
                 _save_profile()
             _tell(config.experiment, layout, reports_url, is_ours=len(services) > 1)
-            keep_running(services)
+            keep_running(services, partial(_look, layout))
     except KeyboardInterrupt:
         print("stopped")
     return 0
@@ -83,12 +88,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _start(
-    stack: ExitStack, options: argparse.Namespace, layout: Layout, lock: int
+    stack: ExitStack, options: argparse.Namespace, config: PipelineConfig, layout: Layout, lock: int
 ) -> list[Service]:
     """Start what is missing; the runner is stopped before the server it reports to."""
     api_url = choose_api_url(PREFECT_API_URL.value(), options.port)
-    os.environ["PREFECT_API_URL"] = api_url  # for the services
-    stack.enter_context(temporary_settings({PREFECT_API_URL: api_url}))  # for this process
+    login = os.environ.get(VARIABLE) or workspace_login(layout.workspace)
+    os.environ |= {"PREFECT_API_URL": api_url, VARIABLE: login}  # for the services
+    stack.enter_context(  # for this process
+        temporary_settings({PREFECT_API_URL: api_url, PREFECT_API_AUTH_STRING: login})
+    )
     services: list[Service] = []
     if not answers(api_url):
         services.append(_server(api_url, layout, lock))
@@ -96,6 +104,7 @@ def _start(
         services[0].start()
         print(f"starting Prefect's server (log: {server_log(layout)})", flush=True)
         services[0].wait_until(lambda: answers(api_url), timeout_s=SERVER_START_S)
+    check_login(api_url)
     other = served_workspace(MAIN)
     if other is not None:
         msg = (
@@ -117,7 +126,14 @@ def _start(
     stack.callback(runner.stop)
     runner.start()
     runner.wait_until(lambda: served_workspace(MAIN) is not None, timeout_s=RUNNER_START_S)
+    set_schedule(MAIN, config.schedule)
     return services
+
+
+def _look(layout: Layout) -> None:
+    """See to it that the states of runs are true."""
+    with suppress(PrefectException, httpx.HTTPError):  # the server is away: at the next look
+        crash_dead_runs(layout.workspace)
 
 
 def choose_api_url(told: str | None, port: int | None) -> str:
@@ -145,7 +161,7 @@ def _server(api_url: str, layout: Layout, lock: int) -> Service:
         "Prefect server",
         [sys.executable, "-m", "prefect", "server", "start", "--host", address, "--port", port],
         log=server_log(layout),
-        env=server_environment(layout.workspace),
+        env=server_environment(layout.workspace, api_url, os.environ[VARIABLE]),
         locks=[lock],
     )
 
@@ -205,6 +221,7 @@ def _save_profile() -> None:
 
 def _tell(experiment: str, layout: Layout, reports_url: str, *, is_ours: bool) -> None:
     api_url = os.environ["PREFECT_API_URL"]
+    port, report_port = urlsplit(api_url).port, urlsplit(reports_url).port
     started = f"log: {server_log(layout)}" if is_ours else "it was there before and stays"
     prefect = shlex.quote(str(Path(sys.executable).with_name("prefect")))
     print(
@@ -216,17 +233,16 @@ serving {experiment} in {layout.workspace}
 
 in another terminal:
   export PREFECT_API_URL={api_url} DO_NOT_TRACK=1
+  export {VARIABLE}="$(cat {shlex.quote(str(login_file(layout.workspace)))})"
   {prefect} deployment run {MAIN} --watch
   {prefect} deployment run evaluate/evaluate --watch
   {prefect} deployment run report/report -p force=true --watch
+from your own computer (Prefect's page asks for that login):
+  ssh -L {port}:127.0.0.1:{port} -L {report_port}:127.0.0.1:{report_port} {socket.gethostname()}
 Ctrl-C stops all of it.
 """,
         flush=True,
     )
-
-
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+# A name that becomes a file's or a folder's: it cannot lead anywhere else.
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 WATCH_PAGE = "https://www.youtube.com/watch?v={video_id}"
 # What of yt-dlp's options may be set: who asks, from where and how fast. What is downloaded, where
 # to, and what becomes of it is fetching's own.
@@ -23,6 +25,8 @@ max_sleep_interval netrc_location nocheckcertificate password prefer_insecure pr
 remote_components retries sleep_interval sleep_interval_requests socket_timeout source_address
 usenetrc username videopassword
 """
+# What to do while another run is at the same unit of work.
+WhenBusy = Literal["wait", "refuse"]
 
 
 class Config(BaseModel):
@@ -108,7 +112,7 @@ class HuggingFaceSource(Config):
     kind: Literal["huggingface"] = "huggingface"
     dataset: str = "gijs/avqa-processed"
     """Name on the hub, or a local folder in the same format."""
-    split: str = "train"
+    split: FileName = "train"
     """Split to read."""
     revision: str | None = None
     """Commit or branch; None: the newest when the download begins, which is kept."""
@@ -173,7 +177,7 @@ class ConvertConfig(Config):
 class BenchmarkConfig(Config):
     """A benchmark and where its files are."""
 
-    name: str
+    name: FileName
     """A name from storage/benchmarks (e.g. `mmau-test-mini-v05.15.25`), or any other with
     `questions` given."""
     questions: str | None = None

@@ -24,6 +24,20 @@ from pathlib import Path
 from storage.records.question import VALIDATION
 
 CLIP_LENGTH_S = 10.0  # R1-AQA's
+# Of a workspace, for all experiments: no experiment's name.
+RESERVED = {
+    *(
+        "annotations",
+        "benchmarks",
+        "clips",
+        "datasets",
+        "downloads",
+        "features",
+        "ledger.sqlite",
+        "media",
+    ),
+    *("locks", "models", "prefect", "tmp", "world", "yt-dlp-cache"),
+}
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
 
 

@@ -7,14 +7,17 @@ prefect.yaml's deployments are others (`train/gpu`): a name that was once deploy
 and is then served crashes every run (Prefect 3.8.8: `FileNotFoundError .../None`).
 """
 
+import functools
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from prefect import Flow, serve
+from prefect._internal import observers
 from prefect.deployments.runner import RunnerDeployment
 from prefect.types.entrypoint import EntrypointType
+from prefect.utilities.services import critical_service_loop
 
 from flows.command import Command, read_config, run_command
 from flows.convert import convert_flow
@@ -37,6 +40,7 @@ FLOWS: tuple[Flow[..., Any], ...] = (
 )
 POLL_S = 2.0  # between two looks for runs to start; Prefect's default is 10
 LAST = 99  # place in Prefect's form: the configuration is 20,000 pixels long, `only` was below it
+MAX_FAILED_LOOKS = 100_000  # two days of outage
 MAX_RUNS = 8  # at a time; runs that want a busy GPU wait for it
 
 
@@ -58,6 +62,8 @@ def deployments(config: PipelineConfig, workspace: Path) -> list[RunnerDeploymen
     for deployment in made:
         fields = deployment._parameter_openapi_schema.properties  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  it has no public name
         fields.get("config", {})["position"] = LAST
+        # Sent, these would delete every schedule that a user made, and end every pause of theirs.
+        deployment.model_fields_set.difference_update({"schedules", "paused"})
     return made
 
 
@@ -67,6 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Prefect 3.8.8 calls it from its SIGTERM handler inside a loop, and forgets it; the runs end by
     # the runner's exit.
     warnings.filterwarnings("ignore", "coroutine 'Runner.astop' was never awaited")
+    # Prefect's listener for cancellations gives up for good after three failed looks: a server that
+    # was away for ten seconds could not cancel anything any more (3.8.8, and 3.9.1 under a private
+    # name of its own). tasks/running/alive.py is the net below.
+    patient = functools.partial(critical_service_loop, consecutive=MAX_FAILED_LOOKS)
+    setattr(observers, critical_service_loop.__name__, patient)
     serve(
         *deployments(config, layout.workspace),
         print_starting_message=False,

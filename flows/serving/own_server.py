@@ -15,11 +15,13 @@ from pathlib import Path
 
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from flows.serving.dead_runs import crash_dead_runs
+from flows.serving.login import VARIABLE, check_login, new_login
 from flows.serving.prefect_server import answers, server_environment
 from flows.serving.service import Service
+from storage.errors import PipelineError
 
 APPLICATION = "prefect.server.api.server:create_app"
 START_S = 180.0  # 3.3 s warm, 10 s with a new database; a cold, busy laptop takes a minute
@@ -36,13 +38,20 @@ def own_server(workspace: Path) -> Generator[None]:
     Raises:
         PipelineError: If it does not start; names its log.
     """
-    if PREFECT_API_URL.value():
+    if told := PREFECT_API_URL.value():
+        if not answers(told.rstrip("/")):
+            msg = (
+                f"no Prefect server answers at {told} (PREFECT_API_URL); start it, or "
+                "`unset PREFECT_API_URL`: the command then brings its own"
+            )
+            raise PipelineError(msg)
+        check_login(told)
         yield
         return
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         port = probe.getsockname()[1]
-    api_url = f"http://{LOOPBACK}:{port}/api"
+    api_url, login = f"http://{LOOPBACK}:{port}/api", new_login()
     server = Service(
         "Prefect server",
         [
@@ -51,7 +60,7 @@ def own_server(workspace: Path) -> Generator[None]:
         ],
         log=workspace / "prefect" / "command-server.log",
         env={
-            **server_environment(workspace),
+            **server_environment(workspace, api_url, login),
             "PREFECT_LOGGING_LEVEL": "WARNING",
             "PREFECT_UI_ENABLED": "0",
             "PREFECT__SERVER_EPHEMERAL": "1",  # these three as Prefect sets them for its own
@@ -62,8 +71,8 @@ def own_server(workspace: Path) -> Generator[None]:
     try:
         server.start()
         server.wait_until(lambda: answers(api_url), timeout_s=START_S)
-        os.environ["PREFECT_API_URL"] = api_url
-        with temporary_settings({PREFECT_API_URL: api_url}):
+        os.environ |= {"PREFECT_API_URL": api_url, VARIABLE: login}
+        with temporary_settings({PREFECT_API_URL: api_url, PREFECT_API_AUTH_STRING: login}):
             crash_dead_runs(workspace)
             drain_s = ABORT_DRAIN_S
             try:
@@ -76,5 +85,6 @@ def own_server(workspace: Path) -> Generator[None]:
                 for worker in (EventsWorker, APILogWorker):  # task runs' states are events
                     worker.drain_all(timeout=drain_s)
     finally:
-        os.environ.pop("PREFECT_API_URL", None)
+        for name in ("PREFECT_API_URL", VARIABLE):
+            os.environ.pop(name, None)
         server.stop()

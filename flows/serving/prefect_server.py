@@ -16,16 +16,20 @@ from urllib.parse import urlsplit
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
+from flows.pipeline_config import ScheduleConfig
+from flows.serving.login import SERVER_VARIABLE
 from storage.errors import PipelineError
 from tasks.running.alive import NO_HEARTBEAT
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PROFILE_SLUG = "profile"  # of the schedule that a profile's `schedule:` makes
 ZOMBIES = "r1-aqa: crashed without a word"
 HEARTBEAT = "prefect.flow-run.heartbeat"
 FINAL_EVENTS = {
@@ -75,9 +79,17 @@ def is_loopback(api_url: str) -> bool:
     return urlsplit(api_url).hostname in LOOPBACK
 
 
-def server_environment(workspace: Path) -> dict[str, str]:
-    """Settings of a server that we start; what the user has set wins."""
+def server_environment(workspace: Path, api_url: str, login: str) -> dict[str, str]:
+    """Settings of a server that we start; what the user has set wins.
+
+    Args:
+        workspace: Where its database lies.
+        api_url: Its address; no page of another origin reads it.
+        login: `user:secret` that it asks for.
+    """
     environment = {
+        SERVER_VARIABLE: login,
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": api_url.removesuffix("/api"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
@@ -89,6 +101,26 @@ def server_environment(workspace: Path) -> dict[str, str]:
         file = workspace / "prefect" / "prefect.db"
         environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{file}"
     return environment
+
+
+def set_schedule(deployment: str, schedule: ScheduleConfig | None) -> None:
+    """Give a deployment the profile's schedule; those that users made stay, as does their pause.
+
+    Args:
+        deployment: Its name, `FLOW/DEPLOYMENT`.
+        schedule: When it runs; None: the profile's schedule, if it had one, goes.
+    """
+    new = CronSchedule(cron=schedule.cron, timezone=schedule.timezone) if schedule else None
+    with get_client(sync_client=True) as client:
+        found = client.read_deployment_by_name(deployment)
+        old = next((each for each in found.schedules if each.slug == PROFILE_SLUG), None)
+        if new is None:
+            if old:
+                client.delete_deployment_schedule(found.id, old.id)
+        elif old is None:
+            client.create_deployment_schedules(found.id, [(new, True)], slug=PROFILE_SLUG)
+        elif old.schedule != new:
+            client.update_deployment_schedule(found.id, old.id, schedule=new)
 
 
 def create_limits(names: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ GRACE_S = 30.0  # a flow has to stop its own children and to report its state
 QUICK_END_S = 60.0  # a service that ends within this never really ran
 MAX_QUICK_ENDS = 3  # in a row
 LOOK_EVERY_S = 0.2
+REGULARLY_S = 10.0
 
 
 class Service:
@@ -115,9 +116,13 @@ class Service:
         return (f": {words}" if words else "") + f"; its output is in {self._log}"
 
 
-def keep_running(services: Sequence[Service]) -> None:
-    """Revive services as they end, until an exception (Ctrl-C) comes."""
+def keep_running(services: Sequence[Service], look: Callable[[], None] = lambda: None) -> None:
+    """Revive services as they end, and look at something now and then, until Ctrl-C comes."""
+    looked_s = time.monotonic()
     while True:
         for service in services:
             service.revive()
+        if time.monotonic() - looked_s > REGULARLY_S:
+            look()
+            looked_s = time.monotonic()
         time.sleep(LOOK_EVERY_S)

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from reports.numbers.leaderboard import LeaderboardRow, Score, task_names
 from reports.numbers.tally import FIRST_TASKS
+from storage.text import printable
 
 CSV_COLUMNS = (
     "benchmark",
@@ -232,24 +233,28 @@ def print_table(rows: Iterable[LeaderboardRow], *, console: Console | None = Non
         tasks = all_tasks if len(all_tasks) <= MOST_TASKS else []
         counts = {row.num_questions for row in table}
         heading = f"{title}, n = {', '.join(str(count) for count in counts)}"
-        console.print(Text(heading, style="italic"))
+        console.print(_text(heading, style="italic"))
         shown = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
         shown.add_column("model", overflow="fold")
         for name in (*tasks, "average"):
-            shown.add_column(Text(name), justify="right", min_width=LONGEST_SCORE)
+            shown.add_column(_text(name), justify="right", min_width=LONGEST_SCORE)
         for row in sorted(
             table, key=lambda row: (row.training, -1 if row.step is None else row.step)
         ):
-            cells = [Text(short_score(row.tasks.get(task))) for task in tasks]
-            name = Text(one_line(row.model), style="bold" if row.leads else "")
-            shown.add_row(name, *cells, Text(short_score(row.average)))
+            cells = [_text(short_score(row.tasks.get(task))) for task in tasks]
+            name = _text(one_line(row.model), style="bold" if row.leads else "")
+            shown.add_row(name, *cells, _text(short_score(row.average)))
         console.print(shown)
         if not tasks:
-            console.print(Text(f"by task ({', '.join(all_tasks)}): leaderboard.md, or the report"))
+            console.print(_text(f"by task ({', '.join(all_tasks)}): leaderboard.md, or the report"))
         for row in table:
             if row.marks:
-                console.print(Text(f"{one_line(row.model)}: {mark_text(row)}"))
+                console.print(_text(f"{one_line(row.model)}: {mark_text(row)}"))
         console.print()
+
+
+def _text(text: str, *, style: str = "") -> Text:
+    return Text(printable(text), style=style)
 
 
 def short_score(score: Score | None) -> str:

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from storage.jsonl import Record
+from storage.text import printable
 
 Show = Callable[[int, str], None]  # `Meter.show`: how many are done, and a note
 LINE_EVERY_S = 15.0  # plain lines: often enough to see life, seldom enough to read
@@ -25,6 +26,7 @@ LINE_EVERY_S = 15.0  # plain lines: often enough to see life, seldom enough to r
 
 def say(text: str) -> None:
     """Tell the user something."""
+    text = printable(text)
     try:
         logger = get_run_logger()
     except MissingContextError:
@@ -58,6 +60,7 @@ class Meter:
             note: What else to show, short.
             eta_s: Seconds left where the caller knows better than the speed so far.
         """
+        note = printable(note)
         if self._bar is not None and self._task is not None:
             shown = note if eta_s is None else f"{note} {format_duration(eta_s)} left"
             self._bar.update(self._task, completed=num_done, note=shown)

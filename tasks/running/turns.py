@@ -12,13 +12,13 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
+from storage.config import WhenBusy
 from storage.errors import PipelineError
 from storage.locks import holder, try_lock
 from tasks.running.console import say
 
-WhenBusy = Literal["wait", "refuse"]
 T = TypeVar("T")
 WAIT_S = 2.0  # between two tries
 REMIND_S = 600.0  # between two log lines about waiting

@@ -51,7 +51,12 @@ def test_a_key_is_set_in_every_training_or_in_one_by_number_or_name() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["fetch.wrokers=3"], r"fetch\.wrokers: Extra inputs are not permitted \(found 3\)"),
+        (["fetch.wrokers=3"], r"fetch\.wrokers: there is no .*is fetch\.workers \(found 3\)"),
+        (["train.max_step=3"], r"train\.1\.max_step: there is no .*is train\.max_steps"),
+        (["evaluate.benchmarks.0.name=../../../../x"], r"evaluate\.benchmarks\.0\.name: String"),
+        (["experiment=clips"], "a folder that all experiments of a workspace share"),
+        (["experiment=../x"], "experiment: String should match pattern"),
+        (["fetch.workers=\x1b[31m"], "is not YAML: unacceptable character"),
         (["fetch.workers=99"], r"fetch\.workers: .*less than or equal to 16 \(found 99\)"),
         (["train.9.seed=1"], "there are 2 entries, counted from 0"),
         (["fetch.workers"], "expected KEY=VALUE"),

@@ -15,13 +15,13 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows import STOPPED
 from flows.serving.own_server import own_server
 from tests.flows.small_demo import SMALL
 from tests.flows.test_serve import descendants
 from tests.tasks.conftest import is_alive
 
 ROOT = Path(__file__).parents[2]
-STOPPED = "stopped; the same command goes on where this one was"
 LONG_TRAINING = ("train.1.max_steps=5000", "train.1.save_steps=5000", "train.1.method=sft")
 
 
@@ -111,11 +111,11 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_ctrl_c_while_python_imports_is_one_word(tmp_path):
+def test_ctrl_c_while_python_imports_is_one_line(tmp_path):
     ended = send_after(
         start(command("report", tmp_path)), "", signal.SIGINT, to_group=True, wait_s=0.4
     )
-    assert (ended.code, ended.errors, ended.left) == (130, "stopped\n", [])
+    assert (ended.code, ended.errors, ended.left) == (130, f"{STOPPED}\n", [])
 
 
 class Case(NamedTuple):
@@ -135,7 +135,8 @@ class Case(NamedTuple):
 
 
 TRAIN = Case("train", signal.SIGINT, line="train grpo: ", overrides=LONG_TRAINING)
-EVALUATE = Case("evaluate", signal.SIGINT, line="evaluate: 6 of 6")
+SLOWLY = ("evaluate.batch_size=1", "evaluate.max_new_tokens=200")
+EVALUATE = Case("evaluate", signal.SIGINT, line="evaluate: 6 of 6", wait_s=1, overrides=SLOWLY)
 CASES = [
     TRAIN,
     TRAIN._replace(number=signal.SIGTERM),

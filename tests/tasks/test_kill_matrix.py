@@ -23,7 +23,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
 from flows.serving.prefect_server import (
@@ -165,8 +165,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Site"]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     api_url = f"http://127.0.0.1:{port}/api"
+    login = "kill:matrix"
     environment = {
-        **server_environment(folder),
+        **server_environment(folder, api_url, login),
+        "PREFECT_API_AUTH_STRING": login,
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_API_URL": api_url,
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
@@ -184,7 +186,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Site"]:
         stack.callback(service.stop)
         service.start()
         service.wait_until(lambda: answers(api_url), timeout_s=180)
-        stack.enter_context(temporary_settings({PREFECT_API_URL: api_url}))
+        stack.enter_context(
+            temporary_settings({PREFECT_API_URL: api_url, PREFECT_API_AUTH_STRING: login})
+        )
         client = stack.enter_context(get_client(sync_client=True))
         create_zombie_automation(["kill-matrix"], within=timedelta(seconds=40))
         runner = stack.enter_context(supervised(flow, log, grace_s=10, env=environment))

@@ -1,0 +1,183 @@
+"""What an operator does with `make serve` over weeks: schedules, pauses, outages, cancels."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.states import Crashed
+
+from flows.serving.prefect_server import answers
+from tests.flows.small_demo import SMALL
+from tests.flows.test_serve import (
+    ROOT,
+    START_S,
+    Serve,
+    assert_no_errors,
+    descendants,
+    free_port,
+)
+from tests.tasks.conftest import is_alive
+
+pytestmark = pytest.mark.long
+
+MAIN = "full-pipeline/full-pipeline"
+LONG_TRAINING = ["train.1.max_steps=50000", "train.1.save_steps=50000", "train.1.method=sft"]
+
+
+@contextmanager
+def serving(serve: Serve, *overrides: str) -> Iterator[subprocess.Popen[str]]:
+    """`make serve` while the block runs, from when it says that it serves."""
+    words = [word for override in (*SMALL, *overrides) for word in ("--set", override)]
+    process = serve.start(*words)
+    try:
+        assert process.stdout is not None
+        assert any("Ctrl-C" in line for line in process.stdout), process.communicate()
+        yield process
+        process.send_signal(signal.SIGINT)
+        process.errors = process.communicate(timeout=90)[1]
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def program(pid: int, word: str) -> int:
+    """The process below one that has a word in its command, and is not its supervisor."""
+    found: list[int] = []
+
+    def look() -> list[int]:
+        for below in descendants(pid):
+            with suppress(OSError):
+                command = Path(f"/proc/{below}/cmdline").read_bytes().decode()
+                if word in command and "supervisor.py" not in command:
+                    found.append(below)
+        return found
+
+    await_true(look, wait_s=120)
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """A workspace whose demo was trained once through the server, and a server for it."""
+    workspace = tmp_path_factory.mktemp("operating") / "workspace"
+    serve = Serve(workspace, free_port(), free_port())
+    with serving(serve, f"world.port={free_port()}"):
+        done = serve.run(
+            *("deployment", "run", MAIN, "--watch"), *("-p", 'only=["fetch", "convert", "train"]')
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    settings = serve.client_settings
+    ours = {
+        PREFECT_API_URL: settings["PREFECT_API_URL"],
+        PREFECT_API_AUTH_STRING: settings["PREFECT_API_AUTH_STRING"],
+    }
+    with temporary_settings(ours):
+        yield serve
+
+
+def await_true(claim: Callable[[], object], *, wait_s: float) -> float:
+    """Seconds until it held."""
+    began_s = time.monotonic()
+    while not claim():
+        assert time.monotonic() - began_s < wait_s
+        time.sleep(0.5)
+    return time.monotonic() - began_s
+
+
+def runs(client: SyncPrefectClient, name: str) -> list[FlowRun]:
+    """Newest last."""
+    found = [run for run in client.read_flow_runs() if run.name == name]
+    return sorted(found, key=lambda run: run.created)
+
+
+def test_schedules_and_pauses_survive_restarts_and_a_cron_fires(serve: Serve) -> None:
+    """Schedules made by CLI and pauses were gone after each restart of `make serve`."""
+    with serving(serve, "schedule.cron='* * * * *'"), get_client(sync_client=True) as client:
+        made = serve.run("deployment", "schedule", "create", "report/report", "--cron", "0 5 * * 0")
+        assert made.returncode == 0, made.stdout + made.stderr
+        paused = client.read_deployment_by_name("convert/convert")
+        client.request("POST", f"/deployments/{paused.id}/pause_deployment")
+        await_true(
+            lambda: [
+                run
+                for run in runs(client, "full-pipeline-demo")
+                if run.auto_scheduled and run.state_name in {"Running", "Completed"}
+            ],
+            wait_s=240,
+        )
+    with serving(serve, "schedule.cron=0 3 * * 6"), get_client(sync_client=True) as client:
+        (kept,) = client.read_deployment_by_name("report/report").schedules
+        assert kept.schedule.cron == "0 5 * * 0"
+        assert client.read_deployment_by_name("convert/convert").paused
+        (ours,) = client.read_deployment_by_name(MAIN).schedules
+        assert (ours.slug, ours.schedule.cron) == ("profile", "0 3 * * 6")
+    with serving(serve), get_client(sync_client=True) as client:
+        assert client.read_deployment_by_name(MAIN).schedules == []
+        assert len(client.read_deployment_by_name("report/report").schedules) == 1
+    assert_no_errors(serve.workspace)
+
+
+def test_cancel_works_after_an_outage_and_a_false_crash_is_taken_back(serve: Serve) -> None:
+    """After ten seconds without server, cancel never worked again."""
+    api_url = f"http://127.0.0.1:{serve.port}/api"
+    with serving(serve, *LONG_TRAINING) as process, get_client(sync_client=True) as client:
+        server = program(process.pid, "server\0start")
+        os.kill(server, signal.SIGKILL)
+        outage_s = await_true(lambda: not is_alive(server) and answers(api_url), wait_s=START_S)
+        assert outage_s > 5
+        serve.run("deployment", "run", "train/train", "-p", "force=true")
+        trainer = program(process.pid, "grpo/run.json")
+        run = runs(client, "train-demo")[-1]
+        client.set_flow_run_state(run.id, Crashed(message="no heartbeat for 300 s"), force=True)
+        await_true(lambda: client.read_flow_run(run.id).state_name == "Running", wait_s=30)
+        assert is_alive(trainer)
+        serve.run("flow-run", "cancel", str(run.id))
+        await_true(lambda: client.read_flow_run(run.id).state_name == "Cancelled", wait_s=40)
+        await_true(lambda: not is_alive(trainer), wait_s=5)
+    assert "cancellation will fail" not in process.errors
+
+
+def test_a_command_of_a_terminal_can_be_cancelled_on_the_server_s_page(serve: Serve) -> None:
+    """Nobody listened: it stayed in Cancelling for five minutes and then ran on, as Cancelled."""
+    words = [word for override in (*SMALL, *LONG_TRAINING) for word in ("--set", override)]
+    with serving(serve), get_client(sync_client=True) as client:
+        direct = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "flows.train", "--profile", "demo", "--force"),
+                *("--workspace", str(serve.workspace), *words),
+            ],
+            cwd=ROOT,
+            env=serve.environment | {"PREFECT_API_URL": serve.client_settings["PREFECT_API_URL"]},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        program(direct.pid, "grpo/run.json")
+        below = descendants(direct.pid)
+        run = runs(client, "train-demo")[-1]
+        assert run.state_name == "Running"
+        serve.run("flow-run", "cancel", str(run.id))
+        _, errors = direct.communicate(timeout=60)
+        assert direct.returncode == 143, errors
+        assert client.read_flow_run(run.id).state_name == "Cancelled"
+        assert not [pid for pid in below if is_alive(pid)]
+
+
+def test_a_run_killed_with_its_runner_is_called_crashed_within_a_minute(serve: Serve) -> None:
+    with serving(serve, *LONG_TRAINING) as process, get_client(sync_client=True) as client:
+        serve.run("deployment", "run", "train/train", "-p", "force=true")
+        program(process.pid, "grpo/run.json")
+        run = runs(client, "train-demo")[-1]
+        os.kill(program(process.pid, "flows.serving.deployments"), signal.SIGKILL)
+        await_true(lambda: client.read_flow_run(run.id).state_name == "Crashed", wait_s=60)
+    assert not list(Path(serve.workspace, "locks", ".runs").glob("*"))

@@ -51,14 +51,16 @@ def match_rows(
 
 def differences(row: Row, question: Question) -> Iterator[Fault]:
     """What a row says otherwise than the question that it answers."""
-    if row.question is not None and not _asks(row.question, question):
+    # Most rows hold the very texts: only others are looked at closer.
+    if row.question not in (None, question.question) and not _asks(row.question, question):
         told = f"{row.question!r}, expected {question.question!r}"
         yield Fault("rows carry another question than the benchmark", question.id, told)
-    if row.choices and not _offers(row.choices, question):
+    is_offered = row.choices in ((), "", question.choices)
+    if not is_offered and not _offers(row.choices, question):
         told = f"{row.choices!r}, expected {question.choices!r}"
         kind = "rows carry other choices than the benchmark, or another order of them"
         yield Fault(kind, question.id, told)
-    elif row.gold is not None and not _is_answer(row.gold, question):
+    elif row.gold not in (None, question.answer) and not _is_answer(row.gold, question):
         told = f"{row.gold!r}, expected {question.answer!r}"
         yield Fault("rows carry another answer than the benchmark", question.id, told)
 

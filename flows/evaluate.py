@@ -20,6 +20,7 @@ from tasks.evaluate import (
     answer,
     asked_models,
     check_declared_step,
+    control_jobs_of,
     describe_score,
     evaluate_unit,
     jobs_of,
@@ -116,15 +117,28 @@ def _evaluate(
 ) -> int:
     """Run what is due, and say what cannot be; returns how many runs that were."""
     asked = asked_models(config.train, config.evaluate, layout, so_far=so_far)
-    jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout), config.evaluate)
+    jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout))
+    num_run = _run_due(jobs, config, layout, force=force, so_far=so_far)
+    controls: list[Job] = []
+    if not so_far:  # which step leads is known when a training's steps are all evaluated
+        controls = control_jobs_of(jobs, config.train, config.evaluate, layout)
+        num_run += _run_due(controls, config, layout, force=force, so_far=so_far)
+    if num_run and controls:
+        write_control_reports([*jobs, *controls], config.train, config.evaluate, layout)
+    if not num_run and not so_far:
+        say(f"evaluate: skipped ({len(jobs) + len(controls)} run(s) done before, unchanged)")
+    return num_run
+
+
+def _run_due(
+    jobs: Sequence[Job], config: PipelineConfig, layout: Layout, *, force: bool, so_far: bool
+) -> int:
     units = [evaluate_unit(job, config.evaluate, layout) for job in jobs]
     verdicts = [unit.verdict(force=force) for unit in units]
     todo = [job for job, verdict in zip(jobs, verdicts, strict=True) if not verdict.is_done]
     for unit, verdict in zip(units, verdicts, strict=True):
         if verdict.reason == unit.impossible:
             say(f"{unit.name}: {verdict.reason}; `python -m flows.train --force` trains anew")
-    if not todo and not so_far:
-        say(f"evaluate: skipped ({len(jobs)} run(s) done before, unchanged)")
     if todo:
         check_stage("evaluate", config, layout)
         due = _names(todo) if so_far else "a model on a benchmark"
@@ -133,7 +147,6 @@ def _evaluate(
             for job in todo:
                 (job.folder(layout) / "answers.jsonl").unlink(missing_ok=True)
         _answer_all(todo, config, layout)
-        write_control_reports(jobs, config.train, config.evaluate, layout)
         for job in todo if so_far else ():
             say(f"  {describe_score(job, layout)}")
     return len(todo)

@@ -16,7 +16,7 @@ from storage.errors import PipelineError
 from storage.layout import Layout
 from storage.world.make import is_made
 from tasks.convert import convert_unit
-from tasks.evaluate import asked_models, evaluate_unit, jobs_of
+from tasks.evaluate import asked_models, control_jobs_of, evaluate_unit, jobs_of
 from tasks.fetch import count_due_clips, fetch_unit
 from tasks.inputs import prepare_benchmarks, read_annotations
 from tasks.report import report_unit
@@ -123,7 +123,8 @@ def _units(config: PipelineConfig, layout: Layout, stage: StageName) -> list[Uni
             return [train_unit(training, layout) for training in config.train]
         case "evaluate":
             asked = asked_models(config.train, config.evaluate, layout)
-            jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout), config.evaluate)
+            jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout))
+            jobs += control_jobs_of(jobs, config.train, config.evaluate, layout)
             return [evaluate_unit(job, config.evaluate, layout) for job in jobs]
         case "report":
             experiment = json.loads(config.model_dump_json())

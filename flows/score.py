@@ -41,7 +41,7 @@ from storage.records.evaluation import (
     Verdict,
     write_verdicts,
 )
-from storage.records.question import Question, list_ids
+from storage.records.question import Question, is_key_of, list_ids
 from storage.text import printable
 
 
@@ -86,12 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         judged = (scored.score, scored.verdicts, scored.imported.predictions)
         folder = write_imported(options.file, *judged, layout)
         print(f"imported: {folder}; python -m flows.report shows it", file=sys.stderr)
-    if not scored.score.by_scorer or options.submit:
+    if not scored.score.by_scorer:
         path = scored.path("submission.json")
         write_json(path, submission_rows(scored.questions, scored.imported.predictions))
         print(f"written: {path}", file=sys.stderr)
-        if options.submit:
-            print(_submit(path, options.benchmark))
     return 0
 
 
@@ -164,10 +162,16 @@ def load_questions(
     """
     if path is not None:
         return read_benchmark(benchmark, path), file_digest(path)
-    folder = workspace / "benchmarks" / benchmark
-    kept = folder / "questions.json"
-    if find_published(benchmark) is not None or not kept.exists():
-        kept = prepare_questions(BenchmarkConfig(name=benchmark), folder)
+    root = workspace / "benchmarks"
+    known = [folder for folder in sorted(root.glob("*-*")) if is_key_of(folder.name, benchmark)]
+    if find_published(benchmark) is not None or not known:
+        kept = prepare_questions(BenchmarkConfig(name=benchmark), root)
+    elif len(known) == 1:
+        kept = known[0] / "questions.json"
+    else:
+        files = ", ".join(str(folder / "questions.json") for folder in known)
+        msg = f"{benchmark} stands for several files of questions: name one by --questions: {files}"
+        raise PipelineError(msg)
     return read_questions(kept), file_digest(kept)
 
 
@@ -206,23 +210,6 @@ def score_file(
     return Scored(counted, verdicts, questions, imported, folder)
 
 
-def _submit(path: Path, benchmark: str) -> str:
-    from storage.benchmarks.submission import submit  # noqa: PLC0415  brings requests
-
-    published = find_published(benchmark)
-    if published is None or published.submit is None:
-        msg = f"{benchmark} has no service that scores submissions; {path} is there for you to send"
-        raise PipelineError(msg)
-    return submit(path, published.submit, num_questions=published.num_questions, ask=_ask)
-
-
-def _ask(question: str) -> bool:
-    """Ask a person; without one the answer is no."""
-    if not sys.stdin.isatty():
-        return False
-    return input(f"{question} Type yes to go on: ").strip() == "yes"
-
-
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m flows.score", description=(__doc__ or "").partition("\n")[0]
@@ -241,9 +228,6 @@ def _options() -> argparse.ArgumentParser:
         "--into", metavar="EXPERIMENT", help="add the predictions to an experiment's report"
     )
     parser.add_argument("--json", action="store_true", help="print score.json instead of tables")
-    parser.add_argument(
-        "--submit", action="store_true", help="send a test split's predictions off, after asking"
-    )
     parser.add_argument(
         "--workspace", type=Path, default=Path("workspace"), help="folder of all data"
     )

@@ -77,7 +77,7 @@ def infer(run: InferenceRun) -> None:
             count = folder.num_answered
             _say(f"{job.run.name}: {count}/{count} answered, before this run")
         else:
-            folder.drop_other_run()
+            folder.set_other_run_aside()
             jobs_of.setdefault(job.model_path, []).append(folder)
     shelf = Shelf()
     for model_path, folders in jobs_of.items():

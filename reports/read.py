@@ -33,7 +33,10 @@ from storage.records.evaluation import (
     list_runs,
     read_answers,
 )
+from storage.records.profile import ProfileFacts, belongs
 from storage.records.question import VALIDATION
+
+OTHER_WEIGHTS = "the profile has other weights or clips under this name now"
 
 
 class FurtherModel(BaseModel):
@@ -80,6 +83,7 @@ def read_report(
     *,
     settings: Mapping[str, object],
     provenance: Provenance | None = None,
+    facts: ProfileFacts | None = None,
 ) -> Report:
     """Read an experiment's folders.
 
@@ -88,6 +92,7 @@ def read_report(
         config: Whether published rows are shown, and a file of further ones.
         settings: The whole profile as JSON.
         provenance: What the caller knows of commit, versions and command.
+        facts: Digests of what the profile asks for; None: what the settings' names tell.
 
     Raises:
         PipelineError: If nothing was evaluated, or files contradict each other.
@@ -101,8 +106,9 @@ def read_report(
         raise PipelineError(msg)
     profile = Profile.model_validate(settings)
     trainings = [read_training_sheet(layout, entry) for entry in profile.train]
-    benchmarks = _read_benchmarks(layout, profile, [stored.run for stored in runs])
-    own, apart = _sort(runs, profile, trainings, benchmarks)
+    current = [stored.run for stored in runs if facts is None or belongs(stored.run, facts)]
+    benchmarks = _read_benchmarks(layout, profile, current)
+    own, apart = _sort(runs, profile, trainings, benchmarks, facts)
     questions = {benchmark.key: benchmark.questions for benchmark in benchmarks}
     whole = [stored for stored in own if stored.is_scored]
     asked = {stored.run.key.benchmark for stored in whole}
@@ -180,6 +186,7 @@ def _sort(
     profile: Profile,
     trainings: Sequence[TrainingSheet],
     benchmarks: Sequence[BenchmarkSheet],
+    facts: ProfileFacts | None,
 ) -> Sorted:
     own: list[StoredRun] = []
     apart: list[Apart] = []
@@ -187,7 +194,9 @@ def _sort(
         run = stored.run
         reason = _stale_benchmark(run, benchmarks)
         role = None if reason else _role(run, profile, trainings)
-        if role:
+        if role and facts and not belongs(run, facts):
+            reason = OTHER_WEIGHTS
+        elif role:
             own.append(stored._replace(run=_in_role(run, role, trainings)))
             continue
         num_answered = len(read_answers(stored.folder / "answers.jsonl"))

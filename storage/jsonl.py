@@ -33,7 +33,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write one JSON document, indented; a NaN is refused because browsers cannot read it."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    write_text(path, to_document(value))
+
+
+def to_document(value: object) -> str:
+    """One JSON document as `write_json` writes it."""
+    return json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
 def write_jsonl(path: Path, records: Iterable[Mapping[str, object]]) -> None:

@@ -4,15 +4,15 @@
 workspace/
   ledger.sqlite  clips/-HG3Omg_89c_30.wav  annotations/      shared by all experiments
   clips-2s/  media/                                          clips of another length, kept downloads
-  benchmarks/mmau-test-mini-original/{questions.json, audio/}   features/
+  benchmarks/mmau-test-mini-original-e8cc0922/{questions.json, audio/}   features/
   models/  world/                                            made here (the demo's)
   digests.jsonl                                              of large files, read once
   locks/  tmp/
   <experiment>/fetch/{fetch_report.json, invalid.jsonl, clips.csv}
-  <experiment>/{train.jsonl, validation.jsonl, dropped.jsonl}   validation/questions.json
+  <experiment>/{train.jsonl, validation.jsonl, dropped.jsonl}
   <experiment>/training/<name>/{run.json, metrics.jsonl, trainer.log, checkpoint-100/, ...}
   <experiment>/evaluation/<model>/<benchmark>/<prompt>/{run.json, answers.jsonl, verdicts.jsonl,
-                                                        score.json}
+                                                        score.json, controls.json}
   <experiment>/manifests/*.json   <experiment>/site/
 ```
 """
@@ -20,8 +20,6 @@ workspace/
 import re
 from dataclasses import dataclass
 from pathlib import Path
-
-from storage.records.question import VALIDATION
 
 CLIP_LENGTH_S = 10.0  # R1-AQA's
 # Of a workspace, for all experiments: no experiment's name.
@@ -137,11 +135,14 @@ class Layout:
         """The HTML report and the leaderboard's exports."""
         return self.root / "site"
 
-    def benchmark(self, name: str) -> Path:
-        """Folder of one benchmark version; all but the held-out examples are shared."""
-        if name == VALIDATION:
-            return self.root / VALIDATION
-        return self.workspace / "benchmarks" / name
+    @property
+    def benchmarks(self) -> Path:
+        """Folder of the benchmarks, shared by all experiments: each lies under its digest."""
+        return self.workspace / "benchmarks"
+
+    def benchmark(self, key: str) -> Path:
+        """Folder of one benchmark."""
+        return self.benchmarks / key
 
     def dataset(self, name: str, split: str) -> Path:
         """Folder of the audio of a hub's data set, named by clip; shared by all experiments."""
@@ -151,13 +152,17 @@ class Layout:
         """Folder of one training."""
         return self.root / "training" / name
 
-    def evaluation(self, model: str, benchmark: str, prompt: str) -> Path:
-        """Folder of a model's answers; a control is part of the prompt's name."""
-        return self.evaluations / model / benchmark / prompt
-
     def manifest(self, stage: str) -> Path:
         """Manifest of a stage, or of one unit of it (`train/grpo` becomes `train--grpo.json`)."""
         return self.root / "manifests" / f"{stage.replace('/', '--')}.json"
+
+
+def name_aside(folder: Path) -> Path:
+    """The next free name for what is kept of a folder, e.g. `grpo.replaced-1`."""
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.replaced-{number}")).exists():
+        number += 1
+    return aside
 
 
 def checkpoint_step(path: Path) -> int | None:

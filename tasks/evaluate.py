@@ -20,7 +20,6 @@ from model.prompt import TEMPLATES
 from model.score.control_report import write_control_report
 from model.score.controls import runs_of
 from model.score.scorers import score_folder
-from storage import manifest
 from storage.benchmarks.prepare import Benchmark
 from storage.config import deciding
 from storage.errors import PipelineError
@@ -29,18 +28,23 @@ from storage.layout import Layout
 from storage.records.evaluation import (
     Decoding,
     EvaluationRun,
+    Leading,
     Role,
     RunKey,
     Score,
+    Tally,
+    leading,
     read_answers,
 )
 from storage.records.model import ModelRef
+from storage.records.profile import ProfileFacts
+from tasks.inputs import asked_benchmarks
 from tasks.models import is_gone, resolve, trained, trained_so_far
 from tasks.running.child_process import run_child
 from tasks.running.console import RecordFile, Show, meter
 from tasks.running.gpus import hold_gpus
 from tasks.stage import Unit, expected_errors_fail
-from tasks.train import is_under_way
+from tasks.train import is_finished, is_under_way
 
 SILENCE_LIMIT_S = 1800.0  # loading 7B weights from a cold disk takes minutes, a batch seconds
 
@@ -59,8 +63,6 @@ class Asked:
     """Which weights were trained here; None: none."""
     prompt: PromptName
     """Prompt to ask with."""
-    has_controls: bool
-    """Whether the controls are run on it: start models and last checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Job:
         """Which evaluation."""
         return RunKey(
             model=self.asked.model.key,
-            benchmark=self.benchmark.name,
+            benchmark=self.benchmark.key,
             prompt=self.asked.prompt,
             control=self.control,
         )
@@ -101,7 +103,7 @@ class Job:
             variant=asked.variant,
             benchmark_name=benchmark.name,
             benchmark_digest=benchmark.digest,
-            questions_sha256=manifest.file_digest(benchmark.questions_path),
+            questions_sha256=benchmark.questions_sha256,
             num_questions=benchmark.num_questions,
             silence=benchmark.silence,
             prompt_template=TEMPLATES[asked.prompt],
@@ -123,7 +125,7 @@ def asked_models(
         trainings: Those of the profile.
         config: Settings of the evaluation.
         layout: Where the checkpoints lie.
-        so_far: Take the checkpoints that trainings with these settings have written; else all of
+        so_far: Take the checkpoints that trainings with these settings have written; else all, of
             finished trainings.
 
     Raises:
@@ -136,17 +138,11 @@ def asked_models(
     ]
     asked: list[Asked] = []
     for training in evaluated:
-        models = (trained_so_far if so_far else trained)(training.name, layout)
-        last = None if so_far else models[-1]
+        is_whole = not so_far or is_finished(training, layout)
+        models = (trained if is_whole else trained_so_far)(training.name, layout)
+        variant = "lora" if training.lora else "full"
         asked += [
-            Asked(
-                model,
-                "checkpoint",
-                training.method,
-                "lora" if training.lora else "full",
-                training.prompt,
-                has_controls=model is last,
-            )
+            Asked(model, "checkpoint", training.method, variant, training.prompt)
             for model in models
         ]
     starts = {
@@ -165,24 +161,81 @@ def asked_models(
 
 
 def _asked_as_it_is(role: Role, model: ModelRef, prompt: PromptName) -> Asked:
-    return Asked(model, role, None, None, prompt, has_controls=True)
+    return Asked(model, role, None, None, prompt)
 
 
-def jobs_of(
-    asked: Sequence[Asked], benchmarks: Sequence[Benchmark], config: EvaluateConfig
+def jobs_of(asked: Sequence[Asked], benchmarks: Sequence[Benchmark]) -> list[Job]:
+    """Every proper run: each model on each benchmark."""
+    return [Job(each, benchmark, None) for each in asked for benchmark in benchmarks]
+
+
+def control_jobs_of(
+    jobs: Sequence[Job], trainings: Sequence[TrainConfig], config: EvaluateConfig, layout: Layout
 ) -> list[Job]:
-    """Every run: each model on each benchmark, and the controls where they are wanted.
+    """The controls of the models that are quoted: steps that lead, start models, further ones.
 
-    A control says what a score is worth, so a benchmark without answers has none.
+    A control says what a score is worth, so a benchmark without answers has none. Which step leads
+    is told from the proper runs that are there.
     """
-    controls: list[str | None] = [None, *runs_of(config.controls)]
+    controls = runs_of(config.controls)
+    if not controls:
+        return []
+    steps = {
+        training.name: leading.step
+        for training in trainings
+        if (leading := leading_of(training, jobs, config, layout))
+    }
+    starts = set(_starts(trainings, layout).values())
     return [
-        Job(each, benchmark, control)
-        for each in asked
-        for benchmark in benchmarks
+        Job(job.asked, job.benchmark, control)
+        for job in jobs
+        if job.benchmark.is_test and job.benchmark.has_answers
+        if _leads(job.asked, steps) or (job.asked.model.digest, job.asked.prompt) in starts
         for control in controls
-        if control is None or _is_controlled(each, benchmark)
     ]
+
+
+def leading_of(
+    training: TrainConfig, jobs: Sequence[Job], config: EvaluateConfig, layout: Layout
+) -> Leading | None:
+    """The step of a training that leads by the proper runs that are done."""
+    answered: dict[int, int] = {}
+    validation: dict[int, Tally] = {}
+    tests = {
+        job.benchmark.key: job.benchmark.num_questions for job in jobs if job.benchmark.is_test
+    }
+    for job in jobs:
+        made = job.asked.model.training if job.asked.role == "checkpoint" else None
+        is_own = made is not None and made.name == training.name
+        if made is None or not is_own or not evaluate_unit(job, config, layout).stands():
+            continue
+        if job.benchmark.is_test:
+            answered[made.step] = answered.get(made.step, 0) + job.benchmark.num_questions
+        else:
+            score = Score.read(job.folder(layout) / "score.json")
+            validation[made.step] = score.by_scorer[config.scorers[0]].overall
+    asked = sum(tests.values())
+    return leading(
+        training.saved_steps,
+        {step: Tally(number, asked) for step, number in answered.items()},
+        validation,
+        declared=config.declared_step,
+    )
+
+
+def _starts(trainings: Sequence[TrainConfig], layout: Layout) -> dict[str, tuple[str, str]]:
+    """Digest of the model that each evaluated training starts from, and its prompt."""
+    return {
+        training.name: (resolve(training.model, layout).digest, training.prompt)
+        for training in trainings
+        if training.evaluate
+    }
+
+
+def _leads(asked: Asked, steps: Mapping[str, int]) -> bool:
+    """Whether it is the step of its training that leads, or of no training."""
+    made = asked.model.training if asked.role == "checkpoint" else None
+    return made is None or steps.get(made.name) == made.step
 
 
 def evaluate_unit(job: Job, config: EvaluateConfig, layout: Layout) -> Unit:
@@ -262,19 +315,21 @@ def describe_score(job: Job, layout: Layout) -> str:
 def write_control_reports(
     jobs: Sequence[Job], trainings: Sequence[TrainConfig], config: EvaluateConfig, layout: Layout
 ) -> None:
-    """Say beside each model's answers what its controls mean; nothing to do without controls."""
-    if not config.controls:
-        return
-    start_of = {
-        training.name: resolve(training.model, layout).digest
-        for training in trainings
-        if training.evaluate
-    }
+    """Say beside each model's answers what its controls mean.
+
+    Args:
+        jobs: The proper runs and the controls.
+        trainings: Those of the profile.
+        config: Settings of the evaluation.
+        layout: Where the answers are.
+    """
+    start_of = _starts(trainings, layout)
     key_of = {(job.asked.model.digest, job.asked.prompt): job.asked.model.key for job in jobs}
+    controlled = {job.key.proper.folder for job in jobs if job.control is not None}
     for job in jobs:
-        if job.control is None and _is_controlled(job.asked, job.benchmark):
-            trained = job.asked.model.training if job.asked.role == "checkpoint" else None
-            start = start_of[trained.name] if trained else job.asked.model.digest
+        if job.control is None and job.key.folder in controlled:
+            made = job.asked.model.training if job.asked.role == "checkpoint" else None
+            start = start_of[made.name][0] if made else job.asked.model.digest
             write_control_report(
                 layout.evaluations,
                 job.key,
@@ -282,6 +337,21 @@ def write_control_reports(
                 scorers=config.scorers,
                 start=key_of.get((start, job.asked.prompt)),
             )
+
+
+def profile_facts(
+    trainings: Sequence[TrainConfig], config: EvaluateConfig, layout: Layout
+) -> ProfileFacts:
+    """What the profile asks and of whom, as far as its trainings have come.
+
+    Raises:
+        PipelineError: If a benchmark's questions cannot be had.
+    """
+    asked = asked_models(trainings, config, layout, so_far=True)
+    return ProfileFacts(
+        models=frozenset((each.model.digest, each.prompt) for each in asked),
+        benchmarks=asked_benchmarks(config, layout),
+    )
 
 
 def check_declared_step(config: EvaluateConfig, trainings: Sequence[TrainConfig]) -> None:
@@ -296,10 +366,6 @@ def check_declared_step(config: EvaluateConfig, trainings: Sequence[TrainConfig]
         return
     msg = f"evaluate.declared_step is {step}, but no training saves a checkpoint at that step"
     raise PipelineError(msg)
-
-
-def _is_controlled(asked: Asked, benchmark: Benchmark) -> bool:
-    return asked.has_controls and benchmark.is_test and benchmark.has_answers
 
 
 def _inference(

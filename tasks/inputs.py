@@ -6,12 +6,17 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from model.config import EvaluateConfig
-from storage.benchmarks.prepare import Benchmark, prepare, prepare_validation
+from storage.benchmarks.prepare import (
+    Benchmark,
+    prepare,
+    prepare_validation,
+    prepare_validation_questions,
+)
+from storage.benchmarks.published import prepare_questions
 from storage.config import AnnotationsConfig, WorldConfig
 from storage.data import avqa
-from storage.jsonl import read_jsonl
+from storage.jsonl import Record, read_jsonl
 from storage.layout import Layout
-from storage.records.question import VALIDATION
 from storage.world import make
 from tasks.running.console import say
 
@@ -68,13 +73,31 @@ def prepare_benchmarks(config: EvaluateConfig, layout: Layout) -> list[Benchmark
     Raises:
         PipelineError: If a benchmark cannot be used; says why and what to do.
     """
-    benchmarks = [
-        prepare(entry, layout.benchmark(entry.name), _tell) for entry in config.benchmarks
-    ]
-    examples = read_jsonl(layout.validation_jsonl) if layout.validation_jsonl.exists() else []
+    benchmarks = [prepare(entry, layout.benchmarks, _tell) for entry in config.benchmarks]
+    examples = _held_out(layout)
     if examples:
-        benchmarks.append(prepare_validation(examples, layout.benchmark(VALIDATION), _tell))
+        benchmarks.append(prepare_validation(examples, layout.benchmarks, _tell))
     return benchmarks
+
+
+def asked_benchmarks(config: EvaluateConfig, layout: Layout) -> dict[str, bool]:
+    """Whether zeros stand for the clips, by key of each benchmark of the profile; reads no clip.
+
+    Raises:
+        PipelineError: If a benchmark's questions cannot be had.
+    """
+    asked = {
+        prepare_questions(entry, layout.benchmarks).parent.name: entry.silence
+        for entry in config.benchmarks
+    }
+    examples = _held_out(layout)
+    if examples:
+        asked[prepare_validation_questions(examples, layout.benchmarks).path.parent.name] = False
+    return asked
+
+
+def _held_out(layout: Layout) -> list[Record]:
+    return read_jsonl(layout.validation_jsonl) if layout.validation_jsonl.exists() else []
 
 
 def _tell(what: str, num_done: int, total: int) -> None:

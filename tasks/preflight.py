@@ -12,7 +12,7 @@ from pathlib import Path
 from model.config import EvaluateConfig, TrainConfig
 from model.train.memory import estimate, estimate_host, estimate_inference
 from model.train.sizes import ModelSizes, read_sizes
-from storage.benchmarks.published import find_published
+from storage.benchmarks.published import find_prepared, find_published
 from storage.config import BenchmarkConfig, FetchConfig, HuggingFaceSource, YoutubeSource
 from storage.errors import PipelineError
 from storage.fetch.requirements import check_tools, find_js_runtime, package_version
@@ -107,8 +107,8 @@ def _check_youtube(source: YoutubeSource, video_id: str | None, *, offline: bool
 
 def check_benchmark(config: BenchmarkConfig, layout: Layout, *, offline: bool) -> list[Finding]:
     """Whether a benchmark's questions and clips are here or can be had."""
-    folder = layout.benchmark(config.name)
-    if (folder / "clips.json").exists():
+    folder = find_prepared(config, layout.benchmarks)
+    if folder and (folder / "clips.json").exists():
         return [Finding("ok", "benchmark", f"{config.name} is prepared in {folder}")]
     published = find_published(config.name)
     questions = config.questions or (published.questions if published else "")

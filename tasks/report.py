@@ -6,11 +6,13 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from model.config import EvaluateConfig, TrainConfig
 from reports.config import ReportConfig
 from reports.numbers import leaderboard
 from reports.read import audio_roots, read_report
@@ -20,6 +22,7 @@ from reports.site import exports
 from reports.site.links import submission_file
 from storage import manifest
 from storage.layout import Layout
+from tasks.evaluate import profile_facts
 from tasks.running.console import say
 from tasks.stage import Unit, expected_errors_fail
 
@@ -60,7 +63,14 @@ def report(experiment: Mapping[str, object], config: ReportConfig, layout: Layou
     """Read, render, and put leaderboard, summary and link on Prefect's pages."""
     from reports.site import render  # noqa: PLC0415  brings matplotlib, which the other stages never need
 
-    found = read_report(layout, config, settings=experiment, provenance=provenance(layout))
+    asked = profile_facts(
+        [TrainConfig.model_validate(entry) for entry in cast("list[object]", experiment["train"])],
+        EvaluateConfig.model_validate(experiment["evaluate"]),
+        layout,
+    )
+    found = read_report(
+        layout, config, settings=experiment, provenance=provenance(layout), facts=asked
+    )
     roots = audio_roots(layout, experiment, found.benchmarks)
     render.render(found, layout.site, audio_roots=roots)
     rows = leaderboard.rows(found)

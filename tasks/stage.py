@@ -55,6 +55,11 @@ class Unit:
             return manifest.Verdict(is_done=False, reason="forced")
         return verdict
 
+    def stands(self) -> bool:
+        """Whether it was done with what decides it now."""
+        path = self.layout.manifest(self.name)
+        return manifest.check(path, self.name, self.parts, may_go=self.may_go).is_done
+
     def commit(self) -> None:
         """Record it as done."""
         outputs = [path for path in self.outputs if path not in self.may_go or path.exists()]

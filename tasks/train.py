@@ -19,7 +19,8 @@ from model.train.record import training_record
 from storage import manifest
 from storage.errors import PipelineError
 from storage.jsonl import read_jsonl
-from storage.layout import Layout, list_checkpoints
+from storage.layout import Layout, list_checkpoints, name_aside
+from storage.records.evaluation import list_runs
 from storage.records.model import ModelRef
 from storage.records.training import METRICS, RUN, TrainingRecord
 from tasks.models import REMEDY, is_gone, resolve
@@ -103,7 +104,7 @@ def train(training: TrainConfig, layout: Layout) -> None:
         if _is_same_training(folder, training, start, layout):
             _set_aside_made_again(folder, training)
         else:
-            set_aside(folder)
+            _set_evaluations_aside(training.name, set_aside(folder), layout)
     say(
         f"train {training.name}: {training.method}, {training.max_steps} steps from {start.key}; "
         f"log: {folder / 'trainer.log'}"
@@ -167,19 +168,21 @@ def _is_same_training(folder: Path, training: TrainConfig, start: ModelRef, layo
     )
 
 
-def set_aside(folder: Path) -> None:
+def set_aside(folder: Path) -> Path:
     """Keep under another name what other settings or inputs made: it may have cost days."""
-    aside = _aside(folder)
+    aside = name_aside(folder)
     folder.rename(aside)
     say(f"train {folder.name}: starts anew; what was there is kept in {aside}")
-
-
-def _aside(folder: Path) -> Path:
-    """The next free name for what is kept of a training."""
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.replaced-{number}")).exists():
-        number += 1
     return aside
+
+
+def _set_evaluations_aside(training: str, aside: Path, layout: Layout) -> None:
+    """Keep with a replaced training what was measured of it."""
+    for folder, run in list_runs(layout.evaluations):
+        if run.model.training is not None and run.model.training.name == training:
+            kept = aside / "evaluation" / run.key.folder
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(kept)
 
 
 def _set_aside_made_again(folder: Path, training: TrainConfig) -> None:
@@ -193,7 +196,7 @@ def _set_aside_made_again(folder: Path, training: TrainConfig) -> None:
     again = [path for path in list_checkpoints(folder) if step_of(path) > step]
     if not again or last_step(folder) == training.max_steps:
         return
-    aside = _aside(folder)
+    aside = name_aside(folder)
     aside.mkdir()
     for path in reversed(again):  # the newest first: a kill in between leaves the gap
         path.rename(aside / path.name)

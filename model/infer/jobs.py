@@ -18,6 +18,7 @@ from storage.benchmarks.parse import read_questions
 from storage.config import Config
 from storage.errors import PipelineError
 from storage.jsonl import AppendLog, read_json
+from storage.layout import name_aside
 from storage.manifest import file_digest
 from storage.records.evaluation import Answer, Decoding, EvaluationRun, read_answers
 
@@ -121,11 +122,15 @@ class JobFolder:
         """Whether every question has one."""
         return self.num_answered == len(self.questions)
 
-    def drop_other_run(self) -> None:
-        """Remove the answers of another run, before a failure can leave them to be scored."""
-        if self._is_other_run:
-            for name in ("answers.jsonl", "run.json", "verdicts.jsonl", "score.json"):
-                (self.job.output / name).unlink(missing_ok=True)
+    def set_other_run_aside(self) -> None:
+        """Keep the answers of another run elsewhere: here a failure would leave them to be scored.
+
+        They may have cost GPU hours.
+        """
+        if self._is_other_run and self._log.path.exists():
+            aside = name_aside(self.job.output)
+            self.job.output.rename(aside)
+            print(f"{self.job.run.name}: what was there is kept in {aside}", flush=True)  # noqa: T201  what the parent reads
 
     def start(self, revision: str | None = None) -> None:
         """Write run.json; the answers of an earlier run stay.

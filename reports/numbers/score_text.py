@@ -36,9 +36,7 @@ def render(score: Score, verdicts: Sequence[Verdict], *, answered: Collection[st
         )
         lines += [_answered_line(verdicts, answered, scorer) for scorer in score.by_scorer]
     if not score.by_scorer:
-        told = (
-            "the answers of this benchmark are withheld: no score, but a file to submit (--submit)"
-        )
+        told = "the answers of this benchmark are withheld: no score, but a file to submit"
         return "\n".join([*lines, told])
     lines += ["", f"{'':34}{'n':>5}" + "".join(f"{name:>10}  {'95 %':<13}" for name in SCORERS)]
     lines.append(_line("all", [score.by_scorer[name].overall for name in SCORERS]))

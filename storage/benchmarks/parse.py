@@ -23,7 +23,7 @@ from typing import Any, cast
 
 from storage.config import Config
 from storage.errors import PipelineError
-from storage.jsonl import Record, write_json
+from storage.jsonl import Record, to_document, write_bytes
 from storage.records.question import Question, list_ids
 
 LETTER_PREFIX = re.compile(r"\(([A-Z])\)\s*")
@@ -114,7 +114,12 @@ def to_row(question: Question) -> Record:
 
 def write_questions(path: Path, questions: Iterable[Question]) -> None:
     """Write questions as a JSON list in MMAU's schema."""
-    write_json(path, [to_row(question) for question in questions])
+    write_bytes(path, as_file(questions))
+
+
+def as_file(questions: Iterable[Question]) -> bytes:
+    """The file of questions: a JSON list in MMAU's schema."""
+    return to_document([to_row(question) for question in questions]).encode("utf-8", "replace")
 
 
 def from_validation(examples: Iterable[Mapping[str, object]]) -> list[Question]:
@@ -165,20 +170,38 @@ def read_rows(path: Path) -> list[Any]:
         PipelineError: If the file is missing or is none of these.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
     except FileNotFoundError as error:
         msg = f"{path} is missing"
         raise PipelineError(msg) from error
-    except (IsADirectoryError, UnicodeDecodeError) as error:
+    except IsADirectoryError as error:
         msg = f"{path} is not a text file of JSON or JSON lines: {error}"
+        raise PipelineError(msg) from error
+    return rows_in(content, source=str(path))
+
+
+def rows_in(content: bytes, *, source: str) -> list[Any]:
+    """The rows in a file's content, as `read_rows` reads them.
+
+    Args:
+        content: Of the file.
+        source: Its path or address, for messages.
+
+    Raises:
+        PipelineError: If it is none of the known kinds.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        msg = f"{source} is not a text file of JSON or JSON lines: {error}"
         raise PipelineError(msg) from error
     try:
         document: Any = json.loads(text)
     except ValueError as error:
         if "\n" not in text.strip():
-            msg = f"{path} is not JSON: {error}"
+            msg = f"{source} is not JSON: {error}"
             raise PipelineError(msg) from error
-        return _read_lines(text, path)
+        return _read_lines(text, source)
     if isinstance(document, list):
         return cast("list[Any]", document)
     if isinstance(document, dict):
@@ -187,11 +210,11 @@ def read_rows(path: Path) -> list[Any]:
         if len(lists) == 1 and lists[0] and isinstance(lists[0][0], dict):
             return lists[0]
         return [fields]  # JSON lines with one line
-    msg = f"{path} holds {type(document).__name__}, expected a list of rows"
+    msg = f"{source} holds {type(document).__name__}, expected a list of rows"
     raise PipelineError(msg)
 
 
-def _read_lines(text: str, path: Path) -> list[Any]:
+def _read_lines(text: str, source: str) -> list[Any]:
     rows: list[Any] = []
     for line_number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -199,9 +222,8 @@ def _read_lines(text: str, path: Path) -> list[Any]:
         try:
             rows.append(json.loads(line))
         except ValueError as error:
-            msg = (
-                f"{path}:{line_number} is neither a line of JSON nor part of one document: {error}"
-            )
+            place = f"{source}:{line_number}"
+            msg = f"{place} is neither a line of JSON nor part of one document: {error}"
             raise PipelineError(msg) from error
     return rows
 

@@ -1,30 +1,31 @@
 """A benchmark made ready to be asked: its questions checked, its clips there and decoded once.
 
 ```
-benchmarks/<name>/
+benchmarks/<name>-<8 characters of the questions' digest>/
   questions.json     MMAU's schema; the published file itself, byte for byte, where that has it
   audio/             clips out of a data set (absent where the profile names a folder)
   clips.json         what decoding each clip found, so that the next run need not do it again
 ```
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from storage.audio import Unreadable, check_audio, find_clip
 from storage.benchmarks.hub_clips import write_clips
-from storage.benchmarks.parse import from_validation, read_questions, write_questions
+from storage.benchmarks.parse import as_file, from_validation, read_questions
 from storage.benchmarks.published import HubAudio, find_published, prepare_questions
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
-from storage.jsonl import read_json, write_json
+from storage.jsonl import read_json, write_bytes, write_json
 from storage.manifest import digest_of, file_digest
-from storage.records.question import Question, list_ids
+from storage.records.question import VALIDATION, Question, benchmark_key, list_ids
 
 NUM_THREADS = 4  # libsndfile and soxr work outside Python's lock
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -45,7 +46,9 @@ class Benchmark:
     questions: tuple[Question, ...]
     """In the file's order."""
     questions_path: Path
-    """The checked file, in MMAU's schema."""
+    """The checked file, in MMAU's schema, in a folder of its own."""
+    questions_sha256: str
+    """Of that file."""
     audio: Path | None
     """Folder of the clips; None with `silence`."""
     silence: bool
@@ -56,6 +59,11 @@ class Benchmark:
     """Ids of questions whose clip cannot be used; they count as wrong."""
     is_test: bool = True
     """False for the validation examples, on which checkpoints are chosen."""
+
+    @property
+    def key(self) -> str:
+        """Name of its folder, and of it in an evaluation's key."""
+        return self.questions_path.parent.name
 
     @property
     def num_questions(self) -> int:
@@ -69,34 +77,53 @@ class Benchmark:
 
 
 def prepare(
-    config: BenchmarkConfig, folder: Path, on_progress: OnProgress = _say_nothing
+    config: BenchmarkConfig, root: Path, on_progress: OnProgress = _say_nothing
 ) -> Benchmark:
     """Fetch and check a benchmark's questions and clips.
 
     Args:
         config: The profile's entry.
-        folder: The benchmark's own folder, `Layout.benchmark(name)`.
+        root: Folder of the benchmarks, `Layout.benchmarks`.
         on_progress: Told (what, done, total) as clips are fetched and decoded.
 
     Raises:
         PipelineError: If the questions are not the published ones or fail a check, if clips are
             missing or cannot be used (all of them named by id), or nothing says where they are.
     """
-    path = prepare_questions(config, folder)
+    path = prepare_questions(config, root)
     questions = read_questions(path)
-    audio = None if config.silence else _prepare_audio(config, questions, folder, on_progress)
-    return _with_clips(config, path, questions, folder=folder, audio=audio, on_progress=on_progress)
+    audio = None if config.silence else _prepare_audio(config, questions, path.parent, on_progress)
+    return _with_clips(config, path, questions, audio=audio, on_progress=on_progress)
+
+
+class HeldOut(NamedTuple):
+    """The questions that were made of held-out training examples."""
+
+    path: Path
+    """Their file."""
+    questions: list[Question]
+    audio: Path
+    """Folder of their clips."""
 
 
 def prepare_validation(
-    examples: Iterable[Mapping[str, object]], folder: Path, on_progress: OnProgress = _say_nothing
+    examples: Iterable[Mapping[str, object]], root: Path, on_progress: OnProgress = _say_nothing
 ) -> Benchmark:
     """Make a benchmark of held-out training examples, so that a checkpoint can be chosen on them.
 
-    Its name is the folder's.
-
     Raises:
         PipelineError: If an example is malformed or a clip cannot be used.
+    """
+    path, questions, audio = prepare_validation_questions(examples, root)
+    config = BenchmarkConfig(name=VALIDATION)
+    return _with_clips(config, path, questions, audio=audio, on_progress=on_progress, is_test=False)
+
+
+def prepare_validation_questions(examples: Iterable[Mapping[str, object]], root: Path) -> HeldOut:
+    """Write the questions of held-out examples to `<root>/<key>/questions.json`.
+
+    Raises:
+        PipelineError: If an example is malformed, or their clips lie in several folders.
     """
     questions = from_validation(examples)
     folders = {Path(question.clips[0]).parent for question in questions}
@@ -108,18 +135,12 @@ def prepare_validation(
         raise PipelineError(msg)
     # By name alone, so that they are the same questions when the workspace is moved.
     questions = [replace(question, clips=(Path(question.clips[0]).name,)) for question in questions]
-    path = folder / "questions.json"
-    write_questions(path, questions)
-    config = BenchmarkConfig(name=folder.name)
-    return _with_clips(
-        config,
-        path,
-        questions,
-        folder=folder,
-        audio=folders.pop(),
-        on_progress=on_progress,
-        is_test=False,
-    )
+    content = as_file(questions)
+    key = benchmark_key(VALIDATION, hashlib.sha256(content).hexdigest())
+    path = root / key / "questions.json"
+    if not path.exists():
+        write_bytes(path, content)
+    return HeldOut(path, questions, folders.pop())
 
 
 def _with_clips(
@@ -127,14 +148,12 @@ def _with_clips(
     path: Path,
     questions: Sequence[Question],
     *,
-    folder: Path,
     audio: Path | None,
     on_progress: OnProgress,
     is_test: bool = True,
 ) -> Benchmark:
-    clips = (
-        {} if audio is None else _check_clips(questions, audio, folder / "clips.json", on_progress)
-    )
+    cache = path.parent / "clips.json"
+    clips = {} if audio is None else _check_clips(questions, audio, cache, on_progress)
     reason_by_id = {name: clip["reason"] for name, clip in clips.items() if "reason" in clip}
     if reason_by_id and not config.allow_unreadable:
         _refuse_unreadable(config.name, reason_by_id, len(questions))
@@ -143,9 +162,10 @@ def _with_clips(
         name=config.name,
         questions=tuple(questions),
         questions_path=path,
+        questions_sha256=(sha256 := file_digest(path)),
         audio=audio,
         silence=config.silence,
-        digest=digest_of([file_digest(path), config.silence, contents]),
+        digest=digest_of([sha256, config.silence, contents]),
         unreadable=tuple(reason_by_id),
         is_test=is_test,
     )

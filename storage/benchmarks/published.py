@@ -7,6 +7,7 @@ two that count differ in 36% of their questions.
 
 import hashlib
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import yaml
@@ -15,15 +16,17 @@ from pydantic import ValidationError
 from storage.benchmarks.parse import (
     MMAU_FIELDS,
     FieldNames,
+    as_file,
     parse_questions,
-    read_rows,
-    write_questions,
+    rows_in,
 )
 from storage.config import BenchmarkConfig, Config
 from storage.errors import PipelineError
 from storage.jsonl import write_bytes
-from storage.manifest import file_digest
-from storage.records.question import Question, list_ids
+from storage.manifest import digest_of, file_digest
+from storage.records.document import Document
+from storage.records.model import DIGEST_CHARACTERS
+from storage.records.question import VALIDATION, Question, benchmark_key, list_ids
 
 FOLDER = Path(__file__).parent
 DOWNLOAD_TIMEOUT_S = 60.0
@@ -63,8 +66,6 @@ class PublishedBenchmark(Config):
     """Data sets that hold its clips, tried in this order."""
     audio_archive: str | None = None
     """Where its clips are otherwise, to be unpacked by hand and given as a folder."""
-    submit: str | None = None
-    """Address of the service that scores submissions."""
     note: str = ""
     """What one should know about it."""
 
@@ -118,13 +119,37 @@ def find_published(name: str) -> PublishedBenchmark | None:
     return found
 
 
-def prepare_questions(config: BenchmarkConfig, folder: Path) -> Path:
-    """Bring a benchmark's questions to `folder/questions.json`, checked.
+class Pin(Document):
+    """What an address gave, so that a published file is not asked for again."""
+
+    what: ClassVar[str] = "a note of fetched questions"
+
+    address: str
+    """Path or address of the questions."""
+    sha256: str
+    """Of what it gave."""
+    key: str
+    """The benchmark that this is, a folder's name."""
+
+
+def prepare_questions(config: BenchmarkConfig, root: Path) -> Path:
+    """Bring a benchmark's questions to `<root>/<key>/questions.json`, checked.
+
+    A benchmark is known by its questions: another file under the same name gets a folder of its
+    own. A published file that was fetched before is not asked for again, and neither is what cannot
+    be read any more.
+
+    Args:
+        config: The profile's entry.
+        root: Folder of the benchmarks, `Layout.benchmarks`.
 
     Raises:
         PipelineError: If nothing says where they are, they cannot be had, they are not the
             published ones, or they fail a check.
     """
+    if config.name == VALIDATION:
+        msg = f"a benchmark cannot be named {VALIDATION}: these are the held-out training examples"
+        raise PipelineError(msg)
     published = find_published(config.name)
     address = config.questions or (published and published.questions)
     if address is None:
@@ -133,18 +158,38 @@ def prepare_questions(config: BenchmarkConfig, folder: Path) -> Path:
             "give the path or address of its questions, `questions`"
         )
         raise PipelineError(msg)
-    path = folder / "questions.json"
-    upstream = folder / "upstream.json"
+    pin_path = _pin_path(config.name, address, root)
+    kept = _kept(pin_path, root, published)
     is_url = urlsplit(address).scheme in {"http", "https"}
-    if is_url and config.questions is None and path.exists() and _is_whole(path, published):
-        return path
-    content = _download(address, config.name) if is_url else _read(Path(address), config.name)
-    write_bytes(upstream, content)
+    if kept and is_url and config.questions is None:
+        return kept
     try:
-        _check_and_place(upstream, path, content, published=published, source=address)
-    finally:
-        upstream.unlink(missing_ok=True)
+        content = _download(address, config.name) if is_url else _read(Path(address), config.name)
+    except PipelineError:
+        if kept is None:
+            raise
+        return kept
+    questions = _parse(content, published, source=address)
+    is_as_published = _fields(published) == MMAU_FIELDS and content.lstrip()[:1] == b"["
+    ours = content if is_as_published else as_file(questions)
+    key = benchmark_key(config.name, hashlib.sha256(ours).hexdigest())
+    path = root / key / "questions.json"
+    if not path.exists() or path.read_bytes() != ours:
+        write_bytes(path, ours)
+    Pin(address=address, sha256=hashlib.sha256(content).hexdigest(), key=key).write(pin_path)
     return path
+
+
+def find_prepared(config: BenchmarkConfig, root: Path) -> Path | None:
+    """The folder of a benchmark whose questions were brought here and would be again; else None."""
+    published = find_published(config.name)
+    address = config.questions or (published and published.questions)
+    pin_path = _pin_path(config.name, address or "", root)
+    path = _kept(pin_path, root, published)
+    local = Path(config.questions or "").expanduser()
+    if path and local.is_file() and file_digest(local) != Pin.read(pin_path).sha256:
+        return None
+    return path and path.parent
 
 
 def read_benchmark(name: str, path: Path) -> list[Question]:
@@ -153,38 +198,34 @@ def read_benchmark(name: str, path: Path) -> list[Question]:
     Raises:
         PipelineError: If it is not, cannot be read, or fails a check.
     """
-    published = find_published(name)
-    fields = published.fields if published else MMAU_FIELDS
-    content = _read(path, name)
-    questions = parse_questions(read_rows(path), source=str(path), fields=fields)
+    return _parse(_read(path, name), find_published(name), source=str(path))
+
+
+def _pin_path(name: str, address: str, root: Path) -> Path:
+    return root / "fetched" / f"{benchmark_key(name, digest_of(address))}.json"
+
+
+def _kept(pin_path: Path, root: Path, published: PublishedBenchmark | None) -> Path | None:
+    """The questions that an address gave before, where they are whole and still the published."""
+    if not pin_path.exists():
+        return None
+    pin = Pin.read(pin_path)
+    path = root / pin.key / "questions.json"
+    is_published = published is None or published.sha256 in (None, pin.sha256)
+    is_whole = path.exists() and pin.key.endswith(f"-{file_digest(path)[:DIGEST_CHARACTERS]}")
+    return path if is_published and is_whole else None
+
+
+def _parse(content: bytes, published: PublishedBenchmark | None, *, source: str) -> list[Question]:
+    rows = rows_in(content, source=source)
+    questions = parse_questions(rows, source=source, fields=_fields(published))
     if published is not None:
-        published.check(content, questions, str(path))
+        published.check(content, questions, source)
     return questions
 
 
-def _is_whole(path: Path, published: PublishedBenchmark | None) -> bool:
-    """Whether a file fetched before is still the published one; without a digest it is believed."""
-    expected = published.sha256 if published and published.fields == MMAU_FIELDS else None
-    return expected is None or file_digest(path) == expected
-
-
-def _check_and_place(
-    upstream: Path,
-    path: Path,
-    content: bytes,
-    *,
-    published: PublishedBenchmark | None,
-    source: str,
-) -> None:
-    fields = published.fields if published else MMAU_FIELDS
-    questions = parse_questions(read_rows(upstream), source=source, fields=fields)
-    if published is not None:
-        published.check(content, questions, source)
-    if fields == MMAU_FIELDS and content.lstrip()[:1] == b"[":
-        if not path.exists() or path.read_bytes() != content:
-            write_bytes(path, content)
-    else:
-        write_questions(path, questions)
+def _fields(published: PublishedBenchmark | None) -> FieldNames:
+    return published.fields if published else MMAU_FIELDS
 
 
 def _download(url: str, name: str) -> bytes:

@@ -1,7 +1,10 @@
 """One multiple-choice question about audio, as every benchmark's rows become one."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from storage.records.model import DIGEST_CHARACTERS, NOT_IN_KEYS
 
 VALIDATION = "validation"  # the benchmark made of held-out training examples
 SHOWN_IDS = 10  # ids that a message lists before it only counts
@@ -34,6 +37,17 @@ class Question:
     """Where the clip comes from, e.g. `AudioSet`."""
     split: str = ""
     """E.g. `test-mini`."""
+
+
+def benchmark_key(name: str, questions_sha256: str) -> str:
+    """Key of a benchmark: two files of questions under one name are two benchmarks."""
+    return f"{NOT_IN_KEYS.sub('-', name)}-{questions_sha256[:DIGEST_CHARACTERS]}"
+
+
+def is_key_of(key: str, name: str) -> bool:
+    """Whether a key is that of a benchmark of this name."""
+    digest = rf"[0-9a-f]{{{DIGEST_CHARACTERS}}}"
+    return re.fullmatch(f"{re.escape(benchmark_key(name, ''))}{digest}", key) is not None
 
 
 def list_ids(ids: Sequence[str]) -> str:

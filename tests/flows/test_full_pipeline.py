@@ -290,14 +290,14 @@ def test_watching_takes_up_a_running_trainings_checkpoints_and_ends_with_it(
     _, error = begin.communicate(timeout=120)
     assert begin.returncode == 0, error
     layout = Layout(workspace, "watched")
-    first = layout.evaluation("grpo-step-20", "demo-mmau", "answer") / "score.json"
+    held = "grpo-step-20/demo-mmau-????????/answer/score.json"
 
     watching, training = start(workspace, overrides, "evaluate", "--watch"), None
     try:
         training = start(workspace, overrides, "train")
         wait_for(layout.training("grpo") / "checkpoint-20", training)
         halt_trainer(layout)
-        wait_for(first, watching)
+        wait_for_file(layout.evaluations, held, watching)
         assert training.poll() is None
         kill(training)
         said, error = watching.communicate(timeout=120)
@@ -351,6 +351,14 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         assert time.monotonic() < give_up_s, f"{path} never came"
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
+
+
+def wait_for_file(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    give_up_s = time.monotonic() + 180
+    while not list(folder.glob(pattern)):
+        assert time.monotonic() < give_up_s, f"{pattern} never came"
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
 
 
 def halt_trainer(layout: Layout) -> None:

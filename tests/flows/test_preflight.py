@@ -10,6 +10,8 @@ from flows.pipeline_config import load_config
 from flows.preflight import check_stage, main, preflight
 from model.config import EvaluateConfig, LoraConfig, TrainConfig
 from model.train.sizes import read_sizes
+from storage.benchmarks.parse import write_questions
+from storage.benchmarks.published import prepare_questions
 from storage.config import BenchmarkConfig, FetchConfig, FolderSource, HuggingFaceSource
 from storage.errors import PipelineError
 from storage.host.checks import (
@@ -24,6 +26,7 @@ from storage.host.checks import (
 )
 from storage.host.gpus import Gpu
 from storage.layout import Layout
+from storage.records.question import Question
 from tasks.preflight import (
     check_benchmark,
     check_evaluated,
@@ -36,6 +39,7 @@ from tasks.preflight import (
     start_models,
 )
 
+QUESTION = Question("q", ("q.wav",), "Who?", ("dog", "cat"), "dog", "sound")
 H200 = Gpu("GPU-a", "0", "NVIDIA H200", 143_771 << 20)
 SEVEN_B = read_sizes("Qwen/Qwen2-Audio-7B-Instruct")
 A100 = Gpu("GPU-b", "0", "NVIDIA A100", 81_920 << 20)
@@ -207,9 +211,12 @@ def test_a_prepared_benchmark_needs_no_network(tmp_path):
     layout = Layout(tmp_path, "paper")
     config = BenchmarkConfig(name="mmau-test-mini-original")
     assert {each.level for each in check_benchmark(config, layout, offline=True)} == {"error"}
-    layout.benchmark(config.name).mkdir(parents=True)
-    (layout.benchmark(config.name) / "clips.json").write_text("{}")
-    assert {each.level for each in check_benchmark(config, layout, offline=True)} == {"ok"}
+    questions = tmp_path / "questions.json"
+    write_questions(questions, [QUESTION])
+    mine = BenchmarkConfig(name="mine", questions=str(questions), audio="maker/clips")
+    folder = prepare_questions(mine, layout.benchmarks).parent
+    (folder / "clips.json").write_text("{}")
+    assert {each.level for each in check_benchmark(mine, layout, offline=True)} == {"ok"}
 
 
 def test_a_gpu_that_is_not_there_is_a_finding_not_a_crash(tmp_path, monkeypatch):

@@ -17,6 +17,8 @@ from reports.numbers.leaderboard import rows
 from reports.read import read_report
 from reports.site.render import render
 from storage.benchmarks.parse import write_questions
+from storage.benchmarks.published import prepare_questions
+from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
 from storage.layout import Layout
 from storage.records.question import Question
@@ -137,8 +139,6 @@ def test_withheld_answers_give_a_submission_file_instead_of_a_score(tmp_path, ca
     submission = json.loads((tmp_path / "predictions.json.submission.json").read_text())
     assert [row["model_output"] for row in submission] == ["B", "B"]
     assert [row["model_prediction"] for row in submission] == ["B", "B"]
-    with pytest.raises(PipelineError, match="demo has no service that scores submissions"):
-        score((tmp_path / "predictions.json", tmp_path / "questions.json"), "--submit")
 
 
 def test_questions_of_another_version_are_refused(files) -> None:
@@ -148,11 +148,15 @@ def test_questions_of_another_version_are_refused(files) -> None:
 
 
 def test_questions_prepared_in_a_workspace_are_found_by_name(files, tmp_path, capsys) -> None:
-    folder = tmp_path / "workspace/benchmarks/demo"
-    folder.mkdir(parents=True)
-    (folder / "questions.json").write_bytes(files[1].read_bytes())
-    main([str(files[0]), "--benchmark", "demo", "--workspace", str(tmp_path / "workspace")])
+    config = BenchmarkConfig(name="demo", questions=str(files[1]))
+    prepare_questions(config, tmp_path / "workspace/benchmarks")
+    options = ["--benchmark", "demo", "--workspace", str(tmp_path / "workspace")]
+    main([str(files[0]), *options])
     assert "demo: predictions.json" in capsys.readouterr().out
+    files[1].write_text(files[1].read_text().replace("cat", "kitten"))
+    prepare_questions(config, tmp_path / "workspace/benchmarks")
+    with pytest.raises(PipelineError, match="demo stands for several files of questions: name one"):
+        main([str(files[0]), *options])
 
 
 def test_an_unknown_benchmark_without_questions_names_the_known_ones(files, tmp_path) -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -67,9 +68,11 @@ def test_questions_and_clips_in_a_folder_are_made_ready(tmp_path: Path) -> None:
     assert benchmark.unreadable == ()
     assert benchmark.is_test
     assert seen[-1] == ("clips checked", 2, 2)
-    written = (tmp_path / "out/questions.json").read_bytes()
+    folder = tmp_path / "out" / benchmark.key
+    written = (folder / "questions.json").read_bytes()
     assert written == Path(str(config.questions)).read_bytes()  # the published bytes, untouched
-    clips = json.loads((tmp_path / "out/clips.json").read_text())
+    assert benchmark.key == f"mine-{hashlib.sha256(written).hexdigest()[:8]}"
+    clips = json.loads((folder / "clips.json").read_text())
     assert clips["a"]["duration_s"] == 0.1
     assert clips["a"]["peak"] == 0.25
 
@@ -82,6 +85,31 @@ def test_the_digest_changes_with_a_clip_and_not_with_its_date(tmp_path: Path) ->
     assert prepare(config, tmp_path / "out").digest == first
     soundfile.write(clip, np.full(1600, 0.5), 16_000)
     assert prepare(config, tmp_path / "out").digest != first
+
+
+def test_another_file_under_the_same_name_is_another_benchmark(tmp_path: Path) -> None:
+    """Two experiments that wrote other questions under one name disturbed each other's reports."""
+    config = world(tmp_path / "world", "a", "b")
+    first = prepare(config, tmp_path / "out")
+    path = Path(str(config.questions))
+    path.write_text(json.dumps([row("a"), row("b", answer="Woman")]))
+    second = prepare(config, tmp_path / "out")
+    assert (first.name, second.name) == ("mine", "mine")
+    assert first.key != second.key
+    assert first.questions_path.read_bytes() != second.questions_path.read_bytes()
+
+
+def test_questions_that_can_no_longer_be_read_are_those_of_before(tmp_path: Path) -> None:
+    config = world(tmp_path / "world", "a")
+    before = prepare_questions(config, tmp_path / "out")
+    Path(str(config.questions)).unlink()
+    assert prepare_questions(config, tmp_path / "out") == before
+
+
+def test_the_name_of_the_held_out_examples_is_taken(tmp_path: Path) -> None:
+    config = world(tmp_path / "world", "a").model_copy(update={"name": "validation"})
+    with pytest.raises(PipelineError, match="cannot be named validation"):
+        prepare(config, tmp_path / "out")
 
 
 def test_clips_that_cannot_be_used_are_named_and_refused(tmp_path: Path) -> None:
@@ -113,7 +141,7 @@ def test_another_file_under_a_published_name_is_refused(tmp_path: Path) -> None:
     renamed = config.model_copy(update={"name": "mmau-test-mini-original"})
     with pytest.raises(PipelineError, match=r"sha256 .*, expected e8cc.*give yours another name"):
         prepare_questions(renamed, tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_of_another_length_under_a_published_name_is_refused(tmp_path: Path) -> None:
@@ -171,10 +199,11 @@ def test_clips_come_out_of_a_data_set_like_the_hubs_test_mini(tmp_path: Path) ->
     ]
     config = config.model_copy(update={"audio": parquet(tmp_path / "hub", rows)})
     benchmark = prepare(config, tmp_path / "out")
-    assert benchmark.audio == tmp_path / "out/audio"
-    assert peak(tmp_path / "out/audio/a.wav") == pytest.approx(0.25)
-    assert peak(tmp_path / "out/audio/b.wav") == pytest.approx(0.5)
-    assert len(list((tmp_path / "out/audio").iterdir())) == 2
+    audio = tmp_path / "out" / benchmark.key / "audio"
+    assert benchmark.audio == audio
+    assert peak(audio / "a.wav") == pytest.approx(0.25)
+    assert peak(audio / "b.wav") == pytest.approx(0.5)
+    assert len(list(audio.iterdir())) == 2
 
 
 def test_rows_without_an_id_are_matched_by_question_and_choices(tmp_path: Path) -> None:
@@ -189,8 +218,9 @@ def test_rows_without_an_id_are_matched_by_question_and_choices(tmp_path: Path) 
         for name, level in [("b", 0.5), ("a", 0.25)]
     ]
     config = config.model_copy(update={"audio": parquet(tmp_path / "hub", rows)})
-    prepare(config, tmp_path / "out")
-    assert peak(tmp_path / "out/audio/a.wav") == pytest.approx(0.25)
+    audio = prepare(config, tmp_path / "out").audio
+    assert audio
+    assert peak(audio / "a.wav") == pytest.approx(0.25)
 
 
 def test_clips_that_the_data_set_lacks_are_named(tmp_path: Path) -> None:
@@ -212,7 +242,7 @@ def test_validation_examples_become_a_benchmark_that_is_no_test(tmp_path: Path) 
         "answer": 1,
         "audio_path": str(tmp_path / "v_30.wav"),
     }
-    benchmark = prepare_validation([example], tmp_path / "validation")
+    benchmark = prepare_validation([example], tmp_path / "benchmarks")
     assert benchmark.name == "validation"
     assert not benchmark.is_test
     assert benchmark.questions[0].answer == "wind"
@@ -221,4 +251,4 @@ def test_validation_examples_become_a_benchmark_that_is_no_test(tmp_path: Path) 
     moved.mkdir()
     shutil.copy2(tmp_path / "v_30.wav", moved)
     example["audio_path"] = str(moved / "v_30.wav")
-    assert prepare_validation([example], moved / "validation").digest == benchmark.digest
+    assert prepare_validation([example], moved / "benchmarks").digest == benchmark.digest

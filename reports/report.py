@@ -152,7 +152,10 @@ class Report(Document):
     def start_evaluation(
         self, benchmark: BenchmarkSheet, scorer: str, training: TrainingSheet
     ) -> EvaluationSheet | None:
-        """That of the very model that a training started from, asked with the training's prompt."""
+        """That of the very model that a training started from, asked with the training's prompt.
+
+        A checkpoint of the training's own is never it: one that learned nothing has its weights.
+        """
         start = training.start
         judged = self.judged(benchmark, scorer) if start else []
         return next(
@@ -162,6 +165,7 @@ class Report(Document):
                 if start
                 and evaluation.run.model.digest == start.digest
                 and evaluation.prompt == training.prompt
+                and evaluation.training != training.name
             ),
             None,
         )

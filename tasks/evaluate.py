@@ -154,8 +154,15 @@ def asked_models(
         model = resolve(entry.model, layout).model_copy(update={"key": entry.name})
         role = "start" if (model.digest, entry.prompt) in starts else "other"
         asked.append(_asked_as_it_is(role, model, entry.prompt))
-    # A start model may itself be an evaluated checkpoint or a further model; it is asked once.
-    known = {(each.model.digest, each.prompt) for each in asked}
+    # A start model may itself be an evaluated checkpoint or a further model; it is asked once. A
+    # checkpoint with the weights of its own training's start learned nothing and is no start model.
+    start_of = {training.name: resolve(training.model, layout).digest for training in evaluated}
+    known = {
+        (asking.model.digest, asking.prompt)
+        for asking in asked
+        if (made_by := asking.model.training) is None
+        or start_of.get(made_by.name) != asking.model.digest
+    }
     wanted = [start for key, start in starts.items() if key not in known] if config.base else []
     return wanted + asked
 

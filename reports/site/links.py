@@ -24,6 +24,11 @@ class Links:
     comparisons: Mapping[Pair, str]
     """Of the pairs that are compared."""
 
+    def comparison(self, first: Asked, second: Asked) -> str:
+        """The page of two, whichever is measured against the other; empty where there is none."""
+        found = self.comparisons.get(Pair(first, second))
+        return found or self.comparisons.get(Pair(second, first), "")
+
 
 def links_of(report: Report, comparisons: Sequence[Comparison]) -> Links:
     """Choose every page's name; each is another's only if they are the same page."""

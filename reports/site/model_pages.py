@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from reports.numbers.achievements import Achievement, achievements
-from reports.numbers.comparisons import Pair, asked_of
+from reports.numbers.comparisons import asked_of
 from reports.numbers.groups import GroupRow, HeatCell, HeatRow, group_rows, heat_rows
 from reports.numbers.leaderboard import method_name, method_of
 from reports.numbers.statistics import Interval, newcombe
@@ -94,7 +94,6 @@ def _training_part(report: Report, line: Achievement, index: int, links: Links) 
     benchmark, scorer, start = line.benchmark, line.scorer, line.start
     steps = report.steps(benchmark, scorer, line.training)
     columns = [start, *steps] if start else steps
-    pair = Pair(asked_of(start), asked_of(line.evaluation)) if start else None
     return _part(
         report,
         benchmark,
@@ -106,7 +105,7 @@ def _training_part(report: Report, line: Achievement, index: int, links: Links) 
         ),
         heat=_heat_lines(report, benchmark, columns, scorer),
         steps=[0 if evaluation is start else evaluation.step or 0 for evaluation in columns],
-        compare_link=links.comparisons[pair] if pair else "",
+        compare_link=links.comparison(asked_of(start), asked_of(line.evaluation)) if start else "",
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from reports.numbers.achievements import Achievement, achievements
-from reports.numbers.comparisons import Comparison, Pair, Section, asked_of, leading_rows
+from reports.numbers.comparisons import Comparison, Section, asked_of, leading_rows
 from reports.numbers.leaderboard import LeaderboardRow, method_name, method_of
 from reports.numbers.matrix import Cell, Matrix, matrices
 from reports.report import Report
@@ -188,12 +188,12 @@ def _count(number: int, noun: str) -> str:
 def _tile(line: Achievement, links: Links) -> Tile:
     training, evaluation = line.training, line.evaluation
     method = method_name(training.method, training.variant)
-    pair = Pair(asked_of(line.start), asked_of(evaluation)) if line.start else None
+    start = line.start
     return Tile(
         title=f"{method} · {line.benchmark.name}",
         achievement=line,
         file=links.trainings[training.name],
-        compare_file=links.comparisons[pair] if pair else "",
+        compare_file=links.comparison(asked_of(start), asked_of(evaluation)) if start else "",
     )
 
 
@@ -218,8 +218,7 @@ def _shown_matrix(report: Report, matrix: Matrix, links: Links) -> ShownMatrix:
             return None
         place = (min(row, column), max(row, column))
         second, first = (matrix.asked[index] for index in place)
-        file = links.comparisons.get(Pair(first, second)) or links.comparisons[Pair(second, first)]
-        return matrix.cells[place], file
+        return matrix.cells[place], links.comparison(first, second)
 
     size = range(len(matrix.keys))
     gaps = [cell.test.detectable for cell in matrix.cells.values()]

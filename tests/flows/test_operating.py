@@ -180,4 +180,6 @@ def test_a_run_killed_with_its_runner_is_called_crashed_within_a_minute(serve: S
         run = runs(client, "train-demo")[-1]
         os.kill(program(process.pid, "flows.serving.deployments"), signal.SIGKILL)
         await_true(lambda: client.read_flow_run(run.id).state_name == "Crashed", wait_s=60)
-    assert not list(Path(serve.workspace, "locks", ".runs").glob("*"))
+        # Its lock goes right after its state and its tasks' are set.
+        locks = Path(serve.workspace, "locks", ".runs")
+        await_true(lambda: not list(locks.glob("*")), wait_s=30)

@@ -155,15 +155,15 @@ def test_sounds_asked_about_are_heard_nowhere_else_in_their_video():
 
 
 def test_unusable_media_fail_in_the_way_that_they_are_named_for(world: make.World):
-    videos = {video["fault"]: video for video in videos_of(world).values() if video["fault"]}
-    assert set(videos) == set(videos.FAULTS)
-    silent = world.media / (videos["silent"]["video_id"] + videos["silent"]["suffix"])
+    by_fault = {video["fault"]: video for video in videos_of(world).values() if video["fault"]}
+    assert set(by_fault) == set(videos.FAULTS)
+    silent = world.media / (by_fault["silent"]["video_id"] + by_fault["silent"]["suffix"])
     assert np.abs(decode(silent, start_s=0, length_s=5)).max() < 1e-3
-    assert all(c["start_s"] >= videos["short"]["length_s"] for c in videos["short"]["clips"])
-    no_audio = world.media / (videos["no-audio"]["video_id"] + ".mp4")
+    assert all(c["start_s"] >= by_fault["short"]["length_s"] for c in by_fault["short"]["clips"])
+    no_audio = world.media / (by_fault["no-audio"]["video_id"] + ".mp4")
     with pytest.raises(subprocess.CalledProcessError):
         decode(no_audio, start_s=0, length_s=1)
-    assert not list(world.media.glob(f"{videos['404']['video_id']}*"))
+    assert not list(world.media.glob(f"{by_fault['404']['video_id']}*"))
 
 
 def test_by_default_a_tenth_of_the_sources_is_unusable_in_ten_ways():

@@ -19,18 +19,18 @@ from torch import nn
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
+from model import checkpoints
 from model.config import TrainConfig
 from model.network.freezing import freeze_parts
 from model.network.loading import load_base, load_model, load_processor, stop_tokens
 from model.network.lora import add_adapter, load_adapter, without_adapter
-from model.train import checkpoints
-from model.train.card import card_text, measure_movement
 from model.train.examples import Checked, check_examples, read_examples, write_dropped
 from model.train.loop import Materials, train_steps
 from model.train.memory import check_fits, estimate
-from model.train.record import config_of
 from model.train.sharding import is_main_process, world_size
 from model.train.sizes import read_sizes
+from model.train.state import measure_movement
+from model.training_record import card_text, config_of
 from storage.errors import PipelineError
 from storage.host.supervisor import die_with_parent
 from storage.jsonl import write_json

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import soundfile  # pyright: ignore[reportMissingTypeStubs]  # it has none
 
+from model.checkpoints import is_whole
 from model.prompt import as_audio_question
-from model.train.checkpoints import is_whole
 from storage import manifest
 from storage.errors import PipelineError
 from storage.jsonl import read_jsonl, write_text

@@ -13,9 +13,9 @@ from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
+from model.checkpoints import find_resumable, last_step, step_of
 from model.config import TrainConfig, deciding_settings
-from model.train.checkpoints import find_resumable, last_step, step_of
-from model.train.record import training_record
+from model.training_record import training_record
 from storage import manifest
 from storage.errors import PipelineError
 from storage.jsonl import read_jsonl

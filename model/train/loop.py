@@ -20,22 +20,20 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 from transformers import Qwen2AudioProcessor, set_seed
 
+from model import checkpoints
 from model.config import TrainConfig
 from model.network.family import family_of_network
 from model.network.lora import without_adapter
 from model.network.policy import Policy
-from model.train import checkpoints
 from model.train.examples import Example
 from model.train.grpo_step import GrpoStep
-from model.train.optimizer import make_optimizer, make_scheduler
 from model.train.order import Collator, Draws, read_batches
 from model.train.sft_step import SftStep, target_end_id
 from model.train.sharding import gradient_sync, make_accelerator
 from model.train.sizes import ModelSizes
-from model.train.state import State
-from model.train.step import Method, MicroBatch, Session
+from model.train.state import State, make_optimizer, make_scheduler
+from model.train.step import Method, MicroBatch, Session, step_metrics
 from model.train.step_log import StepLog, Stopwatch
-from model.train.step_metrics import step_metrics
 from storage.errors import PipelineError
 
 

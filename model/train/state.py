@@ -1,22 +1,64 @@
-"""A run's state on the disk: written whole or not at all, and taken up again bit for bit."""
+"""A run's state: its optimiser and schedule, written whole or not at all, taken up bit for bit."""
 
 import random
+from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import load_fsdp_optimizer, save_fsdp_optimizer
 from pydantic import JsonValue
-from transformers import Qwen2AudioProcessor
+from torch import nn
+from transformers import Qwen2AudioProcessor, get_scheduler
+from transformers.trainer_pt_utils import get_parameter_names
 
+from model import checkpoints
+from model.config import PartName, TrainConfig
+from model.network.family import family_of_network
+from model.network.freezing import part_of
+from model.network.loading import load_model
 from model.network.policy import PREFIX, Policy
-from model.train import checkpoints
-from model.train.optimizer import Scheduler
 from model.train.sharding import is_sharded
 
 OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
+# Parameters without weight decay, as transformers.Trainer chooses them.
+UNDECAYED = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
+
+Scheduler = torch.optim.lr_scheduler.LRScheduler
+
+
+def make_optimizer(policy: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW over what learns; biases and norms do not decay."""
+    decayed = set(get_parameter_names(policy, [nn.LayerNorm], UNDECAYED))
+    learning = [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {
+            "params": [parameter for name, parameter in learning if name in decayed],
+            "weight_decay": config.weight_decay,
+        },
+        {
+            "params": [parameter for name, parameter in learning if name not in decayed],
+            "weight_decay": 0.0,
+        },
+    ]
+    rate = config.grpo.learning_rate if config.method == "grpo" else config.sft.learning_rate
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, fused=True)
+    from torchao.optim import AdamW8bit  # noqa: PLC0415  prints about missing CUDA files on import
+
+    return AdamW8bit(groups, lr=rate, bf16_stochastic_round=True)
+
+
+def make_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig) -> Scheduler:
+    """The course of the learning rate, from transformers."""
+    return get_scheduler(
+        config.lr_scheduler,
+        optimizer,
+        num_warmup_steps=config.warmup_steps,
+        num_training_steps=config.max_steps,
+    )
 
 
 class State:
@@ -98,6 +140,42 @@ class State:
             self._optimizer.load_state_dict(_read(folder / OPTIMIZER))
         self._scheduler.load_state_dict(_read(folder / SCHEDULER))
         _restore_random_state(_read(folder / _random_file(accelerator.process_index)))
+
+
+class Movement(NamedTuple):
+    """How far one part of the model moved from the start model."""
+
+    num_parameters: int
+    moved_share: float
+    """Share of its weights that are not bit for bit what they were."""
+    relative_change: float
+    """Norm of the change over norm of the start, both over the whole part."""
+
+
+def measure_movement(
+    start: str | Path, trained: str | Path, config: TrainConfig
+) -> dict[PartName, Movement]:
+    """Compare two models on the CPU, adapters merged; needs memory for both.
+
+    At the paper's learning rate a part moves by about 1e-5 of its norm; 0 for a part that should
+    have learned says that its updates vanished in rounding or that it was frozen.
+    """
+    before = dict(load_model(start, precision=config.precision).named_parameters())
+    model = load_model(trained, precision=config.precision)
+    family = family_of_network(model)
+    sums: dict[PartName, torch.Tensor] = defaultdict(lambda: torch.zeros(4, dtype=torch.float64))
+    for name, weight in model.named_parameters():
+        part = part_of(name, family)
+        if part is None:
+            continue
+        old = before.pop(name).detach()
+        change = weight.detach().float() - old.float()
+        numbers = (weight.numel(), (change != 0).sum(), (change**2).sum(), (old.float() ** 2).sum())
+        sums[part] += torch.tensor([float(number) for number in numbers]).double()
+    return {
+        part: Movement(int(number), float(moved / number), float((change / norm).sqrt()))
+        for part, (number, moved, change, norm) in sums.items()
+    }
 
 
 def _read(path: Path) -> Any:  # noqa: ANN401  whatever was saved

@@ -1,9 +1,12 @@
-"""What the loop asks of a method: what a step learns from, and the loss of each part of it."""
+"""What the loop asks of a method, a step's batch and the loss of its parts; and its metrics."""
 
+import resource
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor
 from transformers import Qwen2AudioProcessor
@@ -11,8 +14,14 @@ from transformers import Qwen2AudioProcessor
 from model.config import TrainConfig
 from model.network.features import Batch
 from model.network.policy import Policy
+from model.train.flops import operations, peak_operations_per_s
 from model.train.order import Collator, Drawn, Draws
+from model.train.sizes import ModelSizes
 from model.train.step_log import Means, StepLog, Stopwatch
+from storage.records.training import StepMetrics, metrics_of
+
+# Sums of a step that are shown as a speed, not as a mean.
+COUNTS = ("prompt_tokens", "predicted_tokens", "encoder_positions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,3 +112,70 @@ def count_tokens(means: Means, prompt: Batch, completion_mask: Tensor) -> None:
     means.add_sum("prompt_tokens", float(prompt["prompt_mask"].sum()), 1)
     means.add_sum("predicted_tokens", float(completion_mask.sum()), 1)
     means.add_sum("encoder_positions", float(prompt["num_frames"].sum()) / 2, 1)
+
+
+def step_metrics(
+    session: Session,
+    sizes: ModelSizes,
+    *,
+    step: int,
+    means: Means,
+    grad_norm: float,
+    learning_rate: float,
+) -> StepMetrics:
+    """What metrics.jsonl says of a step; all processes take part.
+
+    Args:
+        session: Of the run.
+        sizes: Of the model, to count its work.
+        step: Steps done.
+        means: What this device has counted, the loss as a sum.
+        grad_norm: Before clipping.
+        learning_rate: Of the step.
+    """
+    sums = session.add_up(means.as_tensor().to(session.accelerator.device)).cpu()
+    totals = dict(zip(means.names(), sums[:, 0].tolist(), strict=True))
+    seconds = session.watch.read()
+    return metrics_of(
+        {
+            "step": step,
+            **{name: mean for name, mean in means.means(sums).items() if name not in COUNTS},
+            "loss": totals["loss"],
+            "grad_norm": grad_norm,
+            "learning_rate": learning_rate,
+            "seconds": {name: round(value, 4) for name, value in seconds.items()},
+            "tokens_per_second": totals.get("predicted_tokens", 0.0) / seconds["total"],
+            "mfu": _utilisation(session, sizes, totals, seconds["total"]),
+            "peak_memory_bytes": _peak_memory_bytes(session.accelerator.device),
+        }
+    )
+
+
+def _utilisation(
+    session: Session, sizes: ModelSizes, totals: dict[str, float], seconds: float
+) -> float | None:
+    """Share of the GPUs' peak speed (MFU), where that is known."""
+    device, config = session.accelerator.device, session.config
+    if device.type != "cuda":
+        return None
+    peak = peak_operations_per_s(torch.cuda.get_device_name(device))
+    if peak is None:
+        return None
+    has_rollout = config.method == "grpo"
+    prompt, predicted, positions = (totals.get(name, 0.0) for name in COUNTS)
+    needed = operations(
+        sizes,
+        text_tokens=prompt + predicted,
+        predicted_tokens=predicted,
+        encoder_positions=positions,
+        num_forwards=has_rollout + (has_rollout and config.grpo.beta > 0),
+    )
+    return needed / seconds / (peak * session.accelerator.num_processes)
+
+
+def _peak_memory_bytes(device: torch.device) -> int:
+    """Most memory used so far: of the GPU by tensors, of a CPU process by everything."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts KiB

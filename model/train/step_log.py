@@ -1,22 +1,27 @@
-"""What one watches: metrics.jsonl, completions.jsonl, and progress lines for a parent process.
+"""What one watches: metrics.jsonl, completions.jsonl, progress lines for a parent, and trackers.
 
 A progress line reads `step 120/600 loss 0.0123 reward 1.42 accuracy 0.55 kl 0.011 eta 0:01:03`.
+TensorBoard and W&B are accelerate's; a resumed training goes on in the run it began.
 """
 
 import math
+import os
 import time
+import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from accelerate.tracking import GeneralTracker
+from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 from torch import Tensor
 
 from model.config import TrainConfig
-from model.train.trackers import start_trackers, track
+from storage.errors import PipelineError
+from storage.jsonl import write_text
 from storage.records.training import (
     Sampled,
     StepMetrics,
@@ -34,6 +39,8 @@ SHOWN = {
     "kl": "kl",
     "learning_rate": "lr",
 }
+TENSORBOARD = "runs"  # folder of its events, in the training's
+WANDB_ID = "wandb-id.txt"  # names the run there, across resumes and moved workspaces
 
 
 class Mean(NamedTuple):
@@ -184,3 +191,43 @@ class StepLog:
             return "?"
         left_s = round((now - self._began) / done * (self._config.max_steps - step))
         return f"{left_s // 3600}:{left_s % 3600 // 60:02d}:{left_s % 60:02d}"
+
+
+def start_trackers(config: TrainConfig, output: Path, first_step: int) -> list[GeneralTracker]:
+    """Open what the settings name; in the main process alone.
+
+    Args:
+        config: Of the training.
+        output: Its folder.
+        first_step: The step to come; what was logged from it on is replaced.
+
+    Raises:
+        PipelineError: If wandb is asked for and not installed.
+    """
+    trackers: list[GeneralTracker] = []
+    if "tensorboard" in config.report_to:
+        trackers.append(TensorBoardTracker(TENSORBOARD, output, purge_step=first_step))
+    if "wandb" in config.report_to:
+        if find_spec("wandb") is None:
+            msg = "report_to wandb needs the package wandb: install it, or take it out of report_to"
+            raise PipelineError(msg)
+        project = os.environ.get("WANDB_PROJECT", "r1-aqa")
+        settings = {"id": _wandb_id(output), "resume": "allow", "name": config.name}
+        trackers.append(WandBTracker(project, dir=str(output), **settings))
+    for tracker in trackers:
+        tracker.start()
+    return trackers
+
+
+def track(trackers: Sequence[GeneralTracker], metrics: StepMetrics) -> None:
+    """Send one step's numbers, named `train/reward`, `train/seconds/rollout`, ..."""
+    numbers = {f"train/{name}": value for name, value in metrics.trackable().items()}
+    for tracker in trackers:
+        tracker.log(numbers, step=metrics.step)
+
+
+def _wandb_id(output: Path) -> str:
+    path = output / WANDB_ID
+    if not path.exists():
+        write_text(path, uuid.uuid4().hex)
+    return path.read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from model.config import TrainConfig
-from model.train.record import config_of
+from model.training_record import config_of
 from storage.errors import PipelineError
 from storage.jsonl import write_json
 from storage.layout import Layout

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
+from model import checkpoints
 from model.run_training import TrainingRun, train
-from model.train import checkpoints
 from storage.errors import PipelineError
 from storage.jsonl import read_json, read_jsonl
 from tests.model.conftest import training_run

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from model.train.checkpoints import seal
+from model.checkpoints import seal
 from storage import manifest
 from storage.errors import PipelineError
 from storage.layout import Layout

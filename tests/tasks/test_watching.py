@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from model.config import TrainConfig
-from model.train.record import training_record
+from model.training_record import training_record
 from storage.layout import Layout
 from storage.records.model import ModelRef
 from storage.records.training import CHECKPOINT, RUN, CheckpointRecord

@@ -1,7 +1,9 @@
-"""A training's settings as its run.json keeps them, and back."""
+"""What a training's files say of it: run.json, its settings and back, a checkpoint's card."""
 
 # pyright: strict
 
+import json
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,6 +15,12 @@ from storage.records.model import ModelRef
 from storage.records.training import TrainingRecord
 
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "torchao")  # those that compute
+
+
+METHODS: Mapping[str, str] = {
+    "grpo": "group relative policy optimisation",
+    "sft": "supervised fine-tuning",
+}
 
 
 def training_record(
@@ -64,6 +72,41 @@ def config_of(record: TrainingRecord) -> TrainConfig:
     except ValidationError as error:
         msg = f"training {record.name} has settings that this version does not know: {error}"
         raise PipelineError(msg) from error
+
+
+def card_text(
+    config: TrainConfig, step: int, *, start_model: str, num_examples: int, num_dropped: int
+) -> str:
+    """The card as Hugging Face shows it: where the model comes from and how it was trained."""
+    settings = config.model_dump(
+        mode="json", exclude={"sft" if config.method == "grpo" else "grpo"}
+    )
+    lines: Sequence[str] = (
+        "---",
+        f"base_model: {json.dumps(start_model)}",
+        "library_name: transformers",
+        "pipeline_tag: audio-text-to-text",
+        f"tags: [audio-question-answering, {config.method}]",
+        "---",
+        "",
+        f"# {config.name}, step {step} of {config.max_steps}",
+        "",
+        f"Trained from `{start_model}` by {METHODS[config.method]} on AVQA's questions about "
+        f"audio, put as the prompt `{config.prompt}`.",
+        "",
+        f"Data: {num_examples} examples; {num_dropped} more could not be used (audio that cannot "
+        "be read, or a prompt that is too long).",
+        "",
+        "Settings:",
+        "",
+        "```json",
+        json.dumps(settings, indent=1),
+        "```",
+        "",
+        "Results: in the leaderboard of the experiment that made this model.",
+        "",
+    )
+    return "\n".join(lines)
 
 
 def _versions() -> dict[str, str]:

@@ -32,6 +32,7 @@ from flows.serving.prefect_server import (
     create_limits,
     create_zombie_automation,
     is_loopback,
+    last_polled,
     served_workspace,
     server_environment,
     set_schedule,
@@ -124,8 +125,9 @@ def _start(
     )
     services.append(runner)
     stack.callback(runner.stop)
+    before = last_polled(MAIN)
     runner.start()
-    runner.wait_until(lambda: served_workspace(MAIN) is not None, timeout_s=RUNNER_START_S)
+    runner.wait_until(lambda: last_polled(MAIN) != before, timeout_s=RUNNER_START_S)
     set_schedule(MAIN, config.schedule)
     return services
 

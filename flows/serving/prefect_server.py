@@ -7,9 +7,11 @@ killed without a runner to see it: Prefect would show it as Running for ever. An
 """
 
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -40,6 +42,7 @@ FINAL_EVENTS = {
 NO_HEARTBEAT_FOR = timedelta(minutes=5)
 ANSWER_TIMEOUT_S = 3
 NOT_POLLED_FOR = timedelta(seconds=10)  # our runner polls every 2 s
+NEXT_POLL_S = 6.0
 
 
 def answers(api_url: str) -> bool:
@@ -173,12 +176,25 @@ def create_zombie_automation(
 
 
 def served_workspace(deployment: str) -> str | None:
-    """The workspace that a deployment is served for now; None if nobody polls for its runs."""
-    with get_client(sync_client=True) as client:
-        try:
-            found = client.read_deployment_by_name(deployment)
-        except ObjectNotFound:
-            return None
-    if found.last_polled is None or datetime.now(UTC) - found.last_polled > NOT_POLLED_FOR:
+    """The workspace that a deployment is served for now; None if nobody polls for its runs.
+
+    Whoever was stopped just now has polled just now: only the next poll tells.
+    """
+    before = last_polled(deployment)
+    if before is None or datetime.now(UTC) - before > NOT_POLLED_FOR:
         return None
+    give_up_s = time.monotonic() + NEXT_POLL_S
+    while last_polled(deployment) == before:
+        if time.monotonic() > give_up_s:
+            return None
+        time.sleep(0.2)
+    with get_client(sync_client=True) as client:
+        found = client.read_deployment_by_name(deployment)
     return str(found.parameters.get("workspace", "an unknown workspace"))
+
+
+def last_polled(deployment: str) -> datetime | None:
+    """When somebody last asked for a deployment's runs; None: never, or there is none."""
+    with get_client(sync_client=True) as client, suppress(ObjectNotFound):
+        return client.read_deployment_by_name(deployment).last_polled
+    return None

@@ -17,8 +17,8 @@ from tests.storage.fetch.fetch_child import clips_of
 from tests.storage.wire import make_media, serve
 
 NUM_KILLS = 60
-NUM_CLIPS = 900
-LONGEST_LIFE_S = 4.0  # the first second goes into starting Python, the next into the plan
+NUM_CLIPS = 1500  # more than a quick machine fetches within all these lives
+LONGEST_LIFE_S = 3.0  # the first second goes into starting Python and the plan
 
 
 def _start(workspace: Path, url_template: str) -> subprocess.Popen[bytes]:

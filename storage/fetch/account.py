@@ -8,7 +8,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,7 +31,6 @@ CSV_COLUMNS = (
     "short",
     "cancelled",
 )
-VIDEO_COLUMNS = ("video_id", "title", "channel", "upload_date", "licence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,26 +82,23 @@ def write_account(
     videos = ledger.videos(row.clip for row in done)
     report = _report(rows)
     write_jsonl(folder / "invalid.jsonl", (_invalid(row) for row in rows if row.state != "done"))
-    write_text(folder / "clips.csv", _csv(CSV_COLUMNS, map(_clip_values, rows)))
+    write_text(folder / "clips.csv", _csv(CSV_COLUMNS, map(_values, rows)))
     facts = (astuple(videos[video_id]) for video_id in sorted(videos))
-    write_text(folder / "videos.csv", _csv(VIDEO_COLUMNS, facts))
+    write_text(folder / "videos.csv", _csv(list(VideoFacts.__slots__), facts))
     tries = [at for row in rows for at in (row.first_try, row.last_try) if at is not None]
     record = {
         "requested": report.num_requested,
         "usable": report.num_usable,
         "by_state": report.by_state,
-        "by_reason": [
-            {"state": each.state, "reason": each.reason, "count": each.count}
-            for each in report.by_reason
-        ],
+        "by_reason": [asdict(reason) for reason in report.by_reason],
         "silent": report.num_silent,
         "short": report.num_short,
         "cancelled": sum(row.cancelled for row in done),
         "by_source": dict(Counter(row.source for row in done)),
         "by_licence": dict(Counter(_licence(videos.get(row.video_id)) for row in done)),
         "datasets": [
-            {"rows": each.num_rows, "matched": each.num_matched, "clips": each.num_clips}
-            for each in laid_out
+            {"rows": dataset.num_rows, "matched": dataset.num_matched, "clips": dataset.num_clips}
+            for dataset in laid_out
         ],
         "source_bytes": sum(row.source_bytes or 0 for row in rows),
         "versions": dict(versions),
@@ -155,25 +151,12 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return text.getvalue()
 
 
-def _clip_values(row: ClipRow) -> Sequence[object]:
-    return (
-        row.clip_id,
-        row.state,
-        row.reason_code,
-        row.source,
-        row.sha256,
-        row.duration_s,
-        row.peak_dbfs,
-        row.rms_dbfs,
-        int(row.silent),
-        int(row.short),
-        int(row.cancelled),
-    )
+def _values(row: ClipRow) -> list[object]:
+    values = (getattr(row, "reason_code" if name == "reason" else name) for name in CSV_COLUMNS)
+    return [int(value) if isinstance(value, bool) else value for value in values]
 
 
 def _iso(seconds: float | None) -> str | None:
-    return (
-        None
-        if seconds is None
-        else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-    )
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -38,7 +38,7 @@ Find = Callable[[Sequence[Clip], Path], dict[str, Found | Failure]]
 
 @dataclass
 class Gate:
-    """What the workers of a run share about YouTube's mood."""
+    """What the workers of a run share about how the source answers."""
 
     pace: Pace
     """The budget of videos an hour."""
@@ -213,11 +213,11 @@ def account_of(losses: Counter[str]) -> str:
 
 def _answer(found: dict[str, Found | Failure]) -> Failure | None:
     """What the source said of the video, if not the video itself; the same for all its clips."""
-    return next((each for each in found.values() if isinstance(each, Failure)), None)
+    return next((failure for failure in found.values() if isinstance(failure, Failure)), None)
 
 
 def _is_broken(answer: Failure | None) -> TypeGuard[Failure]:
-    """Whether the wire or the disk failed, which says nothing of the source's mood."""
+    """Whether the wire or the disk failed, which says nothing of how the source stands to us."""
     return answer is not None and answer.kind in {"retry", "local"}
 
 

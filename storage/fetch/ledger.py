@@ -15,8 +15,8 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import astuple
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from storage.data.avqa import Clip, ClipState
@@ -35,8 +35,6 @@ from storage.fetch.failures import Failure
 from storage.fetch.youtube import VideoFacts
 
 MAX_VARIABLES = 900  # in one query; an old SQLite takes 999
-
-
 BUSY_WAIT_S = 30.0  # for another program's transaction
 
 
@@ -79,12 +77,7 @@ class Ledger:
         """Give the ledger itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the connection."""
         self.close()
 
@@ -144,16 +137,8 @@ class Ledger:
             upsert(connection, [row])
             _note_attempt(connection, row, run=run, seconds=seconds)
             if video is not None:
-                connection.execute(
-                    "INSERT OR REPLACE INTO video VALUES (?, ?, ?, ?, ?)",
-                    (
-                        video.video_id,
-                        video.title,
-                        video.channel,
-                        video.upload_date,
-                        video.licence,
-                    ),
-                )
+                statement = "INSERT OR REPLACE INTO video VALUES (?, ?, ?, ?, ?)"
+                connection.execute(statement, astuple(video))
 
     def note_refusal(self, clip_id: str, *, run: int, failure: Failure) -> None:
         """Record that we were refused while asking for this clip; its state stays as it was."""
@@ -222,7 +207,7 @@ class Ledger:
         Raises:
             PipelineError: If there is no such state.
         """
-        allowed = [each for each in STATES if each not in {"pending", "done"}]
+        allowed = [name for name in STATES if name not in {"pending", "done"}]
         if state not in allowed:
             msg = f"--retry {state}: expected one of {', '.join(allowed)}"
             raise PipelineError(msg)

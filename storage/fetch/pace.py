@@ -83,16 +83,6 @@ class Breaker:
         self._trips: list[tuple[float, Failure]] = []
         self._fatal: PipelineError | None = None
 
-    @property
-    def paused_until_s(self) -> float | None:
-        """Monotonic time until which all workers wait; None while they work."""
-        return self._open_until_s
-
-    @property
-    def num_trips(self) -> int:
-        """Refusals since the last success."""
-        return len(self._trips)
-
     def admit(self, stop: threading.Event) -> float:
         """Wait while the breaker is open; after the wait one worker goes first, alone.
 

@@ -22,7 +22,7 @@ from storage.fetch.cut import (
     num_samples_of,
 )
 from storage.fetch.ledger import ClipRow, Ledger
-from storage.fetch.retries import is_due
+from storage.fetch.retries import done, is_due
 
 WAV_HEADER_BYTES = 44  # RIFF, fmt and data headers as ffmpeg writes them with +bitexact
 MAX_WAV_HEADER_BYTES = 4096  # another tool's header may hold tags
@@ -148,20 +148,5 @@ def _facts_of(path: Path, clip_length_s: float) -> WavFacts | None:
 
 def _adopted(row: ClipRow, facts: WavFacts) -> ClipRow:
     now_s = time.time()
-    return replace(
-        row,
-        state="done",
-        reason_code="",
-        message="",
-        next_try=None,
-        first_try=row.first_try or now_s,
-        last_try=now_s,
-        source="adopted",
-        sha256=facts.sha256,
-        duration_s=facts.duration_s,
-        peak_dbfs=facts.peak_dbfs,
-        rms_dbfs=facts.rms_dbfs,
-        silent=facts.is_silent,
-        short=False,
-        asked="",
-    )
+    known = replace(facts, is_cancelled=row.cancelled)
+    return replace(done(row, known, "adopted"), first_try=row.first_try or now_s, last_try=now_s)

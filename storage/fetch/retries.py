@@ -61,27 +61,34 @@ def asked_with(row: ClipRow, keys: Iterable[Keys]) -> str:
     return "\n".join(dict.fromkeys([*known, *(key for pair in keys for key in pair)]))
 
 
-def after_success(
-    row: ClipRow, served: Served, *, now_s: float, versions: dict[str, str]
-) -> ClipRow:
-    """The row of a clip whose wav lies in its place."""
-    media = served.media
+def done(row: ClipRow, facts: WavFacts, source: str) -> ClipRow:
+    """The row of a clip whose wav lies in its place, and what was measured of it."""
     return replace(
-        _tried(row, now_s),
+        row,
         state="done",
         reason_code="",
         message="",
         http_status=None,
         next_try=None,
         asked="",
-        source=served.source,
-        sha256=served.facts.sha256,
-        duration_s=served.facts.duration_s,
-        peak_dbfs=served.facts.peak_dbfs,
-        rms_dbfs=served.facts.rms_dbfs,
-        silent=served.facts.is_silent,
-        short=served.facts.num_samples < num_samples_of(row.clip_length_s),
-        cancelled=served.facts.is_cancelled,
+        source=source,
+        sha256=facts.sha256,
+        duration_s=facts.duration_s,
+        peak_dbfs=facts.peak_dbfs,
+        rms_dbfs=facts.rms_dbfs,
+        silent=facts.is_silent,
+        short=facts.num_samples < num_samples_of(row.clip_length_s),
+        cancelled=facts.is_cancelled,
+    )
+
+
+def after_success(
+    row: ClipRow, served: Served, *, now_s: float, versions: dict[str, str]
+) -> ClipRow:
+    """The row of a clip that a source served."""
+    media = served.media
+    return replace(
+        done(_tried(row, now_s), served.facts, served.source),
         format_id=media.format_id if media else None,
         bitrate_kbps=media.bitrate_kbps if media else None,
         language=media.language if media else None,

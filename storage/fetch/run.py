@@ -4,6 +4,7 @@ A run holds the workspace's lock, so a second one says so and stops. A kill befo
 leaves nothing of it; a kill after it leaves a good wav without a row, which the next start adopts.
 """
 
+import os
 import shutil
 import threading
 import time
@@ -12,10 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Self
-
-from filelock import FileLock, Timeout
 
 from storage.config import FetchConfig, FolderSource, HuggingFaceSource, YoutubeSource
 from storage.data.avqa import AvqaRow, Clip
@@ -33,6 +31,7 @@ from storage.fetch.sources import AudioSource, FolderAudio, YoutubeAudio
 from storage.fetch.worker import ClipWorker
 from storage.fetch.youtube import Downloader
 from storage.layout import Layout
+from storage.locks import holder, try_lock
 
 MIN_FREE_BYTES = 128 << 20  # for the downloads in flight and SQLite's log
 
@@ -108,7 +107,6 @@ class FetchRun:
         self._rows = rows
         self._on_clip = on_clip or _ignore
         self._lock_path = layout.locks / "fetch.lock"
-        self._lock = FileLock(self._lock_path)
         self._downloads = layout.downloads
 
     def __enter__(self) -> Self:
@@ -121,15 +119,15 @@ class FetchRun:
         self.layout.locks.mkdir(parents=True, exist_ok=True)
         self.layout.clips.mkdir(parents=True, exist_ok=True)
         self.ledger = Ledger(self.layout.ledger, clip_length_s=self.config.clip_length_s)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
+        lock = try_lock(self._lock_path, "fetch")
+        if lock is None:
             self.ledger.close()
             msg = (
-                f"another fetch is running on {self.layout.workspace}; "
+                f"another fetch is running on {self.layout.workspace} ({holder(self._lock_path)}); "
                 "wait for it or stop it, then start this one again"
             )
-            raise PipelineError(msg) from error
+            raise PipelineError(msg)
+        self._lock = lock
         try:
             self._open()
         except BaseException:
@@ -137,12 +135,7 @@ class FetchRun:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Close the run's row, remove temporary files, release the workspace."""
         try:
             self.ledger.end_run(self.run, self._outcome(error))
@@ -227,7 +220,7 @@ class FetchRun:
     def _close(self) -> None:
         self.ledger.close()
         shutil.rmtree(self._downloads, ignore_errors=True)
-        self._lock.release()
+        os.close(self._lock)
 
     def _open(self) -> None:
         # What a killed run left: downloads and cuts in flight.
@@ -323,7 +316,7 @@ class FetchRun:
 
 
 def _ignore(row: ClipRow) -> None:
-    """What a caller without interest in rows gets."""
+    """Needed by nobody."""
 
 
 def _by_video(clips: Iterable[Clip]) -> list[list[Clip]]:

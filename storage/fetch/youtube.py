@@ -364,7 +364,7 @@ def _is_of_address(info: Mapping[str, Any], url: str, video_id: str) -> bool:
         return False
     formats: Sequence[Mapping[str, Any]] = info.get("formats") or [info]
     return bool(info.get("direct")) or any(
-        url in {each.get("manifest_url"), each.get("url")} for each in formats
+        url in {entry.get("manifest_url"), entry.get("url")} for entry in formats
     )
 
 

@@ -413,14 +413,19 @@ def test_an_error_of_one_worker_ends_the_pause_of_the_others(wire, layout):
     clips = _videos(BOT_CHECK, 1, "bot") + _videos(_good(wire), 1, "good")
     config = _config(YoutubeSource(), workers=2, block_waits_s=(600.0,))
     began_s = time.monotonic()
+    pauses_s: list[float] = []
 
     def disk_fails_after_the_pause_began(_row: ClipRow) -> None:
-        wait_until(lambda: run.breaker.paused_until_s is not None)
+        wait_until(lambda: pauses_s)
         raise PipelineError("disk full")
 
     with (
         FetchRun(
-            config, layout, resume_command="x", on_clip=disk_fails_after_the_pause_began
+            config,
+            layout,
+            resume_command="x",
+            on_clip=disk_fails_after_the_pause_began,
+            on_pause=lambda _, s: pauses_s.append(s),
         ) as run,
         pytest.raises(PipelineError, match="disk full"),
     ):

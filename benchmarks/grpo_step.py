@@ -33,7 +33,7 @@ from model.network.features import Batch, Prompt, collate, mel_features, prompt_
 from model.network.loading import load_base, load_processor
 from model.network.packed import prefill, score_completions
 from model.network.sampling import Sampling, decode, uniform_numbers
-from model.network.tiny import build_processor, build_tiny
+from model.network.tiny import build_tiny
 from model.prompt import question_text
 from model.train.grpo import group_advantages, loss_denominator, loss_weights, token_loss
 
@@ -330,8 +330,11 @@ def _real_sizes() -> tuple[
     Qwen2AudioForConditionalGeneration, Qwen2AudioForConditionalGeneration, Any
 ]:
     """Two bf16 models of the real one's sizes on the GPU, random weights."""
-    processor = build_processor([QUESTION], clip_length_s=EXTRACTOR_S, num_mel_bins=128)
-    audio_id = processor.tokenizer.convert_tokens_to_ids(processor.audio_token)
+    with tempfile.TemporaryDirectory() as folder:
+        where = Path(folder)
+        build_tiny(where, [QUESTION], clip_length_s=EXTRACTOR_S, seed=0, size="medium")
+        processor = load_processor(where)
+    audio_id = processor.tokenizer.convert_tokens_to_ids("<|AUDIO|>")
     config = Qwen2AudioConfig(**REAL_SIZES, audio_token_index=audio_id)
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda"):

@@ -72,7 +72,7 @@ def preflight(config: PipelineConfig, layout: Layout, *, offline: bool) -> list[
         *check_fetch_tools(config.fetch, datetime.now(UTC)),
         *_check_disk(config, layout),
         *_check_ports(config),
-        *_check_gpus(config, offline=offline),
+        *_check_gpus(config, layout, offline=offline),
         *_check_downloads(config, layout, offline=offline),
     ]
 
@@ -85,14 +85,16 @@ def check_stage(stage: StageName, config: PipelineConfig, layout: Layout) -> Non
     """
     findings = check_writable(layout.workspace)
     if stage == "train":
-        findings.append(check_disk(layout.workspace, disk_needs(config.train, config.fetch, 0)))
-        findings += _check_gpus(config, offline=False)
+        findings.append(
+            check_disk(layout.workspace, disk_needs(config.train, config.fetch, 0, layout.models))
+        )
+        findings += _check_gpus(config, layout, offline=False)
     elif stage == "evaluate":
         starts = start_models(config.train)
         used = [
             starts[each.name] for each in config.train if each.evaluate and config.evaluate.base
         ]
-        findings += _check_evaluated(config, used, offline=False)
+        findings += _check_evaluated(config, layout, used, offline=False)
     _tell(stage, findings)
 
 
@@ -103,7 +105,9 @@ def check_fetch(config: PipelineConfig, layout: Layout, due: Sequence[Clip]) -> 
         PipelineError: If something is missing; a line each.
     """
     findings = check_writable(layout.workspace)
-    findings.append(check_disk(layout.workspace, disk_needs((), config.fetch, len(due))))
+    findings.append(
+        check_disk(layout.workspace, disk_needs((), config.fetch, len(due), layout.models))
+    )
     findings += check_fetch_tools(config.fetch, datetime.now(UTC))
     findings += check_sources(config.fetch, offline=False, video_id=due[0].video_id)
     _tell("fetch", findings)
@@ -123,7 +127,11 @@ def _tell(stage: StageName, findings: Sequence[Finding]) -> None:
 def _check_disk(config: PipelineConfig, layout: Layout) -> list[Finding]:
     num_there = sum(1 for _ in layout.clips.glob("*.wav")) if layout.clips.is_dir() else 0
     num_clips = max(0, _num_clips(config, layout) - num_there)
-    return [check_disk(layout.workspace, disk_needs(config.train, config.fetch, num_clips))]
+    return [
+        check_disk(
+            layout.workspace, disk_needs(config.train, config.fetch, num_clips, layout.models)
+        )
+    ]
 
 
 def _num_clips(config: PipelineConfig, layout: Layout) -> int:
@@ -149,7 +157,7 @@ def _check_ports(config: PipelineConfig) -> list[Finding]:
     return findings
 
 
-def _check_gpus(config: PipelineConfig, *, offline: bool) -> list[Finding]:
+def _check_gpus(config: PipelineConfig, layout: Layout, *, offline: bool) -> list[Finding]:
     try:
         gpus = list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
     except PipelineError as error:
@@ -162,7 +170,8 @@ def _check_gpus(config: PipelineConfig, *, offline: bool) -> list[Finding]:
         findings.append(Finding("warning", "shared memory", text))
     models = start_models(config.train)
     for training in config.train:
-        findings += check_training(training, gpus, models[training.name], offline=offline)
+        start = models[training.name]
+        findings += check_training(training, gpus, start, layout.models, offline=offline)
     return findings
 
 
@@ -174,11 +183,11 @@ def _check_downloads(config: PipelineConfig, layout: Layout, *, offline: bool) -
         for benchmark in config.evaluate.benchmarks:
             findings += check_benchmark(benchmark, layout, offline=offline)
     findings += check_sources(config.fetch, offline=offline)
-    return findings + _check_evaluated(config, [], offline=offline)
+    return findings + _check_evaluated(config, layout, [], offline=offline)
 
 
 def _check_evaluated(
-    config: PipelineConfig, trained_from: Sequence[str], *, offline: bool
+    config: PipelineConfig, layout: Layout, trained_from: Sequence[str], *, offline: bool
 ) -> list[Finding]:
     """The models that no training makes: those trained from, and the profile's further ones."""
     try:
@@ -189,7 +198,7 @@ def _check_evaluated(
     return [
         finding
         for model in models
-        for finding in check_evaluated(model, config.evaluate, gpus, offline=offline)
+        for finding in check_evaluated(model, config.evaluate, gpus, layout.models, offline=offline)
     ]
 
 

@@ -20,7 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
-from transformers import Qwen2AudioProcessor
+from transformers import ProcessorMixin
 from transformers.utils import logging as transformers_logging
 
 from model.answers import extract_answer
@@ -258,7 +258,7 @@ def _device(name: str) -> torch.device:
     return torch.device(f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu")
 
 
-def _digest(processor: Qwen2AudioProcessor) -> str:
+def _digest(processor: ProcessorMixin) -> str:
     """Names everything that turns a question into a prompt."""
     tokenizer = processor.tokenizer
     parts = [processor.feature_extractor.to_json_string(), tokenizer.backend_tokenizer.to_str()]

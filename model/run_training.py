@@ -24,11 +24,11 @@ from model.config import TrainConfig
 from model.network.freezing import freeze_parts
 from model.network.loading import load_base, load_model, load_processor, stop_tokens
 from model.network.lora import add_adapter, load_adapter, without_adapter
+from model.network.measure import measure_config
 from model.train.examples import Checked, check_examples, read_examples, write_dropped
 from model.train.loop import Materials, train_steps
 from model.train.memory import check_fits, estimate
 from model.train.sharding import is_main_process, world_size
-from model.train.sizes import read_sizes
 from model.train.state import measure_movement
 from model.training_record import card_text, config_of
 from storage.errors import PipelineError
@@ -121,7 +121,7 @@ def check_memory(run: TrainingRun) -> None:
     """Print what the training will need of a GPU, and refuse what the GPU cannot hold."""
     if not torch.cuda.is_available():
         return
-    needed = estimate(run.config, read_sizes(run.start_model), num_gpus=world_size())
+    needed = estimate(run.config, measure_config(run.start_model), num_gpus=world_size())
     if is_main_process():
         print(f"memory, estimated: {needed.text()}", flush=True)  # noqa: T201  the log of the training
     check_fits(needed, torch.cuda.get_device_properties(0).total_memory)
@@ -167,7 +167,7 @@ def load(run: TrainingRun, settings: dict[str, JsonValue], resume_from: Path | N
         processor=processor,
         examples=checked.kept,
         stop_ids=stop_tokens(without_adapter(network), processor),
-        sizes=read_sizes(run.start_model),
+        sizes=measure_config(run.start_model),
         card=partial(
             card_text,
             config,

@@ -17,7 +17,8 @@ from model.checkpoints import is_whole
 from model.prompt import as_audio_question
 from storage import manifest
 from storage.errors import PipelineError
-from storage.jsonl import read_jsonl, write_text
+from storage.host.checks import model_folder
+from storage.jsonl import read_json, read_jsonl, write_text
 from storage.layout import Layout, checkpoint_step, list_checkpoints
 from storage.records.model import (
     FolderOrHub,
@@ -30,6 +31,7 @@ from storage.records.model import (
     hub_key,
     parse_name,
 )
+from storage.records.sizes import ModelSizes, published_sizes
 from storage.records.training import RUN, TrainingRecord
 from tasks.running.child_process import run_child
 
@@ -143,6 +145,29 @@ def _seed_of(training: Path) -> int:
     return TrainingRecord.read(training / RUN).seed
 
 
+def sizes_of(model: str, cache: Path) -> ModelSizes | None:
+    """How large a model is, without its weights; None for one that is neither known nor here.
+
+    Args:
+        model: Folder or hub name.
+        cache: Folder that keeps what was measured before: a child with torch takes seconds.
+
+    Raises:
+        PipelineError: If it is of no family that can be trained or evaluated.
+    """
+    known, folder = published_sizes(model), model_folder(model)
+    if known is not None or folder is None:
+        return known
+    file = folder / "config.json"
+    if not file.exists():  # an adapter: its base is another model
+        return None
+    kept = cache / f"{manifest.digest_of(read_json(file))[:16]}.sizes.json"
+    if not kept.exists():
+        command = [sys.executable, "-m", "model.network.measure", str(folder), str(kept)]
+        run_child(command, log=kept.with_suffix(".log"), on_line=lambda _line: None)
+    return ModelSizes.model_validate(read_json(kept))
+
+
 def _random_model(size: str, layout: Layout) -> Path:
     """Make a small random model whose tokenizer knows the words of the training examples."""
     examples = read_jsonl(layout.train_jsonl) if layout.train_jsonl.exists() else []
@@ -156,12 +181,14 @@ def _random_model(size: str, layout: Layout) -> Path:
         soundfile.info(examples[0]["audio_path"]).duration if examples else DEFAULT_CLIP_LENGTH_S
     )
     name = f"{size}-{manifest.digest_of([texts, clip_length_s])[:8]}"
+    size, _, family = size.partition("-")
     folder = layout.models / name
     if not folder.is_dir():
         words = layout.models / f"{name}.txt"
         write_text(words, "\n".join(texts))
         part = folder.with_name(f"{name}.{os.getpid()}.part")  # a training and who watches it
         command = [sys.executable, "-m", "model.network.tiny", str(part), "--size", size]
+        command += ["--family", family] if family else []
         command += ["--texts", str(words), "--clip-length-s", str(clip_length_s)]
         run_child(command, log=layout.models / f"{name}.log", on_line=lambda _line: None)
         try:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from model.config import EvaluateConfig, TrainConfig
 from model.train.memory import estimate, estimate_host, estimate_inference
-from model.train.sizes import ModelSizes, read_sizes
 from storage.benchmarks.published import find_prepared, find_published
 from storage.config import BenchmarkConfig, FetchConfig, HuggingFaceSource, YoutubeSource
 from storage.errors import PipelineError
@@ -23,21 +22,19 @@ from storage.host.checks import (
     check_hub,
     check_url,
     check_ytdlp_age,
-    count_parameters,
     host_memory_bytes,
-    model_folder,
 )
 from storage.host.ffmpeg import ffmpeg_version
 from storage.host.gpus import Gpu
 from storage.layout import Layout
 from storage.records.model import FolderOrHub, FromTraining, Random, parse_name
+from storage.records.sizes import ModelSizes
+from tasks.models import sizes_of
 
 NUM_CLIPS = 40_425  # questions of AVQA's training file, about one clip each
 SAMPLE_BYTES = 2
 MEDIA_BYTES = 1.5e6  # a video of four minutes at 50 kbit/s
 SAMPLE_RATE_HZ = 16_000
-# Parameters of models that are named on the hub and not on this host yet.
-KNOWN_PARAMETERS = {"Qwen/Qwen2-Audio-7B-Instruct": 8.4e9, "Qwen/Qwen2-Audio-7B": 8.4e9}
 BIG_MODEL = 1e9  # parameters from which a CPU is no place to train
 WORK_SHARE = 0.85  # of a GPU's memory; the estimate is good to 15%
 MODEL_REMEDY = (
@@ -145,7 +142,7 @@ def check_annotations(paths: Sequence[str], *, offline: bool) -> list[Finding]:
 
 
 def check_training(
-    training: TrainConfig, gpus: Sequence[Gpu], start_model: str, *, offline: bool
+    training: TrainConfig, gpus: Sequence[Gpu], start_model: str, models: Path, *, offline: bool
 ) -> list[Finding]:
     """Whether a training's start model can be had and fits the GPUs.
 
@@ -153,6 +150,7 @@ def check_training(
         training: Its settings.
         gpus: GPUs that may be used.
         start_model: The model behind its `training:` references.
+        models: Folder that keeps the sizes of models.
         offline: The hub is not to be asked.
     """
     subject = f"training {training.name}"
@@ -163,11 +161,13 @@ def check_training(
         return [Finding("ok", subject, f"{start_model} is made here and fits anywhere")]
     remedy = MODEL_REMEDY.format(name=start_model)
     findings = [check_hub(start_model, "model", offline=offline, remedy=remedy)]
-    folder = model_folder(start_model)
     try:
-        sizes = read_sizes(str(folder or start_model))
+        sizes = sizes_of(start_model, models)
     except PipelineError as error:
         return [*findings, Finding("error", subject, str(error))]
+    if sizes is None:
+        text = f"how much memory {start_model} needs is told once it is on this host"
+        return [*findings, Finding("warning", subject, text)]
     used = gpus[: training.num_gpus] if training.num_gpus is not None else gpus
     findings.append(check_memory(training, used, sizes))
     if used:
@@ -179,11 +179,10 @@ def check_memory(training: TrainConfig, gpus: Sequence[Gpu], sizes: ModelSizes) 
     """Whether a training fits into each GPU, at its largest moment."""
     subject = f"training {training.name}"
     if not gpus:
-        num_parameters = sum(sizes.num_parameters.values())
-        if num_parameters < BIG_MODEL:
-            return Finding("ok", subject, f"{num_parameters:.2g} parameters, on the CPU")
+        if sizes.total < BIG_MODEL:
+            return Finding("ok", subject, f"{sizes.total:.2g} parameters, on the CPU")
         text = (
-            f"{num_parameters / 1e9:.1f} B parameters and no GPU; use a host with GPUs, or look at "
+            f"{sizes.total / 1e9:.1f} B parameters and no GPU; use a host with GPUs, or look at "
             "`nvidia-smi` if this is one"
         )
         return Finding("error", subject, text)
@@ -218,7 +217,7 @@ def check_host_memory(
 
 
 def check_evaluated(
-    model: str, config: EvaluateConfig, gpus: Sequence[Gpu], *, offline: bool
+    model: str, config: EvaluateConfig, gpus: Sequence[Gpu], models: Path, *, offline: bool
 ) -> list[Finding]:
     """Whether a model to evaluate can be had, and fits one GPU: each process has its own.
 
@@ -226,6 +225,7 @@ def check_evaluated(
         model: Name on the hub, or folder; one that is made here needs nothing.
         config: Of the evaluation.
         gpus: GPUs that may be used.
+        models: Folder that keeps the sizes of models.
         offline: The hub is not to be asked.
     """
     if not isinstance(parse_name(model), FolderOrHub):
@@ -233,13 +233,13 @@ def check_evaluated(
     remedy = EVALUATED_REMEDY.format(name=model)
     findings = [check_hub(model, "model", offline=offline, remedy=remedy)]
     cards = [gpu.memory_bytes for gpu in gpus if gpu.memory_bytes]
-    folder = model_folder(model)
-    if not cards or (folder is not None and not (folder / "config.json").exists()):
-        return findings  # a CPU's memory, or an adapter, whose base is another model
     try:
-        least, most = estimate_inference(config, read_sizes(str(folder or model)))
+        sizes = sizes_of(model, models) if cards else None
     except PipelineError as error:
         return [*findings, Finding("error", "model", str(error))]
+    if sizes is None:
+        return findings
+    least, most = estimate_inference(config, sizes)
     text = f"{model} wants {least / GB:.0f} to {most / GB:.0f} GB of a GPU"
     if least > min(cards):
         level, remedy = "error", "use a larger one: CUDA_VISIBLE_DEVICES"
@@ -249,13 +249,6 @@ def check_evaluated(
         return findings
     card = f"{min(cards) / GB:.0f} GB are there"
     return [*findings, Finding(level, "model", f"{text}, {card}; {remedy}")]
-
-
-def parameters_of(model: str) -> float | None:
-    """Parameters of a start model; None if it is neither here nor known by name."""
-    folder = model_folder(model)
-    counted = count_parameters(folder) if folder is not None else None
-    return counted or KNOWN_PARAMETERS.get(model)
 
 
 def start_models(trainings: Sequence[TrainConfig]) -> dict[str, str]:
@@ -269,7 +262,7 @@ def start_models(trainings: Sequence[TrainConfig]) -> dict[str, str]:
 
 
 def disk_needs(
-    trainings: Sequence[TrainConfig], fetch: FetchConfig, num_clips: int
+    trainings: Sequence[TrainConfig], fetch: FetchConfig, num_clips: int, models: Path
 ) -> dict[str, float]:
     """Bytes for clips and checkpoints, by what they are for.
 
@@ -277,15 +270,25 @@ def disk_needs(
         trainings: Their checkpoints are kept, all with weights and the newest with optimiser state.
         fetch: How long a clip is.
         num_clips: Clips still to fetch.
+        models: Folder that keeps the sizes of models.
     """
     needs = {"clips": num_clips * fetch.clip_length_s * SAMPLE_RATE_HZ * SAMPLE_BYTES}
     if fetch.keep_media:
         needs["kept downloads"] = num_clips * MEDIA_BYTES
-    models = start_models(trainings)
+    starts = start_models(trainings)
     for training in trainings:
-        num_parameters = parameters_of(models[training.name]) or 0
-        needs[f"checkpoints of {training.name}"] = checkpoints_bytes(training, num_parameters)
+        total = _parameters_of(starts[training.name], models)
+        needs[f"checkpoints of {training.name}"] = checkpoints_bytes(training, total)
     return {name: size for name, size in needs.items() if size >= 1e7}
+
+
+def _parameters_of(model: str, models: Path) -> int:
+    """Of a start model; 0 for one whose size is not known or is told by another check."""
+    try:
+        sizes = None if isinstance(parse_name(model), Random) else sizes_of(model, models)
+    except PipelineError:
+        return 0
+    return sizes.total if sizes else 0
 
 
 def checkpoints_bytes(training: TrainConfig, num_parameters: float) -> float:

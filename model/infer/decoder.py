@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from transformers import PreTrainedModel, Qwen2AudioProcessor
+from transformers import PreTrainedModel, ProcessorMixin
 
 from model.network.features import Batch, Prompt, collate
 from model.network.loading import stop_tokens
@@ -51,7 +51,7 @@ class Decoder:
     def __init__(
         self,
         model: PreTrainedModel,
-        processor: Qwen2AudioProcessor,
+        processor: ProcessorMixin,
         *,
         max_new_tokens: int,
         batch_size: int,

@@ -16,14 +16,15 @@ import soundfile  # pyright: ignore[reportMissingTypeStubs]  it has none
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
-from transformers import Qwen2AudioProcessor
+from transformers import ProcessorMixin
 
+from model.network.family import Family, family_of_processor
 from model.network.features import FeatureStore, Mel, Prompt, mel_features, prompt_tokens
 from storage.audio import SAMPLE_RATE_HZ, UnreadableAudioError, silence
 from storage.errors import PipelineError
 
 KEPT_BYTES = 512e6  # prompts in memory: all of the demo's benchmarks, half of MMAU's test-mini
-AUDIO_TOKENS_PER_S = 25
+FRAMES_PER_S = 100
 CHARACTERS_PER_TOKEN = 4  # of English text, roughly
 LEAST_SHARE = 0.85  # of the longest prompt's length: attention over padding costs its square
 
@@ -65,7 +66,7 @@ class Reader(Dataset[Ready]):
     """Items made ready one by one."""
 
     def __init__(
-        self, items: Sequence[Item], processor: Qwen2AudioProcessor, features: Path | None
+        self, items: Sequence[Item], processor: ProcessorMixin, features: Path | None
     ) -> None:
         """Keep what reading needs; nothing is read yet.
 
@@ -78,10 +79,11 @@ class Reader(Dataset[Ready]):
             PipelineError: If a text holds the audio token; names the question.
         """
         self._items = list(items)
+        self.family = family_of_processor(processor)
         for item in self._items:
-            if processor.audio_token in item.text:
+            if self.family.audio_token in item.text:
                 msg = (
-                    f"question {item.id} holds the audio token {processor.audio_token}: "
+                    f"question {item.id} holds the audio token {self.family.audio_token}: "
                     "expected plain text; correct the benchmark's questions"
                 )
                 raise PipelineError(msg)
@@ -149,7 +151,7 @@ class Asking:
         self._reader = reader
         self._key = key
         self._shelf = shelf
-        self._num_tokens = [guess_tokens(item) for item in items]
+        self._num_tokens = [guess_tokens(item, reader.family) for item in items]
         self.order = by_length(self._num_tokens)
 
     def read(self, indices: Sequence[int]) -> list[Ready]:
@@ -203,9 +205,10 @@ def split(
     return batches
 
 
-def guess_tokens(item: Item) -> float:
+def guess_tokens(item: Item, family: Family) -> float:
     """About how many tokens a prompt has, told from its clip's header and its text."""
-    return _duration_s(item) * AUDIO_TOKENS_PER_S + len(item.text) / CHARACTERS_PER_TOKEN
+    num_frames = max(1, round(_duration_s(item) * FRAMES_PER_S))
+    return family.num_audio_tokens(num_frames) + len(item.text) / CHARACTERS_PER_TOKEN
 
 
 def evenly(order: Sequence[int], number: int) -> list[int]:

@@ -8,13 +8,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.nn.functional import dropout, gelu
-from transformers import Qwen2AudioForConditionalGeneration
+from transformers import PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 
 
-def encode_audio(
-    model: Qwen2AudioForConditionalGeneration, mel_BMF: Tensor, num_frames_B: Tensor
-) -> Tensor:
+def encode_audio(model: PreTrainedModel, mel_BMF: Tensor, num_frames_B: Tensor) -> Tensor:
     """Encode the real frames of each clip and project them to the language model's width.
 
     Exact, not an approximation: the encoder masks its padding, so only the two convolutions look
@@ -30,7 +28,8 @@ def encode_audio(
     Returns:
         The audio tokens of all clips one after another, (sum of tokens, D).
     """
-    tower: Any = model.model.audio_tower
+    inner: Any = model.model
+    tower = inner.audio_tower
     length_B = (num_frames_B - 1) // 2 + 1
     longest = int(length_B.max())
     mel_BMF = mel_BMF[..., : 2 * longest + 1].to(tower.conv1.weight.dtype)
@@ -44,7 +43,7 @@ def encode_audio(
     pooled_BLD = tower.layer_norm(tower.avg_pooler(hidden_BLD.transpose(1, 2)).transpose(1, 2))
     num_tokens_B = (length_B - 2) // 2 + 1
     places_L = torch.arange(pooled_BLD.shape[1], device=mel_BMF.device)
-    return model.model.multi_modal_projector(pooled_BLD[places_L < num_tokens_B[:, None]])
+    return inner.multi_modal_projector(pooled_BLD[places_L < num_tokens_B[:, None]])
 
 
 def _encoder_mask(tower: Any, hidden_BLD: Tensor, length_B: Tensor) -> Tensor | None:  # noqa: ANN401  nn.Module's attributes are untyped

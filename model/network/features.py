@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import Qwen2AudioProcessor
+from transformers import ProcessorMixin
 
 from model.network.family import family_of_processor
 from storage.audio import read_audio
@@ -38,18 +38,18 @@ class Prompt(NamedTuple):
     """What the model reads for one question."""
 
     token_P: Tensor
-    """Token ids, int64, one audio token for each 40 ms of audio."""
+    """Token ids, int64, as many audio tokens as the family makes of the clip."""
     mel: Mel
     """The clip's features."""
 
 
-def num_frames_of(num_samples: int, processor: Qwen2AudioProcessor) -> int:
+def num_frames_of(num_samples: int, processor: ProcessorMixin) -> int:
     """Mel frames of a clip, cut at the extractor's longest (30 s)."""
     extractor: Any = processor.feature_extractor
     return -(-min(num_samples, extractor.n_samples) // extractor.hop_length)
 
 
-def mel_features(processor: Qwen2AudioProcessor, waveform: NDArray[np.float32]) -> Mel:
+def mel_features(processor: ProcessorMixin, waveform: NDArray[np.float32]) -> Mel:
     """Compute a clip's features; what lies beyond the extractor's longest clip (30 s) is not heard.
 
     Args:
@@ -72,7 +72,7 @@ def mel_features(processor: Qwen2AudioProcessor, waveform: NDArray[np.float32]) 
     return Mel(extracted["input_features"][0][:, :num_kept].contiguous(), num_frames)
 
 
-def prompt_tokens(processor: Qwen2AudioProcessor, text: str, num_frames: int) -> Tensor:
+def prompt_tokens(processor: ProcessorMixin, text: str, num_frames: int) -> Tensor:
     """Tokens of the chat template around one clip and a text; the text is what follows the clip.
 
     Raises:
@@ -82,11 +82,12 @@ def prompt_tokens(processor: Qwen2AudioProcessor, text: str, num_frames: int) ->
     chat: Any = processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
     )
-    num_tokens = family_of_processor(processor).num_audio_tokens(num_frames)
-    expanded = str(chat).replace(processor.audio_token, processor.audio_token * num_tokens, 1)
+    family = family_of_processor(processor)
+    num_tokens = family.num_audio_tokens(num_frames)
+    expanded = str(chat).replace(family.audio_token, family.audio_token * num_tokens, 1)
     tokens = processor.tokenizer(expanded)["input_ids"]
-    if tokens.count(processor.tokenizer.convert_tokens_to_ids(processor.audio_token)) != num_tokens:
-        msg = f"the question {text!r} holds {processor.audio_token}: expected plain text"
+    if tokens.count(processor.tokenizer.convert_tokens_to_ids(family.audio_token)) != num_tokens:
+        msg = f"the question {text!r} holds {family.audio_token}: expected plain text"
         raise ValueError(msg)
     return torch.tensor(tokens, dtype=torch.long)
 
@@ -95,7 +96,7 @@ class FeatureStore:
     """Features by clip, kept in memory up to a size, and on disk where a folder is given."""
 
     def __init__(
-        self, processor: Qwen2AudioProcessor, *, memory_mb: float, folder: Path | None = None
+        self, processor: ProcessorMixin, *, memory_mb: float, folder: Path | None = None
     ) -> None:
         """Start empty, with whatever the folder holds."""
         self._processor = processor
@@ -166,7 +167,7 @@ def collate(prompts: Sequence[Prompt], pad_id: int) -> Batch:
     }
 
 
-def _extractor_digest(processor: Qwen2AudioProcessor) -> str:
+def _extractor_digest(processor: ProcessorMixin) -> str:
     """A name of the extractor's settings: other settings have other features."""
     extractor: Any = processor.feature_extractor
     return hashlib.sha256(extractor.to_json_string().encode()).hexdigest()[:16]

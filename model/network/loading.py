@@ -1,40 +1,69 @@
 """Models and processors from a folder or the hub, whatever their family."""
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import AutoConfig, AutoProcessor, PreTrainedModel, Qwen2AudioProcessor
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, ProcessorMixin
 
 from model.config import Attention, Precision
-from model.network.family import family_of, known_families
+from model.network.family import Family, family_of, family_of_network, known_families
+from model.network.freezing import part_of
 from model.network.packed import BY_MASK
 from storage.errors import PipelineError
+from storage.jsonl import read_json
+from storage.text import one_line
 
-EXPECTED = "give the folder or the hub name of a Qwen2-Audio model"
+
+def read_config(name: str | Path) -> tuple[Family, PretrainedConfig]:
+    """The family of a model in a folder or on the hub, and its network's config.
+
+    Raises:
+        PipelineError: If there is no config, or the model is of no family that is known here.
+    """
+    expected = f"expected a model of {', '.join(sorted(known_families()))}"
+    name = base_of(name) or name
+    try:
+        model_type = PretrainedConfig.get_config_dict(str(name))[0].get("model_type", "nameless")
+        family = family_of(model_type)
+        if family is None:
+            msg = f"{name} is a {model_type} model, which cannot be used here: {expected}"
+            raise PipelineError(msg)
+        return family, family.network_config(AutoConfig.from_pretrained(str(name)))
+    except (OSError, ValueError) as error:
+        msg = f"the model {name} cannot be loaded ({one_line(error)}): {expected}"
+        raise PipelineError(msg) from error
 
 
-def load_processor(name: str | Path) -> Qwen2AudioProcessor:
+def base_of(folder: str | Path) -> str | None:
+    """The model that a folder's LoRA adapter is for; None if there is none."""
+    adapter = Path(folder) / "adapter_config.json"
+    return read_json(adapter)["base_model_name_or_path"] if adapter.is_file() else None
+
+
+def load_processor(name: str | Path) -> ProcessorMixin:
     """Load tokenizer, feature extractor and chat template from a folder or the hub.
 
     Raises:
-        PipelineError: If there is none, or it has no audio token.
+        PipelineError: If there is none, or its audio token is not the model's.
     """
+    family, config = read_config(name)
+    if not list(Path(name).glob("*processor_config.json")):  # an adapter of another tool
+        name = base_of(name) or name
+    remedy = "use the processor that was saved with the model"
     try:
-        processor = AutoProcessor.from_pretrained(str(name))
-    except (OSError, ValueError) as error:
-        msg = f"{name} has no processor that can be loaded ({error}): {EXPECTED}"
+        processor = family.processor.from_pretrained(str(name))
+    except (OSError, ValueError, TypeError) as error:
+        msg = f"{name} has no processor that can be loaded ({one_line(error)}): {remedy}"
         raise PipelineError(msg) from error
-    audio_token = getattr(processor, "audio_token", None)
-    known = audio_token is not None and audio_token in processor.tokenizer.get_vocab()
-    if not known:
+    found = processor.tokenizer.get_vocab().get(family.audio_token)
+    wanted = config.audio_token_id  # pyright: ignore[reportAttributeAccessIssue]  every family's
+    if found is None or found != wanted:
         msg = (
-            f"the processor of {name} ({type(processor).__name__}) has no audio token in its "
-            "vocabulary: expected Qwen2-Audio's <|AUDIO|>; use the processor that was saved with "
-            "the model"
+            f"the tokenizer of {name} gives {family.audio_token} the id {found}, its config.json "
+            f"says {wanted}: the model would not hear; {remedy}"
         )
         raise PipelineError(msg)
     processor.tokenizer.padding_side = "left"
@@ -59,9 +88,8 @@ def load_model(
     Raises:
         PipelineError: If it cannot be loaded or is of no known family; says what was found.
     """
-    adapter = Path(name) / "adapter_config.json"
-    if adapter.is_file():
-        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    base = base_of(name)
+    if base is not None:
         adapted = PeftModel.from_pretrained(
             load_base(base, precision=precision, attention=attention), str(name)
         )
@@ -77,21 +105,24 @@ def load_base(
 ) -> PreTrainedModel:
     """Load a model without adapters onto the CPU; what its family calls idle is frozen."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    family, config = read_config(name)
     try:
-        config = AutoConfig.from_pretrained(str(name))
-        family = family_of(config.model_type)
-        if family is None:
-            known = " or ".join(known_families())
-            msg = f"{name} is a {config.model_type} model, expected {known}: {EXPECTED}"
-            raise PipelineError(msg)
         loaded: Any = family.network.from_pretrained(
-            str(name), dtype=dtype, attn_implementation="sdpa", output_loading_info=True
+            str(name),
+            config=config,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, where they are of a part
         )
     except (OSError, ValueError) as error:
-        msg = f"the model {name} cannot be loaded ({error}): {EXPECTED}"
+        msg = f"the model {name} cannot be loaded ({one_line(error)})"
         raise PipelineError(msg) from error
     model, loading = cast("tuple[PreTrainedModel, dict[str, set[Any]]]", loaded)
-    absent = sorted([*loading["missing_keys"], *map(str, loading["mismatched_keys"])])
+    mismatched = {key for key, *_shapes in loading["mismatched_keys"]}
+    absent = sorted(
+        key for key in loading["missing_keys"] | mismatched if part_of(key, family) is not None
+    )
     if absent:
         msg = (
             f"{name} lacks {len(absent)} of the model's weights ({', '.join(absent[:3])}, ...): "
@@ -107,13 +138,14 @@ def load_base(
     return model
 
 
-def stop_tokens(model: PreTrainedModel, processor: Qwen2AudioProcessor) -> Tensor:
+def stop_tokens(model: PreTrainedModel, processor: ProcessorMixin) -> Tensor:
     """Ids that end a completion: the tokenizer's and all that the model names, int64, sorted.
 
     Which one an instruct model emits differs by release (`<|im_end|>` or `<|endoftext|>`), so all
     of them count.
     """
-    generation_config = model.generation_config
+    generation_config, tokenizer = model.generation_config, processor.tokenizer
     named = None if generation_config is None else generation_config.eos_token_id
-    ids = set(named if isinstance(named, list) else [named]) | {processor.tokenizer.eos_token_id}
+    ids = set(named if isinstance(named, list) else [named]) | {tokenizer.eos_token_id}
+    ids |= {tokenizer.get_vocab().get(token) for token in family_of_network(model).stop_tokens}
     return torch.tensor(sorted(i for i in ids if i is not None), dtype=torch.long)

@@ -51,7 +51,7 @@ def embed_prompt(model: PreTrainedModel, prompt_ids: Tensor, prompt: Batch) -> T
     family = family_of_network(model)
     embedded_BPD = model.get_input_embeddings()(prompt_ids)
     audio_ND = family.encode(model, prompt["mel"], prompt["num_frames"])
-    is_audio_BP1 = (prompt_ids == family.audio_token_id(model.config)).unsqueeze(-1)
+    is_audio_BP1 = (prompt_ids == model.config.audio_token_id).unsqueeze(-1)
     return embedded_BPD.masked_scatter(is_audio_BP1, audio_ND.to(embedded_BPD.dtype))
 
 

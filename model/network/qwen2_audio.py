@@ -4,11 +4,10 @@ transformers 5.23 leaves the encoder's table of positions trainable after `from_
 froze it), so it is named idle here.
 """
 
-from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
+from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
 from model.network.audio_encoder import encode_audio
-from model.network.family import Family
-from model.network.tiny import build_tiny
+from model.network.family import Family, TinyParts
 
 
 def num_audio_tokens(num_frames: int) -> int:
@@ -16,13 +15,25 @@ def num_audio_tokens(num_frames: int) -> int:
     return (((num_frames - 1) // 2 + 1) - 2) // 2 + 1
 
 
+def tiny(parts: TinyParts) -> tuple[Qwen2AudioProcessor, Qwen2AudioConfig]:
+    """A small one, with the chat template of Qwen2-Audio-7B-Instruct, which its class holds."""
+    config = Qwen2AudioConfig(
+        audio_config={"model_type": "qwen2_audio_encoder", **parts.audio},
+        text_config={"model_type": "qwen2", **parts.text},
+        audio_token_index=parts.tokenizer.get_vocab()[FAMILY.audio_token],
+    )
+    processor = Qwen2AudioProcessor(feature_extractor=parts.extractor, tokenizer=parts.tokenizer)
+    return processor, config
+
+
 FAMILY = Family(
-    model_type="qwen2_audio",
+    name="qwen2_audio",
+    model_types=("qwen2_audio",),
     network=Qwen2AudioForConditionalGeneration,
     processor=Qwen2AudioProcessor,
     encode=encode_audio,
     num_audio_tokens=num_audio_tokens,
-    audio_token_id=lambda config: config.audio_token_id,
+    special_tokens=("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"),
     parts={
         "audio_encoder": ("model.audio_tower.",),
         "projector": ("model.multi_modal_projector.",),
@@ -31,5 +42,5 @@ FAMILY = Family(
     idle=("model.audio_tower.embed_positions.",),
     layers=("Qwen2AudioEncoderLayer", "Qwen2DecoderLayer"),
     adapted=r".*language_model.*",
-    build_tiny=build_tiny,
+    tiny=tiny,
 )

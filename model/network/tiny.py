@@ -1,29 +1,24 @@
-"""A Qwen2-Audio of transformers' own classes, small enough to learn on a CPU core; random weights.
+"""A model of a family's own classes, small enough to learn on a CPU core; random weights.
 
-Same processor, chat template, special tokens and file layout as Qwen2-Audio-7B-Instruct, so that no
-code has to know which of the two it holds. What differs is sizes: it hears `clip_length_s` where
-the real one pads to 30 s, and its vocabulary is the words that it is given. All other text falls
-back to bytes, so that any text can be read, and comes back unchanged.
+Same processor, chat template, special tokens and file layout as the published ones, so that no code
+has to know which of the two it holds. What differs is sizes: it hears `clip_length_s`, and its
+vocabulary is the words that it is given. All other text falls back to bytes, so that any text can
+be read, and comes back unchanged.
 """
 
 import argparse
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    PreTrainedTokenizerFast,
-    Qwen2AudioConfig,
-    Qwen2AudioForConditionalGeneration,
-    Qwen2AudioProcessor,
-    WhisperFeatureExtractor,
-)
+from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
 
+from model.network.family import TinyParts, known_families
 from model.prompt import TEMPLATES
 
 SAMPLE_RATE_HZ = 16_000
@@ -31,7 +26,6 @@ MEL_FRAMES_PER_S = 100
 ENCODER_POSITIONS_PER_S = 50  # the second convolution halves the frames
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-AUDIO_TOKENS = ("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
 
 # A tag, or a word with the space before it, or a run of punctuation with the space before it.
 WORD = r"</?(?:answer|think)>| ?[A-Za-z]+| ?[0-9]| ?[^\sA-Za-z0-9<]+|\s|<"
@@ -72,8 +66,9 @@ def build_tiny(
     clip_length_s: float,
     seed: int,
     size: Literal["tiny", "medium"] = "tiny",
+    family: str = "qwen2_audio",
 ) -> Path:
-    """Write a random-weight model with its processor, for `from_pretrained` and `AutoProcessor`.
+    """Write a random-weight model with its processor, for `from_pretrained`.
 
     Args:
         folder: Where to; made if missing.
@@ -82,78 +77,45 @@ def build_tiny(
             of a longer clip is cut off.
         seed: Of the weights.
         size: `tiny` has about 0.2 million parameters, `medium` 58 million.
+        family: Its name.
 
     Returns:
         The folder.
     """
-    processor = build_processor(
-        texts, clip_length_s=clip_length_s, num_mel_bins=SIZES[size].num_mel_bins
-    )
-    model = _build_model(processor, clip_length_s=clip_length_s, sizes=SIZES[size], seed=seed)
+    kind = known_families()[family]
+    tokenizer = _build_tokenizer(texts, kind.special_tokens)
+    processor, config = kind.tiny(make_parts(tokenizer, clip_length_s, SIZES[size]))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = kind.network(config)
+    # As in the real ones' generation_config.json: either token ends an answer.
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, tokenizer.pad_token_id]
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
     processor.save_pretrained(folder)
     model.save_pretrained(folder)
     return folder
 
 
-def build_processor(
-    texts: Iterable[str], *, clip_length_s: float, num_mel_bins: int
-) -> Qwen2AudioProcessor:
-    """Feature extractor and tokenizer, with the chat template of the real model."""
+def make_parts(tokenizer: PreTrainedTokenizerFast, clip_length_s: float, sizes: Sizes) -> TinyParts:
+    """Feature extractor and settings that all families share."""
+    length_s = math.ceil(clip_length_s)  # the extractor counts in whole seconds
     extractor = WhisperFeatureExtractor(
-        feature_size=num_mel_bins,
+        feature_size=sizes.num_mel_bins,
         sampling_rate=SAMPLE_RATE_HZ,
         hop_length=SAMPLE_RATE_HZ // MEL_FRAMES_PER_S,
-        chunk_length=math.ceil(clip_length_s),  # it counts in whole seconds
+        chunk_length=length_s,
         n_fft=400,
     )
-    tokenizer = _build_tokenizer(texts)
-    return Qwen2AudioProcessor(feature_extractor=extractor, tokenizer=tokenizer)
-
-
-def _build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    words: dict[str, None] = {}
-    for text in (*TEMPLATE_TEXTS, *TEMPLATES.values(), "<answer></answer><think></think>", *texts):
-        # A choice appears bare in an answer, quoted in a prompt and after a space in a sentence.
-        for form in (text, f"a: ['{text}', '{text}'].", f'a: ["{text}", "{text}"].'):
-            words.update(dict.fromkeys(re.findall(WORD, form)))
-    special = [END_OF_TEXT, TURN_START, TURN_END, *AUDIO_TOKENS]
-    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
-    # Unigram takes the likeliest pieces: a word known as a whole beats its bytes.
-    pieces = [(token, 0.0) for token in [*special, "<unk>", *bytes_]]
-    pieces += [(word, -1.0) for word in words if word not in special]
-    unigram = models.Unigram(pieces, unk_id=len(special), byte_fallback=True)
-    tokenizer = Tokenizer(unigram)
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), "isolated")
-    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token="<unk>",  # noqa: S106  a word, no password
-        pad_token=END_OF_TEXT,
-        eos_token=TURN_END,
-        additional_special_tokens=[TURN_START, *AUDIO_TOKENS],
-        padding_side="left",
-        model_input_names=["input_ids", "attention_mask"],
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def _build_model(
-    processor: Qwen2AudioProcessor, *, clip_length_s: float, sizes: Sizes, seed: int
-) -> Qwen2AudioForConditionalGeneration:
-    tokenizer = processor.tokenizer
-    audio_config = {
-        "model_type": "qwen2_audio_encoder",
+    audio = {
         "num_mel_bins": sizes.num_mel_bins,
         "encoder_layers": sizes.encoder_layers,
         "d_model": sizes.encoder_width,
         "encoder_attention_heads": sizes.num_heads,
         "encoder_ffn_dim": 2 * sizes.encoder_width,
-        "max_source_positions": ENCODER_POSITIONS_PER_S * math.ceil(clip_length_s),
+        "max_source_positions": ENCODER_POSITIONS_PER_S * length_s,
         "initializer_range": sizes.initializer_range,
     }
-    text_config = {
-        "model_type": "qwen2",
+    text = {
         "vocab_size": sizes.vocab_size or len(tokenizer),
         "hidden_size": sizes.text_width,
         "num_hidden_layers": sizes.text_layers,
@@ -169,18 +131,35 @@ def _build_model(
         "use_sliding_window": False,
         "tie_word_embeddings": False,
     }
-    config = Qwen2AudioConfig(
-        audio_config=audio_config,
-        text_config=text_config,
-        audio_token_index=tokenizer.convert_tokens_to_ids(AUDIO_TOKENS[0]),
+    return TinyParts(tokenizer, extractor, audio, text)
+
+
+def _build_tokenizer(texts: Iterable[str], audio: Sequence[str]) -> PreTrainedTokenizerFast:
+    words: dict[str, None] = {}
+    for text in (*TEMPLATE_TEXTS, *TEMPLATES.values(), "<answer></answer><think></think>", *texts):
+        # A choice appears bare in an answer, quoted in a prompt and after a space in a sentence.
+        for form in (text, f"a: ['{text}', '{text}'].", f'a: ["{text}", "{text}"].'):
+            words.update(dict.fromkeys(re.findall(WORD, form)))
+    special = [END_OF_TEXT, TURN_START, TURN_END, *audio]
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    # Unigram takes the likeliest pieces: a word known as a whole beats its bytes.
+    pieces = [(token, 0.0) for token in [*special, "<unk>", *bytes_]]
+    pieces += [(word, -1.0) for word in words if word not in special]
+    unigram = models.Unigram(pieces, unk_id=len(special), byte_fallback=True)
+    tokenizer = Tokenizer(unigram)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), "isolated")
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",  # noqa: S106  a word, no password
+        pad_token=END_OF_TEXT,
+        eos_token=TURN_END,
+        additional_special_tokens=[TURN_START, *audio],
+        padding_side="left",
+        model_input_names=["input_ids", "attention_mask"],
+        clean_up_tokenization_spaces=False,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Qwen2AudioForConditionalGeneration(config)
-    # As in the real one's generation_config.json: either token ends an answer.
-    model.generation_config.eos_token_id = [tokenizer.eos_token_id, tokenizer.pad_token_id]
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model
 
 
 def main() -> None:
@@ -188,6 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", choices=sorted(SIZES), default="tiny")
+    parser.add_argument("--family", choices=sorted(known_families()), default="qwen2_audio")
     parser.add_argument("--clip-length-s", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--texts", type=Path, help="file whose lines give the words")
@@ -199,6 +179,7 @@ def main() -> None:
         clip_length_s=arguments.clip_length_s,
         seed=arguments.seed,
         size=arguments.size,
+        family=arguments.family,
     )
 
 

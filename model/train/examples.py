@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from transformers import Qwen2AudioProcessor
+from transformers import ProcessorMixin
 
 from model.config import PromptName, TrainConfig
 from model.network.family import family_of_processor
@@ -77,7 +77,7 @@ def read_examples(path: Path, repeats: str | None = None) -> list[Example]:
 
 
 def check_examples(
-    examples: Sequence[Example], processor: Qwen2AudioProcessor, config: TrainConfig
+    examples: Sequence[Example], processor: ProcessorMixin, config: TrainConfig
 ) -> Checked:
     """Sort out clips that cannot be read and prompts that are too long; prompts are never cut.
 
@@ -171,7 +171,7 @@ def _index(value: object, num_choices: int) -> int:
 
 
 def _prompt_length(
-    example: Example, facts: AudioFacts, processor: Qwen2AudioProcessor, prompt: PromptName
+    example: Example, facts: AudioFacts, processor: ProcessorMixin, prompt: PromptName
 ) -> int:
     """Tokens of the prompt, audio included, without decoding the clip again."""
     num_samples = round(facts.duration_s * SAMPLE_RATE_HZ)

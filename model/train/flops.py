@@ -1,13 +1,14 @@
 """How much arithmetic a step asks for, and which share of a known GPU's speed that is (MFU).
 
-Counted: two operations a parameter and token in the layers, the vocabulary head where tokens are
-predicted, and the encoder; three times for a forward with its backward pass. Not counted:
-attention's own products (a few percent at these lengths) and what checkpointing computes again.
+Counted: two operations a token and parameter that it goes through in the layers, the vocabulary
+head where tokens are predicted, and the encoder; three times for a forward with its backward pass.
+Not counted: attention's own products (a few percent at these lengths) and what checkpointing
+computes again.
 """
 
 # pyright: strict
 
-from model.train.sizes import ModelSizes
+from storage.records.sizes import ModelSizes
 
 # Dense bf16 operations a second, from the makers' data sheets (SXM modules where there are two).
 PEAK_OPERATIONS_PER_S = {
@@ -21,6 +22,7 @@ PEAK_OPERATIONS_PER_S = {
     "RTX 4090": 165e12,
 }
 FORWARD_AND_BACKWARD = 3
+POSITIONS_OF_30_S = 1500  # pairs of mel frames
 
 
 def operations(
@@ -37,15 +39,14 @@ def operations(
         sizes: Of the model.
         text_tokens: Tokens through the language model in one pass, prompts and completions.
         predicted_tokens: Of these, the ones that the head predicts.
-        encoder_positions: Positions through the audio encoder, 50 a second.
+        encoder_positions: Pairs of mel frames that are heard, 50 a second.
         num_forwards: Passes without backward (rollout, reference); one more is with it.
     """
-    width = sizes.encoder_width
-    encoder_layer = 4 * width**2 + 2 * width * sizes.encoder_ffn_width
+    positions = encoder_positions * sizes.encoder_positions / POSITIONS_OF_30_S
     once = 2 * (
-        text_tokens * sizes.text_layers * sizes.text_layer
+        text_tokens * sizes.text_layers * sizes.text_layer_active
         + predicted_tokens * sizes.vocabulary * sizes.text_width
-        + encoder_positions * sizes.encoder_layers * encoder_layer
+        + positions * sizes.encoder_layers * sizes.encoder_layer
     )
     return once * (num_forwards + FORWARD_AND_BACKWARD)
 

@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from pydantic import JsonValue
 from torch import Tensor, nn
-from transformers import Qwen2AudioProcessor, set_seed
+from transformers import ProcessorMixin, set_seed
 
 from model import checkpoints
 from model.config import TrainConfig
@@ -30,11 +30,11 @@ from model.train.grpo_step import GrpoStep
 from model.train.order import Collator, Draws, read_batches
 from model.train.sft_step import SftStep, target_end_id
 from model.train.sharding import gradient_sync, make_accelerator
-from model.train.sizes import ModelSizes
 from model.train.state import State, make_optimizer, make_scheduler
 from model.train.step import Method, MicroBatch, Session, step_metrics
 from model.train.step_log import StepLog, Stopwatch
 from storage.errors import PipelineError
+from storage.records.sizes import ModelSizes
 
 
 class Materials(NamedTuple):
@@ -50,7 +50,7 @@ class Materials(NamedTuple):
     """A model of transformers, or peft's wrapper of one, with the weights to begin from."""
     reference: nn.Module | None
     """The start model, frozen; None where none is needed."""
-    processor: Qwen2AudioProcessor
+    processor: ProcessorMixin
     """Of the model."""
     examples: Sequence[Example]
     """What it learns from."""

@@ -12,8 +12,8 @@ allocator's fragments and kernels' workspaces are covered by a flat reserve.
 from typing import NamedTuple
 
 from model.config import EvaluateConfig, TrainConfig
-from model.train.sizes import ModelSizes
 from storage.errors import PipelineError
+from storage.records.sizes import ModelSizes
 
 BF16, FP32 = 2, 4  # bytes
 PROMPT_TOKENS = 350  # a 10 s clip is 250 tokens; question and template about 100
@@ -61,11 +61,11 @@ def estimate(config: TrainConfig, sizes: ModelSizes, *, num_gpus: int = 1) -> Me
         sizes: Of the model.
         num_gpus: Over which masters, gradients and optimiser are sharded, where they are.
     """
-    parameters = sizes.num_parameters
-    total = sum(parameters.values())
-    trained = sum(number for part, number in parameters.items() if part not in config.freeze)
+    total = sizes.total
+    trained = sum(n for part, n in sizes.parameters.items() if part not in config.freeze)
     if config.lora is not None:
-        trained = _lora_parameters(config, sizes)
+        adapted = config.lora.target_modules
+        trained = config.lora.rank * sum(sizes.adapted.get(name, 0) for name in adapted)
     shards = num_gpus if config.sharding != "none" else 1
     width = BF16 if config.precision == "bf16" else FP32
     copy = BF16 * total if config.precision == "bf16-mixed" else 0
@@ -95,7 +95,7 @@ def estimate_host(config: TrainConfig, sizes: ModelSizes, *, num_processes: int)
         sizes: Of the model.
         num_processes: On this host, one a GPU.
     """
-    total = sum(sizes.num_parameters.values())
+    total = sizes.total
     width = BF16 if config.precision == "bf16" else FP32
     compute = FP32 if config.precision == "fp32" else BF16
     loading = num_processes * total * (width + compute * _holds_reference(config))
@@ -121,7 +121,7 @@ def check_fits(needed: MemoryEstimate, card_bytes: float) -> None:
 def estimate_inference(config: EvaluateConfig, sizes: ModelSizes) -> tuple[float, float]:
     """Bytes of a GPU for answering: the least (the weights), and the most (the longest answers)."""
     width = FP32 if config.precision == "fp32" else BF16
-    weights = width * sum(sizes.num_parameters.values()) + RESERVE_BYTES
+    weights = width * sizes.total + RESERVE_BYTES
     tokens = config.batch_size * (PROMPT_TOKENS + config.max_new_tokens)
     return weights, weights + tokens * 2 * sizes.text_kv_width * sizes.text_layers * width
 
@@ -129,24 +129,6 @@ def estimate_inference(config: EvaluateConfig, sizes: ModelSizes) -> tuple[float
 def _holds_reference(config: TrainConfig) -> bool:
     """Whether the start model lies beside the policy; an adapter's base is its own reference."""
     return config.method == "grpo" and config.grpo.beta > 0 and config.lora is None
-
-
-def _lora_parameters(config: TrainConfig, sizes: ModelSizes) -> int:
-    """A rank-r pair for each adapted layer, by its input and output width."""
-    if config.lora is None:
-        return 0
-    width, kv_width, ffn = sizes.text_width, sizes.text_kv_width, sizes.text_ffn_width
-    widths = {
-        "q_proj": width + width,
-        "k_proj": width + kv_width,
-        "v_proj": width + kv_width,
-        "o_proj": width + width,
-        "gate_proj": width + ffn,
-        "up_proj": width + ffn,
-        "down_proj": ffn + width,
-    }
-    adapted = sum(widths.get(name, 2 * width) for name in config.lora.target_modules)
-    return config.lora.rank * adapted * sizes.text_layers
 
 
 def _tokens(config: TrainConfig) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from transformers import Qwen2AudioProcessor
+from transformers import ProcessorMixin
 
 from model.config import TrainConfig
 from model.network.features import Batch, FeatureStore, Prompt, collate, prompt_tokens
@@ -79,7 +79,7 @@ class Draws(Dataset[Draw]):
     def __init__(
         self,
         examples: Sequence[Example],
-        processor: Qwen2AudioProcessor,
+        processor: ProcessorMixin,
         config: TrainConfig,
         *,
         num_draws: int,
@@ -165,7 +165,7 @@ class Draws(Dataset[Draw]):
 class Collator:
     """Draws of one micro-batch as tensors; for supervised fine-tuning with their targets."""
 
-    def __init__(self, processor: Qwen2AudioProcessor, *, target_end_id: int | None = None) -> None:
+    def __init__(self, processor: ProcessorMixin, *, target_end_id: int | None = None) -> None:
         """Keep the tokenizer.
 
         Args:

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import PreTrainedModel, Qwen2AudioProcessor
+from transformers import PreTrainedModel, ProcessorMixin
 
 from model.config import GrpoConfig
 from model.network.features import Batch
@@ -134,7 +134,7 @@ def reward_completions(
     drawn: Drawn,
     *,
     rewards: Sequence[Reward],
-    processor: Qwen2AudioProcessor,
+    processor: ProcessorMixin,
 ) -> Scored:
     """Score completions on the CPU.
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from transformers import Qwen2AudioProcessor
+from transformers import ProcessorMixin
 
 from model.network.features import Batch
 from model.network.packed import score_completions
@@ -75,7 +75,7 @@ class SftStep:
         return PartLoss(loss, means)
 
 
-def target_end_id(processor: Qwen2AudioProcessor, stop_ids: Tensor) -> int:
+def target_end_id(processor: ProcessorMixin, stop_ids: Tensor) -> int:
     """The token that ends a target: the chat template's end of turn where the model stops at it."""
     tokenizer = processor.tokenizer
     end_of_turn = tokenizer.get_vocab().get("<|im_end|>")

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import load_fsdp_optimizer, save_fsdp_optimizer
 from pydantic import JsonValue
 from torch import nn
-from transformers import Qwen2AudioProcessor, get_scheduler
+from transformers import ProcessorMixin, get_scheduler
 from transformers.trainer_pt_utils import get_parameter_names
 
 from model import checkpoints
@@ -82,7 +82,7 @@ class State:
         output: Path,
         step: int,
         *,
-        processor: Qwen2AudioProcessor,
+        processor: ProcessorMixin,
         card: str,
         settings: dict[str, JsonValue],
         keep_full: int,

@@ -9,15 +9,15 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import Qwen2AudioProcessor
+from transformers import ProcessorMixin
 
 from model.config import TrainConfig
 from model.network.features import Batch
 from model.network.policy import Policy
 from model.train.flops import operations, peak_operations_per_s
 from model.train.order import Collator, Drawn, Draws
-from model.train.sizes import ModelSizes
 from model.train.step_log import Means, StepLog, Stopwatch
+from storage.records.sizes import ModelSizes
 from storage.records.training import StepMetrics, metrics_of
 
 # Sums of a step that are shown as a speed, not as a mean.
@@ -34,7 +34,7 @@ class Session:
     """This process's place among the others."""
     policy: Policy
     """The network that learns, as accelerate has wrapped it: gradients are synchronised."""
-    processor: Qwen2AudioProcessor
+    processor: ProcessorMixin
     """Of the model."""
     stop_ids: Tensor
     """Token ids that end a completion."""

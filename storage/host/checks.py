@@ -5,7 +5,6 @@ Each check returns findings; none raises for what it was made to find.
 
 import email.utils
 import errno
-import json
 import os
 import shutil
 import socket
@@ -231,26 +230,6 @@ def model_folder(name: str) -> Path | None:
         return folder
     config = try_to_load_from_cache(name, "config.json") if name.count("/") == 1 else None
     return Path(config).parent if isinstance(config, str) else None
-
-
-def count_parameters(folder: Path) -> int | None:
-    """Parameters in a folder's safetensors files, by their headers alone; None if it has none."""
-    files = sorted(folder.glob("*.safetensors"))
-    return sum(_shapes_product(file) for file in files) if files else None
-
-
-def _shapes_product(path: Path) -> int:
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    total = 0
-    for name, tensor in header.items():
-        if name == "__metadata__":
-            continue
-        size = 1
-        for length in tensor["shape"]:
-            size *= int(length)
-        total += size
-    return total
 
 
 def worst(findings: Iterable[Finding]) -> Level:

@@ -1,4 +1,3 @@
-import json
 import os
 import socket
 from datetime import UTC, datetime
@@ -9,7 +8,8 @@ import pytest
 from flows.pipeline_config import load_config
 from flows.preflight import check_stage, main, preflight
 from model.config import EvaluateConfig, LoraConfig, TrainConfig
-from model.train.sizes import read_sizes
+from model.network.measure import measure_config
+from model.network.tiny import build_tiny
 from storage.benchmarks.parse import write_questions
 from storage.benchmarks.published import prepare_questions
 from storage.config import BenchmarkConfig, FetchConfig, FolderSource, HuggingFaceSource
@@ -22,11 +22,12 @@ from storage.host.checks import (
     check_url,
     check_writable,
     check_ytdlp_age,
-    count_parameters,
 )
 from storage.host.gpus import Gpu
 from storage.layout import Layout
 from storage.records.question import Question
+from storage.records.sizes import published_sizes
+from tasks.models import sizes_of
 from tasks.preflight import (
     check_benchmark,
     check_evaluated,
@@ -41,7 +42,7 @@ from tasks.preflight import (
 
 QUESTION = Question("q", ("q.wav",), "Who?", ("dog", "cat"), "dog", "sound")
 H200 = Gpu("GPU-a", "0", "NVIDIA H200", 143_771 << 20)
-SEVEN_B = read_sizes("Qwen/Qwen2-Audio-7B-Instruct")
+SEVEN_B = published_sizes("Qwen/Qwen2-Audio-7B-Instruct")
 A100 = Gpu("GPU-b", "0", "NVIDIA A100", 81_920 << 20)
 
 
@@ -128,18 +129,22 @@ def test_a_local_folder_or_a_cached_copy_needs_no_hub(tmp_path, monkeypatch):
     assert check_hub("a/c", "model", offline=True, remedy="bring it").text.endswith("bring it")
 
 
-def test_parameters_are_counted_from_the_headers_of_safetensors(tmp_path):
-    header = json.dumps(
-        {
-            "__metadata__": {"format": "pt"},
-            "a": {"dtype": "F32", "shape": [3, 5], "data_offsets": [0, 60]},
-            "scalar": {"dtype": "F32", "shape": [], "data_offsets": [60, 64]},
-        }
-    ).encode()
-    file = tmp_path / "model.safetensors"
-    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(64))
-    assert count_parameters(tmp_path) == 16
-    assert count_parameters(tmp_path / "empty") is None
+def test_a_model_on_this_host_is_measured_once_by_a_child_and_then_remembered(tmp_path):
+    model = build_tiny(tmp_path / "model", ["What?"], clip_length_s=1.0, seed=0)
+    measured = sizes_of(str(model), tmp_path / "models")
+    assert measured == measure_config(model)
+    (kept,) = (tmp_path / "models").glob("*.sizes.json")
+    kept.write_text(measured.model_copy(update={"vocabulary": 7}).model_dump_json())
+    assert sizes_of(str(model), tmp_path / "models").vocabulary == 7
+    assert sizes_of("org/elsewhere", tmp_path / "models") is None
+
+
+def test_a_model_that_cannot_be_trained_names_the_families_that_can(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    found = check_training(TrainConfig(), [H200], str(tmp_path), tmp_path / "models", offline=True)
+    assert found[-1].level == "error"
+    assert "is a llama model, which cannot be used here: expected a model of " in found[-1].text
+    assert "qwen2_audio" in found[-1].text
 
 
 def test_a_training_that_cannot_fit_is_refused_with_what_would():
@@ -175,7 +180,7 @@ def test_a_big_model_without_a_gpu_is_an_error():
 
 def test_more_gpus_than_there_are_is_an_error():
     training = TrainConfig(num_gpus=8)
-    (finding,) = check_training(training, [H200], "Qwen/Qwen2-Audio-7B", offline=True)
+    (finding,) = check_training(training, [H200], "Qwen/Qwen2-Audio-7B", Path("none"), offline=True)
     assert finding.text == "asks for 8 GPUs, 1 may be used; lower num_gpus"
 
 
@@ -191,7 +196,7 @@ def test_a_chain_of_trainings_starts_from_the_first_one_s_model():
 def test_room_for_clips_and_checkpoints_is_counted_by_hand():
     """Ten checkpoints of fp32 weights; two, and one in writing, with 8 bytes of moments."""
     assert checkpoints_bytes(TrainConfig(), 8.4e9) == pytest.approx(8.4e9 * (10 * 4 + 3 * 8))
-    needs = disk_needs([TrainConfig(model="random:tiny")], FetchConfig(), 40_000)
+    needs = disk_needs([TrainConfig(model="random:tiny")], FetchConfig(), 40_000, Path("none"))
     assert needs == {"clips": pytest.approx(40_000 * 320_000)}
 
 
@@ -243,10 +248,12 @@ def test_an_evaluation_looks_at_its_own_models_before_it_starts(tmp_path):
     assert message.endswith("give it as its `model` in evaluate.models")
 
 
-def test_a_model_to_evaluate_has_to_fit_one_gpu():
+def test_a_model_to_evaluate_has_to_fit_one_gpu(tmp_path):
     """8.4 B parameters in bf16, 3 GB, up to 16 x 606 tokens of keys and values: 20 to 25 GB."""
     for size_gb, levels in ((16, ["error"]), (22, ["warning"]), (26, [])):
         gpu = Gpu("GPU-c", "0", "card", int(size_gb * 1e9))
-        found = check_evaluated("org/seven-b", EvaluateConfig(), [A100, gpu], offline=True)
+        found = check_evaluated(
+            "Qwen/Qwen2-Audio-7B", EvaluateConfig(), [A100, gpu], tmp_path, offline=True
+        )
         assert [each.level for each in found[1:]] == levels  # the first: it is not on this host
-    assert check_evaluated("random:tiny", EvaluateConfig(), [A100], offline=True) == []
+    assert check_evaluated("random:tiny", EvaluateConfig(), [A100], tmp_path, offline=True) == []

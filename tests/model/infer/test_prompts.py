@@ -8,6 +8,7 @@ import soundfile
 
 from model.infer.prompts import Asking, Item, Reader, Shelf, by_length, evenly, guess_tokens, split
 from model.network.loading import load_processor
+from model.network.qwen2_audio import FAMILY
 from storage.errors import PipelineError
 
 
@@ -18,7 +19,7 @@ def test_like_lengths_share_a_batch(tmp_path: Path) -> None:
     items.append(Item("clip", "What?", tmp_path / "long.wav"))
     items.append(Item("gone", "What?", tmp_path / "gone.wav"))
     items.append(Item("wordy", "What? " * 400, None, 0.5))  # 600 tokens of text, 24 s of audio
-    num_tokens = [guess_tokens(item) for item in items]
+    num_tokens = [guess_tokens(item, FAMILY) for item in items]
     order = by_length(num_tokens)
     assert order == [6, 4, 1, 3, 2, 0, 5]
     # 25 tokens a second of audio and one for four letters: 612.5, 76.25, 51.25, 46.25, 26.25, ...

@@ -30,17 +30,18 @@ def encode(network: Any, mel_BMF: torch.Tensor, num_frames_B: torch.Tensor) -> t
     return network.model.get_audio_features(mel_BMF, mask_BF, return_dict=True).last_hidden_state
 
 
-def no_builder(folder: Path, *_arguments: object, **_settings: object) -> Path:
-    return folder
+def no_builder(_parts: object) -> Any:
+    raise NotImplementedError
 
 
 THINKER = Family(
-    model_type="qwen2_5_omni_thinker",
+    name="qwen2_5_omni_thinker",
+    model_types=("qwen2_5_omni_thinker",),
     network=Qwen2_5OmniThinkerForConditionalGeneration,
     processor=Qwen2_5OmniProcessor,
     encode=encode,
     num_audio_tokens=num_audio_tokens,
-    audio_token_id=lambda config: config.audio_token_id,
+    special_tokens=("<|AUDIO|>",),
     parts={
         "audio_encoder": ("model.audio_tower.",),
         "language_model": ("model.language_model.", "lm_head."),
@@ -49,7 +50,7 @@ THINKER = Family(
     layers=("Qwen2_5OmniAudioEncoderLayer", "Qwen2_5OmniDecoderLayer"),
     adapted=r"model\.language_model.*",
     as_mask=lambda mask: {"full_attention": mask},
-    build_tiny=no_builder,
+    tiny=no_builder,
 )
 
 

@@ -407,5 +407,7 @@ def test_another_kind_of_model_is_refused_with_what_it_is(tmp_path: Path) -> Non
     folder = tmp_path / "Qwen2-Audio-looking-name"
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(PipelineError, match="is a llama model, expected qwen2_audio"):
+    with pytest.raises(
+        PipelineError, match="is a llama model, which cannot be used here: expected a model of "
+    ):
         load_model(folder, precision="fp32")

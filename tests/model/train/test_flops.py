@@ -3,13 +3,15 @@
 import pytest
 
 from model.train.flops import operations, peak_operations_per_s
-from model.train.sizes import ModelSizes
+from storage.records.sizes import published_sizes
 
 
 def test_a_packed_step_of_the_published_model_takes_33_trillion_operations() -> None:
     """A prompt of 310 tokens, 8 completions of 16, a 10 s clip; with attention it is 33."""
+    sizes = published_sizes("Qwen/Qwen2-Audio-7B-Instruct")
+    assert sizes is not None
     counted = operations(
-        ModelSizes(),
+        sizes,
         text_tokens=310 + 8 * 16,
         predicted_tokens=8 * 16,
         encoder_positions=500,

@@ -6,23 +6,25 @@ import pytest
 
 from model.config import GrpoConfig, LoraConfig, TrainConfig
 from model.network.loading import load_base
+from model.network.measure import measure_config
 from model.train.memory import check_fits, estimate
-from model.train.sizes import ModelSizes, read_sizes
 from storage.errors import PipelineError
+from storage.records.sizes import published_sizes
 
-PUBLISHED = ModelSizes()
+PUBLISHED = published_sizes("Qwen/Qwen2-Audio-7B-Instruct")
+assert PUBLISHED is not None
 
 
 def test_the_published_model_has_8_4_billion_parameters() -> None:
     """6.48 in 32 layers, 1.28 in two vocabularies, 0.64 in the encoder."""
-    parameters = PUBLISHED.num_parameters
+    parameters = PUBLISHED.parameters
     assert sum(parameters.values()) / 1e9 == pytest.approx(8.40, abs=0.01)
     assert parameters["audio_encoder"] / 1e9 == pytest.approx(0.64, abs=0.01)
 
 
 def test_parameters_are_counted_as_the_model_has_them(tiny_model: Path) -> None:
     model = load_base(tiny_model, precision="fp32")
-    counted = read_sizes(str(tiny_model)).num_parameters
+    counted = measure_config(tiny_model).parameters
     assert sum(counted.values()) == sum(p.numel() for p in model.parameters())
     encoder = model.model.audio_tower
     assert counted["audio_encoder"] == sum(p.numel() for p in encoder.parameters())
@@ -40,14 +42,14 @@ def test_the_papers_settings_do_not_fit_one_card_and_are_refused_with_what_helps
 def test_bf16_weights_with_an_8_bit_optimiser_fit_80_gb() -> None:
     config = TrainConfig(precision="bf16", optimizer="adamw-8bit-sr", gradient_checkpointing=True)
     needed = estimate(config, PUBLISHED)
-    assert needed.weights == needed.reference == 2 * sum(PUBLISHED.num_parameters.values())
+    assert needed.weights == needed.reference == 2 * PUBLISHED.total
     assert needed.total < 80e9
     check_fits(needed, 80e9)
 
 
 def test_eight_gpus_share_masters_gradients_and_moments() -> None:
     needed = estimate(TrainConfig(sharding="zero2"), PUBLISHED, num_gpus=8)
-    parameters = sum(PUBLISHED.num_parameters.values())
+    parameters = PUBLISHED.total
     assert needed.weights == pytest.approx(parameters * (4 / 8 + 2))
     assert needed.gradients == pytest.approx(parameters * 4 / 8)
     assert needed.optimizer == pytest.approx(parameters * 8 / 8)

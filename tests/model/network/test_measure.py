@@ -1,0 +1,55 @@
+"""Sizes on the meta device: those kept in sizes.json are what transformers' own models have."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from model.network.family import known_families
+from model.network.measure import measure
+from storage.records.sizes import PUBLISHED, ModelSizes, published_sizes
+
+WHISPER = {
+    "num_mel_bins": 128,
+    "encoder_layers": 32,
+    "d_model": 1280,
+    "encoder_attention_heads": 20,
+    "encoder_ffn_dim": 5120,
+    "max_source_positions": 1500,
+}
+# What the hub's config.json of each says.
+QWEN2_AUDIO = {
+    "audio_config": {"model_type": "qwen2_audio_encoder", **WHISPER},
+    "text_config": {
+        "model_type": "qwen2",
+        "vocab_size": 156_032,
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "intermediate_size": 11_008,
+        "tie_word_embeddings": False,
+    },
+}
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Qwen/Qwen2-Audio-7B-Instruct": ("qwen2_audio", QWEN2_AUDIO),
+    "Qwen/Qwen2-Audio-7B": ("qwen2_audio", QWEN2_AUDIO),
+}
+
+
+def measured(name: str) -> ModelSizes:
+    family_name, settings = CONFIGS[name]
+    family = known_families()[family_name]
+    with torch.device("meta"):
+        config: Any = family.network.config_class
+        return measure(family.network(config(**settings)))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_sizes_of_a_published_model_are_those_of_transformers_own(name: str) -> None:
+    assert published_sizes(name) == measured(name)
+
+
+def test_only_published_models_with_a_known_config_have_kept_sizes() -> None:
+    assert f'"{list(CONFIGS)[-1]}"' in PUBLISHED.read_text(encoding="utf-8")
+    assert published_sizes("org/unknown") is None

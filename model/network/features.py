@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import ProcessorMixin
 
 from model.network.family import family_of_processor
@@ -165,6 +166,35 @@ def collate(prompts: Sequence[Prompt], pad_id: int) -> Batch:
         "mel": mel,
         "num_frames": num_frames,
     }
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """Batches one behind another, padded to the longest prompt and the longest clip of them."""
+    joined = {name: _stack([batch[name] for batch in batches]) for name in batches[0]}
+    for name in ("prompt_ids", "prompt_mask"):
+        joined[name] = _stack([batch[name] for batch in batches], on_left=True)
+    return joined
+
+
+def _stack(tensors: Sequence[Tensor], *, on_left: bool = False) -> Tensor:
+    width = max(tensor.shape[-1] for tensor in tensors)
+    if tensors[0].ndim == 1:
+        return torch.cat(list(tensors))
+    missing = [width - tensor.shape[-1] for tensor in tensors]
+    sides = [(number, 0) if on_left else (0, number) for number in missing]
+    return torch.cat([pad(*pair) for pair in zip(tensors, sides, strict=True)])
+
+
+def take(batch: Batch, rows: Sequence[int]) -> Batch:
+    """Some prompts of a batch, without the padding that none of them needs.
+
+    The encoder cuts the clips' padding off by itself.
+    """
+    taken = {name: tensor[list(rows)] for name, tensor in batch.items()}
+    longest = int(taken["prompt_mask"].sum(-1).max())
+    for name in ("prompt_ids", "prompt_mask"):
+        taken[name] = taken[name][:, -longest:]
+    return taken
 
 
 def _extractor_digest(processor: ProcessorMixin) -> str:

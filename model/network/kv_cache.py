@@ -1,8 +1,11 @@
 """Keys and values of read tokens, with room for those to come."""
 
+import math
 from typing import Any
 
+import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicLayer
 
 ROOM = 64  # tokens: one copy of the cache in so many steps
@@ -47,6 +50,21 @@ class RoomyLayer(DynamicLayer):
 def roomy_cache() -> Cache:
     """An empty cache."""
     return Cache(layer_class_to_replicate=RoomyLayer)
+
+
+def token_bytes(config: PreTrainedConfig, *, element_bytes: int) -> int:
+    """Bytes of one token's keys and values in all layers; 0.5 MB in bf16 on Qwen2-Audio-7B."""
+    text: Any = config.get_text_config()
+    head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return 2 * text.num_hidden_layers * text.num_key_value_heads * head_width * element_bytes
+
+
+def free_bytes(device: torch.device) -> float:
+    """What tensors may still take of a GPU's memory; endless elsewhere."""
+    if device.type != "cuda":
+        return math.inf
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
 
 
 def _with_room(old: Tensor, num_kept: int, num_tokens: int) -> Tensor:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from model.network.family import family_of_network
@@ -47,6 +48,24 @@ class Completions(NamedTuple):
     """True up to and including the end token."""
     finished_BG: Tensor
     """False where the length limit cut the completion off."""
+
+    def take(self, rows: Sequence[int]) -> "Completions":
+        """Those of some prompts, without the padding that none of them needs."""
+        token_BGC, mask_BGC, finished_BG = (tensor[list(rows)] for tensor in self)
+        longest = int(mask_BGC.sum(-1).max())
+        return Completions(token_BGC[..., :longest], mask_BGC[..., :longest], finished_BG)
+
+
+def join_completions(parts: Sequence[Completions], *, pad_id: int) -> Completions:
+    """Those of several batches of prompts as one."""
+    longest = max(part.token_BGC.shape[-1] for part in parts)
+    missing = [longest - part.token_BGC.shape[-1] for part in parts]
+    pairs = list(zip(parts, missing, strict=True))
+    return Completions(
+        torch.cat([pad(part.token_BGC, (0, number), value=pad_id) for part, number in pairs]),
+        torch.cat([pad(part.mask_BGC, (0, number)) for part, number in pairs]),
+        torch.cat([part.finished_BG for part in parts]),
+    )
 
 
 def uniform_numbers(

@@ -6,7 +6,6 @@ add up to 0, so it is beta x KL, near 0 at the start. The reward says whether it
 Axes: Q prompts, G completions a prompt, C completion tokens, R rewards.
 """
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -26,13 +25,14 @@ from model.train.rollout import (
     Scored,
     count_completions,
     exchange,
+    join_drawn,
+    micro_batches,
     reward_completions,
-    sample,
     sampled_records,
     share_of_step,
     weigh,
 )
-from model.train.sharding import is_sharded
+from model.train.sampler import Sampler
 from model.train.step import PartLoss, Session, StepBatch
 from model.train.step_log import Means
 
@@ -54,6 +54,7 @@ class GrpoStep:
         self._config = session.config.grpo
         self._reference = reference
         self.rewards = rewards_of(self._config, session.config.prompt)
+        self._sampler = Sampler(session)
         self._rollouts: list[Rollout] = []
         self._old: dict[tuple[int, ...], Tensor] = {}
 
@@ -61,21 +62,20 @@ class GrpoStep:
         """Draw, sample, reward and weigh; or use a rollout again that serves several steps."""
         if (step - 1) % self._config.steps_per_rollout:
             again = [
-                replace(r, old_QGC=self._old[tuple(r.scored.positions)]) for r in self._rollouts
+                replace(r, old_QGC=self._old[tuple(r.scored.drawn.positions)])
+                for r in self._rollouts
             ]
             return StepBatch(again, Means())
-        means = Means()
-        scored = [
-            self._useful(self._sample(self._session.draw()), means)
-            for _ in range(self._session.config.gradient_accumulation)
-        ]
+        means, config = Means(), self._session.config
+        drawn = [self._session.draw() for _ in range(config.gradient_accumulation)]
+        scored = self._useful(self._sample(join_drawn(drawn)), means)
         self._rollouts = self._weigh(scored)
         self._old = {}
-        for micro_batch in scored:
-            count_completions(means, micro_batch, self.rewards)
-        if (step - 1) % self._session.config.completions_every == 0:
+        count_completions(means, scored, self.rewards)
+        if (step - 1) % config.completions_every == 0:
+            num_prompts = min(LOGGED_PROMPTS, config.prompts_per_device)
             self._session.log.write_completions(
-                sampled_records(scored[0], self.rewards, step=step, num_prompts=LOGGED_PROMPTS)
+                sampled_records(scored, self.rewards, step=step, num_prompts=num_prompts)
             )
         return StepBatch(self._rollouts, means)
 
@@ -86,7 +86,7 @@ class GrpoStep:
         old_QGC = micro_batch.old_QGC
         if old_QGC is None:
             old_QGC = scores.logprob_BGC.detach()
-            self._old[tuple(micro_batch.scored.positions)] = old_QGC
+            self._old[tuple(micro_batch.scored.drawn.positions)] = old_QGC
         terms = token_loss(
             scores.logprob_BGC,
             old_QGC=old_QGC,
@@ -108,16 +108,7 @@ class GrpoStep:
     def _sample(self, drawn: Drawn) -> Scored:
         session = self._session
         with session.watch.phase("rollout"), session.accelerator.autocast():
-            completions = sample(
-                session.unwrapped,
-                drawn.prompt,
-                positions=drawn.positions,
-                seed=session.config.seed,
-                config=self._config,
-                stop_ids=session.stop_ids,
-                pad_id=session.processor.tokenizer.pad_token_id,
-                in_step=session.config.sharding == "fsdp" and is_sharded(session.accelerator),
-            )
+            completions = self._sampler.sample(drawn)
         with session.watch.phase("reward"):
             return reward_completions(
                 completions, drawn, rewards=self.rewards, processor=session.processor
@@ -139,45 +130,42 @@ class GrpoStep:
                 break
             redrawn |= set(rows)
             with session.watch.phase("features"):
-                places = [scored.positions[row] % draws.num_draws for row in rows]
+                places = [scored.drawn.positions[row] % draws.num_draws for row in rows]
                 spare = [draws.at(place + attempt * draws.num_draws) for place in places]
                 drawn = session.collator(spare).to(session.accelerator.device)
-            scored = exchange(scored, rows, self._sample(drawn))
+            scored = exchange(scored, rows, self._sample(drawn), pad_id=self._sampler.pad_id)
         means.add_sum("resampled_share", len(redrawn), len(scored.texts))
         return scored
 
-    def _weigh(self, scored: Sequence[Scored]) -> list[Rollout]:
+    def _weigh(self, scored: Scored) -> list[Rollout]:
         """Advantages, and each token's weight in the loss of the whole step over all devices."""
         session = self._session
-        shares = torch.stack([share_of_step(micro_batch, self._config) for micro_batch in scored])
-        step_total = session.add_up(shares.sum()).clamp(min=1)
-        with session.watch.phase("reference"):
-            references = [self._reference_logprob(micro_batch) for micro_batch in scored]
-        return [
-            weigh(
-                micro_batch,
-                self._config,
-                advantage_QG=advantage_QG,
-                step_total=step_total,
-                reference_QGC=reference_QGC,
+        step_total = session.add_up(share_of_step(scored, self._config)).clamp(min=1)
+        advantage_QG = self._advantages(scored.reward_QG)
+        rollouts: list[Rollout] = []
+        for rows in micro_batches(scored, session.config.prompts_per_device):
+            part = scored.take(rows)
+            with session.watch.phase("reference"):
+                reference_QGC = self._reference_logprob(part)
+            rollouts.append(
+                weigh(
+                    part,
+                    self._config,
+                    advantage_QG=advantage_QG[rows],
+                    step_total=step_total,
+                    reference_QGC=reference_QGC,
+                )
             )
-            for micro_batch, advantage_QG, reference_QGC in zip(
-                scored, self._advantages(scored), references, strict=True
-            )
-        ]
+        return rollouts
 
-    def _advantages(self, scored: Sequence[Scored]) -> list[Tensor]:
-        """Advantages by micro-batch; `batch` scales over all micro-batches and devices."""
+    def _advantages(self, reward_QG: Tensor) -> Tensor:
+        """Advantages of the step's completions; `batch` scales over those of all devices."""
         scale = self._config.advantage_scale
-        rewards = [micro_batch.reward_QG for micro_batch in scored]
         if scale != "batch":
-            return [group_advantages(reward_QG, scale=scale) for reward_QG in rewards]
+            return group_advantages(reward_QG, scale=scale)
         accelerator = self._session.accelerator
-        mine_QG = torch.cat(rewards)
-        begin = accelerator.process_index * mine_QG.shape[0]
-        advantage_QG = group_advantages(accelerator.gather(mine_QG), scale=scale)  # pyright: ignore[reportArgumentType]  a tensor for a tensor
-        mine_QG = advantage_QG[begin : begin + mine_QG.shape[0]]
-        return list(mine_QG.split([reward_QG.shape[0] for reward_QG in rewards]))
+        advantage_QG = group_advantages(accelerator.gather(reward_QG), scale=scale)  # pyright: ignore[reportArgumentType]  a tensor for a tensor
+        return advantage_QG.chunk(accelerator.num_processes)[accelerator.process_index]
 
     @torch.no_grad()
     def _reference_logprob(self, scored: Scored) -> Tensor | None:
@@ -199,7 +187,7 @@ class GrpoStep:
         return policy(
             partial(
                 score_completions,
-                prompt=scored.prompt,
+                prompt=scored.drawn.prompt,
                 completion_ids=scored.completions.token_BGC,
                 completion_mask=scored.completions.mask_BGC,
                 attention=self._session.config.attention,

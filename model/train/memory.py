@@ -18,6 +18,7 @@ from storage.records.sizes import ModelSizes
 BF16, FP32 = 2, 4  # bytes
 PROMPT_TOKENS = 350  # a 10 s clip is 250 tokens; question and template about 100
 HEAD_CHUNK = 256  # positions in one pass of the vocabulary head, see vocabulary_head.py
+ROLLOUT_SHARE = 0.6  # of the free memory for keys and values; the rest reads the prompts
 RESERVE_BYTES = 3e9  # CUDA context, workspaces, fragments
 PROCESS_BYTES = 3e9  # Python, torch, CUDA, data workers
 EIGHT_BIT_STATES = 2 * (1 + FP32 / 256)  # two moments, a scale for each block of 256
@@ -36,7 +37,8 @@ class MemoryEstimate(NamedTuple):
     activations: float
     """Kept for the backward pass of one micro-batch of the longest completions allowed."""
     rollout: float
-    """Keys and values while sampling; not at the same time as the activations."""
+    """Keys and values while one prompt is sampled, as many more as there is room for; not at the
+    same time as the activations."""
     logits: float
     """One chunk of the vocabulary head."""
     reserve: float = RESERVE_BYTES
@@ -151,7 +153,27 @@ def _activations(config: TrainConfig, sizes: ModelSizes, compute: int) -> float:
 
 
 def _rollout(config: TrainConfig, sizes: ModelSizes, compute: int) -> float:
-    """Keys and values of one copy of each prompt and of all completions."""
+    """Keys and values of one prompt, and of all its completions at their longest."""
     if config.method != "grpo":
         return 0.0
-    return _tokens(config) * 2 * sizes.text_kv_width * sizes.text_layers * compute
+    token = 2 * sizes.text_kv_width * sizes.text_layers * compute
+    return token * _rollout_tokens(config, min(PROMPT_TOKENS, config.max_prompt_tokens))
+
+
+def prompts_at_once(
+    config: TrainConfig, *, free_bytes: float, token_bytes: float, prompt_tokens: int
+) -> int:
+    """How many prompts are sampled in one rollout: at most those of a step, at least one.
+
+    Args:
+        config: Of the training.
+        free_bytes: Left on the GPU beside what lies there throughout.
+        token_bytes: Keys and values of one token in all layers.
+        prompt_tokens: Of the longest prompt.
+    """
+    fitting = ROLLOUT_SHARE * free_bytes / (token_bytes * _rollout_tokens(config, prompt_tokens))
+    return max(1, int(min(fitting, config.prompts_per_device * config.gradient_accumulation)))
+
+
+def _rollout_tokens(config: TrainConfig, prompt_tokens: int) -> int:
+    return prompt_tokens + config.grpo.group_size * config.grpo.max_completion_tokens

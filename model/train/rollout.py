@@ -1,25 +1,23 @@
-"""One micro-batch of GRPO: prompts, their completions, what these earned, their share in the loss.
+"""The rollout of a GRPO step: prompts, completions, what these earned, their share in the loss.
 
-`sample` draws completions, `reward_completions` scores them, `weigh` makes the rollout: nothing in
-it is known only later.
+The sampler draws completions for the whole step, `reward_completions` scores them, `micro_batches`
+says which prompts are learned from together, `weigh` makes such a part: nothing in it is known only
+later. The step's loss is a weighted sum over tokens, so it does not depend on the parts.
 
 Axes: Q prompts, G completions a prompt, C completion tokens, R rewards.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import ProcessorMixin
 
 from model.config import GrpoConfig
-from model.network.features import Batch
-from model.network.packed import prefill
-from model.network.policy import Policy
-from model.network.sampling import Completions, Sampling, decode, uniform_numbers
+from model.network.features import join, take
+from model.network.sampling import Completions, join_completions
 from model.train.grpo import is_zero_variance, loss_denominator, loss_weights
 from model.train.order import Drawn
 from model.train.rewards import Reward
@@ -30,14 +28,10 @@ from storage.records.training import Sampled
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Completions of a micro-batch and what they earned."""
+    """Completions and what they earned."""
 
-    prompt: Batch
-    """Tensors of the prompts."""
-    examples: Sequence[Mapping[str, object]]
-    """One record a prompt."""
-    positions: Sequence[int]
-    """Place of each prompt in the run."""
+    drawn: Drawn
+    """The prompts."""
     completions: Completions
     """G completions a prompt."""
     texts: list[list[str]]
@@ -46,6 +40,21 @@ class Scored:
     """Each reward before its weight, float32."""
     reward_QG: Tensor
     """The weighted sum."""
+
+    def take(self, rows: Sequence[int]) -> "Scored":
+        """Some of the prompts."""
+        drawn = Drawn(
+            prompt=take(self.drawn.prompt, rows),
+            positions=[self.drawn.positions[row] for row in rows],
+            examples=[self.drawn.examples[row] for row in rows],
+        )
+        return Scored(
+            drawn=drawn,
+            completions=self.completions.take(rows),
+            texts=[self.texts[row] for row in rows],
+            reward_QGR=self.reward_QGR[list(rows)],
+            reward_QG=self.reward_QG[list(rows)],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,66 +76,7 @@ class Rollout:
     @property
     def ids(self) -> list[str]:
         """Ids of the examples."""
-        return [str(example["id"]) for example in self.scored.examples]
-
-
-def sampling_of(config: GrpoConfig) -> Sampling:
-    """The sampler's settings."""
-    return Sampling(
-        temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-        min_new_tokens=config.min_new_tokens,
-    )
-
-
-@torch.no_grad()
-def sample(
-    policy: Policy,
-    prompt: Batch,
-    *,
-    positions: Sequence[int],
-    seed: int,
-    config: GrpoConfig,
-    stop_ids: Tensor,
-    pad_id: int,
-    in_step: bool = False,
-) -> Completions:
-    """Sample G completions for each prompt; what is drawn depends on seed and position alone.
-
-    Args:
-        policy: The network that samples.
-        prompt: Tensors of the prompts.
-        positions: Place of each prompt in the run.
-        seed: Seed of the run.
-        config: The sampler's settings.
-        stop_ids: Ids that end a completion.
-        pad_id: Id written after the end.
-        in_step: Go on until every process is done, see `decode`.
-    """
-
-    def continue_prompts(network: PreTrainedModel) -> Completions:
-        return decode(
-            network,
-            prefill(network, prompt),
-            stop_ids=stop_ids,
-            pad_id=pad_id,
-            max_new_tokens=config.max_completion_tokens,
-            sampling=sampling_of(config),
-            uniform_BGC=uniform_numbers(
-                positions,
-                seed=seed,
-                group_size=config.group_size,
-                num_tokens=config.max_completion_tokens,
-            ),
-            in_step=in_step,
-        )
-
-    was_training = policy.training
-    policy.eval()  # no dropout, and gradient checkpointing would switch the cache off
-    completions = policy(continue_prompts)
-    policy.train(was_training)
-    return completions
+        return self.scored.drawn.ids
 
 
 def reward_completions(
@@ -139,8 +89,8 @@ def reward_completions(
     """Score completions on the CPU.
 
     Args:
-        completions: Of the micro-batch.
-        drawn: Its prompts.
+        completions: Of the prompts.
+        drawn: The prompts.
         rewards: To be summed with their weights.
         processor: Turns tokens into text.
     """
@@ -157,9 +107,7 @@ def reward_completions(
     weight_R = torch.tensor([reward.weight for reward in rewards])
     device = completions.token_BGC.device
     return Scored(
-        prompt=drawn.prompt,
-        examples=drawn.examples,
-        positions=drawn.positions,
+        drawn=drawn,
         completions=completions,
         texts=texts,
         reward_QGR=reward_QGR.to(device),
@@ -167,59 +115,41 @@ def reward_completions(
     )
 
 
-def exchange(scored: Scored, rows: Sequence[int], spare: Scored) -> Scored:
-    """Put the prompts of another micro-batch in place of some, padding whichever is shorter.
+def exchange(scored: Scored, rows: Sequence[int], spare: Scored, *, pad_id: int) -> Scored:
+    """Put other prompts in place of some.
 
     Args:
         scored: To be changed; it stays as it is.
         rows: Its rows that go.
         spare: One prompt for each of these rows, in their order.
+        pad_id: Id written behind the shorter completions.
     """
-    num_prompts = len(scored.texts)
-    source = list(range(num_prompts))
+    source = list(range(len(scored.texts)))
     for place, row in enumerate(rows):
-        source[row] = num_prompts + place
-    own, other = scored.completions, spare.completions
+        source[row] = len(scored.texts) + place
+    both = Scored(
+        drawn=join_drawn([scored.drawn, spare.drawn]),
+        completions=join_completions([scored.completions, spare.completions], pad_id=pad_id),
+        texts=scored.texts + spare.texts,
+        reward_QGR=torch.cat([scored.reward_QGR, spare.reward_QGR]),
+        reward_QG=torch.cat([scored.reward_QG, spare.reward_QG]),
+    )
+    return both.take(source)
 
-    def mixed(mine: Sequence[Any], others: Sequence[Any]) -> list[Any]:
-        both = [*mine, *others]
-        return [both[row] for row in source]
 
-    def stacked(mine: Tensor, others: Tensor, *, on_left: bool = False) -> Tensor:
-        width = max(mine.shape[-1], others.shape[-1])
-        both = torch.cat([_padded(mine, width, on_left), _padded(others, width, on_left)])
-        return both[source]
-
-    return Scored(
-        prompt={
-            "prompt_ids": stacked(
-                scored.prompt["prompt_ids"], spare.prompt["prompt_ids"], on_left=True
-            ),
-            "prompt_mask": stacked(
-                scored.prompt["prompt_mask"], spare.prompt["prompt_mask"], on_left=True
-            ),
-            "mel": stacked(scored.prompt["mel"], spare.prompt["mel"]),
-            "num_frames": torch.cat([scored.prompt["num_frames"], spare.prompt["num_frames"]])[
-                source
-            ],
-        },
-        examples=mixed(scored.examples, spare.examples),
-        positions=mixed(scored.positions, spare.positions),
-        completions=Completions(
-            token_BGC=stacked(own.token_BGC, other.token_BGC),
-            mask_BGC=stacked(own.mask_BGC, other.mask_BGC),
-            finished_BG=torch.cat([own.finished_BG, other.finished_BG])[source],
-        ),
-        texts=mixed(scored.texts, spare.texts),
-        reward_QGR=torch.cat([scored.reward_QGR, spare.reward_QGR])[source],
-        reward_QG=torch.cat([scored.reward_QG, spare.reward_QG])[source],
+def join_drawn(parts: Sequence[Drawn]) -> Drawn:
+    """Prompts without targets one behind another."""
+    return Drawn(
+        prompt=join([part.prompt for part in parts]),
+        positions=[position for part in parts for position in part.positions],
+        examples=[example for part in parts for example in part.examples],
     )
 
 
-def _padded(tensor: Tensor, width: int, on_left: bool) -> Tensor:  # noqa: FBT001  private
-    """Zeros up to a width of the last axis; whatever lies under a mask of 0 counts nowhere."""
-    missing = width - tensor.shape[-1]
-    return pad(tensor, (missing, 0) if on_left else (0, missing))
+def micro_batches(scored: Scored, size: int) -> list[list[int]]:
+    """The rows that share a micro-batch, as they were drawn."""
+    rows = list(range(len(scored.texts)))
+    return [rows[first : first + size] for first in range(0, len(rows), size)]
 
 
 def kept_prompts(scored: Scored, config: GrpoConfig) -> Tensor:
@@ -276,13 +206,13 @@ def count_completions(means: Means, scored: Scored, rewards: Sequence[Reward]) -
     means.add("all_wrong_share", (accuracy_QG == 0).all(1).float())
     means.add("completion_length", scored.completions.mask_BGC.sum(-1).float())
     means.add("cut_off_share", (~scored.completions.finished_BG).float())
-    count_tokens(means, scored.prompt, scored.completions.mask_BGC)
+    count_tokens(means, scored.drawn.prompt, scored.completions.mask_BGC)
 
 
 def sampled_records(
     scored: Scored, rewards: Sequence[Reward], *, step: int, num_prompts: int
 ) -> list[Sampled]:
-    """The completions of a micro-batch's first prompts, as completions.jsonl has them."""
+    """The completions of the first prompts, as completions.jsonl has them."""
     names = [reward.name for reward in rewards]
     return [
         Sampled(
@@ -296,6 +226,6 @@ def sampled_records(
             rewards=dict(zip(names, scored.reward_QGR[row, index].tolist(), strict=True)),
             finished=bool(scored.completions.finished_BG[row, index]),
         )
-        for row, example in enumerate(scored.examples[:num_prompts])
+        for row, example in enumerate(scored.drawn.examples[:num_prompts])
         for index, text in enumerate(scored.texts[row])
     ]

@@ -1,9 +1,10 @@
 """The cache with room holds what transformers' own holds."""
 
 import torch
+from transformers import Qwen2AudioConfig
 from transformers.cache_utils import Cache, DynamicLayer
 
-from model.network.kv_cache import ROOM, roomy_cache
+from model.network.kv_cache import ROOM, roomy_cache, token_bytes
 
 
 def test_the_cache_holds_what_transformers_own_holds_past_several_growths():
@@ -25,3 +26,12 @@ def test_what_was_read_first_is_not_written_to():
     cache.update(keys, keys, 0)
     cache.update(torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1, 2), 0)
     assert torch.equal(keys, before)
+
+
+def test_a_token_of_the_published_model_takes_half_a_mebibyte():
+    """Keys and values of 4096 numbers of 2 bytes in 32 layers."""
+    text = {"model_type": "qwen2", "hidden_size": 4096, "num_hidden_layers": 32}
+    config = Qwen2AudioConfig(
+        text_config={**text, "num_attention_heads": 32, "num_key_value_heads": 32}
+    )
+    assert token_bytes(config, element_bytes=2) == 2 * 4096 * 2 * 32

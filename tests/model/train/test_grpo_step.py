@@ -1,5 +1,6 @@
 """What GRPO's settings do to a step."""
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from model.train.grpo_step import GrpoStep
 from model.train.loop import Loop, begin
 from model.train.rollout import Rollout, Scored, exchange
 from model.train.step import StepBatch
-from tests.model.conftest import training_run
+from tests.model.conftest import training_run, write_training_lines
 
 # Completions of even examples score alike; those of odd ones nearly never.
 OWN_REWARD = """
@@ -125,11 +126,84 @@ def test_an_exchanged_prompt_is_scored_as_it_was_alone(
             scores = prepared.method._scores(prepared.loop.session.policy, of)
         return scores.logprob_BGC * of.completions.mask_BGC
 
-    mixed = exchange(scored, [1, 2, 3, 0], longer)  # all rows go; row 0 of the spare to row 1
-    assert mixed.examples[1] == longer.examples[0]
+    mixed = exchange(
+        scored, [1, 2, 3, 0], longer, pad_id=0
+    )  # all rows go; row 0 of the spare to row 1
+    assert mixed.drawn.examples[1] == longer.drawn.examples[0]
     width = mixed.completions.token_BGC.shape[-1]
     expected = logprob(longer)
     assert torch.allclose(logprob(mixed)[1, :, :width], expected[0, :, :width], atol=1e-5)
+
+
+@pytest.fixture
+def uneven_lines(tmp_path: Path) -> Path:
+    """Prompts of four lengths."""
+    rows: list[str] = []
+    for n, seconds in enumerate((0.6, 1.3, 2.1, 2.9)):
+        lines = write_training_lines(tmp_path / f"lines-{n}", 2, seconds=seconds)
+        rows += lines.read_text().splitlines()
+    records = [json.loads(row) | {"id": n} for n, row in enumerate(rows)]
+    path = tmp_path / "uneven.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def by_position(prepared: Prepared) -> dict[int, tuple[list[str], list[float]]]:
+    """What was sampled and earned for each prompt of the step."""
+    scored = [part.scored for part in prepared.batch.micro_batches]
+    return {
+        position: (part.texts[row], part.reward_QG[row].tolist())
+        for part in scored
+        for row, position in enumerate(part.drawn.positions)
+    }
+
+
+def gradient(prepared: Prepared) -> torch.Tensor:
+    """Of the step's loss, all parameters in one row."""
+    policy = prepared.loop.session.policy
+    policy.train()
+    for part in prepared.batch.micro_batches:
+        prepared.method.loss(part).loss.backward()
+    return torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_step_is_the_same_in_whatever_groups_it_is_sampled_and_learned(
+    size: int, tiny_model: Path, uneven_lines: Path, tmp_path: Path
+) -> None:
+    """The parity reward makes half of the groups teach nothing; the others differ in length."""
+    whole = make(tiny_model, uneven_lines, tmp_path / "whole")
+    more = {"prompts_per_device": size, "gradient_accumulation": BATCH // size}
+    parts = make(tiny_model, uneven_lines, tmp_path / "parts", more=more)
+    assert len(parts.batch.micro_batches) == BATCH // size
+    assert by_position(parts) == by_position(whole)
+    expected = gradient(whole)
+    assert expected.norm() > 0
+    assert torch.allclose(gradient(parts), expected, atol=1e-6)
+
+
+def test_memory_that_runs_out_halves_the_rollout_and_changes_no_completion(
+    tiny_model: Path, uneven_lines: Path, tmp_path: Path
+) -> None:
+    prepared = make(tiny_model, uneven_lines, tmp_path)
+    sampler = prepared.method._sampler
+    drawn = prepared.rollout.scored.drawn
+    sizes: list[int] = []
+
+    def run_out(module: Any, arguments: Any, named: Any) -> None:
+        del module, arguments
+        sizes.append(len(named.get("inputs_embeds", named.get("input_ids"))))
+        if sizes[-1] > 1:
+            raise torch.OutOfMemoryError
+
+    network: Any = prepared.loop.session.unwrapped.network
+    network.model.language_model.register_forward_pre_hook(run_out, with_kwargs=True)
+    found = sampler.sample(drawn)
+    assert torch.equal(found.token_BGC, prepared.rollout.scored.completions.token_BGC)
+    assert sizes[:3] == [4, 2, 1]
+    sizes.clear()
+    sampler.sample(drawn)
+    assert set(sizes) == {1}  # the size that went well is kept
 
 
 def test_no_reference_is_held_where_beta_is_zero(
@@ -147,7 +221,7 @@ def test_a_rollout_serves_as_many_steps_as_set(
     first = prepared.rollout
     assert first.old_QGC is None  # the policy that samples is the one that learns
     loss, _ = prepared.method.loss(first)
-    sampled_under = prepared.method._old[tuple(first.scored.positions)].clone()
+    sampled_under = prepared.method._old[tuple(first.scored.drawn.positions)].clone()
     loss.backward()
     with torch.no_grad():
         for parameter in prepared.loop.session.policy.parameters():

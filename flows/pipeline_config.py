@@ -4,13 +4,15 @@ A profile is a YAML file of these keys, by name from flows/profiles (`demo`, `pa
 path. Strings may hold `{workspace}` and `{world.port}`. Single keys are changed by
 `--set a.b=value`; the value is read as YAML. Under `train`, a number or a training's name picks one
 entry (`train.0.seed=1`, `train.warm-start.max_steps=80`); a key without either is set in every
-training (`train.grpo.learning_rate=2e-6`).
+training (`train.grpo.learning_rate=2e-6`). `python -m flows.preflight --settings` lists them.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, cast, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -132,7 +134,7 @@ def load_config(profile: str, *, workspace: Path, overrides: Sequence[str] = ())
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        msg = f"profile {path} is not YAML: {error}"
+        msg = f"profile {path} is not YAML: {_problem(error)}"
         raise PipelineError(msg) from error
     if not isinstance(tree, dict):
         msg = f"profile {path} holds {type(tree).__name__}, expected keys such as `experiment:`"
@@ -154,7 +156,7 @@ def apply_overrides(
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            msg = f"--set {override}: {text!r} is not YAML: {error}"
+            msg = f"--set {override}: {text!r} is not YAML: {_problem(error)}"
             raise PipelineError(msg) from error
         _set(tree, key.split("."), value, override)
     world = cast("dict[str, Any]", tree.get("world") or {})
@@ -197,24 +199,70 @@ def overridden(
     return apply_overrides(tree, overrides, workspace=workspace, origin="overrides")
 
 
-def known_keys(settings: type[BaseModel] = PipelineConfig, prefix: str = "") -> Iterator[str]:
-    """Every key of a profile, e.g. `train.grpo.learning_rate`."""
+class Setting(NamedTuple):
+    """One key of a profile, as its field describes it."""
+
+    key: str
+    """E.g. `train.learning_rate`; a list's entries are not numbered, each kind has its keys."""
+    type: str
+    """What it takes."""
+    default: str
+    """As JSON; empty for a group of keys."""
+    text: str
+    """The field's docstring."""
+    source: str
+    """File of the field."""
+
+
+def known_settings(
+    settings: type[BaseModel] = PipelineConfig, prefix: str = ""
+) -> Iterator[Setting]:
+    """Every key of a profile."""
+    source = f"{settings.__module__.replace('.', '/')}.py"
     for name, field in settings.model_fields.items():
-        yield prefix + name
-        for inner in _settings_in(field.annotation):
-            yield from known_keys(inner, f"{prefix}{name}.")
+        groups = _groups_in(field.annotation)
+        default = "required" if field.is_required() else json.dumps(field.default, default=str)
+        text = " ".join((field.description or "").split())
+        text += " Decides nothing of the result." * (Idle in field.metadata)
+        shown = "" if groups else default
+        yield Setting(prefix + name, _type_name(field.annotation), shown, text, source)
+        for group in groups:
+            yield from known_settings(group, f"{prefix}{name}.")
 
 
-def _settings_in(annotation: object) -> list[type[BaseModel]]:
+def _groups_in(annotation: object) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for part in get_args(annotation) for found in _settings_in(part)]
+    return [found for part in get_args(annotation) for found in _groups_in(part)]
+
+
+def _type_name(annotation: object) -> str:
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_name(parts[0])
+    if origin is Literal:
+        return " | ".join(map(str, parts))
+    if origin in {Union, UnionType}:
+        return " | ".join(_type_name(part) for part in parts)
+    if origin is tuple:
+        return f"[{_type_name(parts[0])}, ...]"
+    if _groups_in(annotation) or origin is dict:
+        return "{...}"
+    return "none" if annotation is NoneType else getattr(annotation, "__name__", str(annotation))
 
 
 def _nearest(place: Sequence[int | str]) -> str:
     wrong = ".".join(part for part in place if isinstance(part, str))
-    close = get_close_matches(wrong, list(known_keys()), n=1, cutoff=0.4)
+    close = get_close_matches(wrong, [setting.key for setting in known_settings()], n=1, cutoff=0.4)
     return f"; the nearest is {close[0]}" if close else ""
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    """What is wrong and where, in one line."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    place = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+    return f"{error.problem or error.context} ({place})"
 
 
 def _find_profile(profile: str) -> Path:
@@ -229,8 +277,9 @@ def _find_profile(profile: str) -> Path:
 def _set(tree: Any, keys: Sequence[str], value: object, override: str) -> None:  # noqa: ANN401  any YAML
     if isinstance(tree, list):
         entries = cast("list[Any]", tree)
-        for entry in _pick(entries, keys[0], override) or entries:
-            _set(entry, keys[1:] if _pick(entries, keys[0], override) else keys, value, override)
+        picked = _pick(entries, keys, override)
+        for entry in picked or entries:
+            _set(entry, keys[1:] if picked else keys, value, override)
         return
     if not isinstance(tree, dict) or not keys:
         msg = f"--set {override}: there is no such key"
@@ -247,14 +296,18 @@ def _set(tree: Any, keys: Sequence[str], value: object, override: str) -> None: 
         _set(branch[keys[0]], keys[1:], value, override)
 
 
-def _pick(entries: list[Any], key: str, override: str) -> list[Any]:
-    """The entry that a key's part names: by position, or by its `name` where that is no field."""
+def _pick(entries: list[Any], keys: Sequence[str], override: str) -> list[Any]:
+    """The entry that a key begins with: by position, or by its `name`.
+
+    A word that is a field as well (`grpo`) means the field where the rest of the key fits it.
+    """
+    key = keys[0]
     if key.isdecimal():
         if int(key) >= len(entries):
             msg = f"--set {override}: there are {len(entries)} entries, counted from 0"
             raise PipelineError(msg)
         return [entries[int(key)]]
-    if key in TrainConfig.model_fields:
+    if ".".join(["train", *keys]) in {setting.key for setting in known_settings()}:
         return []
     named = [cast("dict[str, Any]", entry) for entry in entries if isinstance(entry, dict)]
     return [entry for entry in named if entry.get("name") == key]

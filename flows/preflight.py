@@ -5,6 +5,7 @@ names what must be brought along, and where it goes.
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flows.command import Command, read_config, run_command
-from flows.pipeline_config import PipelineConfig, StageName
+from flows.pipeline_config import PipelineConfig, StageName, known_settings
 from storage.data.avqa import Clip
 from storage.errors import PipelineError
 from storage.host.checks import (
@@ -51,7 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = Command("preflight", __doc__)
     parser.add_argument("--offline", action="store_true", help="ask nobody; name what to bring")
+    parser.add_argument("--settings", action="store_true", help="list every key that can be set")
     options = parser.parse_args(arguments)
+    if options.settings:
+        for setting in known_settings():
+            default = f" = {setting.default}" if setting.default else ""
+            sys.stdout.write(f"{setting.key}: {setting.type}{default}\n")
+            sys.stdout.write(f"    {setting.text} ({setting.source})\n")
+        return 0
     config, layout = read_config(options)
     # A model that three trainings start from is one line.
     findings = list(dict.fromkeys(preflight(config, layout, offline=options.offline)))

@@ -13,15 +13,16 @@ differ: a folder of checkpoints is not read again at every start.
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from storage.errors import PipelineError
 from storage.jsonl import append_line, read_appended, write_json
 
 REMEMBERED_BYTES = 16 << 20  # smaller files are read again in no time
+MAX_CHANGES = 4  # settings named in a reason
 
 
 class Stamp(NamedTuple):
@@ -44,6 +45,9 @@ class Manifest:
     outputs: dict[str, Stamp]
     """Stamp of each output file, by absolute path; written relative to the manifest's own folder,
     as a workspace may be moved or copied."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The part `settings` by key, so that a rerun can say which of them changed; lists of more than
+    plain values (sources, whose options may be secret) as their digest."""
 
     @property
     def digest(self) -> str:
@@ -112,7 +116,11 @@ def check(
         if reasons.get(name) != manifest.reasons.get(name)
     )
     if changed or manifest.unit != unit:
-        return Verdict(is_done=False, reason=f"changed: {', '.join(changed) or 'unit'}")
+        said = [
+            f"settings{_difference(manifest.settings, parts)}" if name == "settings" else name
+            for name in changed
+        ]
+        return Verdict(is_done=False, reason=f"changed: {', '.join(said) or 'unit'}")
     for name, stamp in manifest.outputs.items():
         state = _state(Path(name), stamp)
         if state == "missing" and any(Path(name).is_relative_to(folder) for folder in may_go):
@@ -136,7 +144,7 @@ def commit(path: Path, unit: str, parts: Mapping[str, object], outputs: Iterable
         files = sorted(output.rglob("*")) if output.is_dir() else [output]
         stamps |= {str(file): _stamp(file) for file in files if file.is_file()}
     reasons = {name: digest_of(part) for name, part in parts.items()}
-    manifest = Manifest(unit, reasons, stamps)
+    manifest = Manifest(unit, reasons, stamps, dict(_flat(parts.get("settings"))))
     near = {os.path.relpath(name, path.parent): stamp for name, stamp in stamps.items()}
     write_json(path, asdict(replace(manifest, outputs=near)))
     return manifest
@@ -150,9 +158,36 @@ def read(path: Path) -> Manifest | None:
             os.path.normpath(path.parent / name): Stamp(*stamp)
             for name, stamp in fields["outputs"].items()
         }
-        return Manifest(fields["unit"], fields["reasons"], outputs)
+        return Manifest(fields["unit"], fields["reasons"], outputs, fields.get("settings", {}))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
+
+
+def _difference(before: Mapping[str, Any], parts: Mapping[str, object]) -> str:
+    """Which settings changed, ` (beta 0.04 -> 0.1, ...)`; empty if what they were is not known."""
+    now = dict(_flat(parts.get("settings")))
+    changes = [
+        name
+        if "sha256:" in str(now.get(name, before.get(name)))
+        else f"{name} {before.get(name, 'not set')} -> {now.get(name, 'not set')}"
+        for name in before.keys() | now.keys()
+        if before.get(name) != now.get(name) or (name in before) != (name in now)
+    ]
+    rest = len(changes) - MAX_CHANGES
+    shown = sorted(changes)[:MAX_CHANGES] + [f"{rest} more"] * (rest > 0)
+    return f" ({', '.join(shown)})" if before and changes else ""
+
+
+def _flat(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Settings by key, e.g. `grpo.beta`."""
+    if isinstance(value, dict):
+        for name, inner in cast("dict[str, object]", value).items():
+            yield from _flat(inner, f"{prefix}.{name}" if prefix else name)
+    elif prefix:
+        is_plain = not isinstance(value, list) or not any(
+            isinstance(item, list | dict) for item in cast("list[object]", value)
+        )
+        yield prefix, value if is_plain else f"sha256:{digest_of(cast('object', value))[:12]}"
 
 
 def _stamp(path: Path) -> Stamp:

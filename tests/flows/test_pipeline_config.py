@@ -46,6 +46,8 @@ def test_a_key_is_set_in_every_training_or_in_one_by_number_or_name() -> None:
     assert config.train[1].grpo.learning_rate == 2e-6
     named = load_config("demo", workspace=WORKSPACE, overrides=["train.warm-start.max_steps=6"])
     assert named.train[0].max_steps == 6
+    both = load_config("demo", workspace=WORKSPACE, overrides=["train.grpo.seed=5"])
+    assert [training.seed for training in both.train] == [42, 5], "no field: the training grpo"
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,7 @@ def test_a_key_is_set_in_every_training_or_in_one_by_number_or_name() -> None:
         (["experiment=clips"], "a folder that all experiments of a workspace share"),
         (["experiment=../x"], "experiment: String should match pattern"),
         (["fetch.workers=\x1b[31m"], "is not YAML: unacceptable character"),
+        (["evaluate.models=[{a"], r"is not YAML: expected .* \(line 1, column 4\)$"),
         (["fetch.workers=99"], r"fetch\.workers: .*less than or equal to 16 \(found 99\)"),
         (["train.9.seed=1"], "there are 2 entries, counted from 0"),
         (["fetch.workers"], "expected KEY=VALUE"),

@@ -65,6 +65,14 @@ def test_the_paper_offline_names_everything_to_bring_and_where_it_goes(tmp_path,
         assert needed in errors
 
 
+def test_every_setting_is_listed_with_its_type_default_docstring_and_file(capsys):
+    assert main(["--settings"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    beta = lines.index("train.grpo.beta: float = 0.04")
+    assert lines[beta + 1].endswith("holds no reference model. (model/config.py)")
+    assert "evaluate.benchmarks.questions: str | none = null" in lines
+
+
 def test_an_unknown_profile_is_one_clear_error(tmp_path):
     with pytest.raises(Exception, match="unknown profile nope: expected one of demo"):
         main(["--profile", "nope", "--workspace", str(tmp_path)])

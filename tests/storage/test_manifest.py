@@ -30,7 +30,21 @@ def test_committed_work_is_done_until_a_part_of_its_key_changes(
     manifest.commit(record, "convert", {"settings": {"a": 1}, "clips": ["x"]}, [output])
     assert manifest.check(record, "convert", {"settings": {"a": 1}, "clips": ["x"]}).is_done
     changed = manifest.check(record, "convert", {"settings": {"a": 2}, "clips": ["x"]})
-    assert changed == (False, "changed: settings")
+    assert changed == (False, "changed: settings (a 1 -> 2)")
+
+
+def test_changed_settings_are_named_by_key_and_those_that_may_be_secret_without_value(
+    tmp_path: Path, output: Path
+) -> None:
+    record = tmp_path / "fetch.json"
+    before = {"grpo": {"beta": 0.04}, "orders": ["a"], "sources": [{"proxy": "http://u:pw@h"}]}
+    manifest.commit(record, "fetch", {"settings": before}, [output])
+    assert "pw" not in record.read_text()
+    now = {"grpo": {"beta": 0.0, "seed": 1}, "orders": [], "sources": [{"proxy": "http://u:xx@h"}]}
+    assert manifest.check(record, "fetch", {"settings": now}).reason == (
+        "changed: settings (grpo.beta 0.04 -> 0.0, grpo.seed not set -> 1, orders ['a'] -> [], "
+        "sources)"
+    )
 
 
 def test_a_part_that_comes_or_goes_counts_as_a_change(tmp_path: Path, output: Path) -> None:

@@ -76,7 +76,7 @@ def fetch_flow(
         try:
             with (
                 served_world(config.world, layout),
-                meter("fetch", plan.num_due, every=100) as progress.meter,
+                meter("fetch", plan.num_due) as progress.meter,
             ):
                 _fetch_all(fetch, plan)
         finally:

@@ -24,6 +24,7 @@ from flows.report import report_flow, show_report
 from flows.train import train_flow
 from storage.errors import PipelineError
 from tasks.running.alive import alive
+from tasks.running.console import say
 from tasks.stage import expected_errors_fail, run
 
 FLOWS: dict[StageName, Callable[..., Any]] = {
@@ -54,7 +55,9 @@ def full_pipeline_flow(
         start_from: Leave out the stages before this one.
         force: Run the stages although their outputs stand.
     """
-    for stage in chosen_stages(only, start_from):
+    stages = chosen_stages(only, start_from)
+    for number, stage in enumerate(stages, start=1):
+        say(f"{number}/{len(stages)} {stage}")
         run(FLOWS[stage], config, workspace, force=force)
 
 

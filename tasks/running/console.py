@@ -15,13 +15,22 @@ from pathlib import Path
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+)
+from rich.table import Column
+from rich.text import Text
 
 from storage.jsonl import Record
 from storage.text import printable
 
 Show = Callable[[int, str], None]  # `Meter.show`: how many are done, and a note
-LINE_EVERY_S = 15.0  # plain lines: often enough to see life, seldom enough to read
+LINE_EVERY_S = 60.0  # without a terminal
 
 
 def say(text: str) -> None:
@@ -39,76 +48,74 @@ def say(text: str) -> None:
 
 
 class Meter:
-    """Count of what is done out of what there is to do."""
+    """Count of what is done out of what there is to do, and one time left."""
 
-    def __init__(self, name: str, total: int, bar: Progress | None, *, every: int | None) -> None:
-        """Start at nothing done; without a bar, a line comes by time or `every` so many."""
+    def __init__(self, name: str, total: int, bar: Progress | None) -> None:
+        """Start at nothing done; without a bar, a line comes now and then."""
         self._name = name
         self._total = total
         self._bar = bar
-        self._task = bar.add_task(name, total=total, note="") if bar else None
+        self._task = bar.add_task(name, total=total, note="", eta_s=None) if bar else None
         self._started = self._said = time.monotonic()
         self._first_count: int | None = None
-        self._every = every
-        self._said_count = 0
 
     def show(self, num_done: int, note: str = "", *, eta_s: float | None = None) -> None:
         """Show the count.
 
         Args:
             num_done: How many are done, not how many more.
-            note: What else to show, short.
+            note: What else to show; a terminal cuts it off where the line is full.
             eta_s: Seconds left where the caller knows better than the speed so far.
         """
         note = printable(note)
-        if self._bar is not None and self._task is not None:
-            shown = note if eta_s is None else f"{note} {format_duration(eta_s)} left"
-            self._bar.update(self._task, completed=num_done, note=shown)
-            return
-        if self._first_count is None:
-            self._first_count = num_done
         now = time.monotonic()
-        is_due = (
-            now - self._said >= LINE_EVERY_S
-            if self._every is None
-            else num_done - self._said_count >= self._every
-        )
-        if not is_due and num_done < self._total:
-            return
-        self._said, self._said_count = now, num_done
+        if self._first_count is None:
+            self._first_count, self._started = num_done, now
         if eta_s is None and num_done > self._first_count:
             rate = (num_done - self._first_count) / (now - self._started)
             eta_s = (self._total - num_done) / rate
-        left = (
-            f", {format_duration(eta_s)} left"
-            if eta_s is not None and num_done < self._total
-            else ""
-        )
-        say(f"  {self._name}: {num_done}/{self._total} {note}{left}".rstrip())
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=num_done, note=note, eta_s=eta_s)
+        elif now - self._said >= LINE_EVERY_S or num_done >= self._total:
+            self._said = now
+            is_over = num_done >= self._total
+            left = "" if is_over or eta_s is None else f"{format_duration(eta_s)} left"
+            parts = (f"  {self._name}", f"{num_done}/{self._total}", left, note)
+            say("  ".join(part for part in parts if part))
+
+
+class _TimeLeft(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        eta_s = task.fields["eta_s"]
+        return Text("" if eta_s is None else f"{format_duration(eta_s)} left")
 
 
 @contextmanager
-def meter(name: str, total: int, *, every: int | None = None) -> Generator[Meter]:
+def meter(name: str, total: int, *, console: Console | None = None) -> Generator[Meter]:
     """Show progress for as long as the block runs.
 
     Args:
         name: Of the work.
         total: Of what is counted.
-        every: Where there is no terminal: a line each time so many are done; None: by time.
+        console: Where; None: this process's stderr.
     """
-    console = Console(stderr=True)
+    console = console or Console(stderr=True)
     if not console.is_terminal:
-        yield Meter(name, total, None, every=every)
+        yield Meter(name, total, None)
         return
     columns = (
-        TextColumn("  {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("  {task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        _TimeLeft(table_column=Column(no_wrap=True)),
+        TextColumn(
+            "{task.fields[note]}",
+            table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+            markup=False,
+        ),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
-        yield Meter(name, total, bar, every=every)
+    with Progress(*columns, console=console, transient=True, expand=True) as bar:
+        yield Meter(name, total, bar)
 
 
 class RecordFile:

@@ -1,9 +1,14 @@
 """How far a child is, told from the records that it writes."""
 
+import io
+import re
 from pathlib import Path
 
+import pytest
+from rich.console import Console
+
 from storage.jsonl import append_line, write_jsonl
-from tasks.running.console import RecordFile
+from tasks.running.console import RecordFile, meter
 
 
 def test_a_growing_file_of_records_is_counted_by_whole_lines(tmp_path: Path) -> None:
@@ -32,3 +37,21 @@ def test_a_file_that_is_written_anew_is_counted_anew(tmp_path: Path) -> None:
     write_jsonl(path, [{"id": "c"}])
     assert answers.look()
     assert (answers.num_lines, answers.last) == (1, {"id": "c"})
+
+
+@pytest.mark.parametrize("width", [80, 110, 200])
+def test_name_count_and_time_left_fit_every_width_and_the_note_is_what_is_cut(width: int) -> None:
+    """At 80 columns the count and the time left were pushed out by the note, and stood twice."""
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=width)
+    note = "loss 0.0123 reward 1.42 " * 12
+    with meter("grpo-without-answer", 1000, console=console) as progress:
+        progress.show(100, note)
+        progress.show(250, note, eta_s=5.5 * 3600)
+        progress._bar.refresh()
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue()).splitlines()
+    shown = [line for line in lines if "250/1000" in line][-1].rstrip()
+    assert len(shown) <= width
+    assert shown.count("left") == 1
+    assert all(part in shown for part in ("grpo-without-answer", "5.5 h left", "loss 0.01"))
+    assert shown.endswith("…")

@@ -26,7 +26,7 @@ from model.config import EvaluateConfig
 from model.infer.jobs import InferenceJob, InferenceRun, decoding_of, installed_versions
 from model.network.loading import load_processor
 from model.network.tiny import build_tiny
-from model.prompt import TEMPLATES, question_text
+from model.prompt import PROMPTS
 from model.run_inference import infer
 from storage.audio import read_audio
 from storage.benchmarks.parse import read_questions, write_questions
@@ -167,7 +167,7 @@ def run_of(root: Path, models: Sequence[Path], name: str, *, workers: int) -> In
                 benchmark_digest="",
                 questions_sha256=file_digest(path),
                 num_questions=len(read_questions(path)),
-                prompt_template=TEMPLATES["answer"],
+                prompt=PROMPTS["answer"],
                 decoding=decoding_of(config, "cpu"),
                 versions=installed_versions(),
             ),
@@ -212,7 +212,7 @@ def answer_plainly(root: Path, models: Sequence[Path], questions: Sequence[Quest
                                 {"type": "audio", "audio_url": ""},
                                 {
                                     "type": "text",
-                                    "text": question_text(q.question, q.choices, "answer"),
+                                    "text": PROMPTS["answer"].fill(q.question, q.choices),
                                 },
                             ],
                         }

@@ -34,17 +34,16 @@ from model.network.loading import load_base, load_processor
 from model.network.packed import prefill, score_completions
 from model.network.sampling import Sampling, decode, uniform_numbers
 from model.network.tiny import build_tiny
-from model.prompt import question_text
+from model.prompt import PROMPTS
 from model.train.grpo import group_advantages, loss_denominator, loss_weights, token_loss
 
 GROUP_SIZE = 8
 CLIP_S = 10.0
 EXTRACTOR_S = 30.0  # the real extractor pads every clip to it
 NEVER_ID = -1  # no token: completions run to the limit
-QUESTION = question_text(
+QUESTION = PROMPTS["answer"].fill(
     "What is the source of the sound in the audio?",
     ["motorcycle engine", "dog barking", "church bell", "rain on a roof"],
-    "answer",
 )
 REAL_SIZES = {
     "audio_config": {

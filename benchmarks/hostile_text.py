@@ -23,7 +23,7 @@ PAYLOADS = (
 )
 CODES = {
     *("marks", "picks", "parsed", "finished"),  # one character a question
-    *("scorers", "role", "method", "variant", "precision"),  # one of a few words
+    *("scorers", "role", "method", "variant", "precision", "extract", "form"),  # one of a few words
 }
 
 

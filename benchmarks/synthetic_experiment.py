@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from model.prompt import PROMPTS
 from storage.jsonl import read_json, write_bytes, write_json, write_jsonl, write_text
 from storage.layout import Layout
 from storage.manifest import file_digest
@@ -304,8 +305,7 @@ def _run(layout: Layout, benchmark: str, num_questions: int, asked: _Asked) -> E
         benchmark_digest=_digest(benchmark),
         questions_sha256=file_digest(layout.benchmark(benchmark) / "questions.json"),
         num_questions=num_questions,
-        prompt_template="{question} Please choose the answer from the following options: "
-        "{choices}. Output the final answer in <answer> </answer>.",
+        prompt=PROMPTS[prompt],
         decoding=Decoding(max_new_tokens=256, batch_size=16, precision="bf16"),
         versions={"torch": "2.13.0", "transformers": "5.23.0"},
         seconds=12.5,

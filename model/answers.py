@@ -1,9 +1,10 @@
 r"""From a completion to an answer, and from a text to the one choice that it affirms.
 
-Two readers, for two uses. `extract_answer` is the original's (`<answer>(.*?)</answer>`,
-src/test_mmau.py of xiaomi-research/r1-aqa): training pays by it and the official rule judges it.
-Here the tag may span lines, and the fall-back to the whole completion is left to the caller: an
-answer that was not given stays visible as None.
+Two readers, for two uses. `extract_answer` goes by the rules that the prompt names, in their order:
+training pays by what it gives and the official rule judges it. The paper's prompts name
+`first-answer`, the original's (`<answer>(.*?)</answer>`, src/test_mmau.py of
+xiaomi-research/r1-aqa); here the tag may span lines, and the fall-back to the whole completion is
+left to the caller: an answer that was not given stays visible as None.
 
 `read_choice` reads as a careful person would, for the strict rule. Where a completion says where
 its answer stands, that place alone counts, in this order: after `</think>`; `<answer>` or
@@ -17,16 +18,14 @@ answer; a letter is never read where a choice's own text is that letter.
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, cast
 
-from model.config import PromptName
+from storage.records.prompt import Prompt, RuleName
 
 ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
-CLOSED_TAG = re.compile(r"<(answer|response)>(.*?)</\1>", re.DOTALL | re.IGNORECASE)
-OPEN_TAG = re.compile(r"<(?:answer|response)>(.*)", re.DOTALL | re.IGNORECASE)
 THINK_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 THINK_START = re.compile(r"\s*<think(?:ing)?>", re.IGNORECASE)
 BOXED = re.compile(r"\\boxed\{(?:\\text\{)?([^{}]*)\}")
@@ -68,34 +67,59 @@ class Resolved(NamedTuple):
     """Position of the choice (of the first one, where two are alike); None: not one choice."""
     reason: str
     """How it was found, or why not; a few words."""
+    rule: str = ""
+    """The rule that found the place where the completion says that its answer stands, e.g.
+    `boxed`; empty: the whole text was read."""
 
 
-def extract_answer(completion: str, prompt: PromptName) -> str | None:
-    """The answer in a completion: the first `<answer>` tag's text, or for `plain` all of it.
+class Extracted(NamedTuple):
+    """The answer in a completion, and the rule that found it."""
 
-    Returns:
-        Text without surrounding white space, empty for an empty tag; None if there is no tag.
+    answer: str | None
+    """Text without surrounding white space, empty for an empty tag; None: no rule found one."""
+    rule: str = ""
+
+
+def extract_answer(completion: str, prompt: Prompt, choices: Sequence[str] = ()) -> Extracted:
+    """The answer in a completion, by the first of the prompt's rules that finds one.
+
+    Args:
+        completion: What the model said.
+        prompt: How it was asked.
+        choices: As they were shown; where they have letters, a letter stands for its choice.
     """
-    if prompt == "plain":
-        return completion.strip()
-    match = ANSWER_TAG.search(completion)
-    return match.group(1).strip() if match else None
+    for rule in prompt.extract:
+        if texts := RULES[rule](completion):
+            answer = texts[-1].strip()
+            named = _by_letter(answer, choices) if prompt.has_letters and answer else None
+            if named is not None and named.choice_index is not None:
+                return Extracted(choices[named.choice_index], f"{rule}, letter")
+            return Extracted(answer, rule)
+    return Extracted(None)
+
+
+def first_answer(text: str) -> str | None:
+    """The text of the first whole `<answer>` tag, as R1-AQA's script takes it; None: no tag."""
+    found = ANSWER_TAG.search(text)
+    return found[1].strip() if found else None
 
 
 def read_choice(completion: str, choices: Sequence[str]) -> Resolved:
     """Find the one choice that a completion affirms."""
-    if _find(completion, choices) is None and (end := _last(THINK_END, completion)):
-        completion = completion[end.end() :]
-    elif THINK_START.match(completion) and not OPEN_TAG.search(completion):
+    if _find(completion, choices) is None and (after := _after_think(completion)):
+        completion = after[0]
+    elif THINK_START.match(completion) and not _tagged(completion, "answer|response"):
         return Resolved(None, "cut off while thinking")
-    for rule, texts in _marked(completion):
+    for rule in MARKED:
+        texts = RULES[rule](completion)
         found = [resolve_choice(text, choices) for text in texts]
         indices = {resolved.choice_index for resolved in found} - {None}
         if len(indices) > 1:
-            return Resolved(None, f"several answers: {rule}")
-        if rule == "the answer is" and found[-1].choice_index is None:
-            continue  # "the answer is clear: a dog": the text around it may tell
-        return found[-1]
+            return Resolved(None, f"several answers: {rule.replace('-', ' ')}", rule)
+        # "the answer is clear: a dog": the text around it may tell
+        is_clear = rule != "the-answer-is" or (found and found[-1].choice_index is not None)
+        if found and is_clear:
+            return found[-1]._replace(rule=rule)
     return resolve_choice(completion, choices)
 
 
@@ -107,20 +131,22 @@ def resolve_choice(answer: str, choices: Sequence[str]) -> Resolved:
     return found or _by_first_words(answer, choices) or _by_name(answer, choices)
 
 
-def _marked(completion: str) -> Iterator[tuple[str, list[str]]]:
-    """The texts at each place that a completion marks as its answer, by rule."""
-    tagged = [match.group(2) for match in CLOSED_TAG.finditer(completion)]
-    if not tagged and (opened := OPEN_TAG.search(completion)):
-        tagged = [opened.group(1)]
-    if tagged:
-        yield "tag", [text for text in tagged if text.strip()] or tagged
-    if boxed := BOXED.findall(completion):
-        yield "boxed", boxed
-    if keyed := list(_json_answers(completion)):
-        yield "JSON", keyed
-    ends = [match.end() for match in SAID.finditer(completion)]
-    if ends:
-        yield "the answer is", [_sentence(completion[end:]) for end in ends]
+def _tagged(completion: str, names: str) -> list[str]:
+    """The texts of whole tags, or of one that is not closed; empty ones only if all are."""
+    flags = re.DOTALL | re.IGNORECASE
+    tagged = [found[2] for found in re.finditer(rf"<({names})>(.*?)</\1>", completion, flags)]
+    if not tagged and (opened := re.search(rf"<(?:{names})>(.*)", completion, flags)):
+        tagged = [opened[1]]
+    return [text for text in tagged if text.strip()] or tagged
+
+
+def _after_think(completion: str) -> list[str]:
+    end = _last(THINK_END, completion)
+    return [completion[end.end() :]] if end else []
+
+
+def _said(completion: str) -> list[str]:
+    return [_sentence(completion[match.end() :]) for match in SAID.finditer(completion)]
 
 
 def _json_answers(completion: str) -> Iterator[str]:
@@ -252,3 +278,19 @@ def _plain(text: str) -> str:
     """A text as compared: even, on one line, without final punctuation."""
     even = " ".join(_even(text).split())
     return even.rstrip(FINAL + OUTSIDE) or even
+
+
+# From a completion to the texts at the places that it marks so; none: it has no such place.
+RULES: Mapping[RuleName, Callable[[str], list[str]]] = {
+    "first-answer": lambda text: ANSWER_TAG.findall(text)[:1],
+    "answer": lambda text: _tagged(text, "answer"),
+    "response": lambda text: _tagged(text, "response"),
+    "tag": lambda text: _tagged(text, "answer|response"),
+    "after-think": _after_think,
+    "boxed": BOXED.findall,
+    "json": lambda text: list(_json_answers(text)),
+    "the-answer-is": _said,
+    "whole": lambda text: [text],
+}
+# Those that `read_choice` tries, in its order.
+MARKED: tuple[RuleName, ...] = ("tag", "boxed", "json", "the-answer-is")

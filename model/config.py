@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from model.prompt import PROMPTS, PromptSetting
 from storage.config import BenchmarkConfig, Config, Idle, deciding
 
-PromptName = Literal["answer", "think", "plain"]
 ControlName = Literal[
     "silence", "shuffled-audio", "first-choice", "longest-choice", "cyclic-shifts"
 ]
@@ -111,8 +111,9 @@ class TrainConfig(Config):
     model: Annotated[str, Idle] = "Qwen/Qwen2-Audio-7B-Instruct"
     """Start model: a name on the hub, a folder, or `training:NAME` for the last checkpoint of an
     earlier training. Its digest decides, not where it lies."""
-    prompt: PromptName = "answer"
-    """Prompt of training and of its evaluation."""
+    prompt: PromptSetting = PROMPTS["answer"]
+    """Prompt of training and of its evaluation: a name from model/prompts.yaml or a whole one,
+    `{name: mine, text: ...}`."""
     max_steps: Annotated[int, Field(ge=1)] = 1000
     """Optimiser steps."""
     save_steps: Annotated[int, Field(ge=1)] = 100
@@ -238,8 +239,8 @@ class ModelConfig(Config):
     """Row name and folder name."""
     model: str
     """A name on the hub or a folder; a folder with a LoRA adapter is loaded on its base."""
-    prompt: PromptName = "answer"
-    """Prompt to ask with."""
+    prompt: PromptSetting = PROMPTS["answer"]
+    """Prompt to ask with: a name or a whole one."""
 
 
 class EvaluateConfig(Config):

@@ -1,33 +1,50 @@
-"""The prompts of the paper, byte for byte; one template per run, shared by training and evaluation.
+"""The prompts known by name, from prompts.yaml, shared by training and evaluation."""
 
-Source: src/dataset/dataset.py and src/test_mmau.py of xiaomi-research/r1-aqa (prompts <2> and <3>).
-Prompt <1>, used for supervised fine-tuning, is not in the released code: it is taken to be the same
-up to and including the options.
-"""
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Annotated, Any
 
-from collections.abc import Sequence
+import yaml
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
-from model.config import PromptName
+from storage.records.prompt import Prompt
 
-TEMPLATES: dict[PromptName, str] = {
-    "plain": "{question} Please choose the answer from the following options: {choices}.",
-    "answer": (
-        "{question} Please choose the answer from the following options: {choices}. "
-        "Output the final answer in <answer> </answer>."
-    ),
-    "think": (
-        "{question} Please choose the answer from the following options: {choices}. "
-        "Output the thinking process in <think> </think> and final answer in <answer> </answer>."
-    ),
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+FILE = Path(__file__).parent / "prompts.yaml"
+PROMPTS: Mapping[str, Prompt] = {
+    name: Prompt(name=name, **fields)
+    for name, fields in yaml.safe_load(FILE.read_text(encoding="utf-8")).items()
 }
 
 
-def question_text(question: str, choices: Sequence[str], prompt: PromptName) -> str:
-    """The text put to the model after the audio; the choices appear as Python prints a list."""
-    # str.format would read braces in the question as fields; replacing the last part first leaves
-    # it alone.
-    head, tail = TEMPLATES[prompt].split("{choices}")
-    return head.replace("{question}", question) + repr(list(choices)) + tail
+def _named(setting: Any) -> Any:  # noqa: ANN401  a profile's value, checked next
+    if isinstance(setting, str) and setting not in PROMPTS:
+        msg = (
+            f"there is no prompt {setting!r}: expected one of {', '.join(PROMPTS)}, or a whole one"
+        )
+        raise ValueError(msg)
+    return PROMPTS[setting] if isinstance(setting, str) else setting
+
+
+def _own_name(prompt: Prompt) -> Prompt:
+    if not NAME.fullmatch(prompt.name):
+        msg = f"prompt {prompt.name!r} names a folder too: letters, digits, `.`, `_` and `-` alone"
+        raise ValueError(msg)
+    if PROMPTS.get(prompt.name, prompt) != prompt:
+        msg = f"{prompt.name} is the name of a shipped prompt with another text; take another name"
+        raise ValueError(msg)
+    return prompt
+
+
+# A profile's `prompt`: the name of a shipped one, or one in full.
+PromptSetting = Annotated[
+    Prompt,
+    BeforeValidator(_named, json_schema_input_type=str | Prompt),
+    AfterValidator(_own_name),
+    PlainSerializer(lambda p: p.name if p.name in PROMPTS else p.model_dump(mode="json")),
+]
 
 
 def as_audio_question(question: str) -> str:
@@ -35,8 +52,7 @@ def as_audio_question(question: str) -> str:
     return question.replace("video", "audio")
 
 
-def target_text(answer: str, prompt: PromptName) -> str:
-    """What fine-tuning teaches: the bare choice for `plain`, else the choice in its tag."""
-    if prompt == "plain":
-        return answer
-    return f"<answer>{answer}</answer>"
+def target_text(answer: str, choices: Sequence[str], prompt: Prompt) -> str:
+    """What fine-tuning teaches: e.g. the bare choice for `plain`, else the choice in its tag."""
+    letter = ascii_uppercase[list(choices).index(answer)] if "{letter}" in prompt.target else ""
+    return prompt.target.replace("{letter}", letter).replace("{answer}", answer)

@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,12 +25,11 @@ from transformers import ProcessorMixin
 from transformers.utils import logging as transformers_logging
 
 from model.answers import extract_answer
-from model.config import EvaluateConfig, PromptName
+from model.config import EvaluateConfig
 from model.infer.decoder import Decoder, find_disagreements
 from model.infer.jobs import InferenceJob, InferenceRun, JobFolder, read_run
 from model.infer.prompts import Asking, Item, Reader, Ready, Shelf, evenly
 from model.network.loading import load_model, load_processor
-from model.prompt import question_text
 from model.score.controls import SILENCE_S, asked_questions, shuffled_audio
 from storage.audio import find_clip
 from storage.errors import PipelineError
@@ -37,6 +37,7 @@ from storage.host.checks import model_folder
 from storage.host.supervisor import die_with_parent
 from storage.manifest import digest_of
 from storage.records.evaluation import Answer, Decoding
+from storage.records.prompt import Prompt
 from storage.records.question import Question
 
 PROGRESS_EVERY_S = 2.0
@@ -116,7 +117,7 @@ def _infer_model(
             key=digest_of([readers, items]),
             shelf=shelf,
         )
-        _answer(folder, [item.id for item in items], asking, decoder, run.evaluate)
+        _answer(folder, items, asking, decoder, run.evaluate)
 
 
 def _decoding(job: InferenceJob) -> Decoding:
@@ -128,13 +129,14 @@ def _decoding(job: InferenceJob) -> Decoding:
 
 def _answer(
     folder: JobFolder,
-    ids: Sequence[str],
+    items: Sequence[Item],
     asking: Asking,
     decoder: Decoder,
     config: EvaluateConfig,
 ) -> None:
     """Do one job; answers of an earlier run are kept."""
     started_s = time.monotonic()
+    ids = [item.id for item in items]
     if folder.job.run.key.control is None and config.parity_questions:
         _require_parity(folder.job, ids, asking, decoder, config.parity_questions)
     folder.start(_revision(folder.job.model_path))
@@ -143,7 +145,7 @@ def _answer(
     batch_size = _decoding(folder.job).batch_size
     batches = asking.batches(wanted, batch_size=batch_size, num_workers=config.workers)
     for indices, ready in batches:
-        asked = [ids[index] for index in indices]
+        asked = [items[index] for index in indices]
         for answer in _answers(asked, ready, decoder, folder.job.prompt):
             folder.append(answer)
         progress.show(folder.num_answered)
@@ -160,22 +162,24 @@ def _revision(model_path: str) -> str | None:
 
 
 def _answers(
-    ids: Sequence[str], ready: Sequence[Ready], decoder: Decoder, prompt: PromptName
+    items: Sequence[Item], ready: Sequence[Ready], decoder: Decoder, prompt: Prompt
 ) -> list[Answer]:
     """The answers to a batch; what cannot be asked has an error instead of a completion."""
     readable = [index for index, item in enumerate(ready) if item.error is None]
     completions = decoder.complete([ready[index].prompt() for index in readable])
     answers = [
-        Answer(name, "", None, finished=False, error=item.error)
-        for name, item in zip(ids, ready, strict=True)
+        Answer(item.id, "", None, finished=False, error=read.error)
+        for item, read in zip(items, ready, strict=True)
     ]
     for index, completion in zip(readable, completions, strict=True):
+        extracted = extract_answer(completion.text, prompt, items[index].choices)
         answers[index] = Answer(
-            ids[index],
+            items[index].id,
             completion.text,
-            extract_answer(completion.text, prompt),
+            extracted.answer,
             num_tokens=len(completion.token_ids),
             finished=completion.finished,
+            rule=extracted.rule,
         )
     return answers
 
@@ -188,16 +192,18 @@ def items_of(job: InferenceJob, questions: Sequence[Question]) -> list[Item]:
         clip_of = shuffled_audio(questions)
     items: list[Item] = []
     for question in asked_questions(questions, control):
-        text = question_text(question.question, question.choices, job.prompt)
+        text = job.prompt.fill(question.question, question.choices)
+        item = Item(question.id, text, None, system=job.prompt.system, choices=question.choices)
         if control == "silence":
-            items.append(Item(question.id, text, None, SILENCE_S))
+            item = replace(item, silence_s=SILENCE_S)
         elif job.run.silence or job.audio is None:
-            items.append(Item(question.id, text, None, STAND_IN_SILENCE_S))
+            item = replace(item, silence_s=STAND_IN_SILENCE_S)
         else:
             (name,) = clip_of[question.id]
             clip = find_clip(job.audio, name)
             error = None if clip else f"{name} is missing in {job.audio}"
-            items.append(Item(question.id, text, clip, error=error))
+            item = replace(item, clip=clip, error=error)
+        items.append(item)
     return items
 
 

@@ -47,7 +47,7 @@ def training_record(
         name=config.name,
         method=config.method,
         variant="full" if config.lora is None else "lora",
-        prompt=config.prompt,
+        prompt=config.prompt.name,
         seed=config.seed,
         start=start,
         examples=examples,
@@ -92,7 +92,7 @@ def card_text(
         f"# {config.name}, step {step} of {config.max_steps}",
         "",
         f"Trained from `{start_model}` by {METHODS[config.method]} on AVQA's questions about "
-        f"audio, put as the prompt `{config.prompt}`.",
+        f"audio, put as the prompt `{config.prompt.name}`.",
         "",
         f"Data: {num_examples} examples; {num_dropped} more could not be used (audio that cannot "
         "be read, or a prompt that is too long).",

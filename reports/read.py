@@ -34,6 +34,7 @@ from storage.records.evaluation import (
     read_answers,
 )
 from storage.records.profile import ProfileFacts, belongs
+from storage.records.prompt import NamedPrompt
 from storage.records.question import VALIDATION
 
 OTHER_WEIGHTS = "the profile has other weights or clips under this name now"
@@ -43,7 +44,7 @@ class FurtherModel(BaseModel):
     """A model that the profile asks besides its trainings'."""
 
     name: str
-    prompt: str = "answer"
+    prompt: NamedPrompt = "answer"
 
 
 class EvaluateEntry(BaseModel):

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from reports.sheets import Count, Curve, TrainingSheet
 from storage.jsonl import Record, read_appended
 from storage.layout import Layout, checkpoint_step, list_checkpoints
+from storage.records.prompt import NamedPrompt
 from storage.records.training import METRICS, RUN, TrainingRecord
 
 
@@ -19,7 +20,7 @@ class TrainingEntry(BaseModel):
     name: str
     method: Literal["grpo", "sft"] = "grpo"
     model: str = ""
-    prompt: str = "answer"
+    prompt: NamedPrompt = "answer"
     seed: int = 42
     evaluate: bool = True
     lora: object = None

@@ -14,9 +14,8 @@ from typing import Literal
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from model.config import EvaluateConfig, PromptName, TrainConfig
+from model.config import EvaluateConfig, TrainConfig
 from model.infer.jobs import InferenceJob, InferenceRun, decoding_of, installed_versions
-from model.prompt import TEMPLATES
 from model.score.control_report import write_control_report
 from model.score.controls import runs_of
 from model.score.scorers import score_folder
@@ -38,6 +37,7 @@ from storage.records.evaluation import (
 )
 from storage.records.model import ModelRef
 from storage.records.profile import ProfileFacts
+from storage.records.prompt import Prompt
 from tasks.inputs import asked_benchmarks
 from tasks.models import is_gone, resolve, trained, trained_so_far
 from tasks.running.child_process import run_child
@@ -61,8 +61,13 @@ class Asked:
     """How it was trained here; None: it was not."""
     variant: Literal["full", "lora"] | None
     """Which weights were trained here; None: none."""
-    prompt: PromptName
+    prompt: Prompt
     """Prompt to ask with."""
+
+    @property
+    def digests(self) -> tuple[str, str]:
+        """Of the model and of the prompt."""
+        return self.model.digest, self.prompt.sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ class Job:
         return RunKey(
             model=self.asked.model.key,
             benchmark=self.benchmark.key,
-            prompt=self.asked.prompt,
+            prompt=self.asked.prompt.name,
             control=self.control,
         )
 
@@ -106,7 +111,7 @@ class Job:
             questions_sha256=benchmark.questions_sha256,
             num_questions=benchmark.num_questions,
             silence=benchmark.silence,
-            prompt_template=TEMPLATES[asked.prompt],
+            prompt=asked.prompt,
             decoding=decoding,
             versions=installed_versions(),
         )
@@ -146,19 +151,19 @@ def asked_models(
             for model in models
         ]
     starts = {
-        (start.digest, training.prompt): _asked_as_it_is("start", start, training.prompt)
+        (start.digest, training.prompt.sha256): _asked_as_it_is("start", start, training.prompt)
         for training in evaluated
         if (start := resolve(training.model, layout))
     }
     for entry in config.models:
         model = resolve(entry.model, layout).model_copy(update={"key": entry.name})
-        role = "start" if (model.digest, entry.prompt) in starts else "other"
+        role = "start" if (model.digest, entry.prompt.sha256) in starts else "other"
         asked.append(_asked_as_it_is(role, model, entry.prompt))
     # A start model may itself be an evaluated checkpoint or a further model; it is asked once. A
     # checkpoint with the weights of its own training's start learned nothing and is no start model.
     start_of = {training.name: resolve(training.model, layout).digest for training in evaluated}
     known = {
-        (asking.model.digest, asking.prompt)
+        asking.digests
         for asking in asked
         if (made_by := asking.model.training) is None
         or start_of.get(made_by.name) != asking.model.digest
@@ -167,7 +172,7 @@ def asked_models(
     return wanted + asked
 
 
-def _asked_as_it_is(role: Role, model: ModelRef, prompt: PromptName) -> Asked:
+def _asked_as_it_is(role: Role, model: ModelRef, prompt: Prompt) -> Asked:
     return Asked(model, role, None, None, prompt)
 
 
@@ -197,7 +202,7 @@ def control_jobs_of(
         Job(job.asked, job.benchmark, control)
         for job in jobs
         if job.benchmark.is_test and job.benchmark.has_answers
-        if _leads(job.asked, steps) or (job.asked.model.digest, job.asked.prompt) in starts
+        if _leads(job.asked, steps) or job.asked.digests in starts
         for control in controls
     ]
 
@@ -233,7 +238,7 @@ def leading_of(
 def _starts(trainings: Sequence[TrainConfig], layout: Layout) -> dict[str, tuple[str, str]]:
     """Digest of the model that each evaluated training starts from, and its prompt."""
     return {
-        training.name: (resolve(training.model, layout).digest, training.prompt)
+        training.name: (resolve(training.model, layout).digest, training.prompt.sha256)
         for training in trainings
         if training.evaluate
     }
@@ -254,6 +259,7 @@ def evaluate_unit(job: Job, config: EvaluateConfig, layout: Layout) -> Unit:
         parts={
             "model": job.asked.model.digest,
             "benchmark": job.benchmark.digest,
+            "prompt": job.asked.prompt.sha256,
             "labels": [job.asked.role, job.asked.method, job.asked.variant],
             "settings": deciding(config),
         },
@@ -331,7 +337,7 @@ def write_control_reports(
         layout: Where the answers are.
     """
     start_of = _starts(trainings, layout)
-    key_of = {(job.asked.model.digest, job.asked.prompt): job.asked.model.key for job in jobs}
+    key_of = {job.asked.digests: job.asked.model.key for job in jobs}
     controlled = {job.key.proper.folder for job in jobs if job.control is not None}
     for job in jobs:
         if job.control is None and job.key.folder in controlled:
@@ -342,7 +348,7 @@ def write_control_reports(
                 job.key,
                 job.benchmark.questions,
                 scorers=config.scorers,
-                start=key_of.get((start, job.asked.prompt)),
+                start=key_of.get((start, job.asked.prompt.sha256)),
             )
 
 
@@ -356,7 +362,7 @@ def profile_facts(
     """
     asked = asked_models(trainings, config, layout, so_far=True)
     return ProfileFacts(
-        models=frozenset((each.model.digest, each.prompt) for each in asked),
+        models=frozenset(each.digests for each in asked),
         benchmarks=asked_benchmarks(config, layout),
     )
 

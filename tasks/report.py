@@ -87,7 +87,10 @@ def report(experiment: Mapping[str, object], config: ReportConfig, layout: Layou
 def print_leaderboard(layout: Layout) -> None:
     """Show the leaderboard in the terminal, and what is to be submitted for a score."""
     found = Report.read(layout.site / "report.json")
-    exports.print_table(leaderboard.rows(found))
+    rows = leaderboard.rows(found)
+    exports.print_table(rows)
+    for prompt in {row.asked.sha256: row.asked for row in rows if row.asked}.values():
+        say(f"prompt {prompt.name} (sha256 {prompt.sha256[:8]}): {prompt.text!r}")
     for evaluation in found.withheld:
         name = f"{evaluation.run.benchmark_name}, {evaluation.model}, prompt {evaluation.prompt}"
         file = layout.root / submission_file(evaluation)

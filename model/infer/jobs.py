@@ -13,7 +13,7 @@ from typing import cast
 
 from pydantic import ValidationError
 
-from model.config import EvaluateConfig, PromptName
+from model.config import EvaluateConfig
 from storage.benchmarks.parse import read_questions
 from storage.config import Config
 from storage.errors import PipelineError
@@ -21,6 +21,7 @@ from storage.jsonl import AppendLog, read_json
 from storage.layout import name_aside
 from storage.manifest import file_digest
 from storage.records.evaluation import Answer, Decoding, EvaluationRun, read_answers
+from storage.records.prompt import Prompt
 
 
 class InferenceJob(Config):
@@ -41,9 +42,9 @@ class InferenceJob(Config):
         return self.run.model.path
 
     @property
-    def prompt(self) -> PromptName:
+    def prompt(self) -> Prompt:
         """Prompt to ask with."""
-        return cast("PromptName", self.run.key.prompt)  # whoever made the job took it from settings
+        return cast("Prompt", self.run.prompt)  # only an imported run has none
 
 
 class InferenceRun(Config):

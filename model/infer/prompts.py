@@ -41,8 +41,12 @@ class Item:
     """Its audio; None: silence."""
     silence_s: float = 0.0
     """Seconds of zeros where there is no clip."""
+    system: str | None = None
+    """The system's text; None: the model's own."""
     error: str | None = None
     """Why it cannot be asked, where that is known before."""
+    choices: tuple[str, ...] = ()
+    """As they are shown."""
 
 
 class Ready(NamedTuple):
@@ -103,7 +107,7 @@ class Reader(Dataset[Ready]):
             mel = self._mel(item)
         except UnreadableAudioError as error:
             return _unready(str(error))
-        tokens = prompt_tokens(self._processor, item.text, mel.num_frames)
+        tokens = prompt_tokens(self._processor, item.text, mel.num_frames, system=item.system)
         return Ready(tokens.tolist(), mel.mel_MF.numpy(), mel.num_frames)
 
     def _mel(self, item: Item) -> Mel:

@@ -73,16 +73,24 @@ def mel_features(processor: ProcessorMixin, waveform: NDArray[np.float32]) -> Me
     return Mel(extracted["input_features"][0][:, :num_kept].contiguous(), num_frames)
 
 
-def prompt_tokens(processor: ProcessorMixin, text: str, num_frames: int) -> Tensor:
+def prompt_tokens(
+    processor: ProcessorMixin, text: str, num_frames: int, *, system: str | None = None
+) -> Tensor:
     """Tokens of the chat template around one clip and a text; the text is what follows the clip.
+
+    Args:
+        processor: Of the model.
+        text: What follows the clip.
+        num_frames: Of the clip.
+        system: The system's text; None: the template's own.
 
     Raises:
         ValueError: If the text itself holds the audio token.
     """
     content: Any = [{"type": "audio", "audio_url": ""}, {"type": "text", "text": text}]
-    chat: Any = processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-    )
+    turns = [] if system is None else [{"role": "system", "content": system}]
+    turns.append({"role": "user", "content": content})
+    chat: Any = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     family = family_of_processor(processor)
     num_tokens = family.num_audio_tokens(num_frames)
     expanded = str(chat).replace(family.audio_token, family.audio_token * num_tokens, 1)

@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
 
 from model.network.family import TinyParts, known_families
-from model.prompt import TEMPLATES
+from model.prompt import PROMPTS
 
 SAMPLE_RATE_HZ = 16_000
 MEL_FRAMES_PER_S = 100
@@ -31,6 +31,7 @@ END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>
 WORD = r"</?(?:answer|think)>| ?[A-Za-z]+| ?[0-9]| ?[^\sA-Za-z0-9<]+|\s|<"
 
 # What the chat template puts around every question.
+PAPERS = [PROMPTS[name].text for name in ("plain", "answer", "think")]
 TEMPLATE_TEXTS = ("system\nYou are a helpful assistant.", "user\nAudio 1: \n", "assistant\n")
 
 
@@ -136,7 +137,7 @@ def make_parts(tokenizer: PreTrainedTokenizerFast, clip_length_s: float, sizes: 
 
 def _build_tokenizer(texts: Iterable[str], audio: Sequence[str]) -> PreTrainedTokenizerFast:
     words: dict[str, None] = {}
-    for text in (*TEMPLATE_TEXTS, *TEMPLATES.values(), "<answer></answer><think></think>", *texts):
+    for text in (*TEMPLATE_TEXTS, *PAPERS, "<answer></answer><think></think>", *texts):
         # A choice appears bare in an answer, quoted in a prompt and after a space in a sentence.
         for form in (text, f"a: ['{text}', '{text}'].", f'a: ["{text}", "{text}"].'):
             words.update(dict.fromkeys(re.findall(WORD, form)))

@@ -84,7 +84,7 @@ def _run(key: str, file: Path, score: Score, layout: Layout) -> EvaluationRun:
         benchmark_digest=same.benchmark_digest,
         questions_sha256=same.questions_sha256,
         num_questions=same.num_questions,
-        prompt_template="",
+        prompt=None,
         decoding=None,
         versions={},
     )

@@ -83,14 +83,14 @@ def judge(question: Question, prediction: Prediction | None) -> Verdict:
     resolved = read_choice(prediction.text or said or "", question.choices)
     index = resolved.choice_index
     if question.answer is None:
-        return Verdict(question.id, said, index, None, None, resolved.reason)
+        return Verdict(question.id, said, index, None, None, resolved.reason, resolved.rule)
     official = is_right_officially(question.answer, prediction.scored, question.choices)
     strict = index is not None and question.choices[index] == question.answer
     if strict:
         reason = f"right: {resolved.reason}"
     else:
         reason = "wrong: another choice" if index is not None else f"wrong: {resolved.reason}"
-    return Verdict(question.id, said, index, official, strict, reason)
+    return Verdict(question.id, said, index, official, strict, reason, resolved.rule)
 
 
 def judge_all(

@@ -7,17 +7,18 @@ from typing import NamedTuple
 
 from transformers import ProcessorMixin
 
-from model.config import PromptName, TrainConfig
+from model.config import TrainConfig
 from model.network.family import family_of_processor
 from model.network.features import (
     num_frames_of,
     prompt_tokens,
 )
 from model.own_functions import import_function
-from model.prompt import as_audio_question, question_text
+from model.prompt import as_audio_question
 from storage.audio import SAMPLE_RATE_HZ, AudioFacts, check_audio
 from storage.errors import PipelineError
 from storage.jsonl import Record, read_jsonl, write_jsonl
+from storage.records.prompt import Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +172,13 @@ def _index(value: object, num_choices: int) -> int:
 
 
 def _prompt_length(
-    example: Example, facts: AudioFacts, processor: ProcessorMixin, prompt: PromptName
+    example: Example, facts: AudioFacts, processor: ProcessorMixin, prompt: Prompt
 ) -> int:
     """Tokens of the prompt, audio included, without decoding the clip again."""
     num_samples = round(facts.duration_s * SAMPLE_RATE_HZ)
     num_frames = num_frames_of(num_samples, processor)
-    text = question_text(example.question, example.choices, prompt)
+    text = prompt.fill(example.question, example.choices)
     num_tokens = family_of_processor(processor).num_audio_tokens
     # Few frames are few audio tokens, which are replaced by the clip's.
-    return len(prompt_tokens(processor, text, 4)) - num_tokens(4) + num_tokens(num_frames)
+    tokens = prompt_tokens(processor, text, 4, system=prompt.system)
+    return len(tokens) - num_tokens(4) + num_tokens(num_frames)

@@ -21,7 +21,7 @@ from transformers import ProcessorMixin
 
 from model.config import TrainConfig
 from model.network.features import Batch, FeatureStore, Prompt, collate, prompt_tokens
-from model.prompt import question_text, target_text
+from model.prompt import target_text
 from model.train.examples import Example
 
 # Names of the random streams, the second number of each generator's seed.
@@ -121,12 +121,13 @@ class Draws(Dataset[Draw]):
         """The draw at a position of the run; positions beyond its end give further draws."""
         example = self._shown(self._example_at(position), position)
         mel = self._store.features(example.clip)
-        text = question_text(example.question, example.choices, self._config.prompt)
+        text = self._config.prompt.fill(example.question, example.choices)
+        target = self._target(example, position)
         return Draw(
             position=position,
             example=example,
             prompt=Prompt(self._prompt_tokens(text, mel.num_frames), mel),
-            target=target_text(self._target(example, position), self._config.prompt),
+            target=target_text(target, example.choices, self._config.prompt),
         )
 
     def _prompt_tokens(self, text: str, num_frames: int) -> Tensor:
@@ -134,7 +135,8 @@ class Draws(Dataset[Draw]):
         key = (text, num_frames)
         tokens = self._tokens.get(key)
         if tokens is None:
-            tokens = prompt_tokens(self._processor, text, num_frames)
+            system = self._config.prompt.system
+            tokens = prompt_tokens(self._processor, text, num_frames, system=system)
             if len(self._tokens) < KEPT_PROMPTS:
                 self._tokens[key] = tokens
         return tokens

@@ -10,18 +10,17 @@ accuracy refuses what its format accepts).
 # pyright: strict
 
 import re
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, cast
 
 from model.answers import extract_answer
-from model.config import GrpoConfig, PromptName
+from model.config import GrpoConfig
 from model.own_functions import import_function
 from storage.errors import PipelineError
+from storage.records.prompt import Prompt
 
 Score = Callable[[str, Mapping[str, object]], float]
 
-ANSWER_FORMAT = re.compile(r"<answer>.*?</answer>", re.DOTALL)
-THINK_FORMAT = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
 FINAL_PUNCTUATION = ".!?,;: "
 
 
@@ -36,7 +35,7 @@ class Reward(NamedTuple):
     """From a completion and its example (keys question, choices, answer, id, ...) to a number."""
 
 
-def rewards_of(config: GrpoConfig, prompt: PromptName) -> tuple[Reward, ...]:
+def rewards_of(config: GrpoConfig, prompt: Prompt) -> tuple[Reward, ...]:
     """The rewards of a run, accuracy and format first.
 
     Raises:
@@ -58,27 +57,27 @@ def is_right(
     completion: str,
     answer: str,
     *,
-    prompt: PromptName,
+    prompt: Prompt,
+    choices: Sequence[str] = (),
     ignore_case: bool = False,
     ignore_final_punctuation: bool = False,
 ) -> bool:
-    """Whether the completion gives the answer: as its tag's text, or untagged as all its text."""
+    """Whether the completion gives the answer: by the prompt's rules, or as all its text."""
 
     def normal(text: str) -> str:
         text = text.strip()
         text = text.casefold() if ignore_case else text
         return text.rstrip(FINAL_PUNCTUATION) if ignore_final_punctuation else text
 
-    extracted = extract_answer(completion, prompt)
+    extracted = extract_answer(completion, prompt, choices).answer
     return normal(completion if extracted is None else extracted) == normal(answer)
 
 
-def has_format(completion: str, *, prompt: PromptName) -> bool:
-    """Whether the whole completion is what the prompt asks for; `plain` asks for some text."""
-    if prompt == "plain":
+def has_format(completion: str, *, prompt: Prompt) -> bool:
+    """Whether the whole completion is what the prompt asks for; without a form, some text."""
+    if prompt.form is None:
         return bool(completion.strip())
-    pattern = THINK_FORMAT if prompt == "think" else ANSWER_FORMAT
-    return pattern.fullmatch(completion) is not None
+    return re.fullmatch(prompt.form, completion, re.DOTALL) is not None
 
 
 def math_verify_score(completion: str, answer: str) -> float:
@@ -103,7 +102,7 @@ def math_verify_score(completion: str, answer: str) -> float:
     return 1.0 if given == answer.strip() else 0.0
 
 
-def _accuracy(config: GrpoConfig, prompt: PromptName) -> Score:
+def _accuracy(config: GrpoConfig, prompt: Prompt) -> Score:
     def score(completion: str, example: Mapping[str, object]) -> float:
         answer = str(example["answer"])
         if config.accuracy_rule == "math-verify":
@@ -112,6 +111,7 @@ def _accuracy(config: GrpoConfig, prompt: PromptName) -> Score:
             completion,
             answer,
             prompt=prompt,
+            choices=cast("Sequence[str]", example["choices"]) if prompt.has_letters else (),
             ignore_case=config.ignore_case,
             ignore_final_punctuation=config.ignore_final_punctuation,
         )
@@ -120,7 +120,7 @@ def _accuracy(config: GrpoConfig, prompt: PromptName) -> Score:
     return score
 
 
-def _format(prompt: PromptName) -> Score:
+def _format(prompt: Prompt) -> Score:
     def score(completion: str, example: Mapping[str, object]) -> float:
         del example  # the format does not depend on it
         return float(has_format(completion, prompt=prompt))

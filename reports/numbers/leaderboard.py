@@ -17,6 +17,7 @@ from reports.published import contradicted_average, larger_split, num_published_
 from reports.report import Report
 from reports.sheets import BenchmarkSheet, EvaluationSheet, PublishedRow, TrainingSheet
 from storage.records.evaluation import EvaluationRun, Tally
+from storage.records.prompt import Prompt
 
 OURS = "this report"
 
@@ -76,6 +77,8 @@ class LeaderboardRow:
     """Whether the training's row to quote is this one."""
     note: str = ""
     """What to know of a published row."""
+    asked: Prompt | None = None
+    """How questions were put; None where that is not known: published and imported rows."""
     categories_percent: float | None = None
     """What the categories of a published row give, where its printed average says otherwise."""
 
@@ -160,6 +163,7 @@ def _our_rows(report: Report, benchmark: BenchmarkSheet, scorer: str) -> list[Le
             training=evaluation.training or "",
             leads=report.leads(evaluation),
             marks=_marks(report, evaluation, best.get(evaluation.training or "")),
+            asked=evaluation.run.prompt,
         )
         for evaluation in sorted(report.judged(benchmark, scorer), key=key)
     ]

@@ -30,6 +30,7 @@ CSV_COLUMNS = (
     "average",
     "num_questions",
     "source",
+    "prompt_sha256",
 )
 DASH = "\u2013"
 LONGEST_SCORE = len("100.0 [94-100]")
@@ -66,6 +67,7 @@ def to_csv(rows: Iterable[LeaderboardRow]) -> str:
                 *(_percent(score, missing="") for score in scores),
                 count,
                 _plain_cell(row.source),
+                row.asked.sha256 if row.asked else "",
             ]
         )
     return text.getvalue()
@@ -110,6 +112,8 @@ def _json_row(row: LeaderboardRow) -> dict[str, object]:
         "training": row.training,
         "mark": mark_text(row),
         "note": "; ".join(text for text in (row.disagreement, row.note) if text),
+        "prompt_sha256": row.asked and row.asked.sha256,
+        "prompt_text": row.asked and row.asked.text,
     }
 
 

@@ -373,7 +373,7 @@ def provenance_page(report: Report) -> Page:
         "benchmarks": report.benchmarks,
         "evaluations": report.evaluations,
         "names": names,
-        "prompts": sorted({e.run.prompt_template for e in report.evaluations} - {""}),
+        "prompts": {e.run.prompt.name: e.run.prompt for e in report.evaluations if e.run.prompt},
         "seeds": [(training.name, training.seed) for training in report.trainings],
         "config": report.profile,
     }

@@ -24,6 +24,7 @@ from storage.config import Config
 from storage.jsonl import read_appended, read_jsonl, write_jsonl
 from storage.records.document import Document
 from storage.records.model import ModelRef
+from storage.records.prompt import Prompt
 from storage.records.question import VALIDATION
 
 CONTROL_MARK = "+"  # between prompt and control in a folder's name
@@ -100,8 +101,8 @@ class EvaluationRun(Document):
     """Questions asked."""
     silence: bool = False
     """Whether zeros stood for the clips, to try things."""
-    prompt_template: str
-    """The prompt's text, with placeholders."""
+    prompt: Prompt | None
+    """How it was put and read; None for another tool's predictions: not known."""
     decoding: Decoding | None
     """How completions were decoded; None for another tool's predictions: not known."""
     versions: dict[str, str]
@@ -149,6 +150,8 @@ class Answer:
     """Tokens of the completion."""
     finished: bool = True
     """Whether the model ended it; False: it was cut off."""
+    rule: str = ""
+    """The prompt's rule that took the answer out, e.g. `first-answer`; empty: none did."""
     error: str | None = None
     """Why there is no completion, e.g. a clip that cannot be read."""
 
@@ -169,6 +172,8 @@ class Verdict:
     """None where the benchmark withholds its answers."""
     reason: str
     """Why, in a few words, e.g. `right: letter`, `wrong: not a choice`."""
+    rule: str = ""
+    """Where the strict rule read, e.g. `tag`, `boxed`; empty: the whole text."""
 
     @property
     def parsed(self) -> bool:

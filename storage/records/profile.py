@@ -15,8 +15,8 @@ class ProfileFacts:
     """What a profile asks, and of whom."""
 
     models: frozenset[tuple[str, str]]
-    """Digest and prompt of each model: checkpoints that its trainings have written, models that
-    they start from, further ones."""
+    """Digests of each model and of its prompt: checkpoints that its trainings have written, models
+    that they start from, further ones."""
     benchmarks: Mapping[str, bool]
     """Whether zeros stand for the clips, by key of each benchmark, held-out examples included."""
 
@@ -28,5 +28,5 @@ def belongs(run: EvaluationRun, facts: ProfileFacts) -> bool:
     """
     if run.role == "imported":
         return run.key.benchmark in facts.benchmarks
-    is_asked = (run.model.digest, run.key.prompt) in facts.models
-    return is_asked and facts.benchmarks.get(run.key.benchmark) == run.silence
+    is_asked = run.prompt and (run.model.digest, run.prompt.sha256) in facts.models
+    return bool(is_asked) and facts.benchmarks.get(run.key.benchmark) == run.silence

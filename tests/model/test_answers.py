@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.answers import extract_answer, read_choice, resolve_choice
+from model.prompt import PROMPTS
 
 PETS = ("dog", "a cat", "Rain, then wind.", "B flat")
 SOUNDS = ("Dog", "Cat", "Man's voice", "Rain")
@@ -28,12 +29,42 @@ SOUNDS = ("Dog", "Cat", "Man's voice", "Rain")
 )
 @pytest.mark.parametrize("prompt", ["answer", "think"])
 def test_the_first_answer_tag_holds_the_answer(prompt, completion, answer) -> None:
-    assert extract_answer(completion, prompt) == answer
+    assert extract_answer(completion, PROMPTS[prompt]).answer == answer
 
 
 def test_under_the_plain_prompt_the_whole_completion_is_the_answer() -> None:
-    assert extract_answer(" dog\n", "plain") == "dog"
-    assert extract_answer("<answer>dog</answer>", "plain") == "<answer>dog</answer>"
+    assert extract_answer(" dog\n", PROMPTS["plain"]).answer == "dog"
+    tagged = "<answer>dog</answer>"
+    assert extract_answer(tagged, PROMPTS["plain"]).answer == tagged
+
+
+@pytest.mark.parametrize(
+    ("completion", "found"),
+    [
+        ("<answer>dog</answer> or <ANSWER>cat</ANSWER>", ("cat", "tag")),
+        ("so <RESPONSE>cat", ("cat", "tag")),
+        (r"thus \boxed{cat} I say", ("cat", "boxed")),
+        ('{"answer": "cat"}', ("cat", "json")),
+        ("I think the answer is cat. Sure", ("cat.", "the-answer-is")),
+        (" cat ", ("cat", "whole")),
+    ],
+)
+def test_rules_are_tried_in_order_and_the_answer_says_which_found_it(completion, found) -> None:
+    assert extract_answer(completion, PROMPTS["mmar"]) == found
+
+
+@pytest.mark.parametrize(
+    ("completion", "found"),
+    [
+        ("B", ("cat", "whole, letter")),
+        ("(b) cat", ("cat", "whole, letter")),
+        ("<answer>A</answer>", ("dog", "tag, letter")),
+        ("cat", ("cat", "whole")),
+        ("E", ("E", "whole")),
+    ],
+)
+def test_where_choices_have_letters_a_letter_is_its_choice(completion, found) -> None:
+    assert extract_answer(completion, PROMPTS["mmsu"], ("dog", "cat")) == found
 
 
 @pytest.mark.parametrize(
@@ -197,4 +228,4 @@ def test_a_reason_after_an_answer_never_makes_it_another(said, named, joint) -> 
 
 @given(st.text().filter(lambda text: "</answer>" not in text))
 def test_a_tagged_text_is_read_back(text) -> None:
-    assert extract_answer(f"so: <answer>{text}</answer>", "answer") == text.strip()
+    assert extract_answer(f"so: <answer>{text}</answer>", PROMPTS["answer"]).answer == text.strip()

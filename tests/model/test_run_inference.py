@@ -27,7 +27,7 @@ from model.infer.prompts import Item, Reader
 from model.network.loading import load_model, load_processor
 from model.network.lora import add_adapter
 from model.network.tiny import build_tiny
-from model.prompt import TEMPLATES
+from model.prompt import PROMPTS
 from model.run_inference import infer, items_of
 from model.score.scorers import score_folder
 from storage.benchmarks.parse import read_questions, write_questions
@@ -76,7 +76,7 @@ def bench(tmp_path_factory) -> Path:
 
 def job_of(bench: Path, output: Path, audio: Path | None = Path(), **changes) -> InferenceJob:
     """Twelve questions to the first model; `changes` are those of `make_run`."""
-    usual = {"path": str(bench / "model-0"), "prompt_template": TEMPLATES["answer"]}
+    usual = {"path": str(bench / "model-0"), "prompt": PROMPTS["answer"]}
     usual |= {
         "questions_sha256": file_digest(bench / "questions.json"),
         "versions": installed_versions(),
@@ -110,10 +110,18 @@ def test_every_question_gets_one_answer_line_and_a_score(bench, tmp_path, capsys
     infer(run_of(job_of(bench, tmp_path / "out")))
     lines = answers(tmp_path / "out")
     assert set(lines) == {f"q{index}" for index in range(NUM_QUESTIONS)}
-    assert set(lines["q0"]) == {"id", "completion", "answer", "num_tokens", "finished", "error"}
+    assert set(lines["q0"]) == {
+        "id",
+        "completion",
+        "answer",
+        "num_tokens",
+        "finished",
+        "rule",
+        "error",
+    }
     run = json.loads((tmp_path / "out/run.json").read_text())
     assert run["decoding"] == {"max_new_tokens": 6, "batch_size": 5, "precision": "fp32"}
-    assert run["prompt_template"].endswith("Output the final answer in <answer> </answer>.")
+    assert run["prompt"]["text"].endswith("Output the final answer in <answer> </answer>.")
     assert run["questions_sha256"] == file_digest(bench / "questions.json")
     assert run["model"]["digest"] == "d" * 64
     assert run["versions"]["torch"] == torch.__version__

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from model.answers import extract_answer
+from model.answers import first_answer
 from model.score.foreign.file import Raw, read_file
 from model.score.foreign.match import differences, match_rows
 from model.score.foreign.row import PUBLISHED_KEYS, TEXT_KEYS, Fault, Row, tell, to_row
@@ -141,7 +141,7 @@ def _prediction(row: Row, name: str) -> Prediction | Fault:
         told = ", ".join(f"{key} {text!r}" for key, text in texts.items())
         return Fault("rows hold different texts under two keys", name, told)
     key, text = next(iter(texts.items()))
-    tagged = extract_answer(text, "answer")
+    tagged = first_answer(text)
     answer = text.strip() if tagged is None else tagged
     return Prediction(text, answer, is_scored_whole=key in PUBLISHED_KEYS)
 

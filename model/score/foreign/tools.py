@@ -10,7 +10,7 @@ import ast
 import contextlib
 from typing import Any, cast
 
-from model.answers import extract_answer
+from model.answers import first_answer
 from model.score.foreign.row import messages_text
 from storage.jsonl import Record
 
@@ -54,7 +54,7 @@ def ms_swift(fields: Record) -> Record | None:
     if "response" not in fields or not ("labels" in fields or isinstance(messages, list)):
         return None
     labels = fields.get("labels")
-    tagged = extract_answer(labels, "answer") if isinstance(labels, str) else None
+    tagged = first_answer(labels) if isinstance(labels, str) else None
     prompt = messages_text(cast("list[Any]", messages)) if isinstance(messages, list) else None
     return {**fields, "prompt": prompt, "target": labels if tagged is None else tagged}
 

@@ -12,10 +12,10 @@ from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration, Qwen
 
 from model.network import tiny
 from model.network.tiny import build_tiny
-from model.prompt import question_text, target_text
+from model.prompt import PROMPTS, target_text
 
 TEXTS = ["Which sound is heard in the audio?", "rain", "clock", "man", "church bells"]
-QUESTION = question_text(TEXTS[0], TEXTS[1:], "answer")
+QUESTION = PROMPTS["answer"].fill(TEXTS[0], TEXTS[1:])
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_the_chat_has_the_real_models_shape(processor):
 
 def test_known_words_are_single_tokens_in_prompt_and_answer(processor):
     tokenizer = processor.tokenizer
-    answer = tokenizer(target_text("rain", "answer"))["input_ids"]
+    answer = tokenizer(target_text("rain", TEXTS[1:], PROMPTS["answer"]))["input_ids"]
     assert tokenizer.convert_ids_to_tokens(answer) == ["<answer>", "rain", "</answer>"]
     assert answer[1] in tokenizer(QUESTION)["input_ids"]
     assert len(tokenizer(QUESTION)["input_ids"]) < 50
@@ -96,7 +96,7 @@ def test_two_seconds_are_fifty_audio_tokens_and_a_longer_clip_is_cut(processor):
 
 def test_it_answers_questions_of_any_length_side_by_side(processor, model):
     noise = np.random.default_rng(0).standard_normal(32_000).astype(np.float32)
-    long_question = question_text("Wie groß ist der Hund? " * 10, ["A", "B"], "think")
+    long_question = PROMPTS["think"].fill("Wie groß ist der Hund? " * 10, ["A", "B"])
     inputs = inputs_for(processor, [noise, noise[:8_000]], [long_question, QUESTION])
     output = model.generate(**inputs, max_new_tokens=3, do_sample=False)
     assert output.shape[0] == 2

@@ -3,9 +3,11 @@
 import pytest
 
 from model.config import GrpoConfig
+from model.prompt import PROMPTS
 from model.train.rewards import has_format, is_right, math_verify_score, rewards_of
 from storage.errors import PipelineError
 
+ANSWER = PROMPTS["answer"]
 # Wrong choices that the original's rule pays for: the last number after a space decides.
 FALSELY_PAID = [
     ("2 men and 1 woman", "2 women and 1 man"),
@@ -30,15 +32,13 @@ FALSELY_PAID = [
     ],
 )
 def test_the_answer_is_compared_as_text(completion: str, *, right: bool) -> None:
-    assert is_right(completion, "Rain", prompt="answer") is right
+    assert is_right(completion, "Rain", prompt=ANSWER) is right
 
 
 def test_case_and_final_punctuation_can_be_ignored() -> None:
-    assert is_right("<answer>rain</answer>", "Rain", prompt="answer", ignore_case=True)
-    assert is_right(
-        "<answer>Rain!</answer>", "Rain.", prompt="answer", ignore_final_punctuation=True
-    )
-    assert not is_right("<answer>rain.</answer>", "Rain", prompt="answer", ignore_case=True)
+    assert is_right("<answer>rain</answer>", "Rain", prompt=ANSWER, ignore_case=True)
+    assert is_right("<answer>Rain!</answer>", "Rain.", prompt=ANSWER, ignore_final_punctuation=True)
+    assert not is_right("<answer>rain.</answer>", "Rain", prompt=ANSWER, ignore_case=True)
 
 
 @pytest.mark.parametrize(
@@ -57,12 +57,12 @@ def test_case_and_final_punctuation_can_be_ignored() -> None:
     ],
 )
 def test_the_format_is_that_of_the_prompt(completion: str, prompt: str, *, expected: bool) -> None:
-    assert has_format(completion, prompt=prompt) is expected  # type: ignore[arg-type]
+    assert has_format(completion, prompt=PROMPTS[prompt]) is expected
 
 
 def test_a_line_break_in_the_tag_is_accepted_by_both_rewards() -> None:
     """The original's format accepted it and its accuracy did not: it earned 1 of 2."""
-    accuracy, form = rewards_of(GrpoConfig(), "answer")
+    accuracy, form = rewards_of(GrpoConfig(), ANSWER)
     example = {"answer": "Rain"}
     completion = "<answer>Rain\n</answer>"
     assert accuracy.score(completion, example) == form.score(completion, example) == 1
@@ -73,8 +73,8 @@ def test_only_the_originals_rule_pays_for_a_wrong_choice_with_the_same_last_numb
     answer: str, wrong: str
 ) -> None:
     completion = f"<answer>{wrong}</answer>"
-    exact, _ = rewards_of(GrpoConfig(), "answer")
-    original, _ = rewards_of(GrpoConfig(accuracy_rule="math-verify"), "answer")
+    exact, _ = rewards_of(GrpoConfig(), ANSWER)
+    original, _ = rewards_of(GrpoConfig(accuracy_rule="math-verify"), ANSWER)
     assert exact.score(completion, {"answer": answer}) == 0
     assert original.score(completion, {"answer": answer}) == 1
 
@@ -86,7 +86,8 @@ def test_the_originals_rule_pays_for_right_choices_too() -> None:
 
 def test_weights_and_an_own_reward_are_taken_from_the_settings() -> None:
     rewards = rewards_of(
-        GrpoConfig(accuracy_weight=2.0, format_weight=0.5, reward="operator.contains"), "answer"
+        GrpoConfig(accuracy_weight=2.0, format_weight=0.5, reward="operator.contains"),
+        ANSWER,
     )
     assert [(r.name, r.weight) for r in rewards] == [("accuracy", 2), ("format", 0.5), ("own", 1)]
 
@@ -94,4 +95,4 @@ def test_weights_and_an_own_reward_are_taken_from_the_settings() -> None:
 @pytest.mark.parametrize("path", ["no_such_module.f", "math.no_such_function", "nodots", "math.pi"])
 def test_an_own_reward_that_is_no_function_is_refused(path: str) -> None:
     with pytest.raises(PipelineError, match=path):
-        rewards_of(GrpoConfig(reward=path), "answer")
+        rewards_of(GrpoConfig(reward=path), ANSWER)

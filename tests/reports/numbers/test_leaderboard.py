@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from model.prompt import PROMPTS
 from reports.config import ReportConfig
 from reports.numbers.leaderboard import rows
 from reports.report import Report
@@ -94,7 +95,11 @@ def test_csv_has_the_agreed_columns_and_an_empty_step_for_a_start_model(report):
         "average",
         "num_questions",
         "source",
+        "prompt_sha256",
     ]
+    assert {line["prompt_sha256"] for line in lines if line["source"] == "this report"} == {
+        PROMPTS["answer"].sha256
+    }
     start = next(line for line in lines if line["model"] == "tiny")
     assert start["step"] == ""
     assert start["method"] == "direct"

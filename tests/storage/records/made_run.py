@@ -2,6 +2,7 @@
 
 from storage.records.evaluation import Decoding, EvaluationRun, RunKey
 from storage.records.model import ModelRef, TrainingRef
+from storage.records.prompt import Prompt
 
 GRPO = TrainingRef(name="grpo", seed=42, step=10)
 
@@ -10,7 +11,7 @@ def make_run(
     *,
     model: str = "grpo-step-10",
     benchmark: str = "demo",
-    prompt: str = "answer",
+    prompt: str | Prompt = "answer",
     control: str | None = None,
     path: str = "models/grpo",
     digest: str = "d" * 64,
@@ -18,8 +19,10 @@ def make_run(
     **changes: object,
 ) -> EvaluationRun:
     """A checkpoint of a training on a benchmark of twelve questions, unless said otherwise."""
+    if isinstance(prompt, str):
+        prompt = Prompt(name=prompt, text="{question} {choices}")
     usual = EvaluationRun(
-        key=RunKey(model=model, benchmark=benchmark, prompt=prompt, control=control),
+        key=RunKey(model=model, benchmark=benchmark, prompt=prompt.name, control=control),
         model=ModelRef(key=model, path=path, digest=digest, training=training),
         role="checkpoint" if training else "start",
         method="grpo" if training else None,
@@ -28,7 +31,7 @@ def make_run(
         benchmark_digest="b" * 64,
         questions_sha256="0" * 64,
         num_questions=12,
-        prompt_template="{question} {choices}",
+        prompt=prompt,
         decoding=Decoding(max_new_tokens=6, batch_size=5, precision="fp32"),
         versions={},
     )

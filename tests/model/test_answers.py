@@ -45,7 +45,7 @@ def test_under_the_plain_prompt_the_whole_completion_is_the_answer() -> None:
         ("so <RESPONSE>cat", ("cat", "tag")),
         (r"thus \boxed{cat} I say", ("cat", "boxed")),
         ('{"answer": "cat"}', ("cat", "json")),
-        ("I think the answer is cat. Sure", ("cat.", "the-answer-is")),
+        ("I think the answer is cat. Sure", ("cat", "the-answer-is")),
         (" cat ", ("cat", "whole")),
     ],
 )

@@ -7,12 +7,13 @@ table.
 """
 
 import csv
-from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from reports.config import ReportConfig
 from reports.numbers.tally import FIRST_TASKS
-from reports.sheets import PublishedRow, TrainingSheet
+from reports.sheets import PublishedRow
+from storage.benchmarks.published import PublishedBenchmark, find_published, list_published
 from storage.errors import PipelineError
 
 PUBLISHED_CSV = Path(__file__).with_name("published.csv")
@@ -27,10 +28,8 @@ COLUMNS = (
     "date",
     "note",
 )
-FURTHER_COLUMNS = ("variant", "prompt")  # may be left out
-TASK_SIZES = {"mmau-test-mini": (333, 334, 333), "mmau-test": (3000, 3000, 3000)}
+FURTHER_COLUMNS = ("variant", "prompt")  # may be left out, as `tasks`: `mix-sound-music=9.1;...`
 AVERAGE_TOLERANCE = 0.35  # points; rounding and dropped items explain less, a copied number more
-PAPER_SOURCE = "R1-AQA paper, arXiv 2503.11197"
 
 
 def read_published(config: ReportConfig) -> tuple[PublishedRow, ...]:
@@ -69,10 +68,20 @@ def _row(row: dict[str, str | None], where: str) -> PublishedRow:
     if not texts["benchmark"].endswith(texts["version"]):
         msg = f"{where} says version {texts['version']}, but its benchmark is {texts['benchmark']}"
         raise PipelineError(msg)
-    sound, music, speech, average = (
-        _percent(texts.pop(name), f"{where} column {name}") for name in (*FIRST_TASKS, "average")
+    names = (*FIRST_TASKS, "average")
+    percents = [_percent(texts.pop(name), f"{where} column {name}") for name in names]
+    printed = [part.partition("=") for part in (row.get("tasks") or "").split(";") if part]
+    tasks = {name: _percent(text, f"{where} column tasks, {name}") for name, _, text in printed}
+    known = _known(texts["benchmark"])
+    found = PublishedRow.model_validate(
+        {
+            **texts,
+            **dict(zip(names, percents, strict=True)),
+            "tasks": {name: percent for name, percent in tasks.items() if percent is not None},
+            "num_questions": known and known.num_questions,
+        }
     )
-    return PublishedRow(**texts, sound=sound, music=music, speech=speech, average=average)
+    return found.model_copy(update={"contradicted": contradicted_average(found)})
 
 
 def _percent(text: str, where: str) -> float | None:
@@ -90,41 +99,24 @@ def _percent(text: str, where: str) -> float | None:
 
 
 def contradicted_average(row: PublishedRow) -> float | None:
-    """What a row's categories give, in percent, where its printed average says otherwise."""
-    if row.average is None or row.sound is None or row.music is None or row.speech is None:
+    """What a row's tasks give, in percent, where its printed average says otherwise.
+
+    Only where the tasks shown are all that the average covers, and their sizes are known.
+    """
+    known = _known(row.benchmark)
+    sizes = known.tasks if known else {}
+    printed = [(row.percent(task), size) for task, size in sizes.items()]
+    pairs = [(percent, size) for percent, size in printed if percent is not None and size]
+    if row.average is None or not sizes or len(pairs) < len(sizes):
         return None
-    sizes = task_sizes(row.benchmark)
-    percents = (row.sound, row.music, row.speech)
-    implied = sum(size * value for size, value in zip(sizes, percents, strict=True)) / sum(sizes)
+    implied = sum(size * percent for percent, size in pairs) / sum(size for _, size in pairs)
     return implied if abs(implied - row.average) > AVERAGE_TOLERANCE else None
 
 
-def task_sizes(benchmark: str) -> tuple[int, int, int]:
-    """Questions in sound, music and speech of a split; equal weights where they are not known."""
-    for prefix in sorted(TASK_SIZES, key=len, reverse=True):
-        if benchmark.startswith(prefix):
-            return TASK_SIZES[prefix]
-    return (1, 1, 1)
-
-
-def num_published_questions(benchmark: str) -> int | None:
-    """Questions of a published split; None where it is not known."""
-    size = sum(task_sizes(benchmark))
-    return size if size > len(FIRST_TASKS) else None
-
-
-def paper_row(
-    published: Iterable[PublishedRow], *, benchmark: str, training: TrainingSheet
-) -> PublishedRow | None:
-    """The paper's own result of the same method, variant and prompt, if it published one."""
-    for row in published:
-        is_papers = row.source == PAPER_SOURCE and row.benchmark == benchmark
-        is_same = (row.variant, row.prompt) == (training.variant, training.prompt)
-        if is_papers and is_same and training.method.upper() in row.method.split():
-            return row
-    return None
-
-
-def larger_split(benchmark: str) -> str:
-    """The larger split of the same version, e.g. `mmau-test-original`; empty if it has none."""
-    return benchmark.replace("-test-mini", "-test", 1) if "-test-mini" in benchmark else ""
+@cache
+def _known(benchmark: str) -> PublishedBenchmark | None:
+    """The benchmark of a row, or another version of it: they are of one size."""
+    found = [known for name in list_published() if (known := find_published(name))]
+    exact = [known for known in found if known.name == benchmark]
+    alike = [known for known in found if benchmark.startswith(known.family or known.name)]
+    return max(exact or alike, key=lambda known: len(known.family or known.name), default=None)

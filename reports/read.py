@@ -19,7 +19,9 @@ from reports.published import read_published
 from reports.report import Report, clean
 from reports.sheets import Apart, BenchmarkSheet, Provenance, TrainingSheet, Unfinished
 from reports.trainings import TrainingEntry, read_training_sheet
+from storage.benchmarks.difference import subsets
 from storage.benchmarks.parse import read_questions
+from storage.benchmarks.published import PublishedBenchmark, find_description
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
 from storage.layout import Layout
@@ -161,6 +163,8 @@ def _read_benchmarks(
 ) -> list[BenchmarkSheet]:
     """The profile's benchmarks that were asked, in its order, the held-out examples last."""
     found: list[BenchmarkSheet] = []
+    described: dict[str, PublishedBenchmark] = {}
+    entries = {entry.name: entry for entry in profile.evaluate.benchmarks}
     named = [entry.name for entry in profile.evaluate.benchmarks if entry.name != VALIDATION]
     for name in [*named, VALIDATION]:
         keys = {run.key.benchmark for run in runs if run.benchmark_name == name}
@@ -170,16 +174,35 @@ def _read_benchmarks(
             continue
         key = max(sorted(asked_last), key=lambda key: asked_last[key])
         path = paths[key]
-        found.append(
-            BenchmarkSheet(
-                key=key,
-                name=name,
-                is_test=name != VALIDATION,
-                questions_sha256=file_digest(path),
-                questions=tuple(read_questions(path)),
-            )
+        known = find_description(entries[name]) if name in entries else None
+        known = known or PublishedBenchmark()
+        sheet = BenchmarkSheet(
+            key=key,
+            name=name,
+            is_test=name != VALIDATION,
+            questions_sha256=file_digest(path),
+            questions=tuple(read_questions(path)),
+            about=f"{known.title}. {known.note}" if known.title else "",
+            rule=known.rule,
         )
-    return found
+        found.append(sheet)
+        described[name] = known
+    return [_with_subsets(sheet, found, described) for sheet in found]
+
+
+def _with_subsets(
+    sheet: BenchmarkSheet,
+    others: Sequence[BenchmarkSheet],
+    described: Mapping[str, PublishedBenchmark],
+) -> BenchmarkSheet:
+    known = described[sheet.name]
+    versions = {
+        other.name: other.questions
+        for other in others
+        if known.family and other is not sheet and described[other.name].family == known.family
+    }
+    positions = subsets(sheet.questions, known.errata, versions)
+    return sheet.model_copy(update={"subsets": positions})
 
 
 def _sort(

@@ -45,6 +45,12 @@ class BenchmarkSheet(Config):
     """Of questions.json."""
     questions: tuple[Question, ...]
     """In the file's order, which every mark follows."""
+    about: str = ""
+    """Title and note of a known one."""
+    rule: str | None = None
+    """Its authors' own rule, where it is not the official scorer's."""
+    subsets: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    """Positions of the questions of a second number, e.g. `without listed errata`."""
 
     @property
     def is_withheld(self) -> bool:
@@ -190,6 +196,12 @@ class PublishedRow(Config):
     music: float | None = None
     speech: float | None = None
     average: float | None = None
+    tasks: dict[str, float] = Field(default_factory=dict)
+    """Percent of tasks of other names, e.g. `mix-sound-music`."""
+    num_questions: int | None = None
+    """Of its benchmark; None: not known."""
+    contradicted: float | None = None
+    """What its tasks give, in percent, where the printed average says otherwise."""
     source: str
     """Where it is printed."""
     date: str = ""
@@ -198,8 +210,9 @@ class PublishedRow(Config):
     """What to know of it."""
 
     def percent(self, name: str) -> float | None:
-        """Of one of MMAU's tasks or `average`; None for any other name."""
-        return getattr(self, name) if name in (*FIRST_TASKS, "average") else None
+        """Of a task or `average`; None for any other name."""
+        is_field = name in (*FIRST_TASKS, "average")
+        return getattr(self, name) if is_field else self.tasks.get(name)
 
 
 class Lost(Config):

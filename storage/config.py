@@ -180,8 +180,11 @@ class BenchmarkConfig(Config):
     name: FileName
     """A name from storage/benchmarks (e.g. `mmau-test-mini-v05.15.25`), or any other with
     `questions` given."""
+    file: str | None = None
+    """Path of a YAML file that describes your own benchmark, as those in storage/benchmarks do."""
     questions: str | None = None
-    """Path or URL of the questions' JSON; None: the published address of a known benchmark."""
+    """Path or URL of the questions (JSON, JSON lines, CSV, parquet), or a data set where the
+    benchmark's are one; None: the published address of a known benchmark."""
     audio: str | None = None
     """Folder that the questions' `audio_id` is relative to, or a data set on the hub; None: the
     known one."""

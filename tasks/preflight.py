@@ -11,7 +11,7 @@ from pathlib import Path
 
 from model.config import EvaluateConfig, TrainConfig
 from model.train.memory import estimate, estimate_host, estimate_inference
-from storage.benchmarks.published import find_prepared, find_published
+from storage.benchmarks.published import find_description, find_prepared
 from storage.config import BenchmarkConfig, FetchConfig, HuggingFaceSource, YoutubeSource
 from storage.errors import PipelineError
 from storage.fetch.requirements import check_tools, find_js_runtime, package_version
@@ -107,15 +107,20 @@ def check_benchmark(config: BenchmarkConfig, layout: Layout, *, offline: bool) -
     folder = find_prepared(config, layout.benchmarks)
     if folder and (folder / "clips.json").exists():
         return [Finding("ok", "benchmark", f"{config.name} is prepared in {folder}")]
-    published = find_published(config.name)
+    published = find_description(config)
+    purpose = f"questions of {config.name}"
     questions = config.questions or (published.questions if published else "")
-    findings = _check_file(questions, f"questions of {config.name}", offline=offline)
+    if questions or not (published and published.rows):
+        findings = _check_file(questions or "", purpose, offline=offline)
+    else:
+        remedy = f"bring {purpose} as a file and set `questions`"
+        findings = [check_hub(published.rows.dataset, "dataset", offline=offline, remedy=remedy)]
     if config.silence:
         return findings
     remedy = f"bring its clips as a folder and set evaluate.benchmarks' `audio` of {config.name}"
     if config.audio:
         return [*findings, check_hub(config.audio, "dataset", offline=offline, remedy=remedy)]
-    sources = published.audio if published else ()  # one of them is enough
+    sources = published.audio if published else ()  # one of them is enough; or the rows hold them
     found = [
         check_hub(source.dataset, "dataset", offline=offline, remedy=remedy) for source in sources
     ]

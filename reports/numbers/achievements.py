@@ -5,6 +5,7 @@ then the best of N steps, marked as chosen on the test, with the value that is l
 for the choice.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -18,10 +19,11 @@ from reports.numbers.statistics import (
     smallest_detectable_gap,
 )
 from reports.numbers.tally import as_booleans, tally
-from reports.published import paper_row
 from reports.report import Report
 from reports.sheets import BenchmarkSheet, EvaluationSheet, PublishedRow, TrainingSheet
 from storage.records.evaluation import Leading, Tally
+
+PAPER_SOURCE = "R1-AQA paper, arXiv 2503.11197"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +106,15 @@ def resolution(
 def _flip_share(first: str, second: str) -> float:
     pairs = list(zip(first, second, strict=True))
     return sum(before != after for before, after in pairs) / len(pairs)
+
+
+def paper_row(
+    published: Iterable[PublishedRow], *, benchmark: str, training: TrainingSheet
+) -> PublishedRow | None:
+    """The paper's own result of the same method, variant and prompt, if it published one."""
+    for row in published:
+        is_papers = row.source == PAPER_SOURCE and row.benchmark == benchmark
+        is_same = (row.variant, row.prompt) == (training.variant, training.prompt)
+        if is_papers and is_same and training.method.upper() in row.method.split():
+            return row
+    return None

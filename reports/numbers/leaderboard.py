@@ -7,13 +7,13 @@ marked as such wherever it stands; every other step is there too. Published aver
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from reports.numbers.best_step import BestOfN, best_of_n
+from reports.numbers.own_rules import mmsu_rule
 from reports.numbers.statistics import interval
 from reports.numbers.tally import FIRST_TASKS, as_booleans, group_indices, tally
-from reports.published import contradicted_average, larger_split, num_published_questions
 from reports.report import Report
 from reports.sheets import BenchmarkSheet, EvaluationSheet, PublishedRow, TrainingSheet
 from storage.records.evaluation import EvaluationRun, Tally
@@ -81,6 +81,8 @@ class LeaderboardRow:
     """How questions were put; None where that is not known: published and imported rows."""
     categories_percent: float | None = None
     """What the categories of a published row give, where its printed average says otherwise."""
+    further: dict[str, Score] = field(default_factory=dict)
+    """Second numbers, e.g. `without listed errata`; they never lead."""
 
     @property
     def disagreement(self) -> str:
@@ -164,6 +166,7 @@ def _our_rows(report: Report, benchmark: BenchmarkSheet, scorer: str) -> list[Le
             leads=report.leads(evaluation),
             marks=_marks(report, evaluation, best.get(evaluation.training or "")),
             asked=evaluation.run.prompt,
+            further=_further(benchmark, evaluation, scorer),
         )
         for evaluation in sorted(report.judged(benchmark, scorer), key=key)
     ]
@@ -189,6 +192,18 @@ def _marks(
     return tuple(marks)
 
 
+def _further(
+    benchmark: BenchmarkSheet, evaluation: EvaluationSheet, scorer: str
+) -> dict[str, Score]:
+    marks = evaluation.marks[scorer]
+    counted = {name: tally(marks, indices=indices) for name, indices in benchmark.subsets.items()}
+    if benchmark.rule == "mmsu":
+        pairs = zip(evaluation.completions, benchmark.questions, strict=True)
+        judged = [mmsu_rule(completion or "", question) for completion, question in pairs]
+        counted["by MMSU's own rule"] = Tally(judged.count(True), len(judged) - judged.count(None))
+    return {name: score for name, count in counted.items() if (score := _score(count))}
+
+
 def _task_scores(marks: str, groups: dict[str, list[int]]) -> dict[str, Score]:
     tallies = {name: tally(marks, indices=indices) for name, indices in groups.items()}
     return {name: score for name, counted in tallies.items() if (score := _score(counted))}
@@ -199,7 +214,7 @@ def _score(counted: Tally) -> Score | None:
 
 
 def _published_row(row: PublishedRow) -> LeaderboardRow:
-    percents = {task: row.percent(task) for task in FIRST_TASKS}
+    percents = {task: row.percent(task) for task in (*FIRST_TASKS, *row.tasks)}
     return LeaderboardRow(
         benchmark=row.benchmark,
         model=row.model,
@@ -209,12 +224,17 @@ def _published_row(row: PublishedRow) -> LeaderboardRow:
         scorer="",
         tasks={task: Score(value) for task, value in percents.items() if value is not None},
         average=None if row.average is None else Score(row.average),
-        num_questions=num_published_questions(row.benchmark),
+        num_questions=row.num_questions,
         source=row.source,
         date=row.date,
         note=row.note,
-        categories_percent=contradicted_average(row),
+        categories_percent=row.contradicted,
     )
+
+
+def larger_split(benchmark: str) -> str:
+    """The larger split of the same version, e.g. `mmau-test-original`; empty if it has none."""
+    return benchmark.replace("-test-mini", "-test", 1) if "-test-mini" in benchmark else ""
 
 
 def task_names(found: Iterable[LeaderboardRow]) -> list[str]:

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.numbers.achievements import resolution
-from reports.numbers.leaderboard import LeaderboardRow, Score, task_names
-from reports.published import larger_split
+from reports.numbers.leaderboard import LeaderboardRow, Score, larger_split, task_names
 from reports.report import Report
 from reports.sheets import BenchmarkSheet
 from storage.records.question import Question
@@ -74,6 +73,12 @@ class Boards:
     benchmark: str
     notes: str
     tables: Sequence[Board]
+    about: str
+    """Title and note of a known benchmark."""
+    further_heads: Sequence[str]
+    """Second numbers, under the leading scorer."""
+    further: Sequence[LeaderboardRow]
+    """Our rows that have them."""
 
 
 def boards(
@@ -93,7 +98,9 @@ def boards(
         if scorers:
             tables = [_board(benchmark.name, scorer, rows, links) for scorer in scorers]
             notes = _notes(report, benchmark, scorers[0])
-            found.append(Boards(benchmark.name, notes, tables))
+            lead = [row for row in ours if row.scorer == scorers[0] and row.further]
+            heads = list(dict.fromkeys(name for row in lead for name in row.further))
+            found.append(Boards(benchmark.name, notes, tables, benchmark.about, heads, lead))
     return found
 
 

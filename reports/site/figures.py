@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from reports.numbers.achievements import paper_row
 from reports.numbers.statistics import Interval, interval
 from reports.numbers.tally import group_indices, tally
-from reports.published import paper_row
 from reports.report import Report
 from reports.sheets import BenchmarkSheet, TrainingSheet
 from reports.site.charts import Chart, draw

@@ -1,10 +1,12 @@
-"""What changed between two versions of a benchmark, question by question, joined by id.
+"""What changed between versions of a benchmark, and what else is counted beside the leading number.
+
+Versions are joined by id, question by question.
 
 The order of the rows differs between published files (MMAR's two hold one thousand ids in another
 order), so a position says nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -62,6 +64,29 @@ def compare(
         only_second=tuple(question.id for question in second if question.id not in ids),
         compares_audio=audio is not None,
     )
+
+
+def subsets(
+    questions: Sequence[Question],
+    errata: Collection[str],
+    versions: Mapping[str, Sequence[Question]],
+) -> dict[str, tuple[int, ...]]:
+    """Positions of the questions that give a second number, by what is said of it.
+
+    Args:
+        questions: Of a benchmark.
+        errata: Ids of those with a listed fault.
+        versions: Other versions of the benchmark, by name.
+    """
+    kept = {
+        f"shared with {name}": set(compare(questions, them).same) for name, them in versions.items()
+    }
+    if any(question.id in errata for question in questions):
+        kept["without listed errata"] = {q.id for q in questions} - set(errata)
+    return {
+        name: tuple(index for index, question in enumerate(questions) if question.id in ids)
+        for name, ids in kept.items()
+    }
 
 
 def _differences(

@@ -5,28 +5,31 @@ The copies of MMAU differ in their columns (known from public code, not from the
 `other_attributes`, a JSON text with the id. `TwinkStart/MMAU` has `audio`, `question`, `choices`,
 not always an id. A row is therefore matched by its id, else by its clip's file name, else by its
 question and choices, where only one question has them.
-
-Audio columns are read undecoded: decoding in `datasets` needs torchcodec, and the bytes are what
-one wants to keep.
 """
 
-import importlib
+import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
-from storage.benchmarks.parse import LETTER_PREFIX
-from storage.benchmarks.published import HubAudio
+from storage.benchmarks.parse import MMAU_FIELDS
+from storage.benchmarks.published import HubAudio, cannot_be_read, row_name
 from storage.errors import PipelineError
+from storage.hub import (
+    AUDIO_COLUMNS,
+    Asked,
+    as_asked,
+    asked_by,
+    audio_in,
+    download_file,
+    pinned,
+    stream_rows,
+)
 from storage.jsonl import Record, write_bytes
+from storage.mapping import BadRowError, RowMapping
 from storage.records.question import Question
-
-AUDIO_COLUMNS = ("audio", "context")
-QUESTION_COLUMNS = ("question", "instruction")
-TEXT_TAIL = "\nChoices:"  # some copies append the choices to the question
-
-TextKey = tuple[str, tuple[str, ...]]
 
 
 class Materialised(NamedTuple):
@@ -43,6 +46,9 @@ def write_clips(
     source: HubAudio,
     folder: Path,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    *,
+    notes: Path,
+    fields: RowMapping = MMAU_FIELDS,
 ) -> Materialised:
     """Stream a data set and write the clips of its rows as under their own file names.
 
@@ -52,6 +58,8 @@ def write_clips(
         questions: The benchmark's.
         source: The data set; a local folder of parquet files works too.
         folder: Where the clips go.
+        notes: File that keeps the commit of a data set that names none.
+        fields: What the rows hold.
         on_progress: Told (clips there, clips wanted) after each new one.
 
     Raises:
@@ -60,9 +68,21 @@ def write_clips(
     wanted = {q.id: q for q in questions if not clip_path(folder, q).exists()}
     done = len(questions) - len(wanted)
     if wanted:
-        find = _matcher(list(wanted.values()))
-        for row in _rows(source):
-            question = find(row)
+        find = _matcher(list(wanted.values()), fields)
+        complain = partial(cannot_be_read, source)
+        commit = pinned(source.dataset, source.revision, notes, complain)
+        if source.has_files:
+            for question in list(wanted.values()):
+                file = question.clips[0].removeprefix("./")
+                place = folder.parent / "hub"
+                found = download_file(source.dataset, file, commit, place, complain)
+                write_bytes(clip_path(folder, question), found.read_bytes())
+                done += 1
+                on_progress(done, len(questions))
+            return Materialised(done, [])
+        rows = stream_rows(source.dataset, source.split, commit, complain)
+        for index, row in enumerate(rows):
+            question = find(row, index)
             if question is None or question.id not in wanted:
                 continue
             write_bytes(clip_path(folder, question), _content(row, source))
@@ -79,38 +99,10 @@ def clip_path(folder: Path, question: Question) -> Path:
     return folder / Path(question.clips[0]).name
 
 
-def _rows(source: HubAudio) -> Iterator[Record]:
-    datasets: Any = importlib.import_module("datasets")  # 1.5 s, needed only to fetch
-
-    place = Path(source.dataset)
-    try:
-        if place.is_dir():
-            files = [str(file) for file in sorted(place.rglob("*.parquet"))]
-            stream = datasets.load_dataset(
-                "parquet", data_files={source.split: files}, split=source.split, streaming=True
-            )
-        else:
-            stream = datasets.load_dataset(
-                source.dataset, revision=source.revision, split=source.split, streaming=True
-            )
-        features: dict[str, Any] = stream.features or {}
-        for column, feature in features.items():
-            if isinstance(feature, datasets.Audio):
-                stream = stream.cast_column(column, datasets.Audio(decode=False))
-        yield from cast("Iterable[Record]", stream)
-    except (OSError, ValueError) as error:  # datasets' own errors are of these two kinds
-        msg = (
-            f"the data set {source.dataset} (split {source.split}) cannot be read: {error}. "
-            "Try again later, or set the benchmark's `audio` to a folder that holds its clips"
-        )
-        raise PipelineError(msg) from error
-
-
 def _content(row: Record, source: HubAudio) -> bytes:
-    for column in AUDIO_COLUMNS:
-        value = row.get(column)
-        if isinstance(value, dict) and isinstance(content := value.get("bytes"), bytes):  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  rows are untyped
-            return content
+    content = (audio_in(row) or {}).get("bytes")
+    if isinstance(content, bytes):
+        return content
     msg = (
         f"the data set {source.dataset} has columns {', '.join(row)}: expected one of "
         f"{' or '.join(AUDIO_COLUMNS)} that holds the clip's bytes"
@@ -118,26 +110,30 @@ def _content(row: Record, source: HubAudio) -> bytes:
     raise PipelineError(msg)
 
 
-def _matcher(questions: Sequence[Question]) -> Callable[[Record], Question | None]:
+def _matcher(
+    questions: Sequence[Question], fields: RowMapping
+) -> Callable[[Record, int], Question | None]:
     by_id = {question.id: question for question in questions}
     by_file = {Path(question.clips[0]).stem: question for question in questions}
-    by_text: dict[TextKey, list[Question]] = {}
+    by_asked: dict[Asked, list[Question]] = {}
     for question in questions:
-        by_text.setdefault(_text_key(question.question, question.choices), []).append(question)
+        by_asked.setdefault(as_asked(question.question, question.choices), []).append(question)
 
-    def find(row: Record) -> Question | None:
-        for name in _names(row):
+    def find(row: Record, index: int) -> Question | None:
+        for name in _names(row, index, fields):
             found = by_id.get(name) or by_file.get(Path(name).stem)
             if found is not None:
                 return found
-        alike = by_text.get(_text_key(_text(row), _list(row.get("choices"))), [])
+        alike = by_asked.get(asked_by(row)._replace(answer=""), [])
         return alike[0] if len(alike) == 1 else None
 
     return find
 
 
-def _names(row: Record) -> Iterator[str]:
+def _names(row: Record, index: int, fields: RowMapping) -> Iterator[str]:
     """The names that a row gives itself: its id, its attributes' id, its clip's file name."""
+    with contextlib.suppress(BadRowError):
+        yield fields.id_of(row) or row_name(index)
     attributes = row.get("other_attributes")
     if isinstance(attributes, str):
         try:
@@ -147,26 +143,5 @@ def _names(row: Record) -> Iterator[str]:
     for holder in (row, attributes):
         if isinstance(holder, dict):
             yield from (str(holder[key]) for key in ("id", "audio_id") if holder.get(key))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  rows are untyped
-    for column in AUDIO_COLUMNS:
-        value = row.get(column)
-        if isinstance(value, dict) and value.get("path"):  # pyright: ignore[reportUnknownMemberType]  rows are untyped
-            yield str(value["path"])  # pyright: ignore[reportUnknownArgumentType]  rows are untyped
-
-
-def _text(row: Record) -> str:
-    text = next((row[key] for key in QUESTION_COLUMNS if isinstance(row.get(key), str)), "")
-    return str(text).partition(TEXT_TAIL)[0]
-
-
-def _list(value: Any) -> list[str]:  # noqa: ANN401  rows are untyped
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return []
-    return [str(part) for part in cast("list[Any]", value)] if isinstance(value, list) else []
-
-
-def _text_key(question: str, choices: Iterable[str]) -> TextKey:
-    bare = (LETTER_PREFIX.sub("", choice, count=1).strip() for choice in choices)
-    return question.strip(), tuple(bare)
+    if path := (audio_in(row) or {}).get("path"):
+        yield str(path)

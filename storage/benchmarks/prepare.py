@@ -19,8 +19,13 @@ from typing import Any, NamedTuple
 
 from storage.audio import Unreadable, check_audio, find_clip
 from storage.benchmarks.hub_clips import write_clips
-from storage.benchmarks.parse import as_file, from_validation, read_questions
-from storage.benchmarks.published import HubAudio, find_published, prepare_questions
+from storage.benchmarks.parse import MMAU_FIELDS, as_file, from_validation, read_questions
+from storage.benchmarks.published import (
+    HubAudio,
+    commit_notes,
+    find_description,
+    prepare_questions,
+)
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
 from storage.jsonl import read_json, write_bytes, write_json
@@ -178,11 +183,14 @@ def _prepare_audio(
     place = None if config.audio is None else Path(config.audio).expanduser()
     if place is not None and place.is_dir() and not any(place.rglob("*.parquet")):
         return place.absolute()
-    published = find_published(config.name)
+    published = find_description(config)
+    known = published.audio if published else ()
+    if published and published.rows and not known:
+        own = {"dataset": config.questions or published.rows.dataset}
+        known = (published.rows.model_copy(update=own),)
     if config.audio is None:
-        sources = published.audio if published else ()
+        sources = known
     elif (place is not None and place.is_dir()) or HUB_NAME.fullmatch(config.audio):
-        known = published.audio if published else ()
         sources = tuple(s for s in known if s.dataset == config.audio) or (
             HubAudio(dataset=config.audio),
         )
@@ -192,7 +200,8 @@ def _prepare_audio(
         )
         raise PipelineError(msg)
     if not sources:
-        where = f"; it is at {published.audio_archive}" if published else ""
+        archive = published and published.audio_archive
+        where = f"; they are at {archive}" if archive else ""
         msg = (
             f"nothing says where the clips of {config.name} are: set its `audio` to the folder "
             f"that holds them{where}, or set `silence: true` to try things without"
@@ -201,7 +210,10 @@ def _prepare_audio(
     audio = folder / "audio"
     for source in sources:
         told = partial(on_progress, f"clips of {source.dataset}")
-        if not write_clips(questions, source, audio, told).missing:
+        notes = commit_notes(folder.parent)
+        fields = published.fields if published else MMAU_FIELDS
+        found = write_clips(questions, source, audio, told, notes=notes, fields=fields)
+        if not found.missing:
             break
     audio.mkdir(parents=True, exist_ok=True)
     return audio

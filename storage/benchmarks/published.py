@@ -1,35 +1,34 @@
 """The benchmarks known by name, one small file each in `storage/benchmarks`, and their questions.
 
-Adding a benchmark is adding a file there; its keys are the fields of `PublishedBenchmark`. A name
-stands for one exact file of questions, by its sha256: "MMAU test-mini" alone names several, and the
-two that count differ in 36% of their questions.
+Adding a benchmark is adding a file there, or one of your own that a profile names; its keys are the
+fields of `PublishedBenchmark`. A name stands for one exact file of questions, by its sha256: "MMAU
+test-mini" alone names several, and the two that count differ in 36% of their questions.
 """
 
 import hashlib
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from storage.benchmarks.parse import (
-    MMAU_FIELDS,
-    FieldNames,
-    as_file,
-    parse_questions,
-    rows_in,
-)
+from storage.benchmarks.parse import MMAU_FIELDS, as_file, parse_questions
 from storage.config import BenchmarkConfig, Config
+from storage.download import download
 from storage.errors import PipelineError
-from storage.jsonl import write_bytes
+from storage.hub import audio_in, pinned, stream_rows
+from storage.jsonl import to_document, write_bytes
 from storage.manifest import digest_of, file_digest
+from storage.mapping import RowMapping
 from storage.records.document import Document
-from storage.records.model import DIGEST_CHARACTERS
+from storage.records.model import DIGEST_CHARACTERS, NOT_IN_KEYS
 from storage.records.question import VALIDATION, Question, benchmark_key, list_ids
+from storage.tables import rows_in
 
 FOLDER = Path(__file__).parent
-DOWNLOAD_TIMEOUT_S = 60.0
+REMEDY = "Try again, or set the benchmark's `questions` to a local copy"
 
 
 class HubAudio(Config):
@@ -41,31 +40,42 @@ class HubAudio(Config):
     """Commit of the data set; None: its newest."""
     split: str = "test"
     """Split to read."""
+    has_files: bool = False
+    """Whether the clips are files of it, named by the questions, instead of a column."""
 
 
 class PublishedBenchmark(Config):
     """One version of a benchmark: where its questions and clips are, and how to know them."""
 
-    name: str
+    name: str = ""
     """As in the profile, and the name of its file."""
-    title: str
+    title: str = ""
     """As tables show it."""
-    questions: str
+    family: str = ""
+    """Versions of one benchmark share it: reports also set them beside each other on the questions
+    that both ask alike."""
+    questions: str | None = None
     """Address of the questions' file, at a pinned commit."""
+    rows: HubAudio | None = None
+    """Instead of a file, a data set whose rows are the questions, most often with their clips."""
     sha256: str | None = None
-    """Of that file; None where it is not known: then only the number and the ids are checked."""
-    num_questions: int
+    """Of the file; None where it is not known: the first download is then noted and kept to."""
+    num_questions: int | None = None
     """Questions in it."""
-    has_answers: bool = True
-    """False where the answers are withheld: predictions are then written as a submission file."""
-    tasks: tuple[str, ...] = ()
-    """The tasks of its questions; empty: any."""
-    fields: FieldNames = FieldNames()
-    """The keys of its rows."""
+    tasks: dict[str, int | None] = Field(default_factory=dict)
+    """The tasks of its questions, with their numbers of questions where known; empty: any."""
+    fields: RowMapping = RowMapping()
+    """What its rows hold."""
     audio: tuple[HubAudio, ...] = ()
-    """Data sets that hold its clips, tried in this order."""
+    """Data sets that hold its clips, tried in this order; empty: its rows, if they are one."""
     audio_archive: str | None = None
     """Where its clips are otherwise, to be unpacked by hand and given as a folder."""
+    errata: dict[str, str] = Field(default_factory=dict)
+    """What is wrong with a question, by id; in YAML the name of a file beside this one."""
+    rule: Literal["mmsu"] | None = None
+    """Its authors' own rule, where it is not MMAU's; its number is shown beside ours."""
+    holds: tuple[str, ...] = ()
+    """Data sets that its clips come from by construction, e.g. `Clotho`."""
     note: str = ""
     """What one should know about it."""
 
@@ -82,7 +92,7 @@ class PublishedBenchmark(Config):
                 f"Take the file at {self.questions}, or give yours another name in the profile"
             )
             raise PipelineError(msg)
-        if len(questions) != self.num_questions:
+        if self.num_questions not in (None, len(questions)):
             msg = (
                 f"{source} is not {self.name}: {len(questions)} questions, "
                 f"expected {self.num_questions}. Take the file at {self.questions}"
@@ -105,18 +115,35 @@ def find_published(name: str) -> PublishedBenchmark | None:
     Raises:
         PipelineError: If its file is malformed; names the key.
     """
-    path = FOLDER / f"{name}.yaml"
     if name not in list_published():
         return None
-    try:
-        found = PublishedBenchmark.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError) as error:
-        msg = f"{path}: {error}"
-        raise PipelineError(msg) from error
+    path = FOLDER / f"{name}.yaml"
+    found = _read_benchmark_file(path)
     if found.name != name:
         msg = f"{path} is named {found.name!r} inside: expected {name!r}"
         raise PipelineError(msg)
     return found
+
+
+def find_description(config: BenchmarkConfig) -> PublishedBenchmark | None:
+    """What is known of a profile's benchmark: its own file, else the published one of its name.
+
+    Raises:
+        PipelineError: If the file is missing or malformed; names the key.
+    """
+    return _read_benchmark_file(Path(config.file)) if config.file else find_published(config.name)
+
+
+def _read_benchmark_file(path: Path) -> PublishedBenchmark:
+    try:
+        tree: Any = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
+        if isinstance(tree.get("errata"), str):
+            listed = path.parent / tree["errata"]
+            tree["errata"] = yaml.safe_load(listed.read_text(encoding="utf-8"))
+        return PublishedBenchmark.model_validate(tree)
+    except (ValidationError, yaml.YAMLError, OSError, AttributeError) as error:  # no mapping
+        msg = f"{path}: {error}"
+        raise PipelineError(msg) from error
 
 
 class Pin(Document):
@@ -150,42 +177,102 @@ def prepare_questions(config: BenchmarkConfig, root: Path) -> Path:
     if config.name == VALIDATION:
         msg = f"a benchmark cannot be named {VALIDATION}: these are the held-out training examples"
         raise PipelineError(msg)
-    published = find_published(config.name)
-    address = config.questions or (published and published.questions)
-    if address is None:
+    known = find_description(config)
+    address = _address(config, known)
+    if not address:
         msg = (
             f"benchmark {config.name} is not a published one ({', '.join(list_published())}): "
             "give the path or address of its questions, `questions`"
         )
         raise PipelineError(msg)
     pin_path = _pin_path(config.name, address, root)
-    kept = _kept(pin_path, root, published)
-    is_url = urlsplit(address).scheme in {"http", "https"}
-    if kept and is_url and config.questions is None:
+    kept = _kept(pin_path, root, known)
+    if kept and config.questions is None and not Path(address).exists():
         return kept
     try:
-        content = _download(address, config.name) if is_url else _read(Path(address), config.name)
+        content = _content(address, known, config.name, root)
     except PipelineError:
         if kept is None:
             raise
         return kept
-    questions = _parse(content, published, source=address)
-    is_as_published = _fields(published) == MMAU_FIELDS and content.lstrip()[:1] == b"["
+    sha256 = hashlib.sha256(content).hexdigest()
+    if known and not known.sha256 and config.questions is None and pin_path.exists():
+        _refuse_change(Pin.read(pin_path), sha256, pin_path)
+    questions = _parse(content, known, source=address)
+    is_as_published = _fields(known) == MMAU_FIELDS and content.lstrip()[:1] == b"["
     ours = content if is_as_published else as_file(questions)
     key = benchmark_key(config.name, hashlib.sha256(ours).hexdigest())
     path = root / key / "questions.json"
     if not path.exists() or path.read_bytes() != ours:
         write_bytes(path, ours)
-    Pin(address=address, sha256=hashlib.sha256(content).hexdigest(), key=key).write(pin_path)
+    Pin(address=address, sha256=sha256, key=key).write(pin_path)
     return path
+
+
+def _address(config: BenchmarkConfig, known: PublishedBenchmark | None) -> str:
+    """A path, an address, or a data set's name."""
+    published = (known.questions or (known.rows and known.rows.dataset)) if known else None
+    return config.questions or published or ""
+
+
+def _refuse_change(pin: Pin, sha256: str, pin_path: Path) -> None:
+    if pin.sha256 != sha256:
+        msg = (
+            f"{pin.address} gives other questions than at the first download: sha256 {sha256}, "
+            f"then {pin.sha256}. Give yours by `questions`, or remove {pin_path} to "
+            "take the new ones"
+        )
+        raise PipelineError(msg)
+
+
+def commit_notes(root: Path) -> Path:
+    """File of the commits that the first downloads found, for data sets that name none."""
+    return root / "fetched" / "commits.json"
+
+
+def _content(address: str, known: PublishedBenchmark | None, name: str, root: Path) -> bytes:
+    if urlsplit(address).scheme in {"http", "https"}:
+        return download(address, what=f"the questions of {name}", remedy=REMEDY)
+    if known and known.rows and not Path(address).expanduser().is_file():
+        source = known.rows.model_copy(update={"dataset": address})
+        return _rows_of(source, known.fields, commit_notes(root))
+    return _read(Path(address), name)
+
+
+def _rows_of(source: HubAudio, fields: RowMapping, notes: Path) -> bytes:
+    """The rows of a data set as JSON, with a name for each clip that lies inside."""
+    complain = partial(cannot_be_read, source)
+    commit = pinned(source.dataset, source.revision, notes, complain)
+    rows: list[dict[str, Any]] = []
+    for index, row in enumerate(stream_rows(source.dataset, source.split, commit, complain)):
+        audio = audio_in(row)
+        if audio is not None:
+            suffix = Path(audio.get("path") or "").suffix or ".wav"
+            stem = NOT_IN_KEYS.sub("-", fields.id_of(row)) if fields.id else row_name(index)
+            row |= {fields.audio_id: stem + suffix}
+        rows.append({key: value for key, value in row.items() if value is not audio})
+    return to_document(rows).encode("utf-8", "replace")
+
+
+def row_name(index: int) -> str:
+    """Name of the clip in a data set's row that has no id."""
+    return f"row-{index:06d}"
+
+
+def cannot_be_read(source: HubAudio, error: Exception) -> PipelineError:
+    """What the user is told where a data set gives nothing."""
+    msg = (
+        f"the data set {source.dataset} (split {source.split}) cannot be read: {error}. "
+        "Try again later, or set the benchmark's `audio` to a folder that holds its clips"
+    )
+    return PipelineError(msg)
 
 
 def find_prepared(config: BenchmarkConfig, root: Path) -> Path | None:
     """The folder of a benchmark whose questions were brought here and would be again; else None."""
-    published = find_published(config.name)
-    address = config.questions or (published and published.questions)
-    pin_path = _pin_path(config.name, address or "", root)
-    path = _kept(pin_path, root, published)
+    known = find_description(config)
+    pin_path = _pin_path(config.name, _address(config, known), root)
+    path = _kept(pin_path, root, known)
     local = Path(config.questions or "").expanduser()
     if path and local.is_file() and file_digest(local) != Pin.read(pin_path).sha256:
         return None
@@ -218,29 +305,15 @@ def _kept(pin_path: Path, root: Path, published: PublishedBenchmark | None) -> P
 
 def _parse(content: bytes, published: PublishedBenchmark | None, *, source: str) -> list[Question]:
     rows = rows_in(content, source=source)
-    questions = parse_questions(rows, source=source, fields=_fields(published))
+    errata = published.errata if published else ()
+    questions = parse_questions(rows, source=source, fields=_fields(published), errata=errata)
     if published is not None:
         published.check(content, questions, source)
     return questions
 
 
-def _fields(published: PublishedBenchmark | None) -> FieldNames:
+def _fields(published: PublishedBenchmark | None) -> RowMapping:
     return published.fields if published else MMAU_FIELDS
-
-
-def _download(url: str, name: str) -> bytes:
-    import requests  # noqa: PLC0415  who has the file need not wait for it
-
-    try:
-        response = requests.get(url, timeout=DOWNLOAD_TIMEOUT_S)
-        response.raise_for_status()
-    except requests.RequestException as error:
-        msg = (
-            f"the questions of {name} cannot be downloaded from {url}: {error}. "
-            "Try again, or set the benchmark's `questions` to a local copy"
-        )
-        raise PipelineError(msg) from error
-    return response.content
 
 
 def _read(path: Path, name: str) -> bytes:

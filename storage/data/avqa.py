@@ -17,16 +17,15 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
-import requests
-
 from storage.data.avqa_rows import AvqaRow, Clip, Dropped, parse_row
+from storage.download import download
 from storage.errors import PipelineError
 from storage.jsonl import Record, write_bytes
 
 # Git's own name of the published train_qa.json: sha1 of `blob SIZE\0` + content.
 TRAIN_BLOB_ID = "dcf7ee2555bb4ce861a3e1e08fbda1508818d63c"
 TRAIN_PATH = "/AlyssaYoung/AVQA/main/data/annotation/train_qa.json"
-DOWNLOAD_TIMEOUT_S = 60
+REMEDY = "Try again, or set annotations.train to a local copy of the file"
 BEYOND_LIMIT = "beyond-limit"  # the reason of rows that `fetch.limit` leaves out
 
 
@@ -233,7 +232,11 @@ def _content_of(path_or_url: str, cache_dir: Path) -> bytes:
     # cache.
     digest = hashlib.sha256(path_or_url.encode()).hexdigest()[:8]
     cached = cache_dir / f"{digest}-{Path(address.path).name or 'annotations.json'}"
-    content = cached.read_bytes() if cached.exists() else _download(path_or_url)
+    content = (
+        cached.read_bytes()
+        if cached.exists()
+        else download(path_or_url, what="annotations", remedy=REMEDY)
+    )
     if address.path == TRAIN_PATH and git_blob_id(content) != TRAIN_BLOB_ID:
         cached.unlink(missing_ok=True)
         msg = (
@@ -250,16 +253,3 @@ def _content_of(path_or_url: str, cache_dir: Path) -> bytes:
 def git_blob_id(content: bytes) -> str:
     r"""The name that git gives a file: sha1 of `blob SIZE\0` and its content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-
-
-def _download(url: str) -> bytes:
-    try:
-        response = requests.get(url, timeout=DOWNLOAD_TIMEOUT_S)
-        response.raise_for_status()
-    except requests.RequestException as error:
-        msg = (
-            f"annotations cannot be downloaded from {url}: {error}. "
-            "Try again, or set annotations.train to a local copy of the file"
-        )
-        raise PipelineError(msg) from error
-    return response.content

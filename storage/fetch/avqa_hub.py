@@ -11,26 +11,28 @@ annotations. What cannot be told is not guessed: it is written to unmatched.json
 The commit that was found first is kept, and a download goes on at that commit only.
 """
 
-import hashlib
-import re
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
-
-from huggingface_hub import (
-    HfApi,
-    hf_hub_download,  # pyright: ignore[reportUnknownVariableType]  # partly typed
-)
-from huggingface_hub.errors import HfHubHTTPError
+from typing import cast
 
 from storage.config import HuggingFaceSource
 from storage.data.avqa import AvqaRow, Clip
 from storage.errors import PipelineError
+from storage.hub import (
+    Asked,
+    Commit,
+    as_asked,
+    asked_by,
+    audio_in,
+    download_file,
+    find_commit,
+    stream_rows,
+)
 from storage.jsonl import (
-    Record,
     append_line,
     read_appended,
     read_json,
@@ -39,25 +41,9 @@ from storage.jsonl import (
     write_jsonl,
 )
 
-CHOICE = re.compile(r"^\s*[A-Z][.)]\s*(.*?)\s*$", re.MULTILINE)
 ROWS = "rows.jsonl"  # questions and answers as they came
 DONE = "laid-out.json"
 COMMIT = "commit.json"
-
-
-class Question(NamedTuple):
-    """What a row is known by: question, choices and answer, without case and outer space."""
-
-    text: str
-    choices: tuple[str, ...]
-    answer: str
-
-
-class _State(NamedTuple):
-    """A data set at one commit."""
-
-    commit: str
-    files: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +79,15 @@ def lay_out(source: HuggingFaceSource, rows: Sequence[AvqaRow], folder: Path) ->
     if (folder / DONE).exists() and source.revision in {None, read_json(folder / COMMIT)}:
         counts = read_json(folder / DONE)
         return LaidOut(folder, counts["rows"], counts["matched"], counts["clips"])
-    state = _check_commit(source, folder)
-    named = _named_files(state.files, rows)
+    commit = _check_commit(source, folder)
+    named = _named_files(commit.files, rows)
     if named:
-        _download_files(source, state.commit, named, folder)
-        counts = {"rows": len(state.files), "matched": len(named), "clips": len(named)}
+        _download_files(source, commit.name, named, folder)
+        counts = {"rows": len(commit.files), "matched": len(named), "clips": len(named)}
         write_json(folder / DONE, counts)
-        return LaidOut(folder, len(state.files), len(named), len(named))
-    _download(source, state.commit, folder)
-    questions = [_question(record) for record in read_appended(folder / ROWS)]
+        return LaidOut(folder, len(commit.files), len(named), len(named))
+    _download(source, commit.name, folder)
+    questions = [asked_by(record) for record in read_appended(folder / ROWS)]
     clips = match_rows(questions, rows)
     missing = [
         {"row": index, **question._asdict()}
@@ -116,14 +102,14 @@ def lay_out(source: HuggingFaceSource, rows: Sequence[AvqaRow], folder: Path) ->
     return LaidOut(folder, len(questions), num_matched, num_clips)
 
 
-def match_rows(questions: Sequence[Question], rows: Sequence[AvqaRow]) -> list[Clip | None]:
+def match_rows(questions: Sequence[Asked], rows: Sequence[AvqaRow]) -> list[Clip | None]:
     """The clip of each question of a data set; None where it cannot be told.
 
     Args:
         questions: In the data set's order.
         rows: In the annotations' order.
     """
-    positions: dict[Question, list[int]] = defaultdict(list)
+    positions: dict[Asked, list[int]] = defaultdict(list)
     for position, row in enumerate(rows):
         positions[_known_by(row)].append(position)
     found = [
@@ -142,9 +128,9 @@ def match_rows(questions: Sequence[Question], rows: Sequence[AvqaRow]) -> list[C
 
 
 def _settle_by_order(
-    questions: Sequence[Question],
+    questions: Sequence[Asked],
     found: list[int | None],
-    positions: Mapping[Question, list[int]],
+    positions: Mapping[Asked, list[int]],
     *,
     num_rows: int,
 ) -> None:
@@ -153,7 +139,7 @@ def _settle_by_order(
     edges = [-1, *certain, len(found)]
     places = [-1, *(cast("int", found[index]) for index in certain), num_rows]
     for left, right, low, high in zip(edges, edges[1:], places, places[1:], strict=False):
-        kinds: dict[Question, list[int]] = defaultdict(list)
+        kinds: dict[Asked, list[int]] = defaultdict(list)
         for index in range(left + 1, right):
             kinds[questions[index]].append(index)
         for question, indices in kinds.items():
@@ -174,22 +160,8 @@ def _is_rising(places: Iterable[int]) -> bool:
     return True
 
 
-def _known_by(row: AvqaRow) -> Question:
-    return _as_question(row.question_text, row.multi_choice, row.multi_choice[row.answer])
-
-
-def _question(record: Record) -> Question:
-    text, _, choices = str(record.get("question", "")).partition("Choices:")
-    answer = CHOICE.match(str(record.get("answer", "")))
-    answer_text = answer.group(1) if answer else str(record.get("answer", ""))
-    return _as_question(text, CHOICE.findall(choices), answer_text)
-
-
-def _as_question(text: str, choices: Iterable[str], answer: str) -> Question:
-    # R1-AQA's readers turn `video` into `audio`; it must not matter who did.
-    plain = text.strip().casefold().replace("video", "audio")
-    stripped = tuple(choice.strip().casefold() for choice in choices)
-    return Question(plain, stripped, answer.strip().casefold())
+def _known_by(row: AvqaRow) -> Asked:
+    return as_asked(row.question_text, row.multi_choice, row.multi_choice[row.answer])
 
 
 def _named_files(files: Sequence[str], rows: Sequence[AvqaRow]) -> dict[str, Clip]:
@@ -205,25 +177,17 @@ def _download_files(
     source: HuggingFaceSource, commit: str, named: Mapping[str, Clip], folder: Path
 ) -> None:
     """Bring the files that are not there yet, under their clip's name."""
-    place = Path(source.dataset).expanduser()
+    is_copy = Path(source.dataset).expanduser().is_dir()
     for file, clip in named.items():
         target = folder / f"{clip.clip_id}.audio"
         if target.exists():
             continue
-        if place.is_dir():
-            write_bytes(target, (place / file).read_bytes())
-            continue
-        try:
-            found = hf_hub_download(
-                source.dataset,
-                file,
-                repo_type="dataset",
-                revision=commit,
-                local_dir=folder / "hub",
-            )
-        except (OSError, ValueError, HfHubHTTPError) as error:
-            raise _unreadable(source, error) from error
-        Path(found).replace(target)
+        complain = partial(_unreadable, source)
+        found = download_file(source.dataset, file, commit, folder / "hub", complain)
+        if is_copy:
+            write_bytes(target, found.read_bytes())
+        else:
+            found.replace(target)
 
 
 def _download(source: HuggingFaceSource, commit: str, folder: Path) -> None:
@@ -231,21 +195,24 @@ def _download(source: HuggingFaceSource, commit: str, folder: Path) -> None:
     there = read_appended(folder / ROWS)
     write_jsonl(folder / ROWS, there)  # without a line that a kill tore off
     num_there = len(there)
-    for index, record in enumerate(_stream(source, commit, num_there), start=num_there):
-        audio = cast("dict[str, Any]", record["audio"])
+    rows = stream_rows(
+        source.dataset, source.split, commit, partial(_unreadable, source), first_row=num_there
+    )
+    for index, record in enumerate(rows, start=num_there):
+        audio = audio_in(record) or {}
         write_bytes(_row_file(folder, index), audio.get("bytes") or b"")
         line = {"question": record["question"], "answer": record["answer"]}
         append_line(folder / ROWS, line)
 
 
-def _check_commit(source: HuggingFaceSource, folder: Path) -> _State:
+def _check_commit(source: HuggingFaceSource, folder: Path) -> Commit:
     """The data set as it is, at the same commit as when its download began.
 
     Raises:
         PipelineError: If it is another one, or the hub does not say.
     """
-    state = _state_of(source)
-    found = state.commit
+    commit = find_commit(source.dataset, source.revision, partial(_unreadable, source))
+    found = commit.name
     kept = read_json(folder / COMMIT) if (folder / COMMIT).exists() else found
     if kept != found:
         msg = (
@@ -254,22 +221,7 @@ def _check_commit(source: HuggingFaceSource, folder: Path) -> _State:
         )
         raise PipelineError(msg)
     write_json(folder / COMMIT, found)
-    return state
-
-
-def _state_of(source: HuggingFaceSource) -> _State:
-    folder = Path(source.dataset).expanduser()
-    if folder.is_dir():  # a copy: what it holds, by name and size
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        names = [str(path.relative_to(folder)) for path in files]
-        sizes = [path.stat().st_size for path in files]
-        digest = hashlib.sha256(repr(list(zip(names, sizes, strict=True))).encode()).hexdigest()
-        return _State(digest[:40], names)
-    try:
-        found = HfApi().dataset_info(source.dataset, revision=source.revision)
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        raise _unreadable(source, error) from error
-    return _State(found.sha or "", [sibling.rfilename for sibling in found.siblings or ()])
+    return commit
 
 
 def _unreadable(source: HuggingFaceSource, error: Exception) -> PipelineError:
@@ -300,24 +252,3 @@ def _name_by_clip(clips: Sequence[Clip | None], folder: Path) -> int:
 
 def _row_file(folder: Path, index: int) -> Path:
     return folder / f"row-{index:06d}.audio"
-
-
-def _stream(source: HuggingFaceSource, commit: str, first_row: int) -> Iterator[Record]:
-    # Loaded here: `datasets` takes seconds to import, and only this source needs it.
-    import datasets  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]  # it has none
-    from datasets.exceptions import (  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
-        DatasetsError,
-    )
-
-    try:
-        stream = cast("Any", datasets).load_dataset(
-            source.dataset,
-            split=source.split,
-            streaming=True,
-            revision=None if Path(source.dataset).expanduser().is_dir() else commit,
-        )
-        # Undecoded: the bytes go to ffmpeg, and `datasets` decodes by torchcodec only.
-        audio = stream.cast_column("audio", datasets.Audio(decode=False))
-        yield from audio.skip(first_row)
-    except (OSError, ValueError, DatasetsError) as error:
-        raise _unreadable(source, error) from error

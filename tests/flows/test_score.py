@@ -160,7 +160,7 @@ def test_questions_prepared_in_a_workspace_are_found_by_name(files, tmp_path, ca
 
 
 def test_an_unknown_benchmark_without_questions_names_the_known_ones(files, tmp_path) -> None:
-    with pytest.raises(PipelineError, match=r"not a published one \(mmar, mmau-test, "):
+    with pytest.raises(PipelineError, match=r"not a published one \(adqa-dev, mmar-2025-05, "):
         main([str(files[0]), "--benchmark", "mine", "--workspace", str(tmp_path / "none")])
 
 

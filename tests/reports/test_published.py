@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from reports.config import ReportConfig
+from reports.numbers.achievements import paper_row
+from reports.numbers.leaderboard import larger_split
 from reports.published import (
     PUBLISHED_CSV,
     contradicted_average,
-    larger_split,
-    paper_row,
     read_published,
     read_rows,
 )
@@ -141,3 +141,26 @@ def test_a_missing_file_or_column_is_named(tmp_path: Path):
 def test_only_mmau_test_mini_has_a_larger_split():
     assert larger_split("mmau-test-mini-original") == "mmau-test-original"
     assert larger_split("mmar") == ""
+
+
+def test_averages_are_held_against_tasks_only_where_these_are_all_of_them():
+    """MMAR's averages hold four mixes; against sound, music and speech 33 rows were marked."""
+    rows = [row for row in read_rows(PUBLISHED_CSV) if row.benchmark == "mmar-2025-05"]
+    board = [row for row in rows if row.source == "MMAR board, ddlBoJack/MMAR a50cb43"]
+    assert len(board) == 36
+    assert {row.num_questions for row in board} == {1000}
+    assert [row.model for row in rows if row.contradicted is not None] == []
+    r1_aqa = next(row for row in board if row.model == "R1-AQA (8.4B)")
+    assert (r1_aqa.average, r1_aqa.percent("mix-sound-music")) == (47.6, 9.1)
+    wrong = r1_aqa.model_copy(update={"tasks": {**r1_aqa.tasks, "mix-sound-speech": 60.0}})
+    assert contradicted_average(wrong) == pytest.approx(49.8, abs=0.1)
+    partial = wrong.model_copy(update={"tasks": {}})
+    assert contradicted_average(partial) is None
+
+
+def test_rows_of_mmsu_and_adqa_are_there_as_printed():
+    rows = read_rows(PUBLISHED_CSV)
+    (qwen,) = [row for row in rows if row.model == "Qwen2-Audio-Instruct" and "MMSU" in row.source]
+    assert (qwen.average, qwen.tasks) == (53.27, {"Perception": 39.02, "Reasoning": 68.9})
+    assert sum(row.benchmark == "mmsu" for row in rows) == 54
+    assert sum(row.benchmark == "adqa-dev" for row in rows) == 6

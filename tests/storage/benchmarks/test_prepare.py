@@ -42,13 +42,18 @@ def world(folder: Path, *names: str) -> BenchmarkConfig:
 
 def test_every_published_benchmark_can_be_read() -> None:
     assert list_published() == [
-        "mmar",
+        "adqa-dev",
+        "mmar-2025-05",
+        "mmar-2026-02",
         "mmau-test",
         "mmau-test-mini-original",
         "mmau-test-mini-v05.15.25",
+        "mmsu",
     ]
     found = [find_published(name) for name in list_published()]
-    assert [benchmark.num_questions for benchmark in found if benchmark] == [1000, 9000, 1000, 1000]
+    assert [benchmark.num_questions for benchmark in found if benchmark] == [
+        *(1607, 1000, 1000, 9000, 1000, 1000, 5000)
+    ]
     assert find_published("demo") is None
     assert find_published("../benchmark") is None
 
@@ -131,7 +136,7 @@ def test_silence_needs_no_clips(tmp_path: Path) -> None:
 
 
 def test_an_own_benchmark_without_questions_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match=r"mine is not a published one \(mmar, .*`questions`"):
+    with pytest.raises(PipelineError, match=r"not a published one \(adqa-dev, .*`questions`"):
         prepare(BenchmarkConfig(name="mine"), tmp_path)
 
 

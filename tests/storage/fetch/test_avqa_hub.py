@@ -16,8 +16,9 @@ from storage.config import FetchConfig, HuggingFaceSource
 from storage.data.avqa import AvqaRow
 from storage.data.avqa_rows import parse_video_name
 from storage.errors import PipelineError
-from storage.fetch.avqa_hub import Question, lay_out, match_rows
+from storage.fetch.avqa_hub import lay_out, match_rows
 from storage.fetch.run import FetchRun
+from storage.hub import Asked
 from storage.layout import Layout
 from tests.storage.wire import make_media
 
@@ -29,10 +30,10 @@ def _row(number: int, *, text: str = "What happened in the video?", answer: int 
     return AvqaRow(number, number, clip, text, CHOICES, answer, "View", "Happening")
 
 
-def _question(row: AvqaRow) -> Question:
+def _question(row: AvqaRow) -> Asked:
     text = row.question_text.replace("video", "audio").casefold()
     choices = tuple(choice.casefold() for choice in row.multi_choice)
-    return Question(text, choices, choices[row.answer])
+    return Asked(text, choices, choices[row.answer])
 
 
 def test_rows_that_can_be_told_apart_are_matched_in_any_order():

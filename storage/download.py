@@ -1,0 +1,27 @@
+"""One file from the web, whole."""
+
+from storage.errors import PipelineError
+
+TIMEOUT_S = 60.0
+
+
+def download(url: str, *, what: str, remedy: str) -> bytes:
+    """What an address gives.
+
+    Args:
+        url: Of http or https.
+        what: The file, for the message, e.g. `annotations`.
+        remedy: What to do where it cannot be had.
+
+    Raises:
+        PipelineError: If it cannot be had.
+    """
+    import requests  # noqa: PLC0415  who has the file need not wait for it
+
+    try:
+        response = requests.get(url, timeout=TIMEOUT_S)
+        response.raise_for_status()
+    except requests.RequestException as error:
+        msg = f"{what} cannot be downloaded from {url}: {error}. {remedy}"
+        raise PipelineError(msg) from error
+    return response.content

@@ -9,8 +9,9 @@ CHROMIUM ?= chromium
 
 .PHONY: demo test test-long test-browser check format serve clean
 
+# FAMILY=qwen2_5_omni takes a small model of that family.
 demo: .venv/ready
-	$(BIN)/python -m flows.full_pipeline --profile demo --workspace $(WORKSPACE)
+	$(BIN)/python -m flows.full_pipeline --profile demo --workspace $(WORKSPACE) $(if $(FAMILY),--set experiment=demo-$(FAMILY) --set train.warm-start.model=random:tiny-$(FAMILY))
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder

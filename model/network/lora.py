@@ -17,7 +17,8 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig) -> nn.Module:
     """Put fresh adapters on the language model's layers; nothing else learns.
 
     The layers are named by a pattern, because the audio encoder has `q_proj`, `k_proj` and `v_proj`
-    as well.
+    as well; the towers are also excluded by name, as peft 0.21 takes a mixture of experts' pattern
+    for the last names of what it fits.
     """
     names = "|".join(re.escape(name) for name in config.target_modules)
     return peft.get_peft_model(
@@ -27,6 +28,7 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig) -> nn.Module:
             lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType]  peft says int and computes alpha / r
             lora_dropout=config.dropout,
             target_modules=rf"{family_of_network(model).adapted}\.({names})",
+            exclude_modules=r".*\.(audio_tower|visual)\..*",
         ),
     )
 

@@ -1,197 +1,256 @@
-"""A second family is one value: registered here, and packed, sampled, frozen and adapted by it."""
+"""Every family by the same tests: packed, sampled, saved, adapted and frozen by its one value.
 
+Expected values are transformers' own: its plain forward, `generate`, tower and extractor.
+"""
+
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
-from transformers import (
-    Qwen2_5OmniProcessor,
-    Qwen2_5OmniThinkerConfig,
-    Qwen2_5OmniThinkerForConditionalGeneration,
-)
+from safetensors.torch import load_file, save_file
 
 from model.config import LoraConfig
-from model.network import family as families
-from model.network.family import Family, family_of, register
+from model.network.family import Family, family_of, known_families
+from model.network.features import Batch, Prompt, collate, mel_features, prompt_tokens
 from model.network.freezing import freeze_parts
-from model.network.loading import load_base
+from model.network.loading import load_base, load_model, load_processor, stop_tokens
 from model.network.lora import add_adapter
 from model.network.packed import prefill, score_completions
-from model.network.qwen2_audio import num_audio_tokens
 from model.network.sampling import decode
+from model.network.tiny import build_tiny
+from storage.errors import PipelineError
 
-AUDIO, VOCABULARY, GROUP, LONGEST = 290, 300, 3, 7
-
-
-def encode(network: Any, mel_BMF: torch.Tensor, num_frames_B: torch.Tensor) -> torch.Tensor:
-    places_F = torch.arange(mel_BMF.shape[-1])
-    mask_BF = (places_F < num_frames_B[:, None]).long()
-    return network.model.get_audio_features(mel_BMF, mask_BF, return_dict=True).last_hidden_state
-
-
-def no_builder(_parts: object) -> Any:
-    raise NotImplementedError
+GROUP, LONGEST = 3, 7
+DURATIONS_S = (2.0, 0.47)
+QUESTIONS = ("What is the source of the sound?", "Which?")
+FAMILIES = sorted(known_families())
 
 
-THINKER = Family(
-    name="qwen2_5_omni_thinker",
-    model_types=("qwen2_5_omni_thinker",),
-    network=Qwen2_5OmniThinkerForConditionalGeneration,
-    processor=Qwen2_5OmniProcessor,
-    encode=encode,
-    num_audio_tokens=num_audio_tokens,
-    special_tokens=("<|AUDIO|>",),
-    parts={
-        "audio_encoder": ("model.audio_tower.",),
-        "language_model": ("model.language_model.", "lm_head."),
-    },
-    idle=("model.visual.",),
-    layers=("Qwen2_5OmniAudioEncoderLayer", "Qwen2_5OmniDecoderLayer"),
-    adapted=r"model\.language_model.*",
-    as_mask=lambda mask: {"full_attention": mask},
-    tiny=no_builder,
-)
+class Case(NamedTuple):
+    """Two prompts, padded on the left, with clips of different lengths, and their completions."""
+
+    family: Family
+    folder: Path
+    network: Any
+    processor: Any
+    prompt: Batch
+    plain: dict[str, torch.Tensor]
+    """The same for transformers' own forward, with its extractor's features of whole windows."""
+    completion_ids: torch.Tensor
+    mask: torch.Tensor
 
 
-@pytest.fixture(autouse=True)
-def thinker_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(families, "_REGISTERED", {})
-    register(THINKER)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A thinker of random weights, as transformers saves it."""
-    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
-    text = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 4096,
-        "use_sliding_window": False,
-        "pad_token_id": 0,
-        "rope_parameters": rope,
-        "initializer_range": 0.2,
-    }
-    audio = {
-        "num_mel_bins": 32,
-        "encoder_layers": 1,
-        "encoder_attention_heads": 4,
-        "encoder_ffn_dim": 64,
-        "d_model": 32,
-        "output_dim": 64,
-        "n_window": 100,
-        "max_source_positions": 1500,
-    }
-    vision = {
-        "depth": 1,
-        "hidden_size": 32,
-        "intermediate_size": 32,
-        "num_heads": 2,
-        "out_hidden_size": 64,
-        "fullatt_block_indexes": [0],
-    }
-    config = Qwen2_5OmniThinkerConfig(
-        audio_config=audio,
-        text_config=text,
-        vision_config=vision,
-        audio_token_index=AUDIO,
-        image_token_index=291,
-        video_token_index=292,
-        audio_start_token_id=293,
-        audio_end_token_id=294,
+@pytest.fixture(scope="module", params=FAMILIES)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    folder = tmp_path_factory.mktemp(request.param) / "model"
+    build_tiny(folder, QUESTIONS, clip_length_s=3.0, seed=0, family=request.param)
+    network: Any = load_model(folder, precision="fp32")
+    torch.manual_seed(1)
+    with torch.no_grad():  # the tiny model's initial weights say nearly the same everywhere
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    processor: Any = load_processor(folder)
+    rng = np.random.default_rng(0)
+    waves = [(rng.standard_normal(int(16_000 * s)) * 0.1).astype(np.float32) for s in DURATIONS_S]
+    mels = [mel_features(processor, wave) for wave in waves]
+    prompts = [
+        Prompt(prompt_tokens(processor, text, mel.num_frames), mel)
+        for text, mel in zip(QUESTIONS, mels, strict=True)
+    ]
+    prompt = collate(prompts, processor.tokenizer.pad_token_id)
+    extracted = processor.feature_extractor(
+        waves,
+        sampling_rate=16_000,
+        padding="max_length",
+        return_attention_mask=True,
+        return_tensors="pt",
     )
-    config.vision_start_token_id = 295
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("thinker")
-    Qwen2_5OmniThinkerForConditionalGeneration(config).save_pretrained(path)
-    return path
-
-
-@pytest.fixture
-def prompt() -> dict[str, torch.Tensor]:
-    """Two prompts with clips of 2 s and 1 s, padded on the left."""
-    frames = [200, 100]
-    rows = [[11, 12, *[AUDIO] * num_audio_tokens(n), 13, 14 + n % 7] for n in frames]
-    longest = max(map(len, rows))
-    generator = torch.Generator().manual_seed(1)
-    return {
-        "prompt_ids": torch.tensor([[0] * (longest - len(row)) + row for row in rows]),
-        "prompt_mask": torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in rows]),
-        "mel": torch.randn(2, 32, max(frames), generator=generator),
-        "num_frames": torch.tensor(frames),
-    }
-
-
-def plain_inputs(prompt: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    places_F = torch.arange(prompt["mel"].shape[-1])
-    return {
+    plain = {
         "input_ids": prompt["prompt_ids"],
         "attention_mask": prompt["prompt_mask"],
-        "input_features": prompt["mel"],
-        "feature_attention_mask": (places_F < prompt["num_frames"][:, None]).long(),
+        "input_features": extracted["input_features"],
+        "feature_attention_mask": extracted["attention_mask"],
     }
-
-
-def test_packed_log_probabilities_of_a_second_family_are_those_of_its_plain_forward(
-    folder: Path, prompt: dict[str, torch.Tensor]
-) -> None:
-    network: Any = load_base(folder, precision="fp32").eval()
     generator = torch.Generator().manual_seed(2)
-    ids = torch.randint(30, 280, (2, GROUP, LONGEST), generator=generator)
+    ids = torch.randint(10, len(processor.tokenizer), (2, GROUP, LONGEST), generator=generator)
     mask = torch.arange(LONGEST) < torch.tensor([[7, 4, 2], [1, 6, 7]])[..., None]
-    repeated = {n: t.repeat_interleave(GROUP, 0) for n, t in plain_inputs(prompt).items()}
+    family = known_families()[request.param]
+    return Case(family, folder, network, processor, prompt, plain, ids, mask)
+
+
+def plain_logprob(case: Case) -> torch.Tensor:
+    """Each completion forwarded with its own copy of prompt and audio."""
+    repeated = {name: tensor.repeat_interleave(GROUP, 0) for name, tensor in case.plain.items()}
+    ids = case.completion_ids.flatten(0, 1)
     width = repeated["input_ids"].shape[1]
-    repeated["input_ids"] = torch.cat([repeated["input_ids"], ids.flatten(0, 1)], 1)
-    repeated["attention_mask"] = torch.cat(
-        [repeated["attention_mask"], mask.flatten(0, 1).long()], 1
-    )
-    with torch.no_grad():
-        packed = score_completions(network, prompt, completion_ids=ids, completion_mask=mask)
-        logits = network(**repeated, use_cache=False).logits[:, width - 1 : -1]
-    plain = logits.float().log_softmax(-1).gather(-1, ids.flatten(0, 1)[..., None])
-    assert (packed.logprob_BGC - plain.view(ids.shape))[mask].abs().max() < 1e-4
+    repeated["input_ids"] = torch.cat([repeated["input_ids"], ids], 1)
+    mask = case.mask.flatten(0, 1).long()
+    repeated["attention_mask"] = torch.cat([repeated["attention_mask"], mask], 1)
+    logits = case.network(**repeated, use_cache=False).logits[:, width - 1 : -1]
+    logprob = logits.float().log_softmax(-1).gather(-1, ids[..., None])
+    return logprob.view(case.completion_ids.shape)
 
 
-def test_a_second_family_decodes_as_transformers_generates(
-    folder: Path, prompt: dict[str, torch.Tensor]
-) -> None:
-    network: Any = load_base(folder, precision="fp32").eval()
-    inputs = plain_inputs(prompt)
-    expected = network.generate(
-        **inputs, max_new_tokens=6, do_sample=False, eos_token_id=None, pad_token_id=0
-    )[:, inputs["input_ids"].shape[1] :]
+def gradients(network: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    network.zero_grad()
+    loss.backward()
+    return {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
+
+
+def test_packed_log_probabilities_and_gradients_are_those_of_the_plain_forward(case: Case) -> None:
+    weight = torch.randn(case.mask.shape, generator=torch.Generator().manual_seed(3)) * case.mask
+    packed = score_completions(
+        case.network, case.prompt, completion_ids=case.completion_ids, completion_mask=case.mask
+    ).logprob_BGC
+    ours = gradients(case.network, (packed * weight).sum())
+    plain = plain_logprob(case)
+    theirs = gradients(case.network, (plain * weight).sum())
+    assert ((packed - plain) * case.mask).abs().max() < 1e-5
+    assert ours.keys() == theirs.keys()
+    assert any("audio_tower" in name for name in ours)
+    norm = sum(float((gradient**2).sum()) for gradient in theirs.values()) ** 0.5
+    for name, gradient in theirs.items():
+        difference = float((ours[name] - gradient).norm())
+        assert difference <= 1e-4 * max(float(gradient.norm()), 1e-3 * norm), name
+
+
+def test_everything_that_can_learn_is_reached_by_a_question(case: Case) -> None:
+    """DDP would wait for the gradient of a parameter that no question reaches."""
+    packed = score_completions(
+        case.network, case.prompt, completion_ids=case.completion_ids, completion_mask=case.mask
+    ).logprob_BGC
+    reached = gradients(case.network, (packed * case.mask).sum())
+    learning = {name for name, p in case.network.named_parameters() if p.requires_grad}
+    assert reached.keys() == learning
+
+
+def test_prefill_and_cache_decode_as_transformers_generates(case: Case) -> None:
+    pad_id = case.processor.tokenizer.pad_token_id
+    expected = case.network.generate(
+        **case.plain, max_new_tokens=6, do_sample=False, eos_token_id=None, pad_token_id=pad_id
+    )[:, case.plain["input_ids"].shape[1] :]
     with torch.no_grad():
         found = decode(
-            network,
-            prefill(network, prompt),
+            case.network,
+            prefill(case.network, case.prompt),
             stop_ids=torch.tensor([-1]),
-            pad_id=0,
+            pad_id=pad_id,
             max_new_tokens=6,
         )
     assert torch.equal(found.token_BGC[:, 0], expected)
 
 
-def test_parts_and_adapters_of_a_second_family_are_its_own(folder: Path) -> None:
-    network = load_base(folder, precision="fp32")
-    learning = {name for name, p in network.named_parameters() if p.requires_grad}
-    assert learning
-    assert not any(name.startswith("model.visual.") for name in learning)
-    freeze_parts(network, ["audio_encoder"])
-    learning = {name for name, p in network.named_parameters() if p.requires_grad}
+def test_the_tower_on_real_frames_is_transformers_tower_on_whole_windows(case: Case) -> None:
+    """Seen where transformers puts the audio into the embedded prompt."""
+    seen: list[torch.Tensor] = []
+
+    def look(_module: object, _arguments: object, inputs: dict[str, Any]) -> None:
+        seen.append(inputs["inputs_embeds"])
+
+    handle = case.network.model.language_model.register_forward_pre_hook(look, with_kwargs=True)
+    with torch.no_grad():
+        ours = case.family.encode(case.network, case.prompt["mel"], case.prompt["num_frames"])
+        case.network(**case.plain, use_cache=False)
+    handle.remove()
+    frames = case.plain["feature_attention_mask"].sum(-1).tolist()
+    assert len(ours) == sum(case.family.num_audio_tokens(number) for number in frames)
+    theirs = seen[0][case.plain["input_ids"] == case.network.config.audio_token_id]
+    assert (ours - theirs).abs().max() < 1e-5
+
+
+def test_a_saved_network_is_loaded_by_plain_transformers_with_equal_logits(
+    case: Case, tmp_path: Path
+) -> None:
+    case.network.save_pretrained(tmp_path)
+    plain, loading = case.family.network.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(loading[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    with torch.no_grad():
+        assert torch.equal(
+            plain.eval()(**case.plain, use_cache=False).logits,
+            case.network(**case.plain, use_cache=False).logits,
+        )
+    case.processor.save_pretrained(tmp_path)
+    assert load_processor(tmp_path).chat_template == case.processor.chat_template
+
+
+def test_freezing_and_adapters_reach_their_parts_alone(case: Case) -> None:
+    network = load_base(case.folder, precision="fp32")
+    freeze_parts(network, ["audio_encoder", "projector"])
+    learning = [name for name, p in network.named_parameters() if p.requires_grad]
     assert all(name.startswith(("model.language_model.", "lm_head.")) for name in learning)
-    adapted = add_adapter(load_base(folder, precision="fp32"), LoraConfig(rank=2))
+    adapted = add_adapter(load_base(case.folder, precision="fp32"), LoraConfig(rank=2))
     names = [name for name, p in adapted.named_parameters() if p.requires_grad]
-    assert names
+    assert len(names) == 2 * 4 * 2  # a pair for q, k, v and o of two layers
     assert all("language_model" in name for name in names)
 
 
+def test_an_answer_ends_with_either_of_the_chat_s_tokens(case: Case) -> None:
+    named = ["<|im_end|>", "<|endoftext|>"]
+    wanted = sorted(case.processor.tokenizer.convert_tokens_to_ids(named))
+    assert stop_tokens(case.network, case.processor).tolist() == wanted
+
+
+def test_an_audio_token_that_is_not_the_config_s_is_refused(case: Case, tmp_path: Path) -> None:
+    """Qwen3-Omni's class has another default, with which its tower is silently not asked."""
+    case.network.save_pretrained(tmp_path)
+    case.processor.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    key = "audio_token_id" if "audio_token_id" in config else "audio_token_index"
+    config[key] += 1
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(PipelineError, match="the model would not hear"):
+        load_processor(tmp_path)
+
+
+def test_the_layers_that_are_sharded_are_the_network_s(case: Case) -> None:
+    classes = [type(module).__name__ for module in case.network.modules()]
+    for layer in case.family.layers:
+        assert classes.count(layer) == 2, layer
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, family in known_families().items() if len(family.model_types) > 1]
+)
+def test_a_whole_omni_gives_its_thinker_and_nothing_else(name: str, tmp_path: Path) -> None:
+    family = known_families()[name]
+    thinker, whole = tmp_path / "thinker", tmp_path / "whole"
+    build_tiny(thinker, QUESTIONS, clip_length_s=3.0, seed=0, family=name)
+    make_whole(thinker, whole, family)
+    network, expected = (load_base(folder, precision="fp32") for folder in (whole, thinker))
+    found = network.state_dict()
+    for key, tensor in expected.state_dict().items():
+        if not key.startswith("model.visual."):
+            assert torch.equal(found[key], tensor), key
+    assert sum(p.numel() for key, p in found.items() if "visual" in key) < 50_000
+    assert load_processor(whole).tokenizer.padding_side == "left"
+
+
+def make_whole(thinker: Path, whole: Path, family: Family) -> None:
+    """An Omni's folder around a thinker: other prefixes, a real vision tower's shapes, a talker."""
+    whole.mkdir()
+    for file in thinker.iterdir():
+        (whole / file.name).write_bytes(file.read_bytes())
+    config = json.loads((thinker / "config.json").read_text())
+    config["vision_config"] = {"depth": 2, "hidden_size": 64, "num_heads": 4}
+    outer = {"model_type": family.model_types[-1], "thinker_config": config}
+    (whole / "config.json").write_text(json.dumps(outer))
+    tensors = load_file(thinker / "model.safetensors")
+    visual = {name: torch.ones(64, 3, 2, 14, 14) for name in tensors if "patch_embed" in name}
+    tensors = {f"thinker.{name}": tensor for name, tensor in (tensors | visual).items()}
+    tensors |= {"thinker.visual.blocks.0.x": torch.ones(9), "talker.x": torch.ones(3)}
+    save_file(tensors, whole / "model.safetensors", metadata={"format": "pt"})
+
+
 def test_a_family_is_found_by_its_module() -> None:
-    found = family_of("qwen2_audio")
-    assert found is not None
-    assert [found.num_audio_tokens(frames) for frames in (100, 1000)] == [25, 250]
+    frames = (100, 500, 1000, 1001)
+    tokens = {
+        "qwen2_audio": [25, 125, 250, 250],
+        "qwen2_5_omni": [25, 125, 250, 250],
+        "qwen3_omni": [13, 65, 130, 131],
+    }
+    for name, family in known_families().items():
+        assert [family.num_audio_tokens(number) for number in frames] == tokens[name]
     assert family_of("llama") is None

@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from model.network.tiny import build_tiny
 from model.run_training import TrainingRun, train
 from storage.jsonl import read_jsonl
-from tests.model.conftest import training_run
+from tests.model.conftest import QUESTION, SOUNDS, training_run
 
 # The second run calls the model inside DDP's wrapper, as if the packed pass were not its forward.
 WORKER = """
@@ -173,10 +174,22 @@ def test_two_processes_train_what_one_would_and_only_through_the_wrapped_forward
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sharding", ["zero2", "fsdp"])
+@pytest.mark.parametrize(
+    ("sharding", "family"),
+    [
+        ("zero2", "qwen2_audio"),
+        ("fsdp", "qwen2_audio"),
+        pytest.param("zero2", "qwen2_5_omni", marks=pytest.mark.long),
+        pytest.param("fsdp", "qwen2_5_omni", marks=pytest.mark.long),
+    ],
+)
 def test_a_sharded_training_is_that_of_one_process_and_resumes_bit_for_bit(
-    small: Small, sharding: str
+    small: Small, sharding: str, family: str
 ) -> None:
+    model = build_tiny(
+        small.folder / family, [QUESTION, *SOUNDS], clip_length_s=3.0, seed=0, family=family
+    )
+    small = small._replace(model=model)
     long = {"grpo": GRPO | {"max_completion_tokens": 120}}  # other lengths on each process
     one = small.make("one", 2, **long)
     sharded = small.make(

@@ -9,7 +9,7 @@ CHROMIUM ?= chromium
 
 .PHONY: demo test test-long test-browser check format serve clean
 
-# FAMILY=qwen2_5_omni takes a small model of that family.
+# FAMILY=qwen2_5_omni or qwen3_omni takes a small model of that family.
 demo: .venv/ready
 	$(BIN)/python -m flows.full_pipeline --profile demo --workspace $(WORKSPACE) $(if $(FAMILY),--set experiment=demo-$(FAMILY) --set train.warm-start.model=random:tiny-$(FAMILY))
 

@@ -54,11 +54,27 @@ OMNI_7B = {
         "num_key_value_heads": 4,
     },
 }
+OMNI_30B = {
+    "audio_config": {**WHISPER, "output_dim": 2048, "downsample_hidden_size": 480},
+    "text_config": {
+        "vocab_size": 152_064,
+        "hidden_size": 2048,
+        "moe_intermediate_size": 768,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "num_hidden_layers": 48,
+        "num_attention_heads": 32,
+        "head_dim": 128,
+        "num_key_value_heads": 4,
+    },
+}
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "Qwen/Qwen2-Audio-7B-Instruct": ("qwen2_audio", QWEN2_AUDIO),
     "Qwen/Qwen2-Audio-7B": ("qwen2_audio", QWEN2_AUDIO),
     "Qwen/Qwen2.5-Omni-3B": ("qwen2_5_omni", OMNI_3B),
     "Qwen/Qwen2.5-Omni-7B": ("qwen2_5_omni", OMNI_7B),
+    "Qwen/Qwen3-Omni-30B-A3B-Instruct": ("qwen3_omni", OMNI_30B),
+    "Qwen/Qwen3-Omni-30B-A3B-Thinking": ("qwen3_omni", OMNI_30B),
 }
 
 
@@ -78,3 +94,10 @@ def test_the_sizes_of_a_published_model_are_those_of_transformers_own(name: str)
 def test_only_published_models_with_a_known_config_have_kept_sizes() -> None:
     assert json.loads(PUBLISHED.read_text(encoding="utf-8")).keys() == CONFIGS.keys()
     assert published_sizes("org/unknown") is None
+
+
+def test_one_token_goes_through_8_of_128_experts() -> None:
+    """30 B parameters, 3.3 B of them at a time: 2.7 in the layers, 0.6 in two vocabularies."""
+    sizes = measured("Qwen/Qwen3-Omni-30B-A3B-Instruct")
+    assert sizes.parameters["language_model"] / 1e9 == pytest.approx(30.5, abs=0.1)
+    assert sizes.text_layers * sizes.text_layer_active / 1e9 == pytest.approx(2.73, abs=0.05)

@@ -181,6 +181,7 @@ def test_two_processes_train_what_one_would_and_only_through_the_wrapped_forward
         ("fsdp", "qwen2_audio"),
         pytest.param("zero2", "qwen2_5_omni", marks=pytest.mark.long),
         pytest.param("fsdp", "qwen2_5_omni", marks=pytest.mark.long),
+        pytest.param("fsdp", "qwen3_omni", marks=pytest.mark.long),
     ],
 )
 def test_a_sharded_training_is_that_of_one_process_and_resumes_bit_for_bit(

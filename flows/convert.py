@@ -11,6 +11,7 @@ from flows.pipeline_config import PipelineConfig
 from flows.plan import run_if_due
 from tasks.convert import convert, convert_unit
 from tasks.running.alive import alive
+from tasks.running.turns import turn
 from tasks.stage import expected_errors_fail, run, run_unit, stage_state
 
 
@@ -29,9 +30,11 @@ def convert_flow(
         workspace: Folder of all data.
         force: Run although the outputs stand.
     """
-    settings = (config.annotations, config.convert, config.fetch, config.layout(workspace))
+    layout = config.layout(workspace)
+    settings = (config.annotations, config.convert, config.fetch, layout)
     work = partial(run, convert, *settings)
-    return stage_state(has_run=run_unit(convert_unit(*settings), work, force=force))
+    with turn("convert", layout.lock("convert"), config.when_busy):
+        return stage_state(has_run=run_unit(convert_unit(*settings), work, force=force))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

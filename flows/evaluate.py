@@ -30,6 +30,7 @@ from tasks.inputs import make_world, prepare_benchmarks
 from tasks.running.alive import alive
 from tasks.running.child_process import stopping_children
 from tasks.running.console import say
+from tasks.running.turns import turn
 from tasks.stage import expected_errors_fail, run, stage_state
 from tasks.train import is_finished
 from tasks.watching import describe_stop, is_training, seen_so_far
@@ -116,6 +117,11 @@ def _evaluate(
     config: PipelineConfig, layout: Layout, *, force: bool = False, so_far: bool = False
 ) -> int:
     """Run what is due, and say what cannot be; returns how many runs that were."""
+    with turn("evaluate", layout.lock("evaluate"), config.when_busy):
+        return _evaluate_alone(config, layout, force=force, so_far=so_far)
+
+
+def _evaluate_alone(config: PipelineConfig, layout: Layout, *, force: bool, so_far: bool) -> int:
     asked = asked_models(config.train, config.evaluate, layout, so_far=so_far)
     jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout))
     num_run = _run_due(jobs, config, layout, force=force, so_far=so_far)

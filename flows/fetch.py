@@ -28,6 +28,7 @@ from tasks.fetch import fetch_batch, fetch_unit, show_account, stopping_between_
 from tasks.inputs import make_world, read_annotations, served_world
 from tasks.running.alive import alive
 from tasks.running.console import Meter, format_duration, meter, say
+from tasks.running.turns import turn
 from tasks.stage import expected_errors_fail, run, stage_state
 
 RETRYABLE = ("geo", "invalid", "unconfirmed", "credentials", "retry")
@@ -52,6 +53,13 @@ def fetch_flow(
     """
     layout = config.layout(workspace)
     make_world(config.world, layout)
+    # Of the workspace: its clips and their ledger are shared.
+    with turn("fetch", layout.locks / "fetch.lock", config.when_busy):
+        return stage_state(has_run=_fetch_due(config, layout, force=force, deep=deep))
+
+
+def _fetch_due(config: PipelineConfig, layout: Layout, *, force: bool, deep: bool) -> bool:
+    """Fetch what is due and account for it; tells whether there was anything to do."""
     annotations = read_annotations(config.annotations, layout, config.fetch.limit)
     unit = fetch_unit(annotations, config.fetch, layout)
     progress = _Progress()
@@ -69,7 +77,7 @@ def fetch_flow(
         verdict = unit.verdict()
         if verdict.is_done and not plan.num_due and not force:
             say(f"fetch: skipped ({verdict.reason})")
-            return stage_state(has_run=False)
+            return False
         if plan.num_due:
             check_fetch(config, layout, [clip for batch in plan.batches for clip in batch])
         _announce(plan, len(annotations.clips))
@@ -91,7 +99,7 @@ def fetch_flow(
     show_account(report)
     unit.commit()
     _tell(report, layout)
-    return None
+    return True
 
 
 def _fetch_all(fetch: FetchRun, plan: Plan) -> None:

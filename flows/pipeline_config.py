@@ -25,6 +25,7 @@ from storage.config import (
     ConvertConfig,
     FetchConfig,
     Idle,
+    WhenBusy,
     WorldConfig,
 )
 from storage.errors import PipelineError
@@ -81,6 +82,8 @@ class PipelineConfig(Config):
     """Bounds on the result."""
     schedule: Annotated[ScheduleConfig | None, Idle] = None
     """When `make serve` runs the pipeline by itself; None: when somebody starts it."""
+    when_busy: Annotated[WhenBusy, Idle] = "wait"
+    """What a stage does while another run is at the same unit of work: wait for it, or refuse."""
 
     def layout(self, workspace: Path) -> Layout:
         """Where everything of this experiment lies."""

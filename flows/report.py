@@ -22,6 +22,7 @@ from tasks.models import resolve
 from tasks.report import print_leaderboard, report, report_unit
 from tasks.running.alive import alive
 from tasks.running.console import say
+from tasks.running.turns import turn
 from tasks.stage import expected_errors_fail, run, run_unit, stage_state
 
 
@@ -43,8 +44,9 @@ def report_flow(
     layout = config.layout(workspace)
     settings = (json.loads(config.model_dump_json()), config.report, layout)
     work = partial(run, report, *settings)
-    has_run = run_unit(report_unit(*settings), work, force=force)
-    show_report(config, layout)
+    with turn("report", layout.lock("report"), config.when_busy):
+        has_run = run_unit(report_unit(*settings), work, force=force)
+        show_report(config, layout)
     return stage_state(has_run=has_run)
 
 

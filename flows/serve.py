@@ -31,6 +31,7 @@ from flows.serving.prefect_server import (
     answers,
     create_limits,
     create_zombie_automation,
+    database_lock,
     is_loopback,
     last_polled,
     served_workspace,
@@ -43,7 +44,7 @@ from reports.server import serve as serve_folder
 from storage.errors import PipelineError
 from storage.host.gpus import list_gpus
 from storage.layout import Layout
-from storage.locks import holder, try_lock
+from storage.locks import holder, locked, try_lock
 from tasks.running.gpus import limit_name
 
 ROOT = Path(__file__).parents[1]
@@ -102,9 +103,10 @@ def _start(
     if not answers(api_url):
         services.append(_server(api_url, layout, lock))
         stack.callback(services[0].stop)
-        services[0].start()
-        print(f"starting Prefect's server (log: {server_log(layout)})", flush=True)
-        services[0].wait_until(lambda: answers(api_url), timeout_s=SERVER_START_S)
+        with locked(database_lock(layout.workspace), wait=True):
+            services[0].start()
+            print(f"starting Prefect's server (log: {server_log(layout)})", flush=True)
+            services[0].wait_until(lambda: answers(api_url), timeout_s=SERVER_START_S)
     check_login(api_url)
     other = served_workspace(MAIN)
     if other is not None:

@@ -15,6 +15,7 @@ from storage.errors import PipelineError
 from storage.layout import Layout
 from tasks.running.alive import alive
 from tasks.running.torchrun import join
+from tasks.running.turns import turn
 from tasks.stage import expected_errors_fail, run, run_unit, stage_state
 from tasks.train import is_finished, set_aside, train, train_unit
 from tasks.watching import marked_as_training
@@ -41,7 +42,9 @@ def train_flow(
     with marked_as_training(layout):
         for training in config.train:  # one may start from another: its unit is known after it
             work = partial(_train, training, layout, check_host, anew=force)
-            has_run.append(run_unit(train_unit(training, layout), work, force=force))
+            unit = f"train/{training.name}"
+            with turn(unit, layout.lock(unit), config.when_busy):
+                has_run.append(run_unit(train_unit(training, layout), work, force=force))
     return stage_state(has_run=any(has_run))
 
 

@@ -1,7 +1,7 @@
 """JSON and JSON lines on disk: whole files by rename, single lines by append.
 
 A file written here is either the old one or the new one after a kill at any moment: the bytes go to
-`NAME.part`, are flushed to the disk, and the name changes last.
+`NAME.PID.part`, are flushed to the disk, and the name changes last.
 """
 
 import json
@@ -23,7 +23,7 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file's content in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with part.open("wb") as file:
         file.write(content)
         file.flush()

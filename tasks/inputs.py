@@ -19,6 +19,7 @@ from storage.jsonl import Record, read_jsonl
 from storage.layout import Layout
 from storage.world import make
 from tasks.running.console import say
+from tasks.running.turns import turn
 
 TOLD_EVERY = 1000  # clips
 
@@ -73,11 +74,12 @@ def prepare_benchmarks(config: EvaluateConfig, layout: Layout) -> list[Benchmark
     Raises:
         PipelineError: If a benchmark cannot be used; says why and what to do.
     """
-    benchmarks = [prepare(entry, layout.benchmarks, _tell) for entry in config.benchmarks]
-    examples = _held_out(layout)
-    if examples:
-        benchmarks.append(prepare_validation(examples, layout.benchmarks, _tell))
-    return benchmarks
+    with turn("the benchmarks", layout.locks / "benchmarks.lock"):
+        benchmarks = [prepare(entry, layout.benchmarks, _tell) for entry in config.benchmarks]
+        examples = _held_out(layout)
+        if examples:
+            benchmarks.append(prepare_validation(examples, layout.benchmarks, _tell))
+        return benchmarks
 
 
 def asked_benchmarks(config: EvaluateConfig, layout: Layout) -> dict[str, bool]:
@@ -109,9 +111,10 @@ def make_world(config: WorldConfig | None, layout: Layout) -> None:
     """Make the world's files where they do not stand yet; nothing to do in the real one."""
     if config is None:
         return
-    if not layout.world.exists():
-        say(f"world: making {config.num_videos} videos and a benchmark in {layout.world}")
-    make.make_world(config, layout.world)
+    with turn("the made world", layout.locks / "world.lock"):
+        if not layout.world.exists():
+            say(f"world: making {config.num_videos} videos and a benchmark in {layout.world}")
+        make.make_world(config, layout.world)
 
 
 @contextmanager

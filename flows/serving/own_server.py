@@ -19,9 +19,10 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 
 from flows.serving.dead_runs import crash_dead_runs
 from flows.serving.login import VARIABLE, check_login, new_login
-from flows.serving.prefect_server import answers, server_environment
+from flows.serving.prefect_server import answers, database_lock, server_environment
 from flows.serving.service import Service
 from storage.errors import PipelineError
+from storage.locks import locked
 
 APPLICATION = "prefect.server.api.server:create_app"
 START_S = 180.0  # 3.3 s warm, 10 s with a new database; a cold, busy laptop takes a minute
@@ -69,8 +70,9 @@ def own_server(workspace: Path) -> Generator[None]:
         grace_s=GRACE_S,
     )
     try:
-        server.start()
-        server.wait_until(lambda: answers(api_url), timeout_s=START_S)
+        with locked(database_lock(workspace), wait=True):
+            server.start()
+            server.wait_until(lambda: answers(api_url), timeout_s=START_S)
         os.environ |= {"PREFECT_API_URL": api_url, VARIABLE: login}
         with temporary_settings({PREFECT_API_URL: api_url, PREFECT_API_AUTH_STRING: login}):
             crash_dead_runs(workspace)

@@ -106,6 +106,11 @@ def server_environment(workspace: Path, api_url: str, login: str) -> dict[str, s
     return environment
 
 
+def database_lock(workspace: Path) -> Path:
+    """Held while a server starts: two that make one database at once both fail."""
+    return workspace / "locks" / "prefect.lock"
+
+
 def set_schedule(deployment: str, schedule: ScheduleConfig | None) -> None:
     """Give a deployment the profile's schedule; those that users made stay, as does their pause.
 

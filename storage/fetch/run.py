@@ -1,10 +1,10 @@
 """Fetching clips: worker threads over a batch, every outcome in the ledger.
 
-A run holds the workspace's lock, so a second one says so and stops. A kill before a clip's rename
-leaves nothing of it; a kill after it leaves a good wav without a row, which the next start adopts.
+One run at a time in a workspace: who starts one holds its lock (flows/fetch.py). A kill before a
+clip's rename leaves nothing of it; a kill after it leaves a good wav without a row, which the next
+start adopts.
 """
 
-import os
 import shutil
 import threading
 import time
@@ -31,7 +31,6 @@ from storage.fetch.sources import AudioSource, FolderAudio, YoutubeAudio
 from storage.fetch.worker import ClipWorker
 from storage.fetch.youtube import Downloader
 from storage.layout import Layout
-from storage.locks import holder, try_lock
 
 MIN_FREE_BYTES = 128 << 20  # for the downloads in flight and SQLite's log
 
@@ -67,7 +66,7 @@ class Plan:
 
 
 class FetchRun:
-    """One run over a workspace: lock, ledger, pace and breaker, shared by all batches.
+    """One run over a workspace: ledger, pace and breaker, shared by all batches.
 
     Used as a context manager: `plan`, then `fetch_batch` for each batch.
     """
@@ -106,28 +105,17 @@ class FetchRun:
         self.laid_out: list[LaidOut] = []
         self._rows = rows
         self._on_clip = on_clip or _ignore
-        self._lock_path = layout.locks / "fetch.lock"
         self._downloads = layout.downloads
 
     def __enter__(self) -> Self:
-        """Check the tools, lock the workspace, open ledger and sources.
+        """Check the tools, open ledger and sources.
 
         Raises:
-            PipelineError: If another run holds the workspace, or a tool or a source is missing.
+            PipelineError: If a tool or a source is missing.
         """
         check_tools(self.config)
-        self.layout.locks.mkdir(parents=True, exist_ok=True)
         self.layout.clips.mkdir(parents=True, exist_ok=True)
         self.ledger = Ledger(self.layout.ledger, clip_length_s=self.config.clip_length_s)
-        lock = try_lock(self._lock_path, "fetch")
-        if lock is None:
-            self.ledger.close()
-            msg = (
-                f"another fetch is running on {self.layout.workspace} ({holder(self._lock_path)}); "
-                "wait for it or stop it, then start this one again"
-            )
-            raise PipelineError(msg)
-        self._lock = lock
         try:
             self._open()
         except BaseException:
@@ -136,7 +124,7 @@ class FetchRun:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Close the run's row, remove temporary files, release the workspace."""
+        """Close the run's row, remove temporary files."""
         try:
             self.ledger.end_run(self.run, self._outcome(error))
         finally:
@@ -220,7 +208,6 @@ class FetchRun:
     def _close(self) -> None:
         self.ledger.close()
         shutil.rmtree(self._downloads, ignore_errors=True)
-        os.close(self._lock)
 
     def _open(self) -> None:
         # What a killed run left: downloads and cuts in flight.
@@ -295,7 +282,8 @@ class FetchRun:
 
     def _check_names(self, clips: Sequence[Clip]) -> None:
         """YouTube's ids are case-sensitive; on some file systems two of them would be one file."""
-        if not self._lock_path.with_name(self._lock_path.name.upper()).exists():
+        ledger = self.layout.ledger
+        if not ledger.with_name(ledger.name.upper()).exists():
             return
         by_name: dict[str, Clip] = {}
         for clip in clips:

@@ -220,16 +220,6 @@ def test_a_good_wav_without_a_row_is_adopted_and_a_bad_one_is_not(wire, layout):
         assert run.ledger.rows()[0].source == "adopted"
 
 
-def test_a_second_run_on_one_workspace_says_so_and_stops(wire, layout):
-    config = _config(_mirror(wire, "ok", "marker.m4a"))
-    with (
-        FetchRun(config, layout, resume_command="x"),
-        pytest.raises(PipelineError, match="another fetch is running"),
-        FetchRun(config, layout, resume_command="x"),
-    ):
-        pass
-
-
 def test_a_stop_ends_the_run_between_clips_and_breaks_off_the_download(wire, layout):
     clips = [_clip(f"video-{number:05d}") for number in range(50)]
     config = _config(_mirror(wire, "drip", "marker.m4a"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.command import Command, read_config, run_command
-from flows.pipeline_config import PipelineConfig
+from flows.pipeline_config import Override, PipelineConfig, overridden
 from flows.plan import run_if_due
 from tasks.convert import convert, convert_unit
 from tasks.running.alive import alive
@@ -21,6 +21,7 @@ from tasks.stage import expected_errors_fail, run, run_unit, stage_state
 def convert_flow(
     config: PipelineConfig,
     workspace: Path = Path("workspace"),
+    overrides: tuple[Override, ...] = (),
     force: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
 ) -> object:
     """Write train.jsonl, validation.jsonl and dropped.jsonl.
@@ -28,8 +29,10 @@ def convert_flow(
     Args:
         config: The whole experiment.
         workspace: Folder of all data.
+        overrides: Keys to change, as `--set` has them: `["evaluate.batch_size=30"]`.
         force: Run although the outputs stand.
     """
+    config = overridden(config, overrides, workspace=workspace)
     layout = config.layout(workspace)
     settings = (config.annotations, config.convert, config.fetch, layout)
     work = partial(run, convert, *settings)

@@ -8,7 +8,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.command import Command, read_config, run_command, run_flow
-from flows.pipeline_config import PipelineConfig
+from flows.pipeline_config import Override, PipelineConfig, overridden
 from flows.plan import run_if_due
 from flows.preflight import check_stage
 from model.config import TrainConfig
@@ -47,6 +47,7 @@ START_WAIT_S = 180.0  # two commands typed one after the other; a cold, busy lap
 def evaluate_flow(
     config: PipelineConfig,
     workspace: Path = Path("workspace"),
+    overrides: tuple[Override, ...] = (),
     force: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
     watch: bool = False,  # noqa: FBT001, FBT002
 ) -> object:
@@ -55,10 +56,12 @@ def evaluate_flow(
     Args:
         config: The whole experiment.
         workspace: Folder of all data.
+        overrides: Keys to change, as `--set` has them: `["evaluate.batch_size=30"]`.
         force: Answer again although the answers stand.
         watch: Take up new checkpoints as a running training writes them, until it ends; fails
             when it ends before its last step, after evaluating what there is.
     """
+    config = overridden(config, overrides, workspace=workspace)
     layout = config.layout(workspace)
     make_world(config.world, layout)
     check_declared_step(config.evaluate, config.train)

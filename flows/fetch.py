@@ -15,7 +15,7 @@ from threading import Lock
 from prefect import flow
 
 from flows.command import Command, read_config, resume_command, run_command, run_flow
-from flows.pipeline_config import PipelineConfig
+from flows.pipeline_config import Override, PipelineConfig, overridden
 from flows.plan import run_if_due
 from flows.preflight import check_fetch
 from storage.errors import PipelineError
@@ -40,6 +40,7 @@ RETRYABLE = ("geo", "invalid", "unconfirmed", "credentials", "retry")
 def fetch_flow(
     config: PipelineConfig,
     workspace: Path = Path("workspace"),
+    overrides: tuple[Override, ...] = (),
     force: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
     deep: bool = False,  # noqa: FBT001, FBT002
 ) -> object:
@@ -48,9 +49,11 @@ def fetch_flow(
     Args:
         config: The whole experiment.
         workspace: Folder of all data.
+        overrides: Keys to change, as `--set` has them: `["evaluate.batch_size=30"]`.
         force: Write the account anew although nothing is due.
         deep: Also compare the sha256 of every wav with the ledger.
     """
+    config = overridden(config, overrides, workspace=workspace)
     layout = config.layout(workspace)
     make_world(config.world, layout)
     # Of the workspace: its clips and their ledger are shared.

@@ -18,7 +18,7 @@ from flows.command import Command, read_config, run_command
 from flows.convert import convert_flow
 from flows.evaluate import evaluate_flow
 from flows.fetch import fetch_flow
-from flows.pipeline_config import STAGES, PipelineConfig, StageName
+from flows.pipeline_config import STAGES, Override, PipelineConfig, StageName, overridden
 from flows.plan import print_plan, run_if_due
 from flows.report import report_flow, show_report
 from flows.train import train_flow
@@ -42,6 +42,7 @@ FLOWS: dict[StageName, Callable[..., Any]] = {
 def full_pipeline_flow(
     config: PipelineConfig,
     workspace: Path = Path("workspace"),
+    overrides: tuple[Override, ...] = (),
     only: tuple[StageName, ...] = (),
     start_from: StageName = "fetch",
     force: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
@@ -51,10 +52,12 @@ def full_pipeline_flow(
     Args:
         config: The whole experiment.
         workspace: Folder of all data.
+        overrides: Keys to change, as `--set` has them: `["evaluate.batch_size=30"]`.
         only: Run just these stages.
         start_from: Leave out the stages before this one.
         force: Run the stages although their outputs stand.
     """
+    config = overridden(config, overrides, workspace=workspace)
     stages = chosen_stages(only, start_from)
     for number, stage in enumerate(stages, start=1):
         say(f"{number}/{len(stages)} {stage}")

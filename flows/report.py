@@ -12,7 +12,7 @@ from typing import Any
 from prefect import flow
 
 from flows.command import Command, read_config, run_command
-from flows.pipeline_config import PipelineConfig
+from flows.pipeline_config import Override, PipelineConfig, overridden
 from flows.plan import run_if_due
 from storage.errors import PipelineError
 from storage.jsonl import read_json
@@ -32,6 +32,7 @@ from tasks.stage import expected_errors_fail, run, run_unit, stage_state
 def report_flow(
     config: PipelineConfig,
     workspace: Path = Path("workspace"),
+    overrides: tuple[Override, ...] = (),
     force: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
 ) -> object:
     """Render the site and the exports, and hold the result against the profile's bounds.
@@ -39,8 +40,10 @@ def report_flow(
     Args:
         config: The whole experiment.
         workspace: Folder of all data.
+        overrides: Keys to change, as `--set` has them: `["evaluate.batch_size=30"]`.
         force: Render although nothing has changed.
     """
+    config = overridden(config, overrides, workspace=workspace)
     layout = config.layout(workspace)
     settings = (json.loads(config.model_dump_json()), config.report, layout)
     work = partial(run, report, *settings)

@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.command import Command, read_config, run_command
-from flows.pipeline_config import PipelineConfig
+from flows.pipeline_config import Override, PipelineConfig, overridden
 from flows.plan import run_if_due
 from flows.preflight import check_stage
 from model.config import TrainConfig
@@ -27,6 +27,7 @@ from tasks.watching import marked_as_training
 def train_flow(
     config: PipelineConfig,
     workspace: Path = Path("workspace"),
+    overrides: tuple[Override, ...] = (),
     force: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
 ) -> object:
     """Train; a training that was killed goes on from its newest whole checkpoint.
@@ -34,8 +35,10 @@ def train_flow(
     Args:
         config: The whole experiment.
         workspace: Folder of all data.
+        overrides: Keys to change, as `--set` has them: `["evaluate.batch_size=30"]`.
         force: Train again, from the start, although the checkpoints stand.
     """
+    config = overridden(config, overrides, workspace=workspace)
     layout = config.layout(workspace)
     check_host = cache(partial(check_stage, "train", config, layout))  # before the first
     has_run: list[bool] = []

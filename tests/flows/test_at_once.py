@@ -56,8 +56,7 @@ def test_trainings_with_other_settings_do_not_set_each_other_aside_unfinished(
 ) -> None:
     """The second set the running one's folder aside: both failed, their checkpoints mixed."""
     first, second = (
-        command("train", layout.workspace, overrides=(f"train.1.seed={seed}",))
-        for seed in (8, 9)
+        command("train", layout.workspace, overrides=(f"train.1.seed={seed}",)) for seed in (8, 9)
     )
     run_at_once(first, second, codes=(0, 0))
     kept = sorted(layout.training("grpo").parent.glob("grpo*"))

@@ -176,6 +176,27 @@ def test_a_command_of_a_terminal_can_be_cancelled_on_the_server_s_page(serve: Se
         assert not [pid for pid in below if is_alive(pid)]
 
 
+def test_ten_runs_at_once_end_well_and_do_the_work_once(serve: Serve) -> None:
+    """They destroyed each other: in a training's folder, on `site.part`, in one made world."""
+    with serving(serve, f"world.port={free_port()}"), get_client(sync_client=True) as client:
+        found = client.read_deployment_by_name(MAIN)
+        before = {run.id for run in client.read_flow_runs()}
+        overrides = [[], ["evaluate.batch_size=30"]] * 5
+        began = [
+            client.create_flow_run_from_deployment(found.id, parameters={"overrides": each})
+            for each in overrides
+        ]
+
+        def ended() -> bool:
+            states = [client.read_flow_run(run.id).state for run in began]
+            return all(state is not None and state.is_final() for state in states)
+
+        await_true(ended, wait_s=580)
+        new = [run for run in client.read_flow_runs() if run.id not in before]
+        assert {run.state_name for run in new} <= {"Completed", "Skipped"}
+    assert_no_errors(serve.workspace)
+
+
 def test_a_run_killed_with_its_runner_is_called_crashed_within_a_minute(serve: Serve) -> None:
     with serving(serve, *LONG_TRAINING) as process, get_client(sync_client=True) as client:
         serve.run("deployment", "run", "train/train", "-p", "force=true")

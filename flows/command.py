@@ -103,6 +103,6 @@ def run_command(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         exit_code = 128 + signal.SIGPIPE
     except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
-        exit_code = 128 + received[-1]
+        print(STOPPED, file=sys.stderr, flush=True)
+        os._exit(128 + received[-1])  # Python would wait for threads, in a download say
     sys.exit(exit_code)

@@ -24,7 +24,7 @@ from storage.fetch.failures import Failure
 from storage.fetch.ledger import ClipRow, Ledger
 from storage.fetch.run import FetchRun, Plan
 from storage.layout import Layout
-from tasks.fetch import fetch_batch, fetch_unit, show_account, stopping_between_clips
+from tasks.fetch import fetch_batch, fetch_unit, show_account
 from tasks.inputs import make_world, read_annotations, served_world
 from tasks.running.alive import alive
 from tasks.running.console import Meter, format_duration, meter, say
@@ -74,7 +74,7 @@ def _fetch_due(config: PipelineConfig, layout: Layout, *, force: bool, deep: boo
         on_clip=progress.note,
         on_pause=_tell_pause,
     )
-    with stopping_between_clips(fetch), fetch:
+    with fetch:
         plan = fetch.plan(annotations.clips, deep=deep)
         progress.start(plan)
         verdict = unit.verdict()

@@ -1,10 +1,6 @@
 """Fetch: clips in batches, each a task; the ledger, not Prefect, is the truth about each clip."""
 
-import signal
-import threading
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 
 from prefect import task
 from prefect.artifacts import create_table_artifact
@@ -56,31 +52,6 @@ def fetch_batch(run: FetchRun, batch: Sequence[Clip], first: int, last: int) -> 
     the stage. No retries of Prefect's: the ledger knows what to try again and when.
     """
     return run.fetch_batch(batch)
-
-
-@contextmanager
-def stopping_between_clips(run: FetchRun) -> Generator[None]:
-    """On SIGTERM let the clips in flight end; the signal then takes its usual course.
-
-    The run's stop event does not tell: an error sets it too, as does Ctrl-C.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    usual = signal.getsignal(signal.SIGTERM)
-    received = threading.Event()
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        received.set()
-        run.stop()
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, usual)
-        if received.is_set():
-            signal.raise_signal(signal.SIGTERM)
 
 
 def show_account(report: FetchReport) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -33,6 +33,7 @@ from storage.fetch.youtube import Downloader
 from storage.layout import Layout
 
 MIN_FREE_BYTES = 128 << 20  # for the downloads in flight and SQLite's log
+LAST_WORDS_S = 2.0  # for workers to break off and record; a stalled download takes half a minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,15 +189,18 @@ class FetchRun:
         return BatchCounts(len(batch), dict(states), self.stop_event.is_set())
 
     def _fetch_videos(self, videos: Sequence[Sequence[Clip]]) -> None:
-        with ThreadPoolExecutor(self.config.workers, thread_name_prefix="fetch") as pool:
-            futures = [pool.submit(self._fetch_video, clips) for clips in videos]
-            try:
-                for future in as_completed(futures):
-                    future.result()
-            except BaseException:
-                # The other workers may be in a pause of hours; none of them is to go on.
+        pool = ThreadPoolExecutor(self.config.workers, thread_name_prefix="fetch")
+        futures = [pool.submit(self._fetch_video, clips) for clips in videos]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        finally:
+            # After an error or a signal the other workers may be in a pause of hours, or wait for a
+            # server that says nothing: what they have is recorded, and nobody waits for more.
+            if not all(future.done() for future in futures):
                 self.stop_event.set()
-                raise
+            pool.shutdown(wait=False, cancel_futures=True)
+            wait(futures, LAST_WORDS_S)
 
     def _fetch_video(self, clips: Sequence[Clip]) -> None:
         if self.stop_event.is_set():

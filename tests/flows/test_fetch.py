@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -76,6 +77,7 @@ class Fetch:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            process_group=0,
         )
         # Larger ones end in EFBIG, which counts as a full disk.
         limits = (LARGEST_FILE_BYTES, LARGEST_FILE_BYTES)
@@ -117,12 +119,20 @@ def test_ctrl_c_is_one_line_and_exit_code_130(tmp_path: Path, wire: Wire, api_ur
     assert end(process) == (130, "stopped; the same command goes on where this one was\n")
 
 
-def test_a_sigterm_still_ends_it_as_one(tmp_path: Path, wire: Wire, api_url: str) -> None:
-    process = Fetch(tmp_path, f"{wire.base}/stall/marker.m4a", api_url).start()
-    wait_until(lambda: wire.requests["/stall/marker.m4a"], timeout_s=120)
-    process.send_signal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_group_ends_it_within_seconds_though_a_download_stalls(
+    tmp_path: Path, wire: Wire, api_url: str, number: signal.Signals
+) -> None:
+    """It waited 22 s for a server that said nothing."""
+    path = "/stall/marker.m4a"
+    wire.requests.clear()
+    process = Fetch(tmp_path, f"{wire.base}{path}", api_url).start()
+    wait_until(lambda: wire.requests[path], timeout_s=120)
+    began_s = time.monotonic()
+    os.killpg(process.pid, number)
     code, errors = end(process)
-    assert code == 128 + signal.SIGTERM
+    assert time.monotonic() - began_s < 5
+    assert code == 128 + number
     assert errors == "stopped; the same command goes on where this one was\n"
 
 

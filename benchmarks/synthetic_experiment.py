@@ -103,6 +103,7 @@ def write_experiment(  # noqa: PLR0913  the tests vary each of them alone
             _write_audio(layout.benchmark(benchmark) / "audio", questions)
         for asked in _asked(start_models, entries, steps, with_controls=with_controls):
             gain = 0.0 if asked.step is None else 0.28 * asked.step / (asked.step + max(steps) / 4)
+            gain *= 0.5 if asked.entry and asked.entry["method"] == "sft" else 1.0
             run = _run(layout, benchmark, num_questions, asked)
             _write_evaluation(layout, questions, run, gain=gain, num_thoughts=num_thoughts)
             if asked.control and asked.entry:
@@ -334,7 +335,7 @@ def _metrics(num_steps: int) -> list[Json]:
             "completion_length": 9 + generator.gauss(0, 0.5),
             "grad_norm": abs(generator.gauss(1, 0.2)),
             "learning_rate": 1e-6 * (1 - step / num_steps),
-            "seconds": {"rollout": 1.0, "update": 0.5},
+            "seconds": {"rollout": 1.0, "update": 0.5, "total": 1.5},
         }
         for step in range(1, num_steps + 1)
     ]

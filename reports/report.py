@@ -70,6 +70,12 @@ class Report(Document):
         """Every whole evaluation of this profile."""
         return {evaluation.key: evaluation for evaluation in self.evaluations}
 
+    @property
+    def other_models(self) -> list[str]:
+        """Keys of the models that were not trained here."""
+        asked = (evaluation for evaluation in self.evaluations if evaluation.step is None)
+        return list(dict.fromkeys(evaluation.model for evaluation in asked))
+
     def training(self, name: str) -> TrainingSheet:
         """The training of a name."""
         return next(training for training in self.trainings if training.name == name)

@@ -6,13 +6,14 @@ Fractions stay 0..1 until they are shown.
 
 from typing import Literal, cast
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from reports.numbers.tally import FIRST_TASKS
 from storage.config import Config
 from storage.records.evaluation import EvaluationRun, RunKey, Tally
 from storage.records.model import ModelRef
 from storage.records.question import Question
+from storage.records.training import Sampled
 
 
 class Provenance(Config):
@@ -101,6 +102,12 @@ class TrainingSheet(Config):
     """Steps of the checkpoints on the disk."""
     curve: Curve = Curve()
     """What it logged."""
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    """Those that decided what it learned, as it recorded."""
+    device_hours: float | None = None
+    """Time of its steps times its devices; None: not logged."""
+    samples: tuple[Sampled, ...] = ()
+    """Completions of one prompt, one a step."""
     dropped: tuple[Count, ...] = ()
     """Examples that could not be used, by reason."""
 

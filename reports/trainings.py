@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import BaseModel
 
@@ -11,7 +11,7 @@ from reports.sheets import Count, Curve, TrainingSheet
 from storage.jsonl import Record, read_appended
 from storage.layout import Layout, checkpoint_step, list_checkpoints
 from storage.records.prompt import NamedPrompt
-from storage.records.training import METRICS, RUN, TrainingRecord
+from storage.records.training import METRICS, RUN, Sampled, TrainingRecord, read_sampled
 
 
 class TrainingEntry(BaseModel):
@@ -43,7 +43,9 @@ def read_training_sheet(layout: Layout, entry: TrainingEntry) -> TrainingSheet:
         str(row.get("reason") or "") for row in read_appended(folder / "dropped.jsonl")
     )
     steps = (checkpoint_step(path) for path in list_checkpoints(folder))
-    run = folder / RUN
+    run = TrainingRecord.read(folder / RUN) if (folder / RUN).exists() else None
+    logged = curve(read_appended(folder / METRICS))
+    seconds = [second for second in logged.metrics.get("seconds_total", ()) if second is not None]
     return TrainingSheet(
         name=entry.name,
         method=entry.method,
@@ -53,16 +55,33 @@ def read_training_sheet(layout: Layout, entry: TrainingEntry) -> TrainingSheet:
         start_model=entry.model,
         evaluated=entry.evaluate,
         planned=entry.planned,
-        start=TrainingRecord.read(run).start if run.exists() else None,
+        start=run.start if run else None,
+        settings=run.settings if run else {},
         checkpoint_steps=tuple(step for step in steps if step is not None),
-        curve=curve(read_appended(folder / METRICS)),
+        curve=logged,
+        device_hours=sum(seconds) * run.num_devices / 3600 if run and seconds else None,
+        samples=_one_prompt(read_sampled(folder)),
         dropped=tuple(Count(name=reason, count=dropped[reason]) for reason in sorted(dropped)),
     )
 
 
+def _one_prompt(found: Sequence[Sampled]) -> tuple[Sampled, ...]:
+    """Completions of the prompt that was sampled at most steps, one a step."""
+    by_id: dict[str, dict[int, Sampled]] = {}
+    for sampled in found:
+        by_id.setdefault(sampled.id, {}).setdefault(sampled.step, sampled)
+    longest = max(by_id, key=lambda name: len(by_id[name]), default="")
+    return tuple(by_id.get(longest, {}).values())
+
+
 def curve(lines: Sequence[Record]) -> Curve:
     """Metrics as columns: every number logged; of a step logged twice, the last."""
-    by_step = {int(line["step"]): line for line in lines if isinstance(line.get("step"), int)}
+    by_step: dict[int, Record] = {
+        int(line["step"]): line
+        | {"seconds_total": cast("Record", line.get("seconds", {})).get("total")}
+        for line in lines
+        if isinstance(line.get("step"), int)
+    }
     steps = sorted(by_step)
     names = sorted(
         {name for line in by_step.values() for name, value in line.items() if _is_number(value)}

@@ -61,7 +61,7 @@ def report_unit(experiment: Mapping[str, object], config: ReportConfig, layout: 
 @expected_errors_fail
 def report(experiment: Mapping[str, object], config: ReportConfig, layout: Layout) -> None:
     """Read, render, and put leaderboard, summary and link on Prefect's pages."""
-    from reports.site import render  # noqa: PLC0415  brings matplotlib, which the other stages never need
+    from reports.site import render  # noqa: PLC0415  brings statsmodels, which the other stages never need
 
     asked = profile_facts(
         [TrainConfig.model_validate(entry) for entry in cast("list[object]", experiment["train"])],

@@ -1,11 +1,11 @@
-"""What a training achieved, in the order in which it may be claimed.
+"""What a training achieved, in the order in which it may be claimed; and another model beside it.
 
 First the leading step with its interval; then the same questions against the start model, paired;
 then the best of N steps, marked as chosen on the test, with the value that is left after correcting
 for the choice.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -15,6 +15,7 @@ from reports.numbers.leaderboard import best_step
 from reports.numbers.statistics import (
     USUAL_FLIP_SHARE,
     PairedTest,
+    interval,
     paired,
     smallest_detectable_gap,
 )
@@ -24,26 +25,50 @@ from reports.sheets import BenchmarkSheet, EvaluationSheet, PublishedRow, Traini
 from storage.records.evaluation import Leading, Tally
 
 PAPER_SOURCE = "R1-AQA paper, arXiv 2503.11197"
+SILENCE = "silence"
+# Weights that anyone can load, by their name on the hub: the method of their published row.
+RELEASED = {"mispeech/r1-aqa": "GRPO", "Qwen/Qwen2-Audio-7B-Instruct": "direct"}
 
 
 @dataclass(frozen=True, slots=True)
 class Achievement:
-    """One training on one benchmark under the leading scorer."""
+    """One training at its leading step, or another model, on one benchmark."""
 
     benchmark: BenchmarkSheet
     scorer: str
-    training: TrainingSheet
+    """The leading one."""
     evaluation: EvaluationSheet
-    """Of the leading step."""
-    leading: Leading
     tally: Tally
-    start: EvaluationSheet | None
-    """Of the model that the training started from, asked with the same prompt."""
-    against_start: PairedTest | None
-    best_step: int | None
-    best: BestOfN | None
+    silence: EvaluationSheet | None
+    """The same model under silence, else the training's nearest step."""
     paper: PublishedRow | None
-    """The paper's own row for this method, variant, prompt and benchmark."""
+    """The published row of the same method, variant, prompt and benchmark, or of these weights."""
+    training: TrainingSheet | None = None
+    leading: Leading | None = None
+    start: EvaluationSheet | None = None
+    """Of the model that the training started from, asked with the same prompt."""
+    against_start: PairedTest | None = None
+    best_step: int | None = None
+    best: BestOfN | None = None
+
+    @property
+    def marks(self) -> str:
+        """One character a question."""
+        return self.evaluation.marks[self.scorer]
+
+    @property
+    def kept(self) -> Tally | None:
+        """Right answers under silence."""
+        return tally(self.silence.marks[self.scorer]) if self.silence else None
+
+    @property
+    def agreement(self) -> str:
+        """Where the paper's value lies: `within`, `above` or `below` our interval; empty: none."""
+        if not self.paper or self.paper.average is None:
+            return ""
+        low, high = (100 * end for end in interval(self.tally))
+        printed = self.paper.average
+        return "above" if printed > high else "below" if printed < low else "within"
 
 
 def achievements(report: Report) -> list[Achievement]:
@@ -57,6 +82,22 @@ def achievements(report: Report) -> list[Achievement]:
             )
             found += [line for line in lines if line]
     return found
+
+
+def other_models(report: Report, benchmark: BenchmarkSheet, scorer: str) -> list[Achievement]:
+    """Models that were not trained here, as they were asked."""
+    return [
+        Achievement(
+            benchmark=benchmark,
+            scorer=scorer,
+            evaluation=evaluation,
+            tally=tally(evaluation.marks[scorer]),
+            silence=_silence(report, benchmark, evaluation, scorer),
+            paper=_released_row(report, benchmark, evaluation),
+        )
+        for evaluation in report.judged(benchmark, scorer)
+        if evaluation.step is None
+    ]
 
 
 def _achievement(
@@ -75,6 +116,7 @@ def _achievement(
         evaluation=evaluation,
         leading=report.leading[training.name],
         tally=tally(marks),
+        silence=_silence(report, benchmark, evaluation, scorer),
         start=start,
         against_start=paired(as_booleans(start.marks[scorer]), as_booleans(marks))
         if start
@@ -83,6 +125,36 @@ def _achievement(
         best=best[1] if best else None,
         paper=paper_row(report.published, benchmark=benchmark.name, training=training),
     )
+
+
+def _silence(
+    report: Report, benchmark: BenchmarkSheet, shown: EvaluationSheet, scorer: str
+) -> EvaluationSheet | None:
+    silent = [
+        evaluation
+        for evaluation in report.on(benchmark)
+        if evaluation.key.control == SILENCE
+        and scorer in evaluation.marks
+        and evaluation.prompt == shown.prompt
+        and (evaluation.model == shown.model or evaluation.training == (shown.training or "-"))
+    ]
+    step = shown.step or 0
+    return min(silent, key=lambda evaluation: abs((evaluation.step or 0) - step), default=None)
+
+
+def _released_row(
+    report: Report, benchmark: BenchmarkSheet, evaluation: EvaluationSheet
+) -> PublishedRow | None:
+    """The published row of released weights, asked with the prompt that it was published for."""
+    path, prompt = evaluation.run.model.path, evaluation.prompt
+    for row in report.published if path in RELEASED else ():
+        is_papers = row.source == PAPER_SOURCE and row.prompt == prompt
+        is_again = row.model.startswith(("R1-AQA", path.partition("/")[2])) and prompt == "answer"
+        is_same = row.method == RELEASED[path] or row.method.startswith(f"{RELEASED[path]} +")
+        is_same = is_same or row.method.startswith(f"{RELEASED[path]}, released")
+        if row.benchmark == benchmark.name and is_same and (is_papers or is_again):
+            return row
+    return None
 
 
 def resolution(
@@ -104,7 +176,7 @@ def resolution(
 
 
 def _flip_share(first: str, second: str) -> float:
-    pairs = list(zip(first, second, strict=True))
+    pairs: Sequence[tuple[str, str]] = list(zip(first, second, strict=True))
     return sum(before != after for before, after in pairs) / len(pairs)
 
 

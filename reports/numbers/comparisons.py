@@ -12,7 +12,6 @@ from reports.numbers.tally import as_booleans, tally
 from reports.report import Report
 from reports.sheets import BenchmarkSheet, EvaluationSheet
 from storage.records.evaluation import RunKey, Tally
-from storage.records.question import Question
 
 MOST_ROWS = 8  # of a matrix; a table of more cannot be read
 
@@ -42,10 +41,12 @@ class Section:
     second: Tally
     test: PairedTest
     tasks: Sequence[GroupRow]
-    gained: Sequence[Question]
-    """Questions that only the second got right."""
-    lost: Sequence[Question]
-    """Questions that only the first got right."""
+    sub_categories: Sequence[GroupRow]
+    """The largest gain of the second first."""
+    gained: Sequence[int]
+    """Positions of the questions that only the second got right."""
+    lost: Sequence[int]
+    """Of those that only the first got right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,54 +69,50 @@ def compare(report: Report) -> list[Comparison]:
 
 
 def pairs(report: Report) -> dict[Pair, str]:
-    """The comparisons that answer a question, with the reason for each.
+    """The comparisons that answer a question, with the reason for each; each pair once.
 
     A training's leading step against its start model and against the best step on the test, every
-    two of the leading rows, every other model against the leading steps; each pair once.
+    two of the leading rows, every other model against the leading steps, and trainings for which
+    the matrix has no room against the first.
     """
     found: dict[Pair, str] = {}
     lines = achievements(report)
-    leading = {line.training.name: asked_of(line.evaluation) for line in lines}
+    leading = dict.fromkeys(asked_of(line.evaluation) for line in lines)
     for line in lines:
-        asked = leading[line.training.name]
+        asked = asked_of(line.evaluation)
         if line.start:
             _add(found, asked_of(line.start), asked, "start model and leading step")
-        steps = report.steps(line.benchmark, line.scorer, line.training)
+        steps = report.steps(line.benchmark, line.scorer, line.training) if line.training else []
         for best in (evaluation for evaluation in steps if evaluation.step == line.best_step):
             _add(found, asked, asked_of(best), "leading step and best step on the test")
-    names = list(leading)
-    for index, name in enumerate(names):
-        for other in names[index + 1 :]:
-            _add(found, leading[other], leading[name], "leading steps of two trainings")
-    starts = {line.start.model for line in lines if line.start}
-    for evaluation in report.evaluations:
-        if (
-            evaluation.step is None
-            and evaluation.model not in starts
-            and evaluation.key.control is None
-        ):
-            for asked in leading.values():
-                _add(found, asked_of(evaluation), asked, "another model and leading step")
     for second, first in combinations(leading_rows(report), 2):
-        _add(found, first, second, "two of the leading rows")
+        both = first in leading and second in leading
+        reason = "leading steps of two trainings" if both else "another model and leading step"
+        _add(found, first, second, reason)
+    for first in list(leading)[MOST_ROWS:]:
+        _add(found, first, next(iter(leading)), "leading steps of two trainings")
+    starts = {line.start.model for line in lines if line.start}
+    for other in _others(report):
+        for asked in leading if other.model not in starts else ():
+            _add(found, other, asked, "another model and leading step")
     return found
 
 
 def leading_rows(report: Report) -> list[Asked]:
     """Trainings' leading steps in the profile's order, then other models, as they were asked."""
     lines = achievements(report)
-    leading = [
-        asked_of(line.evaluation)
-        for training in report.trainings
-        for line in lines
-        if line.training.name == training.name
-    ]
-    others = [
+    order = {training.name: place for place, training in enumerate(report.trainings)}
+    lines.sort(key=lambda line: order[str(line.evaluation.training)])
+    leading = [asked_of(line.evaluation) for line in lines]
+    return list(dict.fromkeys([*leading, *_others(report)]))[:MOST_ROWS]
+
+
+def _others(report: Report) -> list[Asked]:
+    return [
         asked_of(evaluation)
         for evaluation in report.evaluations
         if evaluation.step is None and evaluation.key.control is None
     ]
-    return list(dict.fromkeys([*leading, *others]))[:MOST_ROWS]
 
 
 def asked_of(evaluation: EvaluationSheet) -> Asked:
@@ -152,7 +149,10 @@ def _section(
 ) -> Section:
     marks, other = first.marks[scorer], second.marks[scorer]
     flips = [one + two for one, two in zip(marks, other, strict=True)]
-    asked = list(zip(benchmark.questions, flips, strict=True))
+    tasks, sub_categories = (
+        group_rows(benchmark.questions, key, marks=other, start_marks=marks)
+        for key in ("task", "sub_category")
+    )
     return Section(
         benchmark=benchmark,
         scorer=scorer,
@@ -160,7 +160,10 @@ def _section(
         first=tally(marks),
         second=tally(other),
         test=paired(as_booleans(marks), as_booleans(other)),
-        tasks=group_rows(benchmark.questions, "task", marks=other, start_marks=marks),
-        gained=[question for question, flip in asked if flip == "01"],
-        lost=[question for question, flip in asked if flip == "10"],
+        tasks=tasks,
+        sub_categories=sorted(
+            sub_categories, key=lambda row: -row.change.difference if row.change else 0.0
+        ),
+        gained=[index for index, flip in enumerate(flips) if flip == "01"],
+        lost=[index for index, flip in enumerate(flips) if flip == "10"],
     )

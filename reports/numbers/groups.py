@@ -13,8 +13,6 @@ from reports.numbers.tally import SMALL_GROUP, GroupKey, as_booleans, group_indi
 from storage.records.evaluation import Tally
 from storage.records.question import Question
 
-HEAT_LEVELS = 6  # classes heat0 to heat5 of report.css
-
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
@@ -48,7 +46,13 @@ def group_rows(
     groups = {
         name: group for name, group in groups.items() if tally(marks, indices=group).num_questions
     }
-    changes = [_change(marks, start_marks, group) for group in groups.values()]
+    after, before = as_booleans(marks), as_booleans(start_marks) if start_marks else None
+    changes = [
+        paired([before[index] for index in group], [after[index] for index in group])
+        if before
+        else None
+        for group in groups.values()
+    ]
     corrected = holm([change.p_value for change in changes if change])
     return [
         GroupRow(
@@ -62,52 +66,19 @@ def group_rows(
     ]
 
 
-def _change(marks: str, start_marks: str | None, group: Sequence[int]) -> PairedTest | None:
-    if start_marks is None:
-        return None
-    booleans, start = as_booleans(marks), as_booleans(start_marks)
-    return paired([start[index] for index in group], [booleans[index] for index in group])
-
-
-@dataclass(frozen=True, slots=True)
-class HeatCell:
-    """One sub-category at one step."""
-
-    percent: float
-    level: int
-    """0..5, by accuracy."""
-
-
-@dataclass(frozen=True, slots=True)
-class HeatRow:
-    """One sub-category over the steps."""
-
-    name: str
-    num_questions: int
-    cells: Sequence[HeatCell]
-
-    @property
-    def is_small(self) -> bool:
-        """Whether it is too small to say much."""
-        return self.num_questions < SMALL_GROUP
-
-
-def heat_rows(questions: Sequence[Question], steps: Sequence[str]) -> list[HeatRow]:
-    """Sub-categories by steps.
+def heat_rows(questions: Sequence[Question], steps: Sequence[str]) -> dict[str, list[Tally]]:
+    """Right answers by sub-category, then by step; without groups that a step was not judged on.
 
     Args:
         questions: Of the benchmark.
         steps: Marks, in the order of the columns.
     """
-    rows: list[HeatRow] = []
-    for name, group in group_indices(questions, "sub_category").items():
-        tallies = [tally(marks, indices=group) for marks in steps]
-        if not all(counted.num_questions for counted in tallies):
-            continue
-        accuracies = [counted.accuracy for counted in tallies]
-        cells = [
-            HeatCell(100 * accuracy, min(HEAT_LEVELS - 1, int(accuracy * HEAT_LEVELS)))
-            for accuracy in accuracies
-        ]
-        rows.append(HeatRow(name, len(group), cells))
-    return rows
+    groups = group_indices(questions, "sub_category")
+    rows = {
+        name: [tally(marks, indices=group) for marks in steps] for name, group in groups.items()
+    }
+    return {
+        name: tallies
+        for name, tallies in rows.items()
+        if all(counted.num_questions for counted in tallies)
+    }

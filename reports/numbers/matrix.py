@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from reports.numbers.comparisons import Asked, leading_rows
-from reports.numbers.statistics import PairedTest, holm, paired
+from reports.numbers.statistics import Interval, PairedTest, holm, paired
 from reports.numbers.tally import as_booleans, tally
 from reports.report import Report
 from reports.sheets import BenchmarkSheet
@@ -41,6 +41,12 @@ class Matrix:
     tallies: Sequence[Tally]
     cells: Mapping[tuple[int, int], Cell]
     """By row and column, the row before the column."""
+
+    @property
+    def detectable(self) -> Interval | None:
+        """Smallest and largest of the differences that are found with 80 % power."""
+        gaps = [cell.test.detectable for cell in self.cells.values() if cell.test.detectable]
+        return Interval(min(gaps), max(gaps)) if gaps else None
 
 
 def matrices(report: Report) -> list[Matrix]:

@@ -8,11 +8,13 @@ Test-mini where results for it are there.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from reports.numbers.achievements import resolution
+from reports.numbers.achievements import PAPER_SOURCE, resolution
 from reports.numbers.leaderboard import LeaderboardRow, Score, larger_split, task_names
 from reports.report import Report
-from reports.sheets import BenchmarkSheet
+from reports.site.links import source_link
 from storage.records.question import Question
+
+MOST_NEAR = 10  # published rows beside our best that are not folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,12 @@ class Line:
     """Test-mini, and Test where the table has it."""
     link: str | None = None
     """Page of a training or of one of our models."""
-    source_number: int | None = None
-    """Of a published row, in the board's list of sources; from 1."""
+    source_link: str = ""
+    """Of a published row, written by us; empty where we know none."""
     note_letter: str = ""
     """In the board's list of notes; empty without a note."""
+    is_far: bool = False
+    """A published row that is folded: not the paper's, nor near our best."""
     steps: Sequence["Line"] = ()
     """A training's, in order, the leading one too."""
 
@@ -71,7 +75,13 @@ class Boards:
     """The tables of one benchmark, and what to know when reading them."""
 
     benchmark: str
-    notes: str
+    num_questions: int
+    gap: float | None
+    """Smallest difference that is found with 80 % power; None: none is."""
+    flip_share: float
+    """Of the questions that neighbouring checkpoints answer otherwise."""
+    baselines: tuple[float, float, float] | None
+    """Percent right of rules without ears: the first choice, the longest, a random one."""
     tables: Sequence[Board]
     about: str
     """Title and note of a known benchmark."""
@@ -97,10 +107,14 @@ def boards(
         scorers = list(dict.fromkeys(row.scorer for row in ours))
         if scorers:
             tables = [_board(benchmark.name, scorer, rows, links) for scorer in scorers]
-            notes = _notes(report, benchmark, scorers[0])
+            gap, flips = resolution(report, benchmark, scorers[0])
+            size, rules = len(benchmark.questions), _baselines(benchmark.questions)
             lead = [row for row in ours if row.scorer == scorers[0] and row.further]
             heads = list(dict.fromkeys(name for row in lead for name in row.further))
-            found.append(Boards(benchmark.name, notes, tables, benchmark.about, heads, lead))
+            about = benchmark.about
+            found.append(
+                Boards(benchmark.name, size, gap, flips, rules, tables, about, heads, lead)
+            )
     return found
 
 
@@ -121,14 +135,17 @@ def _board(
     def splits(row: LeaderboardRow) -> list[Cells]:
         return [_cells(row, tasks)] + ([_cells(test.get(_key(row)), tasks)] if test else [])
 
+    best = max((row.average.percent for row in ours if row.average), default=0.0)
+    near = sorted(published, key=lambda row: abs(_rank(row) + best))[:MOST_NEAR]
     lines = [
         Line(
             row=row,
             name=row.model,
             detail=row.method,
             splits=splits(row),
-            source_number=sources.index(_source(row)) + 1,
+            source_link=source_link(row.source),
             note_letter=letters.get(row.note, ""),
+            is_far=row.source != PAPER_SOURCE and row not in near,
         )
         for row in published
     ]
@@ -200,43 +217,12 @@ def _cells(row: LeaderboardRow | None, tasks: Sequence[str]) -> Cells:
     return Cells({task: row.tasks.get(task) for task in tasks}, row.average, row.categories_percent)
 
 
-def _notes(report: Report, benchmark: BenchmarkSheet, scorer: str) -> str:
-    gap, flip_share = resolution(report, benchmark, scorer)
-    num_questions = len(benchmark.questions)
-    text = "Accuracy in percent; under our numbers the 95 % interval. "
-    if gap is None:
-        text += (
-            f"Neighbouring checkpoints answer {100 * flip_share:.0f} % of the {num_questions} "
-            "questions otherwise: too few to tell them from each other. "
-        )
-    else:
-        text += (
-            f"Differences of {100 * gap:.1f} points between our models are found with 80 % power "
-            f"at this size ({num_questions} questions, {100 * flip_share:.0f} % of them answered "
-            "otherwise by the next checkpoint); smaller ones can be real and missed. "
-        )
-    text += _baselines(benchmark.questions)
-    text += (
-        "The intervals hold the questions' chance, not that of training again with another seed."
-    )
-    if any(row.benchmark == benchmark.name for row in report.published):
-        text += (
-            " Published rows are as printed; they have no answers by question, "
-            "so nothing is tested against them in pairs."
-        )
-    return text
-
-
-def _baselines(questions: Sequence[Question]) -> str:
+def _baselines(questions: Sequence[Question]) -> tuple[float, float, float] | None:
     """What rules without ears score where answers are known; right is what equals the answer."""
     known = [question for question in questions if question.answer is not None]
     if not known:
-        return ""
+        return None
     first = sum(question.choices[0] == question.answer for question in known)
     longest = sum(max(question.choices, key=len) == question.answer for question in known)
     chance = sum(1 / len(question.choices) for question in known)
-    first, longest, chance = (100 * count / len(known) for count in (first, longest, chance))
-    return (
-        f"Always the first choice is right on {first:.1f} %, always the longest on "
-        f"{longest:.1f} %, a random one on {chance:.1f} %. "
-    )
+    return 100 * first / len(known), 100 * longest / len(known), 100 * chance / len(known)

@@ -1,196 +1,286 @@
-"""Charts as inline SVG, drawn by matplotlib, coloured by the page's CSS variables.
+"""Charts as inline SVG, drawn by hand at their true size and coloured by classes of report.css.
 
-So they follow dark mode. Every chart has an accessible name, a title on each point, and its numbers
-in a table beside it. matplotlib escapes text; ids are prefixed per chart because clip paths of two
-charts on one page would collide; styles become attributes, so that the page's content
-security policy need not allow inline styles. The same numbers give the same bytes.
+So they follow dark mode, text is never scaled, and there is neither id nor style in them: nothing
+collides on a page, and its content security policy need not allow inline styles. A series wears the
+classes of its training: hue is the method, mark the variant. Text is escaped here. The same numbers
+give the same bytes.
 """
 
-# matplotlib is partly typed:
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
-
-import io
-import re
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
-from xml.etree import ElementTree as ET
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from markupsafe import escape
 
 from reports.site.exports import one_line
 
-SVG = "http://www.w3.org/2000/svg"
-XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
-SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "report",  # ids that do not change from run to run
-    "font.size": 9,
-    "text.usetex": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-}
 SMALLEST_PLAIN = 0.001  # `0.001` fits beside the axis, `0.00075` does not
-STAND_INS = {
-    "#0000c1": "var(--series)",
-    "#0000c2": "var(--rule)",
-    "#0000c8": "var(--line)",
-    "#0000c9": "var(--muted)",
+MOST_DOTS = 30  # points of a curve that are marked one by one
+# px: between labels at the margin, between the margin's marks, between ticks, room for the y axis
+LABEL_GAP, COLUMN, TICK_GAP, LEFT, TOP, BOTTOM = 15, 11, 30, 38, 8, 22
+# Paths of radius 1 around the point; a mark is drawn in the colour of its series.
+MARKS: dict[str, Sequence[tuple[float, float]]] = {
+    "triangle": ((0, -1.2), (1.15, 0.8), (-1.15, 0.8)),
+    "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+    "diamond": ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
+    "circle": (),
 }
-SERIES, RULE, GRID, TEXT = STAND_INS
+
+
+class Look(NamedTuple):
+    """How a training or model is drawn wherever it stands."""
+
+    name: str
+    """E.g. `SFT, LoRA`."""
+    css: str
+    """Classes: of its colour, and that by which it is switched off."""
+    mark: str
+    """One of MARKS."""
+
+
+GREY = Look("", "other", "circle")  # of a model that was not trained here
+
+
+class Result(NamedTuple):
+    """What stands in the margin: the value at the step to quote, its interval, the paper's."""
+
+    value: float
+    low: float
+    high: float
+    paper: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Chart:
-    """One small chart: a line, perhaps with a band and a dashed rule."""
+class Series:
+    """One curve."""
 
-    title: str
-    """Its name, e.g. `Sound`; shown by the page, not in the drawing."""
+    look: Look
     x: Sequence[float]
     y: Sequence[float | None]
     """None leaves a gap."""
-    low: Sequence[float] = ()
-    """Lower edge of the band; empty: no band."""
-    high: Sequence[float] = ()
-    rule: float | None = None
-    """Height of a dashed rule, e.g. the paper's value."""
-    rule_label: str = ""
-    x_label: str = "step"
-    y_label: str = ""
-    y_limits: tuple[float, float] | None = None
-    """Shared by small multiples."""
-    point_titles: Sequence[str] = field(default=())
-    """Text on each point, shown by the browser on hover."""
-    marked_x: float | None = None
-    """Position of the point drawn filled: the declared step."""
+    band: Sequence[tuple[float, float]] = ()
+    """Lower and upper edge at each point; empty: none."""
+    lead: float | None = None
+    """Where the point is drawn large: the step to quote."""
+    result: Result | None = None
+    label: str = ""
+    """At the margin."""
+    paper_label: str = ""
+    """Beside the paper's dash; empty: none."""
 
 
-def draw(chart: Chart, *, prefix: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Curves on one scale."""
+
+    title: str
+    note: str
+    series: Sequence[Series]
+    y_limits: tuple[float, float]
+    marked_x: Sequence[float] = ()
+    """Ticks of the x axis, each with a read-out from three on; empty: round numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """Where values stand in a drawing."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    width: float
+    """Up to the end of the curves."""
+    height: float
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        across = (x - self.x[0]) / ((self.x[1] - self.x[0]) or 1)
+        up = (y - self.y[0]) / ((self.y[1] - self.y[0]) or 1)
+        span = self.height - TOP - BOTTOM
+        return LEFT + across * (self.width - LEFT), TOP + span * (1 - up)
+
+
+def draw(panel: Panel, *, width: int, height: int, css: str = "", margin: int = 54) -> str:
     """An `<svg>` element as text.
 
     Args:
-        chart: What to draw.
-        prefix: Prefix of every id in it; unique on the page, letters, digits and `-`.
+        panel: What to draw.
+        width: Of the whole, px.
+        height: The same.
+        css: A further class, e.g. `wide`, by which the page shows it or not.
+        margin: Room for the labels at the right, px.
     """
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(3.5, 2.2))
-        FigureCanvasSVG(figure)
-        axes = figure.add_axes((0.145, 0.19, 0.825, 0.76))
-        _plot(axes, chart)
-        _style(axes, chart)
-        text = io.StringIO()
-        figure.savefig(
-            text, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+    xs = [x for series in panel.series for x in series.x] or [0.0, 1.0]
+    columns = sum(series.result is not None for series in panel.series)
+    end = width - margin - COLUMN * (columns + 0.7 if columns else 0)
+    frame = _Frame((min(xs), max(xs)), panel.y_limits, end, height)
+    parts = [_axes(frame, panel.marked_x, width - margin)]
+    labels: list[tuple[float, str, str]] = []
+    for column, series in enumerate(panel.series):
+        body, label_y = _curve(frame, series, end + 2 + COLUMN * (column + 1))
+        parts.append(f'<g class="s {series.look.css}">{body}</g>')
+        labels += [(label_y, series.look.css, series.label)] if series.label else []
+        if series.paper_label and series.result and series.result.paper is not None:
+            labels.append((frame.at(0, series.result.paper)[1], "other", series.paper_label))
+    places = spread([label_y for label_y, _, _ in labels], LABEL_GAP, TOP + 4, height - BOTTOM)
+    for place, (_, classes, label) in zip(places, labels, strict=True):
+        text = _text(width - margin + 6, place + 4, label, "label")
+        parts.append(f'<g class="s {classes}">{text}</g>')
+    parts += _readouts(frame, panel)
+    name = f"{panel.title}: line chart, numbers in the table"
+    return _svg(width, height, "".join(parts), name, css)
+
+
+def _axes(frame: _Frame, marked: Sequence[float], right: float) -> str:
+    words: list[str] = []
+    for tick in ticks(*frame.y):
+        y = frame.at(0, tick)[1]
+        words.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{right:g}"/>')
+        words.append(_text(LEFT - 6, y + 4, tick_text(tick), "tick", "end"))
+    values = marked or ticks(*frame.x)
+    places = [frame.at(value, 0)[0] for value in values]
+    gap = min((after - before for before, after in pairwise(places)), default=TICK_GAP)
+    bottom = frame.height - BOTTOM
+    every = math.ceil(TICK_GAP / max(gap, 1))
+    for value, x in list(zip(values, places, strict=True))[::every]:
+        words.append(f'<path class="grid base" d="M{x:.1f} {bottom:g}v4"/>')
+        words.append(_text(x, bottom + 16, tick_text(value), "tick", "middle"))
+    return "".join(words)
+
+
+def _curve(frame: _Frame, series: Series, margin_x: float) -> tuple[str, float]:
+    """Its drawing, and the height at which its label belongs."""
+    points = [(x, y) for x, y in zip(series.x, series.y, strict=True) if y is not None]
+    seen = [frame.at(x, y) for x, y in points]
+    words: list[str] = []
+    if series.band:
+        lower, upper = ([ends[side] for ends in series.band] for side in (0, 1))
+        edge = [*zip(series.x, upper, strict=True), *reversed([*zip(series.x, lower, strict=True)])]
+        outline = "L".join("{:.1f} {:.1f}".format(*frame.at(x, y)) for x, y in edge)
+        words.append(f'<path class="band" d="M{outline}z"/>')
+    words.append(f'<path class="line" d="{_line(frame, series)}"/>')
+    if len(seen) <= MOST_DOTS:
+        words.append(marks(series.look, seen, 2.2))
+    led = [place for (x, _), place in zip(points, seen, strict=True) if x == series.lead]
+    words.append(marks(series.look, led, 5))
+    label_y = seen[-1][1] if seen else frame.height - BOTTOM
+    if series.result:
+        value, *ends, paper = series.result
+        label_y, low, high = (frame.at(0, number)[1] for number in (value, *ends))
+        words.append(f'<path class="whisk" d="M{margin_x:.1f} {low:.1f}V{high:.1f}"/>')
+        words.append(marks(series.look, [(margin_x, label_y)], 4))
+        if paper is not None:
+            words.append(
+                f'<path class="paper" d="M{margin_x - 6:.1f} {frame.at(0, paper)[1]:.1f}h12"/>'
+            )
+    return "".join(words), label_y
+
+
+def _line(frame: _Frame, series: Series) -> str:
+    """A path that begins anew after each gap."""
+    words: list[str] = []
+    before: float | None = None
+    for x, y in zip(series.x, series.y, strict=True):
+        if y is not None:
+            words.append("{}{:.1f} {:.1f}".format("M" if before is None else "L", *frame.at(x, y)))
+        before = y
+    return "".join(words)
+
+
+def _readouts(frame: _Frame, panel: Panel) -> list[str]:
+    """A strip for each marked x: its line and numbers show while the pointer is on it."""
+    bottom = frame.height - BOTTOM
+    half = (frame.width - LEFT) / 2 / max(len(panel.marked_x) - 1, 1)
+    found: list[str] = []
+    for marked in panel.marked_x if len(panel.marked_x) > 2 else ():
+        here = [
+            (frame.at(x, y)[1] - 9, series.look.css, f"{y:.1f}")
+            for series in panel.series
+            for x, y in zip(series.x, series.y, strict=True)
+            if x == marked and y is not None
+        ]
+        x = frame.at(marked, 0)[0]
+        side, anchor = (-7, "end") if x > (LEFT + frame.width) / 2 else (7, "start")
+        heights = spread([height for height, _, _ in here], 14, TOP, bottom)
+        numbers = "".join(
+            f'<g class="{css}">{_text(x + side, height + 4, number, "label halo", anchor)}</g>'
+            for height, (_, css, number) in zip(heights, here, strict=True)
         )
-    return _inline(text.getvalue(), chart, prefix=prefix)
-
-
-def _plot(axes: Axes, chart: Chart) -> None:
-    values = [float("nan") if value is None else value for value in chart.y]
-    if len(chart.low):
-        axes.fill_between(chart.x, chart.low, chart.high, color=SERIES, alpha=0.16, linewidth=0)
-    many = len(chart.x) > 30
-    width = 1.1 if many else 1.7
-    (line,) = axes.plot(chart.x, values, color=SERIES, linewidth=width, clip_on=False)
-    if not many:
-        line.set_marker("o")
-        line.set_markersize(4)
-        line.set_markerfacecolor("#ffffff")
-        line.set_gid("points")
-    if chart.marked_x is not None and chart.marked_x in chart.x:
-        height = values[list(chart.x).index(chart.marked_x)]
-        axes.plot(
-            [chart.marked_x], [height], marker="D", markersize=6.5, color=SERIES, linestyle="none"
+        found.append(
+            f'<g class="hit"><rect x="{x - half:.1f}" y="{TOP}" width="{2 * half:.1f}" '
+            f'height="{bottom - TOP:g}"/><g class="read"><path class="grid base" '
+            f'd="M{x:.1f} {TOP}V{bottom:g}"/>{numbers}</g></g>'
         )
-    if chart.rule is not None:
-        axes.axhline(chart.rule, color=RULE, linewidth=1.2, linestyle=(0, (5, 3)))
-        axes.annotate(
-            _no_mathtext(chart.rule_label),
-            (1, chart.rule),
-            xycoords=("axes fraction", "data"),
-            xytext=(-2, 3),
-            textcoords="offset points",
-            ha="right",
-            color=RULE,
-            fontsize=8.5,
-        )
+    return found
 
 
-def _style(axes: Axes, chart: Chart) -> None:
-    axes.set_xlabel(_no_mathtext(chart.x_label), color=TEXT, labelpad=2)
-    axes.set_ylabel(_no_mathtext(chart.y_label), color=TEXT, labelpad=3)
-    axes.tick_params(colors=TEXT, length=3, pad=2)
-    axes.grid(axis="y", color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(FuncFormatter(_tick_text))
-    for spine in axes.spines.values():
-        spine.set_color(GRID)
-    if chart.y_limits:
-        axes.set_ylim(*chart.y_limits)
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Places near the wanted ones, at least `gap` apart and within bounds, in the order given.
+
+    Neighbours that overlap move as one block around their mean; then the bounds push back.
+    """
+    blocks: list[tuple[list[int], float]] = []
+    for index in sorted(range(len(wanted)), key=lambda at: wanted[at]):
+        blocks.append(([index], wanted[index]))
+        while len(blocks) > 1:
+            (one, before), (two, after) = blocks[-2:]
+            if after - before >= gap * (len(one) + len(two)) / 2:
+                break
+            middle = (before * len(one) + after * len(two)) / (len(one) + len(two))
+            blocks[-2:] = [(one + two, middle)]
+    places: dict[int, float] = {}
+    lowest = low
+    for members, middle in blocks:
+        for rank, index in enumerate(members):
+            places[index] = max(lowest, middle + gap * (rank - (len(members) - 1) / 2))
+            lowest = places[index] + gap
+    highest = high
+    for index in reversed([index for members, _ in blocks for index in members]):
+        places[index] = min(highest, places[index])
+        highest = places[index] - gap
+    return [places[index] for index in range(len(wanted))]
 
 
-def _tick_text(value: float, _position: int) -> str:
-    """A number as a tick of at most six characters: `0.75`, `7.5e-4`, never an offset."""
+def ticks(low: float, high: float, *, most: int = 5) -> list[float]:
+    """Round numbers between two ends, `most` and one at most."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [step * index for index in range(first, last + 1)]
+
+
+def tick_text(value: float) -> str:
+    """A number of at most six characters: `0.75`, `7.5e-4`, never an offset."""
     if 0 < abs(value) < SMALLEST_PLAIN:
         return f"{value:.1e}".replace("e-0", "e-").replace(".0e", "e")
-    return f"{value:.6g}"
+    return f"{value:.6g}".replace("-", "\u2212")
 
 
-def _no_mathtext(text: str) -> str:
-    """Text that matplotlib does not read as a formula."""
-    return one_line(text).replace("$", r"\$")
+def marks(look: Look, points: Sequence[tuple[float, float]], size: float) -> str:
+    """Marks of one look at the given points as a path."""
+    corners = [(size * x, size * y) for x, y in MARKS[look.mark]]
+    arc = f"a{size:g} {size:g} 0 1 0 "
+    round_ = f"m{-size:g} 0{arc}{2 * size:g} 0{arc}{-2 * size:g} 0z"
+    path = "".join(
+        "M" + "L".join(f"{x + dx:.1f} {y + dy:.1f}" for dx, dy in corners) + "z"
+        if corners
+        else f"M{x:.1f} {y:.1f}{round_}"
+        for x, y in points
+    )
+    return f'<path class="dot" d="{path}"/>' if path else ""
 
 
-def _inline(document: str, chart: Chart, *, prefix: str) -> str:
-    """Matplotlib's document as an element for the page, with our colours and ids of its own."""
-    ET.register_namespace("", SVG)
-    root = ET.fromstring(document[document.index("<svg") :])  # noqa: S314  made by matplotlib, two lines above
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag in {f"{{{SVG}}}metadata", f"{{{SVG}}}style"}:
-                parent.remove(child)
-    for element in root.iter():
-        _clean(element, prefix)
-    _add_point_titles(root, chart.point_titles, prefix)
-    root.attrib.pop("width", None)
-    root.attrib.pop("height", None)
-    root.set("role", "img")
-    root.set("aria-label", one_line(f"{chart.title}: line chart, numbers below"))
-    text = ET.tostring(root, encoding="unicode")
-    for stand_in, variable in STAND_INS.items():
-        text = text.replace(stand_in, variable)
-    return text.replace("#ffffff", "var(--page)")
+def _text(x: float, y: float, text: str, css: str, anchor: str = "start") -> str:
+    words = escape(one_line(text))
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{css}">{words}</text>'
 
 
-def _clean(element: ET.Element, prefix: str) -> None:
-    """Prefix ids and references; turn the style into attributes that a strict policy allows."""
-    if "id" in element.attrib:
-        element.set("id", f"{prefix}-{element.attrib['id']}")
-    href = element.attrib.pop(XLINK_HREF, None)
-    if href:
-        element.set("href", f"#{prefix}-{href.removeprefix('#')}")
-    for declaration in element.attrib.pop("style", "").split(";"):
-        name, _, value = (part.strip() for part in declaration.partition(":"))
-        if name == "font":
-            size = re.search(r"([\d.]+)px", value)
-            element.set("font-size", size.group(1) if size else "9")
-        elif name and name != "font-family":
-            element.set(name, value)
-    if "clip-path" in element.attrib:
-        element.set("clip-path", element.attrib["clip-path"].replace("url(#", f"url(#{prefix}-"))
-
-
-def _add_point_titles(root: ET.Element, titles: Sequence[str], prefix: str) -> None:
-    group = next((one for one in root.iter() if one.get("id") == f"{prefix}-points"), None)
-    if group is None or not titles:
-        return
-    for use, title in zip(group.iter(f"{{{SVG}}}use"), titles, strict=False):
-        ET.SubElement(use, f"{{{SVG}}}title").text = one_line(title)
+def _svg(width: int, height: int, inner: str, label: str, css: str) -> str:
+    """A drawing with its name for readers of the screen."""
+    return (
+        f'<svg class="{css}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'role="img" aria-label="{escape(one_line(label))}">{inner}</svg>'
+    )

@@ -1,19 +1,21 @@
-"""The charts of the pages: accuracy by step in small multiples, and the course of a training."""
+"""The charts of the pages: accuracy by step of all trainings together, and their course."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 from reports.numbers.achievements import paper_row
-from reports.numbers.statistics import Interval, interval
+from reports.numbers.statistics import interval
+from reports.numbers.story import names_of
 from reports.numbers.tally import group_indices, tally
 from reports.report import Report
 from reports.sheets import BenchmarkSheet, TrainingSheet
-from reports.site.charts import Chart, draw
+from reports.site.charts import MARKS, Look, Panel, Result, Series, draw
 from storage.records.evaluation import Tally
 
 TRAINING_CURVES = (
-    ("reward", "Reward", "mean of the sampled completions"),
     ("accuracy_reward", "Accuracy reward", "share of completions that are right"),
+    ("reward", "Reward", "mean of the sampled completions, weighted"),
     ("format_reward", "Format reward", "share in the answer's format"),
     ("zero_variance_share", "Groups without a lesson", "share whose rewards are all alike"),
     ("all_right_share", "Groups all right", "share of the groups"),
@@ -22,166 +24,210 @@ TRAINING_CURVES = (
     ("completion_length", "Completion length", "tokens"),
     ("cut_off_share", "Cut-off completions", "share that reached the limit"),
     ("entropy", "Entropy", "nats a token"),
-    ("loss", "Loss", ""),
+    ("loss", "Loss", "of GRPO near zero whatever is learned"),
     ("grad_norm", "Gradient norm", "before clipping"),
     ("learning_rate", "Learning rate", ""),
     ("tokens_per_second", "Speed", "sampled tokens a second"),
+    ("seconds_total", "Time", "seconds a step"),
+    ("peak_memory_bytes", "Memory", "bytes, the most so far of the main process"),
 )
-MOST_POINTS = 250  # of a training curve; a chart is 300 pixels wide
+MOST_POINTS = 120  # of a training curve; a chart is 370 pixels wide
+MOST_COLOURED = 9  # trainings; of more, only those that the sentence names have a colour and a band
+COLOURS = {
+    ("grpo", "full"): ("grpo", "circle"),
+    ("grpo", "lora"): ("grpo", "diamond"),
+    ("sft", "full"): ("full", "square"),
+    ("sft", "lora"): ("lora", "triangle"),
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A drawn chart with its numbers."""
-
-    chart: Chart
-    svg: str
-    note: str = ""
-    heads: Sequence[str] = field(default=())
-    rows: Sequence[Sequence[str]] = field(default=())
-
-
-def accuracy_figures(
-    report: Report, benchmark: BenchmarkSheet, *, scorer: str, training: TrainingSheet, prefix: str
-) -> list[Figure]:
-    """Accuracy by step: the average, then each task on the same scale; empty without checkpoints.
-
-    The start model, where it was asked with the same prompt, is step 0.
-
-    Args:
-        report: The report.
-        benchmark: One of its benchmarks.
-        scorer: The scorer shown.
-        training: One of its trainings.
-        prefix: Unique on the page, for ids.
-    """
-    points = _points(report, benchmark, scorer, training)
-    if not points:
-        return []
-    paper = paper_row(report.published, benchmark=benchmark.name, training=training)
-    groups: dict[str, list[int]] = {"average": list(range(len(benchmark.questions)))}
-    groups |= group_indices(benchmark.questions, "task")
-    leading = report.leading.get(training.name)
-    lines = [
-        AccuracyLine(
-            title=name,
-            steps=list(points),
-            tallies=[tally(marks, indices=indices) for marks in points.values()],
-            paper_percent=paper.percent(name) if paper else None,
-            leading_step=leading.step if leading else None,
-        )
-        for name, indices in groups.items()
-    ]
-    limits = _limits(lines)
-    return [
-        accuracy_figure(line, limits=limits, prefix=f"{prefix}-{index}")
-        for index, line in enumerate(lines)
-    ]
-
-
-@dataclass(frozen=True, slots=True)
-class AccuracyLine:
-    """Right answers of each step to one group of questions."""
+class Figure(NamedTuple):
+    """A drawn chart, at one size or at two."""
 
     title: str
-    steps: Sequence[int]
-    tallies: Sequence[Tally]
-    paper_percent: float | None
-    leading_step: int | None
+    note: str
+    svg: str
+
+
+class Accuracy(NamedTuple):
+    """Accuracy by step on one benchmark, drawn and as a table."""
+
+    figures: Sequence[Figure]
+    """All tasks, wide and narrow; then each task."""
+    tasks: Sequence[str]
+    """Columns of the table."""
+    rows: Sequence[tuple[Look, int, Sequence[Tally]]]
+    """Training, step, and right answers: of all tasks, then of each."""
+
+
+def looks_of(report: Report, named: Collection[str] = ()) -> dict[str, Look]:
+    """How each evaluated training is drawn: hue by method, mark by variant, then the next mark."""
+    names = names_of(report.trainings)
+    taken: list[tuple[str, str]] = []
+    looks: dict[str, Look] = {}
+    for index, training in enumerate(report.trainings):
+        colour, mark = COLOURS[training.method, training.variant]
+        marks = [mark, *(other for other in MARKS if other != mark)]
+        mark = next((each for each in marks if (colour, each) not in taken), mark)
+        taken.append((colour, mark))
+        if len(report.trainings) > MOST_COLOURED and training.name not in named:
+            colour = "other"
+        name = names.get(training.name, training.name)
+        looks[training.name] = Look(name, f"{colour} t{index}", mark)
+    return looks
+
+
+def accuracy(
+    report: Report, benchmark: BenchmarkSheet, scorer: str, looks: Mapping[str, Look]
+) -> Accuracy | None:
+    """Trainings in one panel, and by task on the same scale; None without checkpoints.
+
+    The start model, where it was asked with the same prompt, is step 0.
+    """
+    groups = {"all tasks": list(range(len(benchmark.questions)))}
+    groups |= group_indices(benchmark.questions, "task")
+    points = {
+        training.name: found
+        for training in report.trainings
+        if (found := _points(report, benchmark, scorer, training, groups))
+    }
+    if not points:
+        return None
+    panels = [
+        _panel(report, benchmark, points, looks, (index, name)) for index, name in enumerate(groups)
+    ]
+    ends = [end for panel in panels for end in panel.y_limits]
+    limits = (max(0.0, min(ends) // 5 * 5), min(100.0, -(-max(ends) // 5) * 5))
+    whole, *parts = [replace(panel, y_limits=limits) for panel in panels]
+    drawn = draw(whole, width=690, height=312, css="wide", margin=150)
+    drawn += draw(whole, width=358, height=300, css="narrow", margin=104)
+    small = [draw(panel, width=166, height=312, margin=34) for panel in parts]
+    note = "accuracy in %; band: 95 % interval of each step"
+    figures = [Figure(f"All tasks, {len(benchmark.questions)} questions", note, drawn)]
+    figures += [
+        Figure(panel.title, panel.note, svg) for panel, svg in zip(parts, small, strict=True)
+    ]
+    rows = [
+        (looks[name], step, tallies)
+        for name, steps in points.items()
+        for step, tallies in steps.items()
+    ]
+    return Accuracy(figures, list(groups), rows)
 
 
 def _points(
-    report: Report, benchmark: BenchmarkSheet, scorer: str, training: TrainingSheet
-) -> dict[int, str]:
-    """Marks by step; the start model is step 0."""
+    report: Report,
+    benchmark: BenchmarkSheet,
+    scorer: str,
+    training: TrainingSheet,
+    groups: Mapping[str, Sequence[int]],
+) -> dict[int, list[Tally]]:
+    """Right answers by step and group; the start model is step 0."""
     steps = report.steps(benchmark, scorer, training)
     start = report.start_evaluation(benchmark, scorer, training) if steps else None
-    points = {0: start.marks[scorer]} if start else {}
-    return points | {
-        evaluation.step: evaluation.marks[scorer]
-        for evaluation in steps
-        if evaluation.step is not None
+    shown = {0: start} if start else {}
+    shown |= {evaluation.step: evaluation for evaluation in steps if evaluation.step is not None}
+    return {
+        step: [tally(evaluation.marks[scorer], indices=group) for group in groups.values()]
+        for step, evaluation in shown.items()
     }
 
 
-def _limits(lines: Sequence[AccuracyLine]) -> tuple[float, float]:
-    """One scale for all small multiples, in percent, rounded outwards to tens."""
-    ends = [100 * end for line in lines for counted in line.tallies for end in interval(counted)]
-    ends += [line.paper_percent for line in lines if line.paper_percent is not None]
-    return (max(0.0, min(ends) // 10 * 10), min(100.0, -(-max(ends) // 10) * 10))
-
-
-def accuracy_figure(line: AccuracyLine, *, limits: tuple[float, float], prefix: str) -> Figure:
-    """One chart of accuracy by step with its band, and its numbers."""
-    names = ["start model" if step == 0 else f"step {step}" for step in line.steps]
-    percents = [100 * counted.accuracy for counted in line.tallies]
-    ends = [as_percents(interval(counted)) for counted in line.tallies]
-    chart = Chart(
-        title=line.title.capitalize(),
-        x=line.steps,
-        y=percents,
-        low=[100 * interval(counted).low for counted in line.tallies],
-        high=[100 * interval(counted).high for counted in line.tallies],
-        rule=line.paper_percent,
-        rule_label="" if line.paper_percent is None else f"paper {line.paper_percent:.2f}",
-        y_label="accuracy, %",
-        y_limits=limits,
-        point_titles=[
-            f"{name}: {percent:.2f} % ({end})"
-            for name, percent, end in zip(names, percents, ends, strict=True)
-        ],
-        marked_x=line.leading_step,
-    )
-    rows = [
-        (
-            name,
-            f"{100 * counted.accuracy:.2f}",
-            end,
-            f"{counted.num_correct}/{counted.num_questions}",
+def _panel(
+    report: Report,
+    benchmark: BenchmarkSheet,
+    points: Mapping[str, Mapping[int, Sequence[Tally]]],
+    looks: Mapping[str, Look],
+    group: tuple[int, str],
+) -> Panel:
+    """One group of questions; its limits hold what is drawn of it."""
+    index, task = group
+    series: list[Series] = []
+    for name, steps in points.items():
+        tallies = [counted[index] for counted in steps.values()]
+        training, leading = report.training(name), report.leading.get(name)
+        paper = paper_row(report.published, benchmark=benchmark.name, training=training)
+        led = steps.get(leading.step) if leading else None
+        printed = paper.percent(task if index else "average") if paper else None
+        result = Result(*_percents(led[index]), printed) if led else None
+        label = f"{result.value:.1f}" if result else ""
+        look = looks[name]
+        has_band = not index and not look.css.startswith("other")
+        series.append(
+            Series(
+                look=look,
+                x=list(steps),
+                y=[100 * counted.accuracy for counted in tallies],
+                band=[_percents(counted)[1:] for counted in tallies] if has_band else (),
+                lead=leading.step if leading and led else None,
+                result=result if not look.css.startswith("other") else None,
+                label=label if index else f"{look.name} {label}",
+                paper_label="" if index or printed is None else f"paper {printed:.1f}",
+            )
         )
-        for name, counted, end in zip(names, line.tallies, ends, strict=True)
-    ]
-    note = f"n = {line.tallies[0].num_questions}"
-    return Figure(chart, draw(chart, prefix=prefix), note, ("%", "95 % interval", "right"), rows)
+    counted = next(iter(points.values()))
+    num_questions = next(iter(counted.values()))[index].num_questions
+    values = [y for one in series for y in one.y if y is not None]
+    values += [end for one in series for ends in one.band for end in ends]
+    values += [value for one in series for value in one.result or () if value is not None]
+    steps_of_all = sorted({step for steps in points.values() for step in steps})
+    return Panel(
+        title=task.capitalize(),
+        note=f"n = {num_questions}",
+        series=series,
+        y_limits=(min(values), max(values)),
+        marked_x=steps_of_all[:: max(len(steps_of_all) - 1, 1)] if index else steps_of_all,
+    )
 
 
-def as_percents(ends: Interval) -> str:
-    """`61.5\u201367.4`."""
-    return f"{100 * ends.low:.1f}\u2013{100 * ends.high:.1f}"
+def _percents(counted: Tally) -> tuple[float, float, float]:
+    """Accuracy and the ends of its interval."""
+    low, high = interval(counted)
+    return 100 * counted.accuracy, 100 * low, 100 * high
 
 
-def training_figures(training: TrainingSheet, *, prefix: str) -> list[Figure]:
-    """One chart for each metric that the training logged."""
-    curve = training.curve
+def training_figures(report: Report, shown: TrainingSheet | None = None) -> list[Figure]:
+    """One chart for each metric that a training logged, all trainings in it.
+
+    Args:
+        report: The report.
+        shown: Metrics that it did not log are left out; None: of all trainings.
+    """
+    looks = looks_of(report)
     figures: list[Figure] = []
     for name, title, note in TRAINING_CURVES:
-        values = curve.metrics.get(name, ())
-        if not any(value is not None for value in values):
+        if shown and not any(value is not None for value in shown.curve.metrics.get(name, ())):
             continue
-        steps, means = thin(curve.step, values)
-        chart = Chart(title=title, x=steps, y=means)
-        table = _evenly(list(zip(steps, means, strict=True)), 20)
-        rows = [(str(step), "\u2013" if value is None else f"{value:.4g}") for step, value in table]
-        figures.append(
-            Figure(chart, draw(chart, prefix=f"{prefix}-{len(figures)}"), note, ("value",), rows)
-        )
+        series: list[Series] = []
+        for training in report.trainings:
+            values = training.curve.metrics.get(name, ())
+            if any(value is not None for value in values):
+                steps, means = thin(training.curve.step, values)
+                look = looks[training.name]
+                series.append(Series(look, steps, means, label=look.name))
+        if series:
+            drawn = draw(
+                Panel(title, note, series, _room(series)), width=370, height=190, margin=86
+            )
+            figures.append(Figure(title, note, drawn))
     return figures
+
+
+def _room(found: Sequence[Series]) -> tuple[float, float]:
+    """Limits with a little room; from 0 where that is near."""
+    values = [y for series in found for y in series.y if y is not None]
+    low, high = min(values), max(values)
+    room = 0.05 * (high - low) or 0.1 * abs(high) or 1.0
+    return (0.0 if 0 <= low < 0.4 * high else low - room, high + room)
 
 
 def thin(
     steps: Sequence[int], values: Sequence[float | None]
 ) -> tuple[list[int], list[float | None]]:
-    """At most 250 points: means over windows of equal size, at each window's last step."""
+    """At most MOST_POINTS: means over windows of equal size, at each window's last step."""
     size = -(-len(steps) // MOST_POINTS) or 1
     means: list[float | None] = []
     for start in range(0, len(steps), size):
         window = [value for value in values[start : start + size] if value is not None]
         means.append(sum(window) / len(window) if window else None)
     return [steps[min(start + size, len(steps)) - 1] for start in range(0, len(steps), size)], means
-
-
-def _evenly(items: list[tuple[int, float | None]], most: int) -> list[tuple[int, float | None]]:
-    """The first, the last and evenly spaced items between."""
-    if len(items) <= most:
-        return items
-    return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]

@@ -11,6 +11,22 @@ from reports.report import Report
 from reports.sheets import EvaluationSheet
 
 Key = TypeVar("Key", bound=Hashable)
+ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})")
+# Where a published row is printed, by how its source begins; all of a page's links that lead
+# elsewhere are made here.
+SOURCES = {
+    "R1-AQA README": "https://github.com/xiaomi-research/r1-aqa",
+    "xiaomi-research/r1-aqa issue 14": "https://github.com/xiaomi-research/r1-aqa/issues/14",
+    "MMAU leaderboard": "https://sakshi113.github.io/mmau_homepage/",
+    "Qwen2.5-Omni README": "https://github.com/QwenLM/Qwen2.5-Omni",
+    "Qwen3-Omni technical report": "https://arxiv.org/abs/2509.17765",
+    "Ke-Omni-R README": "https://github.com/shuaijiang/Ke-Omni-R",
+    "wenet-e2e/west pull request 117": "https://github.com/wenet-e2e/west/pull/117",
+    "wenet-e2e/west": "https://github.com/wenet-e2e/west",
+    "NeMo-RL": "https://github.com/NVIDIA-NeMo/RL/blob/main/docs/guides/grpo-audio.md",
+    "MiMo-Audio": "https://github.com/XiaomiMiMo/MiMo-Audio",
+    "Step-Audio-R1": "https://github.com/stepfun-ai/Step-Audio-R1",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +106,14 @@ def benchmark_slugs(report: Report) -> dict[str, str]:
 def submission_file(evaluation: EvaluationSheet) -> str:
     """File of predictions to submit, from the experiment's folder."""
     return f"evaluation/{evaluation.key.folder.as_posix()}/submission.json"
+
+
+def source_link(source: str) -> str:
+    """Address of where a published row is printed; empty where we know none."""
+    paper = ARXIV.search(source)
+    if paper:
+        return f"https://arxiv.org/abs/{paper[1]}"
+    return next((link for start, link in SOURCES.items() if source.startswith(start)), "")
 
 
 def browse_link(report: Report, section: Section, **state: str) -> str:

@@ -1,30 +1,26 @@
-"""What stands on each page but the models' own: see reports/site/model_pages.py for those."""
+"""What stands on each page but the models' own: see reports/site/model_pages.py for those.
+
+Templates are given the report and its numbers as they are; what they say of them they say there.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from reports.numbers.achievements import Achievement, achievements
-from reports.numbers.comparisons import Comparison, Section, asked_of, leading_rows
-from reports.numbers.leaderboard import LeaderboardRow, method_name, method_of
-from reports.numbers.matrix import Cell, Matrix, matrices
+from reports.numbers.comparisons import Comparison, Pair, Section, leading_rows
+from reports.numbers.leaderboard import LeaderboardRow
+from reports.numbers.matrix import matrices
+from reports.numbers.story import Story, stories
 from reports.report import Report
-from reports.sheets import flat
+from reports.sheets import BenchmarkSheet, flat
+from reports.site import figures
 from reports.site.boards import boards
-from reports.site.exports import DASH, to_csv, to_json, to_latex, to_markdown
-from reports.site.figures import Figure, accuracy_figures
-from reports.site.links import Links, browse_link, submission_file
+from reports.site.exports import to_csv, to_json, to_latex, to_markdown
+from reports.site.links import Links, browse_link, slug, submission_file
 from reports.site.question_data import QuestionData
-from storage.records.evaluation import Tally
-from storage.records.question import Question
 
-MOST_GROUPS = 2  # of four charts each on the overview; the others are on the trainings' pages
 MOST_LISTED = 40  # gained or lost questions on a page; the question page has them all
-CURVES_CAPTION = (
-    "Bands are 95 % intervals of one step each, not of the whole curve, and neighbouring steps "
-    "answer the same questions: two models are compared on their comparison page. "
-    "Step 0 is the start model, the filled point the step that leads."
-)
+Clips = Mapping[str, Sequence[str | None]]
+"""Addresses of the clips by the benchmark's key, in the order of its questions."""
 
 
 class Page(NamedTuple):
@@ -37,92 +33,6 @@ class Page(NamedTuple):
     """What the template is given."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """One training on one benchmark, in one number."""
-
-    title: str
-    achievement: Achievement
-    file: str
-    compare_file: str
-    """Empty without a start model."""
-
-
-class CurveGroup(NamedTuple):
-    """Charts under one heading; empty: none."""
-
-    title: str
-    figures: Sequence[Figure]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelLine:
-    """A training or a model in the list of all."""
-
-    name: str
-    file: str
-    method: str
-    start: str
-    num_checkpoints: str
-    benchmarks: str
-
-
-@dataclass(frozen=True, slots=True)
-class Withheld:
-    """Predictions to submit for a score."""
-
-    benchmark: str
-    model: str
-    prompt: str
-    num_questions: int
-    num_parsed: int
-    file: str
-    """From the experiment's folder."""
-
-
-class ComparisonLine(NamedTuple):
-    """A comparison in the list of all."""
-
-    file: str
-    title: str
-    section: Section
-    is_in_matrix: bool
-
-
-class MatrixRow(NamedTuple):
-    """A leading row against every other."""
-
-    label: str
-    tally: Tally
-    cells: Sequence[tuple[Cell, str] | None]
-    """By column, with the page of the pair; mirrored below the diagonal, None on it."""
-
-
-class ShownMatrix(NamedTuple):
-    """Every pair of leading rows on one benchmark."""
-
-    matrix: Matrix
-    rows: Sequence[MatrixRow]
-    resolution: str
-
-
-class Flip(NamedTuple):
-    """A question that one of two models got right."""
-
-    question: Question
-    link: str
-
-
-@dataclass(frozen=True, slots=True)
-class ShownSection:
-    """A comparison's section with its addresses."""
-
-    section: Section
-    gained: Sequence[Flip]
-    lost: Sequence[Flip]
-    browse_link: str
-
-
 def leaderboard_files(rows: Sequence[LeaderboardRow]) -> dict[str, str]:
     """The exports beside the pages, by file name."""
     return {
@@ -133,14 +43,14 @@ def leaderboard_files(rows: Sequence[LeaderboardRow]) -> dict[str, str]:
     }
 
 
-def index_page(
+def overview_pages(
     report: Report,
     rows: Sequence[LeaderboardRow],
     exports: Mapping[str, str],
     comparisons: Sequence[Comparison],
     links: Links,
-) -> Page:
-    """The overview: headlines, leaderboards, accuracy by step, models, the fetch account.
+) -> list[Page]:
+    """The first screen of each benchmark, with its leaderboard and pairs; the first is the index.
 
     Args:
         report: The report.
@@ -149,204 +59,83 @@ def index_page(
         comparisons: Of `comparisons.compare(report)`.
         links: The pages.
     """
-    lines = achievements(report)
-    context = {
-        "summary": _summary(report),
-        "tiles": [_tile(line, links) for line in lines],
-        "boards": boards(report, rows, links.models),
-        "withheld": withheld(report),
+    tables = {matrix.benchmark.key: matrix for matrix in matrices(report)}
+    told = stories(report, tables.values())
+    files = {story.benchmark.name: benchmark_file(story.benchmark) for story in told[1:]}
+    files = {story.benchmark.name: "index.html" for story in told[:1]} | files
+    found = {board.benchmark: board for board in boards(report, rows, links.models)}
+    shared = {
+        "report": report,
+        "links": links,
+        "files": files,
         "exports": exports,
-        "curves": _curves(report, lines),
-        "caption": CURVES_CAPTION,
-        "models": _models(report, links),
-        "matrices": [_shown_matrix(report, matrix, links) for matrix in matrices(report)],
-        "comparisons": _comparison_lines(report, comparisons, links),
-        "apart": report.apart,
-        "fetch": report.fetch,
+        "submission_file": submission_file,
     }
-    return Page("index.html", "index.html", "Overview", context)
+    asked = set(leading_rows(report))
+    pages: list[Page] = []
+    for story in told:
+        name = story.benchmark.name
+        context = {
+            **shared,
+            **_drawn(report, story),
+            "story": story,
+            "board": found.get(name),
+            "matrix": tables.get(story.benchmark.key),
+            "pairs": _pairs_on(comparisons, story.benchmark),
+            "in_matrix": asked,
+        }
+        pages.append(Page(files[name], "index.html", "Overview", context))
+    bare = {**shared, "story": None, "board": None, "matrix": None, "pairs": {}}
+    return pages or [Page("index.html", "index.html", "Overview", bare)]
 
 
-def _summary(report: Report) -> str:
-    trainings = [training for training in report.trainings if training.evaluated]
-    benchmarks = [
-        f"{benchmark.name} ({len(benchmark.questions)} questions"
-        f"{', answers withheld' if benchmark.is_withheld else ''})"
-        for benchmark in report.tests
-    ]
-    models = len({evaluation.model for evaluation in report.evaluations})
-    return (
-        f"{_count(models, 'model')} of {_count(len(trainings), 'training')} "
-        f"and their start models, on {', '.join(benchmarks)}."
-    )
+def benchmark_file(benchmark: BenchmarkSheet) -> str:
+    """Page of a benchmark that is not the first."""
+    return f"benchmark-{slug(benchmark.key)}.html"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _tile(line: Achievement, links: Links) -> Tile:
-    training, evaluation = line.training, line.evaluation
-    method = method_name(training.method, training.variant)
-    start = line.start
-    return Tile(
-        title=f"{method} · {line.benchmark.name}",
-        achievement=line,
-        file=links.trainings[training.name],
-        compare_file=links.comparison(asked_of(start), asked_of(evaluation)) if start else "",
-    )
-
-
-def _comparison_lines(
-    report: Report, comparisons: Sequence[Comparison], links: Links
-) -> list[ComparisonLine]:
-    rows = set(leading_rows(report))
-    return [
-        ComparisonLine(
-            file=links.comparisons[comparison.pair],
-            title=title_of(report, comparison),
-            section=comparison.sections[0],
-            is_in_matrix=set(comparison.pair) <= rows,
-        )
-        for comparison in comparisons
-    ]
-
-
-def _shown_matrix(report: Report, matrix: Matrix, links: Links) -> ShownMatrix:
-    def shown(row: int, column: int) -> tuple[Cell, str] | None:
-        if row == column:
-            return None
-        place = (min(row, column), max(row, column))
-        second, first = (matrix.asked[index] for index in place)
-        return matrix.cells[place], links.comparison(first, second)
-
-    size = range(len(matrix.keys))
-    gaps = [cell.test.detectable for cell in matrix.cells.values()]
-    found = [gap for gap in gaps if gap]
-    ends = f"{100 * min(found):.1f} to {100 * max(found):.1f}" if found else ""
-    return ShownMatrix(
-        matrix=matrix,
-        rows=[
-            MatrixRow(
-                report.label(key), matrix.tallies[row], [shown(row, column) for column in size]
-            )
-            for row, key in enumerate(matrix.keys)
+def _drawn(report: Report, story: Story) -> dict[str, object]:
+    looks = figures.looks_of(report, story.named)
+    return {
+        "looks": looks,
+        "accuracy": figures.accuracy(report, story.benchmark, story.scorer, looks),
+        "hours": [
+            (looks[training.name], training.device_hours)
+            for training in report.trainings
+            if training.evaluated
         ],
-        resolution=f"Differences of {ends} points are found with 80 % power; smaller ones can be "
-        "real and missed."
-        if ends
-        else "",
-    )
+    }
 
 
-def _curves(report: Report, lines: Sequence[Achievement]) -> list[CurveGroup]:
-    """Charts by training and benchmark; where there are many, the averages in one group."""
-    groups: list[CurveGroup] = []
-    averages: list[Figure] = []
-    for index, line in enumerate(lines):
-        figures = accuracy_figures(
-            report,
-            line.benchmark,
-            scorer=line.scorer,
-            training=line.training,
-            prefix=f"curve{index}",
-        )
-        title = f"{line.training.name} on {line.benchmark.name}"
-        groups.append(CurveGroup(title, figures))
-        averages += [replace(figure, note=title) for figure in figures[:1]]
-    return groups if len(groups) <= MOST_GROUPS else [CurveGroup("", averages)]
-
-
-def _models(report: Report, links: Links) -> list[ModelLine]:
-    """Trainings in the profile's order, then every other model."""
-    names = {benchmark.key: benchmark.name for benchmark in report.benchmarks}
-    found: list[ModelLine] = []
-    for training in report.trainings:
-        own = [
-            evaluation for evaluation in report.evaluations if evaluation.training == training.name
-        ]
-        steps = {evaluation.step for evaluation in own} or training.checkpoint_steps
-        found.append(
-            ModelLine(
-                name=training.name,
-                file=links.trainings[training.name],
-                method=method_name(training.method, training.variant),
-                start=training.start_model,
-                num_checkpoints=str(len(steps)),
-                benchmarks=", ".join(
-                    dict.fromkeys(names[evaluation.key.benchmark] for evaluation in own)
-                )
-                or "not evaluated",
-            )
-        )
-    others = [evaluation for evaluation in report.evaluations if evaluation.step is None]
-    for model in dict.fromkeys(evaluation.model for evaluation in others):
-        own = [evaluation for evaluation in others if evaluation.model == model]
-        found.append(
-            ModelLine(
-                name=model,
-                file=links.models[model],
-                method=method_of(own[0].run),
-                start=DASH,
-                num_checkpoints=DASH,
-                benchmarks=", ".join(
-                    dict.fromkeys(names[evaluation.key.benchmark] for evaluation in own)
-                ),
-            )
-        )
+def _pairs_on(comparisons: Sequence[Comparison], benchmark: BenchmarkSheet) -> dict[Pair, Section]:
+    """The pairs that were judged on it, each under its leading scorer."""
+    found: dict[Pair, Section] = {}
+    for comparison in comparisons:
+        for section in comparison.sections:
+            if section.benchmark.key == benchmark.key:
+                found.setdefault(comparison.pair, section)
     return found
 
 
-def withheld(report: Report) -> list[Withheld]:
-    """What was predicted for benchmarks that keep their answers, a row a model and prompt."""
-    return [
-        Withheld(
-            benchmark=report.benchmark(evaluation.key.benchmark).name,
-            model=evaluation.model,
-            prompt=evaluation.prompt,
-            num_questions=len(evaluation.parsed),
-            num_parsed=evaluation.parsed.count("1"),
-            file=submission_file(evaluation),
-        )
-        for evaluation in report.withheld
-    ]
-
-
-def title_of(report: Report, comparison: Comparison) -> str:
-    """`grpo-step-100 against Qwen2-Audio-7B-Instruct`."""
-    first, second = (report.label(key) for key in comparison.sections[0].keys)
-    return f"{second} against {first}"
-
-
-def compare_pages(report: Report, comparisons: Sequence[Comparison], links: Links) -> list[Page]:
+def compare_pages(
+    report: Report, comparisons: Sequence[Comparison], links: Links, clips: Clips
+) -> list[Page]:
     """One page for each pair of models worth comparing."""
     pages: list[Page] = []
     for comparison in comparisons:
         first, second = (report.label(key) for key in comparison.sections[0].keys)
         context = {
+            "report": report,
             "first": first,
             "second": second,
-            "reason": comparison.reason,
-            "sections": [_shown(report, section) for section in comparison.sections],
+            "comparison": comparison,
+            "browse_link": browse_link,
+            "clips": clips,
             "most_listed": MOST_LISTED,
         }
-        file, title = links.comparisons[comparison.pair], title_of(report, comparison)
-        pages.append(Page(file, "compare.html", title, context))
+        title = f"{second} against {first}"
+        pages.append(Page(links.comparisons[comparison.pair], "compare.html", title, context))
     return pages
-
-
-def _shown(report: Report, section: Section) -> ShownSection:
-    def flips(questions: Sequence[Question]) -> list[Flip]:
-        return [
-            Flip(question, browse_link(report, section, id=question.id)) for question in questions
-        ]
-
-    return ShownSection(
-        section=section,
-        gained=flips(section.gained),
-        lost=flips(section.lost),
-        browse_link=browse_link(report, section, show="flipped"),
-    )
 
 
 def data_page(report: Report) -> Page:
@@ -367,14 +156,9 @@ def questions_page(benchmarks: Sequence[QuestionData]) -> Page:
 
 def provenance_page(report: Report) -> Page:
     """Everything needed to make these numbers again."""
-    names = {benchmark.key: benchmark.name for benchmark in report.benchmarks}
     context = {
+        "report": report,
         "provenance": [line for line in flat(report.provenance.model_dump()) if line[1]],
-        "benchmarks": report.benchmarks,
-        "evaluations": report.evaluations,
-        "names": names,
         "prompts": {e.run.prompt.name: e.run.prompt for e in report.evaluations if e.run.prompt},
-        "seeds": [(training.name, training.seed) for training in report.trainings],
-        "config": report.profile,
     }
     return Page("provenance.html", "provenance.html", "Provenance", context)

@@ -22,14 +22,16 @@ from reports.numbers.results import results_table
 from reports.numbers.statistics import interval
 from reports.report import Report
 from reports.site.audio import publish_audio
+from reports.site.charts import GREY, marks, tick_text, ticks
 from reports.site.links import benchmark_slugs, links_of
 from reports.site.model_pages import other_model_pages, training_pages
 from reports.site.pages import (
+    Clips,
     Page,
     compare_pages,
     data_page,
-    index_page,
     leaderboard_files,
+    overview_pages,
     provenance_page,
     questions_page,
 )
@@ -69,7 +71,7 @@ def render(report: Report, site: Path, *, audio_roots: Mapping[str, Path]) -> No
     audio = _publish_audio(report, part, audio_roots)
     questions = write_question_data(report, part, audio=audio)
     environment = make_environment()
-    for page in make_pages(report, rows, exports, questions):
+    for page in make_pages(report, rows, exports, questions, audio):
         write_text(part / page.file, render_page(environment, page, report))
     _replace_folder(part, site)
 
@@ -79,6 +81,7 @@ def make_pages(
     rows: Sequence[LeaderboardRow],
     exports: Mapping[str, str],
     questions: Sequence[QuestionData],
+    audio: Clips,
 ) -> list[Page]:
     """Every page of the site.
 
@@ -87,14 +90,15 @@ def make_pages(
         rows: Of `leaderboard.rows(report)`.
         exports: Of `leaderboard_files(rows)`.
         questions: Of `write_question_data`.
+        audio: Addresses of the clips.
     """
     comparisons = compare(report)
     links = links_of(report, comparisons)
     return [
-        index_page(report, rows, exports, comparisons, links),
+        *overview_pages(report, rows, exports, comparisons, links),
         *training_pages(report, links),
         *other_model_pages(report, links),
-        *compare_pages(report, comparisons, links),
+        *compare_pages(report, comparisons, links, audio),
         questions_page(questions),
         data_page(report),
         provenance_page(report),
@@ -124,6 +128,8 @@ def make_environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["wilson"] = interval  # pyright: ignore[reportUnknownMemberType]  jinja2's
+    drawing = {"ticks": ticks, "tick_text": tick_text, "marks": marks, "GREY": GREY}
+    environment.globals.update(drawing)  # pyright: ignore[reportUnknownMemberType]  jinja2's
     return environment
 
 
@@ -141,16 +147,16 @@ def render_page(environment: Environment, page: Page, report: Report) -> str:
         experiment=report.experiment,
         schema=report.format,
         navigation=[{"file": file, "text": text} for file, text in NAVIGATION],
-        policy=policy(style, script, loads_data=loads_data),
+        policy=policy(style, script, loads_data=loads_data, plays="clips" in page.context),
         style=style,
         script=script,
     )
 
 
-def policy(style: str, script: str, *, loads_data: bool) -> str:
-    """Content security policy: our style and script by hash; the question page's data and audio."""
+def policy(style: str, script: str, *, loads_data: bool, plays: bool) -> str:
+    """Content security policy: our style and script by hash, data and clips where some are."""
     own = " 'self'" if loads_data else ""
-    more = " media-src 'self' blob:; connect-src 'self';" if loads_data else ""
+    more = " media-src 'self' blob:; connect-src 'self';" if loads_data or plays else ""
     return (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'{own};"
         f"{more} base-uri 'none'; form-action 'none'"

@@ -43,7 +43,7 @@ def pages_of(report: Report, environment: Environment, folder: Path) -> list[str
     found = rows(report)
     audio = {each.key: ["audio/x/00000.wav"] * 2 for each in report.benchmarks}
     questions = write_question_data(report, folder, audio=audio)
-    pages = make_pages(report, found, leaderboard_files(found), questions)
+    pages = make_pages(report, found, leaderboard_files(found), questions, audio)
     return [render_page(environment, page, report) for page in pages]
 
 

@@ -270,5 +270,5 @@ def test_verdicts_survive_being_written_and_read(tmp_path: Path) -> None:
     verdicts = judge_all(THREE, {"q1": said("A cat")})
     write_verdicts(tmp_path / "verdicts.jsonl", verdicts)
     assert read_verdicts(tmp_path / "verdicts.jsonl") == verdicts
-    keys = {"id", "answer", "choice_index", "official", "strict", "reason"}
+    keys = {"id", "answer", "choice_index", "official", "strict", "reason", "rule"}
     assert set(asdict(verdicts[0])) == keys

@@ -2,11 +2,12 @@
 
 import pytest
 
+from model.prompt import PROMPTS
 from storage.records.profile import ProfileFacts, belongs
 from tests.storage.records.made_run import make_run
 
 FACTS = ProfileFacts(
-    models=frozenset({("d" * 64, "answer")}),
+    models=frozenset({("d" * 64, PROMPTS["answer"].sha256)}),
     benchmarks={"demo-1a2b3c4d": False, "validation-5e6f7a8b": False},
 )
 
@@ -18,12 +19,12 @@ FACTS = ProfileFacts(
         ({"control": "silence"}, True),
         ({"model": "another-name-of-it"}, True),
         ({"digest": "e" * 64}, False),
-        ({"prompt": "think"}, False),
+        ({"prompt": PROMPTS["think"]}, False),
         ({"benchmark": "demo-99999999"}, False),
         ({"silence": True}, False),
         ({"digest": "e" * 64, "prompt": "unknown", "role": "imported"}, True),
     ],
 )
 def test_a_run_belongs_by_its_models_digest_its_prompt_and_its_benchmark(change, expected):
-    run = make_run(**({"benchmark": "demo-1a2b3c4d"} | change))
+    run = make_run(**({"benchmark": "demo-1a2b3c4d", "prompt": PROMPTS["answer"]} | change))
     assert belongs(run, FACTS) is expected

@@ -23,11 +23,12 @@ from storage.records.training import CHECKPOINT, CheckpointRecord
 
 SAVING = "saving.part"  # folder in which a checkpoint is written
 # What only resuming needs; the rest of a checkpoint is what `from_pretrained` reads.
-RESUME_FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
-RESUME_PREFIXES = ("rng_state", "optimizer", "scaler")
+OPTIMIZER = "optimizer.pt"
 
 
-def seal(folder: Path, settings: Mapping[str, JsonValue]) -> None:
+def seal(
+    folder: Path, settings: Mapping[str, JsonValue], made_with: Mapping[str, JsonValue]
+) -> None:
     """Write the record of a checkpoint's files, flushed to the disk; the last file written."""
     files = {
         str(path.relative_to(folder)): path.stat().st_size
@@ -38,8 +39,9 @@ def seal(folder: Path, settings: Mapping[str, JsonValue]) -> None:
         _flush(folder / name)
     record = CheckpointRecord(
         step=step_of(folder),
-        can_resume=any(_is_resume_file(name) for name in files),
+        can_resume=OPTIMIZER in files,
         settings=dict(settings),
+        made_with=dict(made_with),
         files=files,
     )
     record.write(folder / CHECKPOINT)
@@ -94,14 +96,9 @@ def check_same_settings(folder: Path, settings: Mapping[str, JsonValue]) -> None
         raise PipelineError(msg)
 
 
-def settings_that_decide(
-    config: TrainConfig, start_model_digest: str, num_devices: int
-) -> dict[str, JsonValue]:
+def settings_that_decide(config: TrainConfig, start_model_digest: str) -> dict[str, JsonValue]:
     """The settings that decide what a run learns, flat: `grpo.beta: 0.04`."""
-    flat: dict[str, JsonValue] = {
-        "start_model_digest": start_model_digest,
-        "num_devices": num_devices,
-    }
+    flat: dict[str, JsonValue] = {"start_model_digest": start_model_digest}
     for key, value in deciding_settings(config).items():
         if isinstance(value, dict):
             inner = cast("dict[str, JsonValue]", value)
@@ -141,14 +138,10 @@ def last_step(training: Path) -> int | None:
 
 def _strip(folder: Path, record: CheckpointRecord) -> None:
     """Replace the record first: a kill in between leaves a whole checkpoint with extra files."""
-    kept = {name: size for name, size in record.files.items() if not _is_resume_file(name)}
+    kept = {name: size for name, size in record.files.items() if name != OPTIMIZER}
     record.model_copy(update={"can_resume": False, "files": kept}).write(folder / CHECKPOINT)
     for name in record.files.keys() - kept.keys():
         (folder / name).unlink(missing_ok=True)
-
-
-def _is_resume_file(name: str) -> bool:
-    return name in RESUME_FILES or name.startswith(RESUME_PREFIXES)
 
 
 def _record(folder: Path) -> CheckpointRecord | None:

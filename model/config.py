@@ -6,12 +6,14 @@ leaves unset (beta 0.04, learning rate 1e-6 falling linearly, gradient norm 1.0)
 sampler (top-k 50). Fields marked `Idle` may be changed on a finished or a running training.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from model.prompt import PROMPTS, PromptSetting
 from storage.config import BenchmarkConfig, Config, Idle, deciding
+from storage.errors import PipelineError
 
 ControlName = Literal[
     "silence", "shuffled-audio", "first-choice", "longest-choice", "cyclic-shifts"
@@ -116,17 +118,17 @@ class TrainConfig(Config):
     `{name: mine, text: ...}`."""
     max_steps: Annotated[int, Field(ge=1)] = 1000
     """Optimiser steps."""
-    save_steps: Annotated[int, Field(ge=1)] = 100
+    save_steps: Annotated[int, Field(ge=1), Idle] = 100
     """Optimiser steps between checkpoints."""
     keep_full_checkpoints: Annotated[int, Field(ge=1), Idle] = 2
     """Newest checkpoints that keep optimiser state for resuming; older ones keep only the weights,
     for evaluation."""
     seed: int = 42
     """Seed of data order, sampling and initialisation of adapters."""
-    prompts_per_device: Annotated[int, Field(ge=1)] = 1
-    """Prompts in one forward pass of one device."""
-    gradient_accumulation: Annotated[int, Field(ge=1)] = 2
-    """Forward passes per optimiser step."""
+    prompts_per_step: Annotated[int, Field(ge=1)] = 16
+    """Prompts of an optimiser step, over all devices (the paper: 8 GPUs, 2 passes, 1 prompt)."""
+    prompts_per_device: Annotated[int, Field(ge=1), Idle] = 1
+    """Prompts in one forward pass of one device. As many passes follow as make a step."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps in which the learning rate rises."""
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
@@ -141,20 +143,19 @@ class TrainConfig(Config):
     optimizer: Literal["adamw", "adamw-8bit-sr"] = "adamw"
     """`adamw-8bit-sr`: torchao's 8-bit AdamW with stochastic rounding, for bf16 weights on one
     GPU."""
-    attention: Attention = "sdpa"
+    attention: Annotated[Attention, Idle] = "sdpa"
     """Attention of the packed pass. `sdpa` computes it whole under a mask; `flex`, on a GPU only,
     is torch's FlexAttention (arXiv 2412.05496), a flash kernel that leaves out what no completion
     sees: for long completions, as attention is 2% of the operations at the paper's lengths and a
     quarter with 8 completions of 1,000 tokens. Prefill takes the flash kernel either way."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, Idle] = False
     """Recompute activations in the backward pass: less memory, more time."""
-    sharding: Literal["none", "zero2", "fsdp"] = "none"
+    sharding: Annotated[Literal["none", "zero2", "fsdp"], Idle] = "none"
     """What is split over GPUs (torch's FSDP2): `zero2` splits masters, gradients and optimiser
     state and keeps whole bf16 parameters through the step; `fsdp` splits those too and gathers them
     layer by layer, slower and smaller."""
     num_gpus: Annotated[Annotated[int, Field(ge=0)] | None, Idle] = None
-    """GPUs of each host to train on; None: all that are visible. A run goes on with as many as it
-    began with: they are part of the batch."""
+    """GPUs of each host to train on; None: all that are visible. Any number trains the same."""
     num_hosts: Annotated[int, Field(ge=1), Idle] = 1
     """Hosts to train on, over one workspace; besides the first, each runs `python -m flows.train
     --join NUMBER`."""
@@ -203,6 +204,27 @@ class TrainConfig(Config):
         """Steps after which a checkpoint is written, the last step among them."""
         return (*range(self.save_steps, self.max_steps, self.save_steps), self.max_steps)
 
+    def num_passes(self, num_devices: int) -> int:
+        """Forward passes of each device in an optimiser step.
+
+        Raises:
+            PipelineError: If a step does not divide into such; names the nearest numbers that do.
+        """
+        wanted, at_once = self.prompts_per_step, self.prompts_per_device
+        if wanted % (at_once * num_devices) == 0:
+            return wanted // (at_once * num_devices)
+        ways = {
+            "prompts_per_step": _nearest(wanted, lambda n: n % (at_once * num_devices) == 0),
+            "prompts_per_device": _nearest(at_once, lambda n: wanted % (n * num_devices) == 0),
+            "devices": _nearest(num_devices, lambda n: wanted % (at_once * n) == 0),
+        }
+        msg = (
+            f"training {self.name}: prompts_per_step {wanted} does not divide into "
+            f"{num_devices} device(s) with prompts_per_device {at_once}; the nearest that do: "
+            + ", or ".join(f"{name} {found}" for name, found in ways.items() if found)
+        )
+        raise PipelineError(msg)
+
     @model_validator(mode="after")
     def _refuse_vanishing_updates(self) -> "TrainConfig":
         if self.precision == "bf16" and self.optimizer == "adamw" and self.lora is None:
@@ -226,10 +248,23 @@ class TrainConfig(Config):
         return self
 
 
+def _nearest(number: int, fits: Callable[[int], bool]) -> str:
+    """The nearest fitting numbers below and above; empty where there are none."""
+    below = [n for n in range(number - 1, 0, -1) if fits(n)][:1]
+    above = [n for n in range(number + 1, 2 * number + 2) if fits(n)][:1]
+    return " or ".join(str(n) for n in below + above)
+
+
 def deciding_settings(training: TrainConfig) -> dict[str, Any]:
     """The settings that decide a training's weights; those of the other method are unused."""
     unused = {"grpo", "sft"} - {training.method}
     return {name: value for name, value in deciding(training).items() if name not in unused}
+
+
+def idle_settings(training: TrainConfig) -> dict[str, Any]:
+    """The other settings of a training, which may change on the way."""
+    others = {*deciding_settings(training), "name", "grpo", "sft"}
+    return training.model_dump(mode="json", exclude=others)
 
 
 class ModelConfig(Config):

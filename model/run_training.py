@@ -88,7 +88,7 @@ def train(run: TrainingRun) -> None:
         torch.set_num_threads(config.threads)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    settings = checkpoints.settings_that_decide(config, run.record.start.digest, world_size())
+    settings = checkpoints.settings_that_decide(config, run.record.start.digest)
     resume_from = checkpoints.find_resumable(run.output)
     if resume_from is not None:
         checkpoints.check_same_settings(resume_from, settings)
@@ -133,6 +133,7 @@ def check_settings(config: TrainConfig) -> None:
     Raises:
         PipelineError: If so; says which.
     """
+    config.num_passes(world_size())
     if config.attention == "flex" and not torch.cuda.is_available():
         msg = (
             f"train {config.name}: attention flex needs a GPU, as torch's FlexAttention has no "

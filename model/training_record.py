@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from model.config import TrainConfig, deciding_settings
+from model.config import TrainConfig, deciding_settings, idle_settings
 from storage.errors import PipelineError
 from storage.records.model import ModelRef
 from storage.records.training import TrainingRecord
@@ -42,7 +42,6 @@ def training_record(
         num_examples: Its lines.
         num_devices: Training processes.
     """
-    settings = deciding_settings(config)
     return TrainingRecord(
         name=config.name,
         method=config.method,
@@ -54,8 +53,8 @@ def training_record(
         examples_sha256=examples_sha256,
         num_examples=num_examples,
         num_devices=num_devices,
-        settings=settings,
-        idle=config.model_dump(mode="json", exclude={*settings, "name", "grpo", "sft"}),
+        settings=deciding_settings(config),
+        idle=idle_settings(config),
         versions=_versions(),
     )
 

@@ -162,6 +162,11 @@ def check_training(
     if training.num_gpus is not None and gpus and training.num_gpus > len(gpus):
         text = f"asks for {training.num_gpus} GPUs, {len(gpus)} may be used; lower num_gpus"
         return [Finding("error", subject, text)]
+    used = gpus[: training.num_gpus] if training.num_gpus is not None else gpus
+    try:
+        training.num_passes(max(1, len(used)) * training.num_hosts)
+    except PipelineError as error:
+        return [Finding("error", subject, str(error))]
     if isinstance(parse_name(start_model), Random):
         return [Finding("ok", subject, f"{start_model} is made here and fits anywhere")]
     remedy = MODEL_REMEDY.format(name=start_model)
@@ -173,7 +178,6 @@ def check_training(
     if sizes is None:
         text = f"how much memory {start_model} needs is told once it is on this host"
         return [*findings, Finding("warning", subject, text)]
-    used = gpus[: training.num_gpus] if training.num_gpus is not None else gpus
     findings.append(check_memory(training, used, sizes))
     if used:
         findings.append(check_host_memory(training, len(used), sizes, host_memory_bytes()))

@@ -7,7 +7,7 @@ states: a flow or task that meets one ends Failed with its message, without a tr
 
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -35,7 +35,7 @@ class Unit:
     """Everything that decides the output, by the name shown when it changes."""
     outputs: tuple[Path, ...]
     """Files and folders that it makes."""
-    may_go: tuple[Path, ...] = ()
+    may_go: Collection[Path] = ()
     """Those of the outputs that may be deleted afterwards: no reason to make them again."""
 
     impossible: str = ""

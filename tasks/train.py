@@ -53,7 +53,9 @@ def train_unit(training: TrainConfig, layout: Layout) -> Unit:
         )
         raise PipelineError(msg)
     folder = layout.training(training.name)
-    *earlier, last = (folder / f"checkpoint-{step}" for step in training.saved_steps)
+    # `save_steps` may change on the way: what was saved is told when the last step is done.
+    earlier = frozenset(folder / f"checkpoint-{step}" for step in range(1, training.max_steps))
+    last = folder / f"checkpoint-{training.max_steps}"
     return Unit(
         name=f"train/{training.name}",
         layout=layout,
@@ -63,7 +65,7 @@ def train_unit(training: TrainConfig, layout: Layout) -> Unit:
             "start model": resolve(training.model, layout).digest,
         },
         outputs=(*earlier, last, folder / "metrics.jsonl"),
-        may_go=tuple(earlier),
+        may_go=earlier,
     )
 
 

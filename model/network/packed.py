@@ -28,6 +28,7 @@ from model.config import Attention
 from model.network.family import family_of_network
 from model.network.features import Batch
 from model.network.kv_cache import roomy_cache
+from model.network.lora import mixed, place_tokens
 from model.network.packing import pack
 from model.network.vocabulary_head import HEAD_CHUNK, CompletionScores, score_tokens
 
@@ -101,6 +102,9 @@ def score_completions(
     """
     prompt_ids = prompt["prompt_ids"]
     packing = pack(completion_ids, completion_mask, prompt["prompt_mask"])
+    if "draw" in prompt:
+        at_BT = packing.position_BT + (packing.group_BT << 32)
+        place_tokens(model, mixed(at_BT + prompt["draw"].unsqueeze(-1)))
     prompt_BPD = embed_prompt(model, prompt_ids, prompt)
     completion_BSD = model.get_input_embeddings()(packing.token_BS)
     embedded_BTD = torch.cat([prompt_BPD, completion_BSD.to(prompt_BPD.dtype)], 1)

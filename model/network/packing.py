@@ -22,6 +22,8 @@ class Packing(NamedTuple):
     """Completion tokens in packed order, int64; padded with whatever token came first."""
     position_BT: Tensor
     """Positions for the rotary embedding, int64, prompt first."""
+    group_BT: Tensor
+    """Which completion a token is of, int64; -1 for the prompt's."""
     visible_B1TT: Tensor
     """True where the query (third axis) may look at the key (fourth axis)."""
     slot_BGC: Tensor
@@ -59,23 +61,23 @@ def pack(completion_BGC: Tensor, mask_BGC: Tensor, prompt_mask_BP: Tensor) -> Pa
     slot_BX = torch.zeros_like(is_input_BX, dtype=torch.long).scatter(1, order_BS, slots_BS)
     prompt_length_B1 = prompt_mask_BP.long().sum(-1, keepdim=True)
     position_BS = prompt_length_B1 + order_BS % num_tokens
+    group_BS = order_BS // num_tokens
+    group_BT = torch.cat([group_BS.new_full(prompt_mask_BP.shape, -1), group_BS], 1)
     return Packing(
         token_BS=completion_BGC.flatten(1).gather(1, order_BS),
         position_BT=torch.cat([prompt_positions(prompt_mask_BP), position_BS], 1),
-        visible_B1TT=_visible(prompt_mask_BP.bool(), order_BS // num_tokens, valid_BS),
+        group_BT=group_BT,
+        visible_B1TT=_visible(prompt_mask_BP.bool(), group_BT, valid_BS),
         slot_BGC=slot_BX.view(num_prompts, group_size, num_tokens),
     )
 
 
-def _visible(prompt_mask_BP: Tensor, group_BS: Tensor, valid_BS: Tensor) -> Tensor:
+def _visible(prompt_mask_BP: Tensor, group_BT: Tensor, valid_BS: Tensor) -> Tensor:
     """The block mask; padding sees itself, so that no row of the attention is empty."""
-    num_prompts, prompt_length = prompt_mask_BP.shape
-    num_packed = group_BS.shape[1]
-    total = prompt_length + num_packed
+    total = group_BT.shape[1]
     is_key_BT = torch.cat([prompt_mask_BP, valid_BS], 1)
-    group_BT = torch.cat([group_BS.new_full((num_prompts, prompt_length), -1), group_BS], 1)
     is_prompt_BT = group_BT == -1
     same_BTT = (group_BT[:, :, None] == group_BT[:, None, :]) | is_prompt_BT[:, None, :]
-    causal_TT = torch.ones(total, total, dtype=torch.bool, device=group_BS.device).tril()
-    itself_TT = torch.eye(total, dtype=torch.bool, device=group_BS.device)
+    causal_TT = torch.ones(total, total, dtype=torch.bool, device=group_BT.device).tril()
+    itself_TT = torch.eye(total, dtype=torch.bool, device=group_BT.device)
     return ((same_BTT & is_key_BT[:, None, :] & causal_TT) | itself_TT)[:, None]

@@ -67,7 +67,7 @@ class GrpoStep:
             ]
             return StepBatch(again, Means())
         means, config = Means(), self._session.config
-        drawn = [self._session.draw() for _ in range(config.gradient_accumulation)]
+        drawn = [self._session.draw() for _ in range(self._session.num_passes)]
         scored = self._useful(self._sample(join_drawn(drawn)), means)
         self._rollouts = self._weigh(scored)
         self._old = {}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import ProcessorMixin, set_seed
 
 from model import checkpoints
-from model.config import TrainConfig
+from model.config import TrainConfig, idle_settings
 from model.network.family import family_of_network
 from model.network.lora import without_adapter
 from model.network.policy import Policy
@@ -91,6 +91,7 @@ def train_steps(materials: Materials, resume_from: Path | None) -> None:
     policy.train()
     for step in range(loop.steps_done + 1, config.max_steps + 1):
         watch.start()
+        set_seed(config.seed + step)  # for the optimiser's rounding and the user's own reward
         batch = method.prepare(step)  # draw, sample and reward, weigh
         means = batch.means
         for micro_batch in batch.micro_batches:
@@ -126,6 +127,7 @@ def train_steps(materials: Materials, resume_from: Path | None) -> None:
                 processor=materials.processor,
                 card=materials.card(step),
                 settings=materials.settings,
+                made_with=idle_settings(config) | {"num_devices": accelerator.num_processes},
                 keep_full=config.keep_full_checkpoints,
             )
     session.log.close()
@@ -144,12 +146,11 @@ def begin(materials: Materials, resume_from: Path | None) -> Loop:
     policy = Policy(materials.network)
     optimizer = make_optimizer(policy, config)
     policy, optimizer = accelerator.prepare(policy, optimizer)
-    scheduler = make_scheduler(optimizer, config)
     end_id = None
     if config.method == "sft":
         end_id = target_end_id(materials.processor, materials.stop_ids)
     collator = Collator(materials.processor, target_end_id=end_id)
-    draws = make_draws(materials, steps_done, accelerator.num_processes)
+    draws = make_draws(materials, steps_done)
     session = Session(
         config=config,
         accelerator=accelerator,
@@ -168,9 +169,10 @@ def begin(materials: Materials, resume_from: Path | None) -> Loop:
         log=StepLog(config, output, steps_done=steps_done, is_main=accelerator.is_main_process),
         watch=Stopwatch(accelerator.device),
     )
-    state = State(accelerator, policy, optimizer, scheduler)
-    if resume_from is not None:  # after the loader has drawn its seed from the global generator
-        state.load(resume_from)
+    scheduler = make_scheduler(optimizer, config, steps_done)
+    state = State(accelerator, policy, optimizer)
+    if resume_from is not None:
+        state.load(resume_from, rates=scheduler.get_last_lr())
     return Loop(session, make_method(materials, session), optimizer, scheduler, state, steps_done)
 
 
@@ -184,17 +186,16 @@ def make_method(materials: Materials, session: Session) -> Method[Any]:
     return GrpoStep(session, reference)
 
 
-def make_draws(materials: Materials, steps_done: int, num_processes: int) -> Draws:
+def make_draws(materials: Materials, steps_done: int) -> Draws:
     """The order of the run, from the first draw that the next step needs."""
     config = materials.config
-    per_step = config.prompts_per_device * config.gradient_accumulation * num_processes
     reuse = config.grpo.steps_per_rollout if config.method == "grpo" else 1
     return Draws(
         materials.examples,
         materials.processor,
         config,
-        num_draws=config.max_steps * per_step,
-        start=steps_done // reuse * per_step,
+        num_draws=config.max_steps * config.prompts_per_step,
+        start=steps_done // reuse * config.prompts_per_step,
     )
 
 

@@ -172,7 +172,7 @@ def prompts_at_once(
         prompt_tokens: Of the longest prompt.
     """
     fitting = ROLLOUT_SHARE * free_bytes / (token_bytes * _rollout_tokens(config, prompt_tokens))
-    return max(1, int(min(fitting, config.prompts_per_device * config.gradient_accumulation)))
+    return max(1, int(min(fitting, config.prompts_per_step)))
 
 
 def _rollout_tokens(config: TrainConfig, prompt_tokens: int) -> int:

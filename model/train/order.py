@@ -25,7 +25,7 @@ from model.prompt import target_text
 from model.train.examples import Example
 
 # Names of the random streams, the second number of each generator's seed.
-ORDER, CHOICES, TARGET = 1, 2, 3
+ORDER, CHOICES, TARGET, DROPOUT = 1, 2, 3, 4
 
 KEPT_PROMPTS = 10_000  # token sequences kept in each process: 30 MB at 350 tokens
 PREFETCHED = 4  # micro-batches that each worker reads ahead
@@ -43,6 +43,8 @@ class Draw:
     """What the model reads."""
     target: str
     """What supervised fine-tuning teaches here."""
+    dropout: int
+    """What an adapter's dropout draws from, 62 bits."""
 
 
 class Drawn(NamedTuple):
@@ -128,6 +130,9 @@ class Draws(Dataset[Draw]):
             example=example,
             prompt=Prompt(self._prompt_tokens(text, mel.num_frames), mel),
             target=target_text(target, example.choices, self._config.prompt),
+            dropout=int(
+                np.random.default_rng([self._config.seed, DROPOUT, position]).integers(1 << 62)
+            ),
         )
 
     def _prompt_tokens(self, text: str, num_frames: int) -> Tensor:
@@ -180,7 +185,8 @@ class Collator:
     def __call__(self, draws: Sequence[Draw]) -> Drawn:
         """One micro-batch, on the CPU."""
         drawn = Drawn(
-            prompt=collate([draw.prompt for draw in draws], self._pad_id),
+            prompt=collate([draw.prompt for draw in draws], self._pad_id)
+            | {"draw": torch.tensor([draw.dropout for draw in draws])},
             positions=[draw.position for draw in draws],
             examples=[draw.example.as_record() for draw in draws],
         )

@@ -46,7 +46,7 @@ class SftStep:
         """Draw, and count the target tokens of the whole step."""
         del step  # the batches come in order
         session = self._session
-        batches = [session.draw() for _ in range(session.config.gradient_accumulation)]
+        batches = [session.draw() for _ in range(session.num_passes)]
         pairs = [_targets(drawn.target_ids, drawn.target_mask) for drawn in batches]
         counts = torch.stack([mask_B1C.sum() for _, mask_B1C in pairs])
         num_tokens = session.add_up(counts.sum().float())

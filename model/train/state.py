@@ -1,16 +1,20 @@
 """A run's state: its optimiser and schedule, written whole or not at all, taken up bit for bit."""
 
-import random
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import load_fsdp_optimizer, save_fsdp_optimizer
 from pydantic import JsonValue
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import ProcessorMixin, get_scheduler
 from transformers.trainer_pt_utils import get_parameter_names
 
@@ -20,13 +24,9 @@ from model.network.family import family_of_network
 from model.network.freezing import part_of
 from model.network.loading import load_model
 from model.network.policy import PREFIX, Policy
-from model.train.sharding import is_sharded
 
-OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
 # Parameters without weight decay, as transformers.Trainer chooses them.
 UNDECAYED = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
-
-Scheduler = torch.optim.lr_scheduler.LRScheduler
 
 
 def make_optimizer(policy: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -51,31 +51,35 @@ def make_optimizer(policy: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     return AdamW8bit(groups, lr=rate, bf16_stochastic_round=True)
 
 
-def make_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig) -> Scheduler:
-    """The course of the learning rate, from transformers."""
-    return get_scheduler(
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, config: TrainConfig, steps_done: int
+) -> LambdaLR:
+    """The course of the learning rate, from transformers, as it stands after some steps."""
+    scheduler: Any = get_scheduler(
         config.lr_scheduler,
         optimizer,
         num_warmup_steps=config.warmup_steps,
         num_training_steps=config.max_steps,
     )
+    pairs = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    rates = [base * course(steps_done) for base, course in pairs]
+    place = {"last_epoch": steps_done, "_step_count": steps_done + 1, "_last_lr": rates}
+    scheduler.load_state_dict(scheduler.state_dict() | place)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    return scheduler
 
 
 class State:
     """What of a run goes into its checkpoints."""
 
     def __init__(
-        self,
-        accelerator: Accelerator,
-        policy: Policy,
-        optimizer: torch.optim.Optimizer,
-        scheduler: Scheduler,
+        self, accelerator: Accelerator, policy: Policy, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Keep what accelerate has prepared, and the scheduler made on it."""
+        """Keep what accelerate has prepared."""
         self._accelerator = accelerator
         self._policy = policy
         self._optimizer = optimizer
-        self._scheduler = scheduler
 
     def save(
         self,
@@ -85,6 +89,7 @@ class State:
         processor: ProcessorMixin,
         card: str,
         settings: dict[str, JsonValue],
+        made_with: dict[str, JsonValue],
         keep_full: int,
     ) -> None:
         """Write a checkpoint beside its place, then move it there when it is whole.
@@ -95,6 +100,7 @@ class State:
             processor: Of the model.
             card: The model card.
             settings: What a resumed run must share.
+            made_with: What it need not.
             keep_full: Newest checkpoints that keep what only resuming needs.
         """
         accelerator = self._accelerator
@@ -108,38 +114,54 @@ class State:
         if accelerator.is_main_process:
             processor.save_pretrained(folder)
             (folder / "README.md").write_text(card, encoding="utf-8")
-            checkpoints.seal(folder, settings)
+            checkpoints.seal(folder, settings, made_with)
             checkpoints.publish(folder, output)
             checkpoints.discard_unfinished(output)
             checkpoints.strip_old(output, keep_full=keep_full)
         accelerator.wait_for_everyone()
 
     def _save_into(self, folder: Path) -> None:
-        """All processes take part: they gather what is sharded, and each has a random state."""
+        """All processes take part: they gather what is sharded."""
         accelerator = self._accelerator
         weights = accelerator.get_state_dict(self._policy)
         if accelerator.is_main_process:
             network: Any = accelerator.unwrap_model(self._policy).network
             named = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}
             network.save_pretrained(folder, state_dict=named)
-            torch.save(self._scheduler.state_dict(), folder / SCHEDULER)
-        if is_sharded(accelerator):
-            plugin = accelerator.state.fsdp_plugin
-            save_fsdp_optimizer(plugin, accelerator, self._optimizer, self._policy, str(folder))
-        elif accelerator.is_main_process:
-            torch.save(self._optimizer.state_dict(), folder / OPTIMIZER)
-        torch.save(_random_state(), folder / _random_file(accelerator.process_index))
+        optimizer = get_optimizer_state_dict(
+            self._policy,
+            self._optimizer,
+            options=StateDictOptions(full_state_dict=True, cpu_offload=True),
+        )
+        if accelerator.is_main_process:
+            torch.save(optimizer, folder / checkpoints.OPTIMIZER)
 
-    def load(self, folder: Path) -> None:
-        """Take up optimiser, schedule and random state; the weights were loaded from it before."""
+    def load(self, folder: Path, rates: Sequence[float | Tensor]) -> None:
+        """Take up the optimiser; the weights were loaded from it before.
+
+        The schedule and every random draw follow from the step, so there is nothing else, and the
+        state names parameters: it goes on over any number of devices, sharded or not.
+
+        Args:
+            folder: The checkpoint.
+            rates: Learning rates of the step to come, which the schedule says.
+        """
         accelerator = self._accelerator
-        if is_sharded(accelerator):
-            plugin = accelerator.state.fsdp_plugin
-            load_fsdp_optimizer(plugin, accelerator, self._optimizer, self._policy, str(folder))
-        else:
-            self._optimizer.load_state_dict(_read(folder / OPTIMIZER))
-        self._scheduler.load_state_dict(_read(folder / SCHEDULER))
-        _restore_random_state(_read(folder / _random_file(accelerator.process_index)))
+        state: dict[str, Any] = {}
+        if accelerator.is_main_process:
+            state = torch.load(
+                folder / checkpoints.OPTIMIZER, map_location="cpu", weights_only=True
+            )
+        set_optimizer_state_dict(
+            self._policy,
+            self._optimizer,
+            state,
+            options=StateDictOptions(
+                full_state_dict=True, broadcast_from_rank0=accelerator.num_processes > 1
+            ),
+        )
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
 
 class Movement(NamedTuple):
@@ -176,32 +198,3 @@ def measure_movement(
         part: Movement(int(number), float(moved / number), float((change / norm).sqrt()))
         for part, (number, moved, change, norm) in sums.items()
     }
-
-
-def _read(path: Path) -> Any:  # noqa: ANN401  whatever was saved
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _random_file(process_index: int) -> str:
-    return f"rng_state_{process_index}.pt"
-
-
-def _random_state() -> dict[str, Any]:
-    """Of Python, numpy and torch: a user's reward may draw from any. Plain values and tensors."""
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002  the global one
-    state = {
-        "python": random.getstate(),
-        "numpy": (kind, np.asarray(keys).tolist(), *rest),
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def _restore_random_state(state: dict[str, Any]) -> None:
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])  # noqa: NPY002  the global one
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"])

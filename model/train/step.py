@@ -54,6 +54,11 @@ class Session:
         """The policy without DDP: for what needs no gradient."""
         return self.accelerator.unwrap_model(self.policy)
 
+    @property
+    def num_passes(self) -> int:
+        """Micro-batches of a step on this device."""
+        return self.config.num_passes(self.accelerator.num_processes)
+
     def draw(self) -> Drawn:
         """The next micro-batch, on the device."""
         with self.watch.phase("features"):

@@ -139,6 +139,8 @@ class CheckpointRecord(Document):
     """Whether the optimiser's state is there; if not, it can only be evaluated."""
     settings: dict[str, JsonValue]
     """The settings that decided it, flat, e.g. `grpo.beta: 0.04`; a resumed run has the same."""
+    made_with: dict[str, JsonValue]
+    """What may differ from one checkpoint to the next: `num_devices`, and the idle settings."""
     files: dict[str, int]
     """Size in bytes by path within the folder."""
 

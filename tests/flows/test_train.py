@@ -54,6 +54,7 @@ class Site:
             "model": str(model),
             "max_steps": 4,
             "save_steps": 2,
+            "prompts_per_step": 2,
             "precision": "fp32",
             "dataloader_workers": 0,
             "threads": 1,

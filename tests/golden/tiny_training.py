@@ -57,7 +57,7 @@ USUAL: Json = {
     "max_steps": 6,
     "save_steps": 6,
     "prompts_per_device": 2,
-    "gradient_accumulation": 2,
+    "prompts_per_step": 4,
     "precision": "fp32",
     "dataloader_workers": 0,
     "threads": 1,

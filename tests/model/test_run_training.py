@@ -49,7 +49,7 @@ def make_run(model: Path, lines: Path, output: Path, **changes: Any) -> Training
         "max_steps": 4,
         "save_steps": 2,
         "prompts_per_device": 2,
-        "gradient_accumulation": 2,
+        "prompts_per_step": 4,
         "precision": "fp32",
         "dataloader_workers": 0,
         "threads": 1,

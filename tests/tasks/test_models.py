@@ -31,7 +31,7 @@ def finish(layout: Layout, *steps: int) -> Path:
     folder = layout.training("grpo")
     start = ModelRef(key="a--b", path="a/b", digest="hub:a/b")
     for step in steps:
-        seal(write_model(folder / f"checkpoint-{step}", b"%d" % step), {})
+        seal(write_model(folder / f"checkpoint-{step}", b"%d" % step), {}, {})
     TrainingRecord(
         name="grpo",
         method="grpo",

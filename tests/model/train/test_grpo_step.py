@@ -51,7 +51,7 @@ def make(model: Path, lines: Path, output: Path, *, more: Any = None, **grpo: An
         "max_steps": 3,
         "save_steps": 3,
         "prompts_per_device": BATCH,
-        "gradient_accumulation": 1,
+        "prompts_per_step": BATCH,
         "precision": "fp32",
         "dataloader_workers": 0,
         "threads": 1,
@@ -173,7 +173,7 @@ def test_a_step_is_the_same_in_whatever_groups_it_is_sampled_and_learned(
 ) -> None:
     """The parity reward makes half of the groups teach nothing; the others differ in length."""
     whole = make(tiny_model, uneven_lines, tmp_path / "whole")
-    more = {"prompts_per_device": size, "gradient_accumulation": BATCH // size}
+    more = {"prompts_per_device": size}
     parts = make(tiny_model, uneven_lines, tmp_path / "parts", more=more)
     assert len(parts.batch.micro_batches) == BATCH // size
     assert by_position(parts) == by_position(whole)

@@ -76,7 +76,7 @@ def test_no_reference_and_frozen_parts_take_less() -> None:
 
 def test_a_rollout_takes_as_many_prompts_as_six_tenths_of_the_free_memory_hold() -> None:
     """A prompt of 352 tokens with 8 x 256 to come, 0.5 MiB each, is 1.26 GB."""
-    config = TrainConfig(gradient_accumulation=16)
+    config = TrainConfig(prompts_per_step=16)
 
     def fitting(free_bytes: float) -> int:
         return prompts_at_once(

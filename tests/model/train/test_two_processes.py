@@ -1,6 +1,7 @@
 """Two processes under torchrun against one, on the same global batch."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ from safetensors.torch import load_file
 
 from model.network.tiny import build_tiny
 from model.run_training import TrainingRun, train
-from storage.jsonl import read_jsonl
+from storage.errors import PipelineError
+from storage.jsonl import read_json, read_jsonl
 from tests.model.conftest import QUESTION, SOUNDS, training_run
 
 # The second run calls the model inside DDP's wrapper, as if the packed pass were not its forward.
@@ -86,7 +88,7 @@ def make_run(
         "max_steps": 2,
         "save_steps": 2,
         "prompts_per_device": prompts_per_device,
-        "gradient_accumulation": 2,
+        "prompts_per_step": 4,
         "precision": "fp32",
         "dataloader_workers": 0,
         "threads": 1,
@@ -97,8 +99,10 @@ def make_run(
 
 def movement(start: Path, checkpoint: Path) -> torch.Tensor:
     """Every weight's change from the start model, in one vector."""
-    before, after = (load_file(folder / "model.safetensors") for folder in (start, checkpoint))
-    return torch.cat([(after[name] - before[name]).flatten() for name in sorted(after)])
+    (file,) = checkpoint.glob("*.safetensors")
+    before, after = load_file(start / "model.safetensors"), load_file(file)
+    moved = [after[name] - before.get(name, 0) for name in sorted(after)]  # an adapter from 0
+    return torch.cat([change.flatten() for change in moved])
 
 
 class Small(NamedTuple):
@@ -171,6 +175,36 @@ def test_two_processes_train_what_one_would_and_only_through_the_wrapped_forward
     expected = movement(small.model, one.output / "checkpoint-2")
     other = movement(small.model, bypassed.output / "checkpoint-2")
     assert (other - expected).norm() > 0.1 * expected.norm()
+
+
+@pytest.mark.slow
+def test_the_number_of_devices_decides_nothing_and_may_change_on_the_way(small: Small) -> None:
+    """On 4 GPUs it was another training than on 8, as prompts a step were counted by device."""
+    settings = {"save_steps": 1, "lora": {"rank": 2, "dropout": 0.5}}
+    one, two = small.make("one", 4, **settings), small.make("two", 1, **settings)
+    train(one)
+    small.launch(
+        "import runpy; runpy.run_module('model.run_training', run_name='__main__')", small.file(two)
+    )
+    assert_same_training(small, two, one)
+    assert read_json(two.output / "checkpoint-2" / "checkpoint.json")["made_with"] == {
+        **read_json(one.output / "checkpoint-2" / "checkpoint.json")["made_with"],
+        "prompts_per_device": 1,
+        "num_devices": 2,
+    }
+    shutil.rmtree(two.output / "checkpoint-2")
+    train(small.make("two", 2, **settings, gradient_checkpointing=True))
+    assert_same_training(small, two, one)
+
+
+def test_a_step_that_does_not_divide_is_refused_with_the_nearest_that_do(small: Small) -> None:
+    with pytest.raises(PipelineError) as refusal:
+        train(small.make("one", 3))
+    assert str(refusal.value) == (
+        "training small: prompts_per_step 4 does not divide into 1 device(s) with "
+        "prompts_per_device 3; the nearest that do: prompts_per_step 3 or 6, or "
+        "prompts_per_device 2 or 4"
+    )
 
 
 @pytest.mark.slow

@@ -296,8 +296,8 @@ class EvaluateConfig(Config):
     controls: Annotated[tuple[ControlName, ...], Idle] = ()
     """Controls to run on start models and last checkpoints; `cyclic-shifts` asks three more times,
     with the choices rotated by one, two and three places."""
-    batch_size: Annotated[int, Field(ge=1)] = 16
-    """Questions decoded together."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Questions decoded together; None: as many as a GPU's free memory holds, 16 on a CPU."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 256
     """Tokens after which an answer is cut off."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -307,8 +307,8 @@ class EvaluateConfig(Config):
     threads: Annotated[Annotated[int, Field(ge=1)] | None, Idle] = None
     """CPU threads of torch; None: torch's choice."""
     parity_questions: Annotated[int, Field(ge=0), Idle] = 32
-    """Questions answered one by one and in a batch before each run; a disagreement stops it. They
-    change no answer."""
+    """Questions answered one by one and in a batch before the first run of a shape of model in a
+    precision, a batch size and on a card; a disagreement stops it. They change no answer."""
     declared_step: Annotated[int | None, Idle] = None
     """Step whose row leads the report, declared before the test is seen; None: chosen on the
     validation file where there is one, else the last step."""

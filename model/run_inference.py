@@ -13,6 +13,7 @@ Under torchrun, each process takes every n-th model, on its own GPU.
 
 import gc
 import os
+import platform
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -25,9 +26,8 @@ from transformers import ProcessorMixin
 from transformers.utils import logging as transformers_logging
 
 from model.answers import extract_answer
-from model.config import EvaluateConfig
 from model.infer.decoder import Decoder, find_disagreements
-from model.infer.jobs import InferenceJob, InferenceRun, JobFolder, read_run
+from model.infer.jobs import InferenceJob, InferenceRun, JobFolder, installed_versions, read_run
 from model.infer.prompts import Asking, Item, Reader, Ready, Shelf, evenly
 from model.network.loading import load_model, load_processor
 from model.score.controls import SILENCE_S, asked_questions, shuffled_audio
@@ -35,6 +35,7 @@ from storage.audio import find_clip
 from storage.errors import PipelineError
 from storage.host.checks import model_folder
 from storage.host.supervisor import die_with_parent
+from storage.jsonl import write_json
 from storage.manifest import digest_of
 from storage.records.evaluation import Answer, Decoding
 from storage.records.prompt import Prompt
@@ -117,7 +118,7 @@ def _infer_model(
             key=digest_of([readers, items]),
             shelf=shelf,
         )
-        _answer(folder, items, asking, decoder, run.evaluate)
+        _answer(folder, items, asking, decoder, run)
 
 
 def _decoding(job: InferenceJob) -> Decoding:
@@ -132,18 +133,18 @@ def _answer(
     items: Sequence[Item],
     asking: Asking,
     decoder: Decoder,
-    config: EvaluateConfig,
+    run: InferenceRun,
 ) -> None:
     """Do one job; answers of an earlier run are kept."""
     started_s = time.monotonic()
     ids = [item.id for item in items]
-    if folder.job.run.key.control is None and config.parity_questions:
-        _require_parity(folder.job, ids, asking, decoder, config.parity_questions)
+    if folder.job.run.key.control is None and run.evaluate.parity_questions:
+        _require_parity(folder.job, ids, asking, decoder, run)
     folder.start(_revision(folder.job.model_path))
     wanted = [index for index in asking.order if ids[index] not in folder.answered]
     progress = Progress(folder.job.run.name, num_before=folder.num_answered, num_total=len(ids))
-    batch_size = _decoding(folder.job).batch_size
-    batches = asking.batches(wanted, batch_size=batch_size, num_workers=config.workers)
+    batch_size = decoder.at_once(asking.longest)
+    batches = asking.batches(wanted, batch_size=batch_size, num_workers=run.evaluate.workers)
     for indices, ready in batches:
         asked = [items[index] for index in indices]
         for answer in _answers(asked, ready, decoder, folder.job.prompt):
@@ -208,9 +209,19 @@ def items_of(job: InferenceJob, questions: Sequence[Question]) -> list[Item]:
 
 
 def _require_parity(
-    job: InferenceJob, ids: Sequence[str], asking: Asking, decoder: Decoder, number: int
+    job: InferenceJob, ids: Sequence[str], asking: Asking, decoder: Decoder, run: InferenceRun
 ) -> None:
-    indices = evenly(asking.order, number)
+    """Stop where a batch changes answers; asked once by what decides that, not by weights."""
+    network, folder = decoder.model, run.features
+    shape = {name: v for name, v in network.config.to_dict().items() if name != "_name_or_path"}
+    on_gpu = network.device.type == "cuda"
+    card = torch.cuda.get_device_name(network.device) if on_gpu else platform.processor()
+    sources = [path.read_text() for path in sorted(Path(__file__).parent.glob("network/*.py"))]
+    decides = [shape, _decoding(job).model_dump(), card, installed_versions(), sources]
+    note = None if folder is None else folder / f"parity-{digest_of(decides)[:16]}.json"
+    if note is not None and note.exists():
+        return
+    indices = evenly(asking.order, run.evaluate.parity_questions)
     asked = [
         (ids[index], ready.prompt())
         for index, ready in zip(indices, asking.read(indices), strict=True)
@@ -229,6 +240,9 @@ def _require_parity(
             "the same"
         )
         raise PipelineError(msg)
+    if note is not None:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_json(note, {"run": job.run.name, "num_questions": len(asked), "card": card})
 
 
 class Progress:

@@ -5,7 +5,6 @@ Decoding is greedy whatever the checkpoint's generation_config says: R1-AQA's sc
 training (`model.network.packed`, `model.network.sampling`).
 """
 
-import gc
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from model.network.features import Batch, Prompt, collate
+from model.network.kv_cache import in_groups, rows_that_fit
 from model.network.loading import stop_tokens
 from model.network.packed import prefill, score_completions
 from model.network.sampling import decode
@@ -22,6 +22,9 @@ from storage.errors import PipelineError
 # the batch: bf16 keeps 8 bits, so sums in another order move a logit near 20 by up to 0.125, and
 # each of the two tokens by as much.
 TIE_NATS = {torch.float32: 1e-3, torch.bfloat16: 0.25}
+
+
+MOST_AT_ONCE = 128  # prompts: beyond it reading them takes longer than the steps that it saves
 
 
 class Completion(NamedTuple):
@@ -54,7 +57,7 @@ class Decoder:
         processor: ProcessorMixin,
         *,
         max_new_tokens: int,
-        batch_size: int,
+        batch_size: int | None,
     ) -> None:
         """Keep the model.
 
@@ -62,10 +65,10 @@ class Decoder:
             model: In evaluation mode, on its device.
             processor: Of the model.
             max_new_tokens: Length at which a completion is cut off.
-            batch_size: Prompts decoded together, at most.
+            batch_size: Prompts decoded together, at most; None: as many as memory holds.
         """
         self.model = model
-        self.batch_size = batch_size
+        self._batch_size = batch_size
         self._tokenizer = processor.tokenizer
         self._max_new_tokens = max_new_tokens
         self._stop_ids = stop_tokens(model, processor)
@@ -76,15 +79,29 @@ class Decoder:
         Raises:
             PipelineError: If memory does not suffice for a single prompt.
         """
-        completions: list[Completion] = []
-        while len(completions) < len(prompts):
-            batch = prompts[len(completions) :][: self.batch_size]
-            done = self._try(batch)
-            if done is None:
-                self._halve(batch)
-            else:
-                completions += done
-        return completions
+        longest = max((len(prompt.token_P) for prompt in prompts), default=0)
+        try:
+            parts, self._batch_size = in_groups(prompts, self.at_once(longest), self._complete)
+        except torch.OutOfMemoryError as error:
+            msg = (
+                f"out of memory with a single prompt of {longest} tokens and up to "
+                f"{self._max_new_tokens} new ones: free the GPU, lower evaluate.max_new_tokens, "
+                "or set evaluate.precision to bf16"
+            )
+            raise PipelineError(msg) from error
+        return [completion for part in parts for completion in part]
+
+    def at_once(self, prompt_tokens: float) -> int:
+        """Prompts decoded together, those of this length being the longest."""
+        if self._batch_size is None:
+            fitting = rows_that_fit(
+                self.model.config,
+                self.model.device,
+                num_tokens=prompt_tokens + self._max_new_tokens,
+                element_bytes=self.model.dtype.itemsize,
+            )
+            self._batch_size = max(1, int(min(fitting, MOST_AT_ONCE)))
+        return self._batch_size
 
     def gap_nats(self, prompt: Prompt, first: Completion, second: Completion) -> float:
         """How much likelier one of the two tokens is at which completions part, asked alone."""
@@ -102,26 +119,6 @@ class Decoder:
             )
         first_nats, second_nats = scores.logprob_BGC[0, :, place].tolist()
         return abs(first_nats - second_nats)
-
-    def _try(self, prompts: Sequence[Prompt]) -> list[Completion] | None:
-        """Complete one batch; None where memory ran out, and what it held is free then."""
-        try:
-            return self._complete(prompts)
-        except torch.OutOfMemoryError:
-            return None
-
-    def _halve(self, batch: Sequence[Prompt]) -> None:
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if len(batch) == 1:
-            msg = (
-                f"out of memory with a single prompt of {len(batch[0].token_P)} tokens and up to "
-                f"{self._max_new_tokens} new ones: free the GPU, lower evaluate.max_new_tokens, "
-                "or set evaluate.precision to bf16"
-            )
-            raise PipelineError(msg)
-        self.batch_size = len(batch) // 2
 
     @torch.no_grad()
     def _complete(self, prompts: Sequence[Prompt]) -> list[Completion]:

@@ -23,6 +23,8 @@ from storage.manifest import file_digest
 from storage.records.evaluation import Answer, Decoding, EvaluationRun, read_answers
 from storage.records.prompt import Prompt
 
+BATCH_ON_CPU = 16  # questions: larger ones are no faster
+
 
 class InferenceJob(Config):
     """One model asked all questions of one benchmark, in one way."""
@@ -75,10 +77,11 @@ def read_run(path: Path) -> InferenceRun:
 
 def decoding_of(config: EvaluateConfig, device: str) -> Decoding:
     """How a device, `cpu` or e.g. `cuda:0`, decodes under these settings."""
-    usual = "bf16" if device.startswith("cuda") else "fp32"
+    on_gpu = device.startswith("cuda")
+    usual = "bf16" if on_gpu else "fp32"
     return Decoding(
         max_new_tokens=config.max_new_tokens,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size or (None if on_gpu else BATCH_ON_CPU),
         precision=usual if config.precision == "auto" else config.precision,
     )
 

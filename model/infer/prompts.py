@@ -157,6 +157,7 @@ class Asking:
         self._shelf = shelf
         self._num_tokens = [guess_tokens(item, reader.family) for item in items]
         self.order = by_length(self._num_tokens)
+        self.longest = max(self._num_tokens, default=0.0)  # about so many tokens
 
     def read(self, indices: Sequence[int]) -> list[Ready]:
         """Some prompts, read in this process."""

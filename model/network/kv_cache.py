@@ -1,7 +1,9 @@
-"""Keys and values of read tokens, with room for those to come."""
+"""Keys and values of read tokens, with room for those to come; what of them fits into memory."""
 
+import gc
 import math
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -9,6 +11,12 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicLayer
 
 ROOM = 64  # tokens: one copy of the cache in so many steps
+
+
+FREE_SHARE = 0.6  # of the free memory for keys and values; the rest reads the prompts
+
+Row = TypeVar("Row")
+Part = TypeVar("Part")
 
 
 class RoomyLayer(DynamicLayer):
@@ -65,6 +73,51 @@ def free_bytes(device: torch.device) -> float:
         return math.inf
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + unused
+
+
+def rows_that_fit(
+    config: PreTrainedConfig, device: torch.device, *, num_tokens: float, element_bytes: int
+) -> float:
+    """How many rows of so many tokens the free memory holds; endless on a CPU."""
+    row_bytes = num_tokens * token_bytes(config, element_bytes=element_bytes)
+    return FREE_SHARE * free_bytes(device) / row_bytes
+
+
+def in_groups(
+    rows: Sequence[Row], size: int, run: Callable[[Sequence[Row]], Part]
+) -> tuple[list[Part], int]:
+    """Run on rows group by group, with half the size as often as memory runs out.
+
+    Returns:
+        What each group gave, and the size that went well.
+
+    Raises:
+        torch.OutOfMemoryError: If memory does not suffice for a single row.
+    """
+    parts: list[Part] = []
+    first = 0
+    while first < len(rows):
+        group = rows[first : first + size]
+        part = _unless_out_of_memory(run, group)
+        if part is None:  # what it held is free now that its error is gone
+            size = len(group) // 2
+            gc.collect()
+            torch.cuda.empty_cache()
+        else:
+            parts.append(part)
+            first += len(group)
+    return parts, size
+
+
+def _unless_out_of_memory(
+    run: Callable[[Sequence[Row]], Part], group: Sequence[Row]
+) -> Part | None:
+    try:
+        return run(group)
+    except torch.OutOfMemoryError:
+        if len(group) == 1:
+            raise
+        return None
 
 
 def _with_room(old: Tensor, num_kept: int, num_tokens: int) -> Tensor:

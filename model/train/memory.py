@@ -18,7 +18,6 @@ from storage.records.sizes import ModelSizes
 BF16, FP32 = 2, 4  # bytes
 PROMPT_TOKENS = 350  # a 10 s clip is 250 tokens; question and template about 100
 HEAD_CHUNK = 256  # positions in one pass of the vocabulary head, see vocabulary_head.py
-ROLLOUT_SHARE = 0.6  # of the free memory for keys and values; the rest reads the prompts
 RESERVE_BYTES = 3e9  # CUDA context, workspaces, fragments
 PROCESS_BYTES = 3e9  # Python, torch, CUDA, data workers
 EIGHT_BIT_STATES = 2 * (1 + FP32 / 256)  # two moments, a scale for each block of 256
@@ -124,7 +123,7 @@ def estimate_inference(config: EvaluateConfig, sizes: ModelSizes) -> tuple[float
     """Bytes of a GPU for answering: the least (the weights), and the most (the longest answers)."""
     width = FP32 if config.precision == "fp32" else BF16
     weights = width * sizes.total + RESERVE_BYTES
-    tokens = config.batch_size * (PROMPT_TOKENS + config.max_new_tokens)
+    tokens = (config.batch_size or 1) * (PROMPT_TOKENS + config.max_new_tokens)
     return weights, weights + tokens * 2 * sizes.text_kv_width * sizes.text_layers * width
 
 
@@ -156,24 +155,11 @@ def _rollout(config: TrainConfig, sizes: ModelSizes, compute: int) -> float:
     """Keys and values of one prompt, and of all its completions at their longest."""
     if config.method != "grpo":
         return 0.0
+    prompt = min(PROMPT_TOKENS, config.max_prompt_tokens)
     token = 2 * sizes.text_kv_width * sizes.text_layers * compute
-    return token * _rollout_tokens(config, min(PROMPT_TOKENS, config.max_prompt_tokens))
+    return token * rollout_tokens(config, prompt)
 
 
-def prompts_at_once(
-    config: TrainConfig, *, free_bytes: float, token_bytes: float, prompt_tokens: int
-) -> int:
-    """How many prompts are sampled in one rollout: at most those of a step, at least one.
-
-    Args:
-        config: Of the training.
-        free_bytes: Left on the GPU beside what lies there throughout.
-        token_bytes: Keys and values of one token in all layers.
-        prompt_tokens: Of the longest prompt.
-    """
-    fitting = ROLLOUT_SHARE * free_bytes / (token_bytes * _rollout_tokens(config, prompt_tokens))
-    return max(1, int(min(fitting, config.prompts_per_step)))
-
-
-def _rollout_tokens(config: TrainConfig, prompt_tokens: int) -> int:
+def rollout_tokens(config: TrainConfig, prompt_tokens: int) -> int:
+    """Tokens whose keys and values lie in memory for each prompt of a rollout, at the longest."""
     return prompt_tokens + config.grpo.group_size * config.grpo.max_completion_tokens

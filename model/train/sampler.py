@@ -8,15 +8,16 @@ Sharded layer by layer (fsdp), every process gathers each layer with all the oth
 the same groups and go on until all are done, and memory that runs out ends the run.
 """
 
-import gc
+import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from model.network.features import take
-from model.network.kv_cache import free_bytes, token_bytes
+from model.network.kv_cache import in_groups, rows_that_fit
 from model.network.packed import prefill
 from model.network.sampling import (
     Completions,
@@ -25,7 +26,7 @@ from model.network.sampling import (
     join_completions,
     uniform_numbers,
 )
-from model.train.memory import BF16, FP32, prompts_at_once
+from model.train.memory import BF16, FP32, rollout_tokens
 from model.train.order import Drawn
 from model.train.sharding import is_sharded
 from model.train.step import Session
@@ -39,7 +40,7 @@ class Sampler:
         self._session = session
         self._grpo = session.config.grpo
         self._in_step = session.config.sharding == "fsdp" and is_sharded(session.accelerator)
-        self._most: int | None = None  # prompts at once, since memory ran out
+        self._most = math.inf  # prompts at once, since memory ran out
         self.pad_id = int(session.processor.tokenizer.pad_token_id)
 
     @torch.no_grad()
@@ -47,54 +48,37 @@ class Sampler:
         """G completions for each prompt."""
         length_Q = drawn.prompt["prompt_mask"].sum(-1).tolist()
         order = sorted(range(len(length_Q)), key=lambda row: -length_Q[row])  # least padding
-        size = self._num_fitting(max(length_Q))
+        size = self._num_fitting(max(length_Q), len(order))
         policy = self._session.unwrapped
         was_training = policy.training
         policy.eval()  # no dropout, and gradient checkpointing would switch the cache off
-        parts: list[Completions] = []
-        first = 0
-        while first < len(order):
-            rows = order[first : first + size]
-            part = self._try(drawn, rows)
-            if part is None:
-                size = self._most = len(rows) // 2
-                gc.collect()
-                torch.cuda.empty_cache()
-                continue
-            parts.append(part)
-            first += len(rows)
+        if self._in_step:
+            groups = [order[first : first + size] for first in range(0, len(order), size)]
+            parts = [self._group(drawn, rows) for rows in groups]
+        else:
+            parts, went_well = in_groups(order, size, partial(self._group, drawn))
+            self._most = went_well if went_well < size else self._most
         policy.train(was_training)
         places = sorted(range(len(order)), key=order.__getitem__)  # back to the order of the draws
         return join_completions(parts, pad_id=self.pad_id).take(places)
 
-    def _num_fitting(self, longest: int) -> int:
+    def _num_fitting(self, longest: int, num_prompts: int) -> int:
         """Prompts of a group, by the memory that is free now."""
         session = self._session
         device = session.accelerator.device
         network: Any = session.unwrapped.network
-        fitting = prompts_at_once(
-            session.config,
-            free_bytes=free_bytes(device),
-            token_bytes=token_bytes(
-                network.config,
-                element_bytes=FP32 if session.config.precision == "fp32" else BF16,
-            ),
-            prompt_tokens=longest,
+        fitting = rows_that_fit(
+            network.config,
+            device,
+            num_tokens=rollout_tokens(session.config, longest),
+            element_bytes=FP32 if session.config.precision == "fp32" else BF16,
         )
+        size = max(1, int(min(fitting, num_prompts, self._most)))
         if self._in_step:
-            agreed = torch.tensor(fitting, device=device)
+            agreed = torch.tensor(size, device=device)
             torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MIN)
-            return int(agreed)
-        return fitting if self._most is None else min(fitting, self._most)
-
-    def _try(self, drawn: Drawn, rows: Sequence[int]) -> Completions | None:
-        """Sample one group; None where memory ran out, and what it held is free then."""
-        try:
-            return self._group(drawn, rows)
-        except torch.OutOfMemoryError:
-            if self._in_step or len(rows) == 1:
-                raise
-            return None
+            size = int(agreed)
+        return size
 
     def _group(self, drawn: Drawn, rows: Sequence[int]) -> Completions:
         prompt, positions = take(drawn.prompt, rows), [drawn.positions[row] for row in rows]

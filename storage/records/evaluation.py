@@ -69,8 +69,9 @@ class Decoding(Config):
 
     max_new_tokens: int
     """Longest completion."""
-    batch_size: int
-    """Questions in one batch; decides nothing where the parity check holds."""
+    batch_size: int | None
+    """Questions in one batch, None: as memory allowed; decides nothing where the parity check
+    holds."""
     precision: Literal["fp32", "bf16"]
     """Of the weights."""
 

@@ -7,7 +7,7 @@ import pytest
 from model.config import GrpoConfig, LoraConfig, TrainConfig
 from model.network.loading import load_base
 from model.network.measure import measure_config
-from model.train.memory import check_fits, estimate, prompts_at_once
+from model.train.memory import check_fits, estimate
 from storage.errors import PipelineError
 from storage.records.sizes import published_sizes
 
@@ -74,15 +74,8 @@ def test_no_reference_and_frozen_parts_take_less() -> None:
     assert needed.gradients < estimate(TrainConfig(), PUBLISHED).gradients
 
 
-def test_a_rollout_takes_as_many_prompts_as_six_tenths_of_the_free_memory_hold() -> None:
-    """A prompt of 352 tokens with 8 x 256 to come, 0.5 MiB each, is 1.26 GB."""
-    config = TrainConfig(prompts_per_step=16)
-
-    def fitting(free_bytes: float) -> int:
-        return prompts_at_once(
-            config, free_bytes=free_bytes, token_bytes=2 * 4096 * 32 * 2, prompt_tokens=352
-        )
-
-    assert fitting(22e9) == 10
-    assert fitting(1e9) == 1
-    assert fitting(float("inf")) == 16
+def test_a_rollout_needs_room_for_one_prompt() -> None:
+    """350 tokens with 8 x 256 to come, half a MiB each; more prompts where there is more room."""
+    for number in (1, 16):
+        config = TrainConfig(prompts_per_step=number)
+        assert estimate(config, PUBLISHED).rollout == (350 + 8 * 256) * 2**19

@@ -23,7 +23,7 @@ from model import checkpoints
 from model.config import TrainConfig
 from model.network.freezing import freeze_parts
 from model.network.loading import load_base, load_model, load_processor, stop_tokens
-from model.network.lora import add_adapter, load_adapter, without_adapter
+from model.network.lora import add_adapter, load_adapter, name_base, without_adapter
 from model.network.measure import measure_config
 from model.train.examples import Checked, check_examples, read_examples, write_dropped
 from model.train.loop import Materials, train_steps
@@ -172,7 +172,7 @@ def load(run: TrainingRun, settings: dict[str, JsonValue], resume_from: Path | N
         card=partial(
             card_text,
             config,
-            start_model=run.record.start.key,
+            start=run.record.start,
             num_examples=len(checked.kept),
             num_dropped=len(checked.dropped),
         ),
@@ -194,9 +194,8 @@ def _network(run: TrainingRun, resume_from: Path | None) -> nn.Module:
     config = run.config
     if config.lora is not None:
         base = load_base(run.start_model, precision=config.precision, attention=config.attention)
-        if resume_from is not None:
-            return load_adapter(base, resume_from)
-        return add_adapter(base, config.lora)
+        model = load_adapter(base, resume_from) if resume_from else add_adapter(base, config.lora)
+        return name_base(model, run.record.start, run.output.absolute())
     model = load_base(
         resume_from or run.start_model, precision=config.precision, attention=config.attention
     )

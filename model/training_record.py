@@ -16,6 +16,7 @@ from storage.records.training import TrainingRecord
 
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "torchao")  # those that compute
 
+RESULTS = "Results: in the leaderboard of the experiment that made this model."
 
 METHODS: Mapping[str, str] = {
     "grpo": "group relative policy optimisation",
@@ -74,15 +75,12 @@ def config_of(record: TrainingRecord) -> TrainConfig:
 
 
 def card_text(
-    config: TrainConfig, step: int, *, start_model: str, num_examples: int, num_dropped: int
+    config: TrainConfig, step: int, *, start: ModelRef, num_examples: int, num_dropped: int
 ) -> str:
     """The card as Hugging Face shows it: where the model comes from and how it was trained."""
-    settings = config.model_dump(
-        mode="json", exclude={"sft" if config.method == "grpo" else "grpo"}
-    )
     lines: Sequence[str] = (
         "---",
-        f"base_model: {json.dumps(start_model)}",
+        f"base_model: {json.dumps(start.public_name)}",
         "library_name: transformers",
         "pipeline_tag: audio-text-to-text",
         f"tags: [audio-question-answering, {config.method}]",
@@ -90,8 +88,8 @@ def card_text(
         "",
         f"# {config.name}, step {step} of {config.max_steps}",
         "",
-        f"Trained from `{start_model}` by {METHODS[config.method]} on AVQA's questions about "
-        f"audio, put as the prompt `{config.prompt.name}`.",
+        f"Trained from `{start.public_name}` ({start.digest}) by {METHODS[config.method]} on "
+        f"AVQA's questions about audio, put as the prompt `{config.prompt.name}`.",
         "",
         f"Data: {num_examples} examples; {num_dropped} more could not be used (audio that cannot "
         "be read, or a prompt that is too long).",
@@ -99,10 +97,10 @@ def card_text(
         "Settings:",
         "",
         "```json",
-        json.dumps(settings, indent=1),
+        json.dumps(deciding_settings(config), indent=1),
         "```",
         "",
-        "Results: in the leaderboard of the experiment that made this model.",
+        RESULTS,
         "",
     )
     return "\n".join(lines)

@@ -21,6 +21,7 @@ from storage.host.checks import model_folder
 from storage.jsonl import read_json, read_jsonl, write_text
 from storage.layout import Layout, checkpoint_step, list_checkpoints
 from storage.records.model import (
+    HUB,
     FolderOrHub,
     FromTraining,
     ModelRef,
@@ -67,7 +68,7 @@ def resolve(text: str, layout: Layout) -> ModelRef:
             folder = Path(name).expanduser()
             if folder.is_dir():
                 return _in_folder(folder.absolute(), layout)
-            return ModelRef(key=hub_key(name), path=name, digest=f"hub:{name}")
+            return ModelRef(key=hub_key(name), path=name, digest=f"{HUB}{name}")
 
 
 def trained(training: str, layout: Layout) -> list[ModelRef]:
@@ -81,7 +82,7 @@ def trained(training: str, layout: Layout) -> list[ModelRef]:
     digests: dict[Path, dict[str, str]] = {}
     for name, stamp in record.outputs.items() if record else ():
         file = Path(name)
-        if checkpoint_step(file.parent) is not None and _is_loaded(file):
+        if checkpoint_step(file.parent) is not None and is_loaded(file):
             digests.setdefault(file.parent, {})[file.name] = stamp.sha256
     if not digests:
         msg = f"checkpoint missing: {training} has not been finished in {layout.root}. {REMEDY}"
@@ -129,11 +130,12 @@ def _digests(folder: Path, layout: Layout) -> dict[str, str]:
     return {
         file.name: manifest.remembered_digest(file, layout.digests)
         for file in sorted(folder.iterdir())
-        if file.is_file() and _is_loaded(file)
+        if file.is_file() and is_loaded(file)
     }
 
 
-def _is_loaded(file: Path) -> bool:
+def is_loaded(file: Path) -> bool:
+    """Whether loading a model reads this file of its folder."""
     return any(fnmatch(file.name, pattern) for pattern in LOADED)
 
 

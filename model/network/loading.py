@@ -14,6 +14,7 @@ from model.network.freezing import part_of
 from model.network.packed import BY_MASK
 from storage.errors import PipelineError
 from storage.jsonl import read_json
+from storage.records.training import RUN, TrainingRecord
 from storage.text import one_line
 
 
@@ -24,7 +25,8 @@ def read_config(name: str | Path) -> tuple[Family, PretrainedConfig]:
         PipelineError: If there is no config, or the model is of no family that is known here.
     """
     expected = f"expected a model of {', '.join(sorted(known_families()))}"
-    name = base_of(name) or name
+    while base := base_of(name):
+        name = base
     try:
         model_type = PretrainedConfig.get_config_dict(str(name))[0].get("model_type", "nameless")
         family = family_of(model_type)
@@ -38,9 +40,19 @@ def read_config(name: str | Path) -> tuple[Family, PretrainedConfig]:
 
 
 def base_of(folder: str | Path) -> str | None:
-    """The model that a folder's LoRA adapter is for; None if there is none."""
+    """The model that a folder's LoRA adapter is for; None if it holds no adapter.
+
+    One of our own names a base in its workspace by the way there, so that both can be moved; one
+    elsewhere on this host is found by the training's record, which is not published.
+    """
     adapter = Path(folder) / "adapter_config.json"
-    return read_json(adapter)["base_model_name_or_path"] if adapter.is_file() else None
+    if not adapter.is_file():
+        return None
+    base = str(read_json(adapter)["base_model_name_or_path"])
+    beside, record = (Path(folder) / base).resolve(), Path(folder).parent / RUN
+    if beside.is_dir():
+        return str(beside)
+    return TrainingRecord.read(record).start.path if record.is_file() else base
 
 
 def load_processor(name: str | Path) -> ProcessorMixin:
@@ -50,8 +62,8 @@ def load_processor(name: str | Path) -> ProcessorMixin:
         PipelineError: If there is none, or its audio token is not the model's.
     """
     family, config = read_config(name)
-    if not list(Path(name).glob("*processor_config.json")):  # an adapter of another tool
-        name = base_of(name) or name
+    while not list(Path(name).glob("*processor_config.json")) and (base := base_of(name)):
+        name = base  # another tool's adapter has none
     remedy = "use the processor that was saved with the model"
     try:
         processor = family.processor.from_pretrained(str(name))
@@ -77,25 +89,8 @@ def load_model(
     attention: Attention = "sdpa",
     device: torch.device | str = "cpu",
 ) -> PreTrainedModel:
-    """Load a model in evaluation mode; a LoRA adapter is merged into its base.
-
-    Args:
-        name: Folder or hub name.
-        precision: `bf16` loads bf16 weights; `fp32` and `bf16-mixed` load fp32.
-        attention: Of the packed pass.
-        device: Where the weights go.
-
-    Raises:
-        PipelineError: If it cannot be loaded or is of no known family; says what was found.
-    """
-    base = base_of(name)
-    if base is not None:
-        adapted = PeftModel.from_pretrained(
-            load_base(base, precision=precision, attention=attention), str(name)
-        )
-        model = cast("PreTrainedModel", adapted.merge_and_unload())
-    else:
-        model = load_base(name, precision=precision, attention=attention)
+    """Load a model in evaluation mode, see `load_base`, and move it to a device."""
+    model = load_base(name, precision=precision, attention=attention)
     model.to(torch.device(device))  # pyright: ignore[reportArgumentType]  transformers' wrapper hides the overloads
     return model.eval()
 
@@ -103,8 +98,33 @@ def load_model(
 def load_base(
     name: str | Path, *, precision: Precision, attention: Attention = "sdpa"
 ) -> PreTrainedModel:
-    """Load a model without adapters onto the CPU; what its family calls idle is frozen."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    """Load a model onto the CPU, a LoRA adapter merged into its base; what is idle is frozen.
+
+    Args:
+        name: Folder or hub name.
+        precision: `bf16` loads bf16 weights; `fp32` and `bf16-mixed` load fp32.
+        attention: Of the packed pass.
+
+    Raises:
+        PipelineError: If it cannot be loaded or is of no known family; says what was found.
+    """
+    base = base_of(name)
+    if base is None:
+        model = _load(name, torch.bfloat16 if precision == "bf16" else torch.float32)
+    else:
+        below = load_base(base, precision=precision)
+        adapted: Any = PeftModel.from_pretrained(below, str(name)).merge_and_unload()
+        model = cast("PreTrainedModel", adapted)
+    idle = family_of_network(model).idle
+    for parameter_name, parameter in model.named_parameters():
+        parameter.requires_grad = not parameter_name.startswith(idle)
+    if attention == "flex":
+        inner: Any = model
+        inner.model.language_model.set_attn_implementation(BY_MASK)
+    return model
+
+
+def _load(name: str | Path, dtype: torch.dtype) -> PreTrainedModel:
     family, config = read_config(name)
     try:
         loaded: Any = family.network.from_pretrained(
@@ -129,12 +149,6 @@ def load_base(
             "they would be random; the folder is incomplete, get it again"
         )
         raise PipelineError(msg)
-    for parameter_name, parameter in model.named_parameters():
-        if parameter_name.startswith(family.idle):
-            parameter.requires_grad = False
-    if attention == "flex":
-        inner: Any = model
-        inner.model.language_model.set_attn_implementation(BY_MASK)
     return model
 
 

@@ -3,6 +3,7 @@
 Axes: B prompts, T tokens of a packed row, D width.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import cast
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel
 
 from model.config import LoraConfig
 from model.network.family import family_of_network
+from storage.records.model import ModelRef
 
 
 def add_adapter(model: PreTrainedModel, config: LoraConfig) -> nn.Module:
@@ -38,6 +40,22 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig) -> nn.Module:
 def load_adapter(model: PreTrainedModel, folder: Path) -> nn.Module:
     """Put saved adapters on the language model, to train on."""
     return _with_placed_dropout(PeftModel.from_pretrained(model, str(folder), is_trainable=True))
+
+
+def name_base(model: nn.Module, start: ModelRef, training: Path) -> nn.Module:
+    """Let the adapter's checkpoints name their base without this machine's paths.
+
+    Args:
+        model: With an adapter.
+        start: The base.
+        training: Folder that the checkpoints will lie in; `<workspace>/<experiment>/training/NAME`.
+    """
+    name = start.public_name
+    if Path(start.path).is_relative_to(training.parents[2]):
+        name = os.path.relpath(start.path, training / "checkpoint")
+    if isinstance(model, PeftModel):
+        model.active_peft_config.base_model_name_or_path = name
+    return model
 
 
 def without_adapter(model: nn.Module) -> PreTrainedModel:

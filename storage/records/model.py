@@ -6,6 +6,7 @@ from typing import NamedTuple
 from storage.config import Config
 from storage.errors import PipelineError
 
+HUB = "hub:"  # begins the digest of a model that is known by its name on the hub
 TRAINING_PREFIX = "training:"
 RANDOM_PREFIX = "random:"
 DIGEST_CHARACTERS = 8  # of a digest in a key; two folders of one name differ in them
@@ -37,6 +38,11 @@ class ModelRef(Config):
     """Commit of a model from the hub; None until it was loaded."""
     training: TrainingRef | None = None
     """The training of this experiment that made it; None for other models."""
+
+    @property
+    def public_name(self) -> str:
+        """The hub's name of it, or its key: neither says where it lies on this host."""
+        return self.digest.removeprefix(HUB) if self.digest.startswith(HUB) else self.key
 
 
 class FromTraining(NamedTuple):

@@ -16,7 +16,8 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from model.config import TrainConfig, deciding_settings
+from model.config import TrainConfig
+from model.training_record import decided_by
 from storage.errors import PipelineError
 from storage.layout import checkpoint_step, list_checkpoints
 from storage.records.training import CHECKPOINT, CheckpointRecord
@@ -99,7 +100,7 @@ def check_same_settings(folder: Path, settings: Mapping[str, JsonValue]) -> None
 def settings_that_decide(config: TrainConfig, start_model_digest: str) -> dict[str, JsonValue]:
     """The settings that decide what a run learns, flat: `grpo.beta: 0.04`."""
     flat: dict[str, JsonValue] = {"start_model_digest": start_model_digest}
-    for key, value in deciding_settings(config).items():
+    for key, value in decided_by(config).items():
         if isinstance(value, dict):
             inner = cast("dict[str, JsonValue]", value)
             flat.update({f"{key}.{name}": inner_value for name, inner_value in inner.items()})

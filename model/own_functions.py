@@ -1,7 +1,10 @@
 """A user's own Python function, named in the settings by its dotted path."""
 
+import hashlib
 import importlib
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from storage.errors import PipelineError
@@ -32,3 +35,33 @@ def import_function(path: str, *, key: str, signature: str) -> Callable[..., Any
         msg = f"{key} {path} is {type(function).__name__}; {expected}"
         raise PipelineError(msg)
     return function
+
+
+def call_own(function: Callable[..., Any], *arguments: object, setting: str, of: str) -> object:
+    """What a user's function gives.
+
+    Args:
+        function: From `import_function`.
+        arguments: What it is asked.
+        setting: That names it, with its path, for the message.
+        of: The example, for the message.
+
+    Raises:
+        PipelineError: If it raises anything.
+    """
+    try:
+        return function(*arguments)
+    except Exception as error:
+        msg = f"{setting} fails for {of}: {type(error).__name__}: {error}"
+        raise PipelineError(msg) from error
+
+
+def source_digest(path: str) -> str:
+    """sha256 of the file that a user's function is in; empty where it is not found."""
+    importlib.invalidate_caches()
+    try:
+        spec = find_spec(path.rpartition(".")[0])
+    except (ImportError, AttributeError, ValueError):
+        return ""
+    file = Path(spec.origin) if spec is not None and spec.origin is not None else None
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file and file.is_file() else ""

@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from model.config import TrainConfig, deciding_settings, idle_settings
+from model.own_functions import source_digest
 from storage.errors import PipelineError
 from storage.records.model import ModelRef
 from storage.records.training import TrainingRecord
 
+OWN = "own functions"  # key of their digests among the settings
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "torchao")  # those that compute
 
 RESULTS = "Results: in the leaderboard of the experiment that made this model."
@@ -54,10 +56,17 @@ def training_record(
         examples_sha256=examples_sha256,
         num_examples=num_examples,
         num_devices=num_devices,
-        settings=deciding_settings(config),
+        settings=decided_by(config),
         idle=idle_settings(config),
         versions=_versions(),
     )
+
+
+def decided_by(config: TrainConfig) -> dict[str, JsonValue]:
+    """The settings that decide what is learned, and the source of the user's own functions."""
+    named = (config.grpo.reward if config.method == "grpo" else None, config.example_repeats)
+    own: dict[str, JsonValue] = {path: source_digest(path) for path in named if path is not None}
+    return deciding_settings(config) | ({OWN: own} if own else {})
 
 
 def config_of(record: TrainingRecord) -> TrainConfig:
@@ -67,6 +76,7 @@ def config_of(record: TrainingRecord) -> TrainConfig:
         PipelineError: If this version does not know one of them; names it.
     """
     settings = {"name": record.name, **record.settings, **record.idle}
+    settings.pop(OWN, None)
     try:
         return TrainConfig.model_validate(settings)
     except ValidationError as error:

@@ -43,7 +43,7 @@ from tasks.models import is_gone, resolve, trained, trained_so_far
 from tasks.running.child_process import run_child
 from tasks.running.console import RecordFile, Show, meter
 from tasks.running.gpus import hold_gpus
-from tasks.stage import Unit, expected_errors_fail
+from tasks.stage import Unit, expected_errors_fail, is_transient
 from tasks.train import is_finished, is_under_way
 
 SILENCE_LIMIT_S = 1800.0  # loading 7B weights from a cold disk takes minutes, a batch seconds
@@ -270,7 +270,13 @@ def evaluate_unit(job: Job, config: EvaluateConfig, layout: Layout) -> Unit:
     )
 
 
-@task(task_run_name="answer-{part}", cache_policy=NO_CACHE)
+@task(
+    task_run_name="answer-{part}",
+    cache_policy=NO_CACHE,
+    retries=2,  # answers are kept
+    retry_delay_seconds=[10, 60],
+    retry_condition_fn=is_transient,
+)
 @expected_errors_fail
 def answer(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout, part: int) -> None:
     """Answer in one child process, on a GPU where there is one; then score each finished run.

@@ -7,7 +7,9 @@ moments beside the weights where a checkpoint can be resumed from.
 
 from collections.abc import Sequence
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 
 from model.config import EvaluateConfig, TrainConfig
 from model.train.memory import estimate, estimate_host, estimate_inference
@@ -163,10 +165,8 @@ def check_training(
         text = f"asks for {training.num_gpus} GPUs, {len(gpus)} may be used; lower num_gpus"
         return [Finding("error", subject, text)]
     used = gpus[: training.num_gpus] if training.num_gpus is not None else gpus
-    try:
-        training.num_passes(max(1, len(used)) * training.num_hosts)
-    except PipelineError as error:
-        return [Finding("error", subject, str(error))]
+    if refused := check_settings(training, len(used)):
+        return refused
     if isinstance(parse_name(start_model), Random):
         return [Finding("ok", subject, f"{start_model} is made here and fits anywhere")]
     remedy = MODEL_REMEDY.format(name=start_model)
@@ -182,6 +182,33 @@ def check_training(
     if used:
         findings.append(check_host_memory(training, len(used), sizes, host_memory_bytes()))
     return findings
+
+
+def check_settings(training: TrainConfig, num_gpus: int) -> list[Finding]:
+    """What the settings ask for and a host lacks, before a model of 7B is loaded for it."""
+    subject = f"training {training.name}"
+    try:
+        training.num_passes(max(1, num_gpus) * training.num_hosts)
+    except PipelineError as error:
+        return [Finding("error", subject, str(error))]
+    has_8_bit = training.optimizer == "adamw-8bit-sr"
+    wanted = [(f"report_to {name}", name) for name in training.report_to]
+    wanted += [("optimizer adamw-8bit-sr", "torchao")] if has_8_bit else []
+    wanted += [("lora", "peft")] if training.lora is not None else []
+    wanted += [("accuracy_rule math-verify", "math_verify")] * (
+        training.method == "grpo" and training.grpo.accuracy_rule == "math-verify"
+    )
+    compiled = "attention flex" if training.attention == "flex" else "optimizer adamw-8bit-sr"
+    compiles = has_8_bit or training.attention == "flex"
+    wanted += [(compiled, "triton")] if compiles and num_gpus else []
+    missing = [
+        f"{setting} needs the package {package}, which is not installed"
+        for setting, package in wanted
+        if find_spec(package) is None
+    ]
+    if compiles and not any(which(name) for name in ("cc", "gcc", "clang")):
+        missing.append(f"{compiled} is compiled and needs a C compiler: install gcc")
+    return [Finding("error", subject, text) for text in missing]
 
 
 def check_memory(training: TrainConfig, gpus: Sequence[Gpu], sizes: ModelSizes) -> Finding:

@@ -14,8 +14,8 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
 from model.checkpoints import find_resumable, last_step, step_of
-from model.config import TrainConfig, deciding_settings
-from model.training_record import training_record
+from model.config import TrainConfig
+from model.training_record import decided_by, training_record
 from storage import manifest
 from storage.errors import PipelineError
 from storage.jsonl import read_jsonl
@@ -60,7 +60,7 @@ def train_unit(training: TrainConfig, layout: Layout) -> Unit:
         name=f"train/{training.name}",
         layout=layout,
         parts={
-            "settings": deciding_settings(training),
+            "settings": decided_by(training),
             "examples": examples_digest(layout.train_jsonl),
             "start model": resolve(training.model, layout).digest,
         },
@@ -164,7 +164,7 @@ def is_under_way(training: TrainConfig, layout: Layout) -> bool:
 def _is_same_training(folder: Path, training: TrainConfig, start: ModelRef, layout: Layout) -> bool:
     before = TrainingRecord.read(folder / RUN)
     return (
-        before.settings == deciding_settings(training)
+        before.settings == decided_by(training)
         and before.start.digest == start.digest
         and before.examples_sha256 == examples_digest(layout.train_jsonl)
     )

@@ -13,7 +13,7 @@ from model.network.features import (
     num_frames_of,
     prompt_tokens,
 )
-from model.own_functions import import_function
+from model.own_functions import call_own, import_function
 from model.prompt import as_audio_question
 from storage.audio import SAMPLE_RATE_HZ, AudioFacts, check_audio
 from storage.errors import PipelineError
@@ -155,9 +155,10 @@ def _repeats_by(path: str | None) -> Callable[[Record, str], int]:
     function = import_function(path, key="example_repeats", signature="(line: dict) -> int")
 
     def num_repeats(record: Record, place: str) -> int:
-        number = function(record)
+        setting = f"example_repeats {path}"
+        number = call_own(function, record, setting=setting, of=f"example {record['id']} ({place})")
         if not isinstance(number, int) or number < 0:
-            msg = f"{place}: example_repeats {path} gives {number!r}; expected 0, 1, 2, ..."
+            msg = f"{place}: {setting} gives {number!r}; expected 0, 1, 2, ..."
             raise PipelineError(msg)
         return int(number)
 

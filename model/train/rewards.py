@@ -9,13 +9,14 @@ accuracy refuses what its format accepts).
 
 # pyright: strict
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from model.answers import extract_answer
 from model.config import GrpoConfig
-from model.own_functions import import_function
+from model.own_functions import call_own, import_function
 from storage.errors import PipelineError
 from storage.records.prompt import Prompt
 
@@ -45,12 +46,7 @@ def rewards_of(config: GrpoConfig, prompt: Prompt) -> tuple[Reward, ...]:
         Reward("accuracy", config.accuracy_weight, _accuracy(config, prompt)),
         Reward("format", config.format_weight, _format(prompt)),
     )
-    if config.reward is None:
-        return rewards
-    own = import_function(
-        config.reward, key="grpo.reward", signature="(completion: str, example: dict) -> float"
-    )
-    return (*rewards, Reward("own", 1.0, own))
+    return rewards if config.reward is None else (*rewards, Reward("own", 1.0, _own(config.reward)))
 
 
 def is_right(
@@ -124,5 +120,26 @@ def _format(prompt: Prompt) -> Score:
     def score(completion: str, example: Mapping[str, object]) -> float:
         del example  # the format does not depend on it
         return float(has_format(completion, prompt=prompt))
+
+    return score
+
+
+def _own(path: str) -> Score:
+    setting = f"grpo.reward {path}"
+    own = import_function(
+        path, key="grpo.reward", signature="(completion: str, example: dict) -> float"
+    )
+
+    def score(completion: str, example: Mapping[str, object]) -> float:
+        of = f"example {example['id']} with the completion {completion!r}"
+        given: Any = call_own(own, completion, example, setting=setting, of=of)
+        try:
+            number = float(given)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            msg = f"{setting} gives {given!r} for {of}; expected a finite number"
+            raise PipelineError(msg)
+        return number
 
     return score

@@ -33,6 +33,14 @@ GRACE_S = 10.0  # between SIGTERM and SIGKILL
 GRACE_VARIABLE = "R1_AQA_GRACE_S"  # for a trainer that needs longer to put itself away
 EXPECTED = "error: "  # how a child of ours begins the line of an expected error
 ERROR_LINE = re.compile(r"^(error: |(\[rank\d+\]: )?[\w.]*(Error|Exception|Interrupt|Exit)\b(:|$))")
+# What may pass by itself, so that the same is tried again: nothing else is.
+PASSING = re.compile(
+    r"Signal \d+ \(SIG(HUP|BUS|KILL|TERM)\) received|see different newest checkpoints"
+    r"|CUDA error: (uncorrectable ECC|unspecified launch|the launch timed out)|busy or unavailable"
+    r"|fallen off the bus|GPU is lost|NCCL|Dist(Network|Store|Backend)Error|couldn't connect to"
+    r"|[Cc]onnection (closed|reset|refused|aborted)|name resolution|[Tt]imed out|Timeout"
+)
+KILLED = {signal.SIGHUP, signal.SIGBUS, signal.SIGKILL, signal.SIGTERM}
 # torchrun sums up its ranks' deaths in this one, after the rank's own last word.
 SUMMARY_LINE = "ChildFailedError"
 
@@ -76,8 +84,15 @@ def run_child(
         raise PipelineError(
             _describe(command, log, start_byte, child.returncode),
             exit_code=BLOCKED_EXIT_CODE if child.returncode == BLOCKED_EXIT_CODE else 1,
-            is_transient=not _last_error(log, start_byte).startswith(EXPECTED),
+            is_transient=_may_pass(child.returncode, _last_error(log, start_byte)),
         )
+
+
+def _may_pass(code: int, word: str) -> bool:
+    """Whether the same command may go well: it was killed, lost its GPU, or could not connect."""
+    if word.startswith(EXPECTED):
+        return "couldn't connect to" in word
+    return -code in KILLED or code - 128 in KILLED or PASSING.search(word) is not None
 
 
 @contextmanager
@@ -245,7 +260,10 @@ def _last_error(log: Path, start_byte: int) -> str:
         text = file.read().decode("utf-8", errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip("=- \t")]
     errors = [line for line in lines if ERROR_LINE.match(line) and SUMMARY_LINE not in line]
-    return (errors or lines or [""])[-1]
+    # What one process dies of, others tell as a connection that was closed.
+    expected = [line for line in errors if line.startswith(EXPECTED)]
+    own = [line for line in errors if not PASSING.search(line)]
+    return (expected or own or errors or lines or [""])[-1]
 
 
 def name_of(command: Sequence[str]) -> str:

@@ -2,6 +2,7 @@ import os
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,7 @@ from tasks.preflight import (
     check_evaluated,
     check_host_memory,
     check_memory,
+    check_settings,
     check_sources,
     check_training,
     checkpoints_bytes,
@@ -265,3 +267,19 @@ def test_a_model_to_evaluate_has_to_fit_one_gpu(tmp_path):
         )
         assert [each.level for each in found[1:]] == levels  # the first: it is not on this host
     assert check_evaluated("random:tiny", EvaluateConfig(), [A100], tmp_path, offline=True) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_gpus", "told"),
+    [
+        ({"report_to": ["wandb"]}, 0, "report_to wandb needs the package wandb, which is not inst"),
+        ({}, 7, "does not divide into 7 device(s) with prompts_per_device 1; the nearest that do:"),
+        ({"report_to": ["tensorboard"], "lora": {}}, 8, None),
+    ],
+)
+def test_what_the_settings_ask_for_is_looked_for_before_a_model_is_loaded(
+    settings: dict[str, Any], num_gpus: int, told: str | None
+) -> None:
+    """A missing wandb was found after the 7B was loaded, three times."""
+    found = check_settings(TrainConfig.model_validate(settings), num_gpus)
+    assert [told in finding.text for finding in found] == ([True] if told else [])

@@ -138,6 +138,39 @@ def test_a_resume_with_other_settings_names_the_keys(
     assert "threads" not in str(refusal.value)
 
 
+def test_a_reward_that_was_edited_between_stop_and_resume_is_another_experiment(
+    tiny_model: Path, training_lines: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "own" / "edited_reward.py"
+    source.write_text(OWN_REWARD)
+    grpo = {"reward": "edited_reward.vowels"}
+    run = make_run(tiny_model, training_lines, tmp_path / "run", max_steps=2, grpo=grpo)
+    train(run)
+    source.write_text(OWN_REWARD.replace("aeiou", "aei"))
+    with pytest.raises(PipelineError, match=r"own functions.edited_reward.vowels \(was '"):
+        train(run)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("return None", r"gives None for example \d+ with the completion '.*'; expected a finite"),
+        ("return float('nan')", r"gives nan for example \d+"),
+        ("return {}['gone']", r"fails for example \d+ .*: KeyError: 'gone'"),
+    ],
+)
+def test_an_own_reward_that_fails_is_told_in_one_line(
+    tiny_model: Path, training_lines: Path, tmp_path: Path, body: str, told: str
+) -> None:
+    """It ended in JSON or KeyError, three loads of the 7B later."""
+    name = f"failing_{abs(hash(body))}"
+    (tmp_path / "own" / f"{name}.py").write_text(f"def reward(text, example): {body}\n")
+    grpo = {"reward": f"{name}.reward"}
+    run = make_run(tiny_model, training_lines, tmp_path / "run", grpo=grpo)
+    with pytest.raises(PipelineError, match=rf"^grpo\.reward {name}\.reward {told}"):
+        train(run)
+
+
 def test_a_finished_training_does_nothing_more(
     tiny_model: Path, training_lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

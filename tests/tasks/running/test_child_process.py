@@ -348,3 +348,24 @@ def test_torchrun_s_silent_ranks_die_with_a_killed_parent(tmp_path, monkeypatch)
     while any(Path("/proc", file.read_text()).exists() for file in files):
         assert time.monotonic() < give_up_s
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_tried_again"),
+    [
+        ("import no_such_package", False),
+        ("len(None)", False),
+        ("import sys; sys.exit('error: grpo.reward f fails: ConnectionError: timed out')", False),
+        ("raise SystemExit('error: x cannot be loaded (We couldn\\'t connect to hub)')", True),
+        ("import os; os.kill(os.getpid(), 9)", True),
+        ("raise RuntimeError('CUDA error: uncorrectable ECC error encountered')", True),
+        ("raise RuntimeError('CUDA error: device-side assert triggered')", False),
+        ("raise ConnectionResetError('Connection reset by peer')", True),
+        ("print('[rank1]: TypeError: mine'); raise OSError('Connection closed by peer')", False),
+    ],
+)
+def test_only_what_may_pass_by_itself_is_tried_again(tmp_path, code, is_tried_again):
+    """A missing wandb was found after the 7B was loaded, three times."""
+    with pytest.raises(PipelineError) as caught:
+        run_child(python(code), log=tmp_path / "log", on_line=lambda _: None)
+    assert caught.value.is_transient is is_tried_again

@@ -16,12 +16,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from storage.config import WATCH_PAGE, FetchConfig, YoutubeSource
-from storage.data.avqa import Clip
 from storage.fetch.cut import num_samples_of
 from storage.fetch.ledger import ClipRow, Ledger
 from storage.fetch.run import FetchRun
 from storage.host.ffmpeg import find_ffmpeg
 from storage.layout import Layout
+from storage.records.clip import Clip
 from tests.storage import offline_youtube as offline
 from tests.storage.wire import make_media, serve
 

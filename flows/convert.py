@@ -1,4 +1,7 @@
-"""Convert: annotations and fetched clips become R1-AQA's JSON lines."""
+"""Convert: rows of every source of `data` become R1-AQA's JSON lines.
+
+`--to-dataset DIR` writes them as a data set with their audio, for other trainers too.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,9 +11,11 @@ from prefect import flow
 
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import Override, PipelineConfig, overridden
-from flows.plan import run_if_due
+from flows.plan import convert_settings, run_if_due
+from storage.data.dataset_folder import write_dataset
 from tasks.convert import convert, convert_unit
 from tasks.running.alive import alive
+from tasks.running.console import say
 from tasks.running.turns import turn
 from tasks.stage import expected_errors_fail, run, run_unit, stage_state
 
@@ -33,17 +38,25 @@ def convert_flow(
         force: Run although the outputs stand.
     """
     config = overridden(config, overrides, workspace=workspace)
-    layout = config.layout(workspace)
-    settings = (config.annotations, config.convert, config.fetch, layout)
-    work = partial(run, convert, *settings)
+    settings, layout = convert_settings(config), config.layout(workspace)
+    work = partial(run, convert, settings, layout)
     with turn("convert", layout.lock("convert"), config.when_busy):
-        return stage_state(has_run=run_unit(convert_unit(*settings), work, force=force))
+        return stage_state(has_run=run_unit(convert_unit(settings, layout), work, force=force))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    options = Command("convert", __doc__).parse_args(arguments)
-    run_if_due(convert_flow, ["convert"], *read_config(options), force=options.force)
+    parser = Command("convert", __doc__)
+    parser.add_argument(
+        "--to-dataset", type=Path, metavar="DIR", help="also write them as a data set with audio"
+    )
+    options = parser.parse_args(arguments)
+    config, layout = read_config(options)
+    run_if_due(convert_flow, ["convert"], config, layout, force=options.force)
+    if options.to_dataset:
+        splits = {"train": layout.train_jsonl, "validation": layout.validation_jsonl}
+        num_rows = write_dataset(splits, options.to_dataset)
+        say(f"convert: {num_rows} rows with their audio -> {options.to_dataset}")
     return 0
 
 

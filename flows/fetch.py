@@ -63,7 +63,10 @@ def fetch_flow(
 
 def _fetch_due(config: PipelineConfig, layout: Layout, *, force: bool, deep: bool) -> bool:
     """Fetch what is due and account for it; tells whether there was anything to do."""
-    annotations = read_annotations(config.annotations, layout, config.fetch.limit)
+    if not config.avqa:
+        say("fetch: skipped (no source of `data` is AVQA)")
+        return False
+    annotations = read_annotations(config.avqa, layout, config.fetch.limit)
     unit = fetch_unit(annotations, config.fetch, layout)
     progress = _Progress()
     fetch = FetchRun(

@@ -28,6 +28,8 @@ from storage.config import (
     WhenBusy,
     WorldConfig,
 )
+from storage.data.avqa import AvqaSource
+from storage.data.registry import AnySource
 from storage.errors import PipelineError
 from storage.layout import RESERVED, Layout
 from storage.records.model import FromTraining, parse_name
@@ -70,6 +72,9 @@ class PipelineConfig(Config):
     """AVQA's questions."""
     fetch: FetchConfig = FetchConfig()
     """How audio is fetched and cut."""
+    data: tuple[AnySource, ...] = (AvqaSource(),)
+    """What is trained on: AVQA (`{kind: avqa}`, by fetch and convert), any rows (`{kind: lines,
+    path: FILE}`), a data set of the hub (`{kind: hub, dataset: NAME}`)."""
     convert: ConvertConfig = ConvertConfig()
     """How R1-AQA's JSON lines are written."""
     train: tuple[TrainConfig, ...] = (TrainConfig(),)
@@ -84,6 +89,30 @@ class PipelineConfig(Config):
     """When `make serve` runs the pipeline by itself; None: when somebody starts it."""
     when_busy: Annotated[WhenBusy, Idle] = "wait"
     """What a stage does while another run is at the same unit of work: wait for it, or refuse."""
+
+    @property
+    def avqa(self) -> AnnotationsConfig | None:
+        """AVQA's questions, where they are trained on."""
+        has_avqa = any(isinstance(source, AvqaSource) for source in self.data)
+        return self.annotations if has_avqa else None
+
+    @model_validator(mode="after")
+    def _check_data(self) -> "PipelineConfig":
+        labels = [source.label for source in self.data]
+        trained = [source for source in self.data if not source.validation]
+        if len(set(labels)) < len(labels):
+            msg = f"data: sources are named {', '.join(labels)}; give each a `name` of its own"
+            raise ValueError(msg)
+        if not trained:
+            msg = "data: nothing is trained on; name a source, e.g. {kind: avqa}"
+            raise ValueError(msg)
+        if len({source.weight is None for source in trained}) > 1:
+            msg = "data: give a `weight` to every source that is trained on, or to none"
+            raise ValueError(msg)
+        if sum(isinstance(source, AvqaSource) for source in self.data) > 1:
+            msg = "data: AVQA stands there twice; `annotations` names one file"
+            raise ValueError(msg)
+        return self
 
     def layout(self, workspace: Path) -> Layout:
         """Where everything of this experiment lies."""

@@ -15,7 +15,7 @@ from flows.pipeline_config import PipelineConfig, StageName
 from storage.errors import PipelineError
 from storage.layout import Layout
 from storage.world.make import is_made
-from tasks.convert import convert_unit
+from tasks.convert import ConvertSettings, convert_unit
 from tasks.evaluate import asked_models, control_jobs_of, evaluate_unit, jobs_of
 from tasks.fetch import count_due_clips, fetch_unit
 from tasks.inputs import prepare_benchmarks, read_annotations
@@ -104,7 +104,7 @@ def _of_stage(
             verdict = unit.verdict(force=force)
             yield Intention(unit.name, runs=not verdict.is_done, reason=verdict.reason)
         if stage == "fetch":
-            annotations = read_annotations(config.annotations, layout, config.fetch.limit)
+            annotations = read_annotations(config.avqa, layout, config.fetch.limit)
             num_due = count_due_clips(annotations, config.fetch, layout)
             if num_due:
                 yield Intention("fetch", runs=True, reason=f"{num_due} clips are due")
@@ -112,13 +112,19 @@ def _of_stage(
         yield Intention(stage, runs=True, reason=str(error))
 
 
+def convert_settings(config: PipelineConfig) -> ConvertSettings:
+    """What of a profile decides its examples."""
+    benchmarks = config.evaluate.benchmarks
+    return ConvertSettings(config.data, config.avqa, config.convert, config.fetch, benchmarks)
+
+
 def _units(config: PipelineConfig, layout: Layout, stage: StageName) -> list[Unit]:
     match stage:
         case "fetch":
-            annotations = read_annotations(config.annotations, layout, config.fetch.limit)
-            return [fetch_unit(annotations, config.fetch, layout)]
+            annotations = read_annotations(config.avqa, layout, config.fetch.limit)
+            return [fetch_unit(annotations, config.fetch, layout)] if config.avqa else []
         case "convert":
-            return [convert_unit(config.annotations, config.convert, config.fetch, layout)]
+            return [convert_unit(convert_settings(config), layout)]
         case "train":
             return [train_unit(training, layout) for training in config.train]
         case "evaluate":

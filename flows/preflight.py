@@ -15,7 +15,6 @@ from rich.text import Text
 
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import PipelineConfig, StageName, known_settings
-from storage.data.avqa import Clip
 from storage.errors import PipelineError
 from storage.host.checks import (
     Finding,
@@ -28,6 +27,7 @@ from storage.host.checks import (
 )
 from storage.host.gpus import list_gpus
 from storage.layout import Layout
+from storage.records.clip import Clip
 from storage.text import printable
 from tasks.inputs import read_annotations
 from tasks.preflight import (
@@ -146,10 +146,12 @@ def _num_clips(config: PipelineConfig, layout: Layout) -> int:
     """Clips that the profile asks for; for annotations that are not on this host, AVQA's number."""
     if config.world is not None:
         return 0
-    if config.annotations.train.startswith(("http://", "https://")):
+    if config.avqa is None:
+        return 0
+    if config.avqa.train.startswith(("http://", "https://")):
         return min(NUM_CLIPS, config.fetch.limit or NUM_CLIPS)
     try:
-        return len(read_annotations(config.annotations, layout, config.fetch.limit).clips)
+        return len(read_annotations(config.avqa, layout, config.fetch.limit).clips)
     except PipelineError:  # told by the check of the annotations
         return 0
 
@@ -186,7 +188,8 @@ def _check_gpus(config: PipelineConfig, layout: Layout, *, offline: bool) -> lis
 def _check_downloads(config: PipelineConfig, layout: Layout, *, offline: bool) -> list[Finding]:
     findings: list[Finding] = []
     if config.world is None:  # a made world brings its own
-        paths = [path for path in (config.annotations.train, config.annotations.validation) if path]
+        files = (config.avqa.train, config.avqa.validation) if config.avqa else ()
+        paths = [path for path in files if path]
         findings += check_annotations(paths, offline=offline)
         for benchmark in config.evaluate.benchmarks:
             findings += check_benchmark(benchmark, layout, offline=offline)

@@ -16,6 +16,7 @@ from storage.data import avqa
 from storage.errors import PipelineError
 from storage.jsonl import Record, read_appended, read_json, read_jsonl
 from storage.layout import Layout
+from storage.records.account import DataAccount
 
 Row = Mapping[str, object]
 TypeKey = Literal["question_type", "question_relation"]
@@ -75,6 +76,7 @@ def read_rows(layout: Layout, *, annotations: str | None) -> RowsSheet | None:
         by_reason=_counts(str(row.get("reason") or "") for row in dropped),
         question_types=_kept_by(kept, typed, "question_type"),
         question_relations=_kept_by(kept, typed, "question_relation"),
+        account=DataAccount.read(path) if (path := layout.data_account).exists() else None,
     )
 
 

@@ -10,6 +10,7 @@ from pydantic import Field, JsonValue
 
 from reports.numbers.tally import FIRST_TASKS
 from storage.config import Config
+from storage.records.account import DataAccount
 from storage.records.evaluation import EvaluationRun, RunKey, Tally
 from storage.records.model import ModelRef
 from storage.records.question import Question
@@ -274,6 +275,8 @@ class RowsSheet(Config):
     """By AVQA's types; a dropped row without one is not counted."""
     question_relations: tuple[KeptRows, ...]
     """By what they ask about: sound, view, both."""
+    account: DataAccount | None = None
+    """By source; None where an earlier version converted."""
 
 
 def flat(value: object, prefix: str = "") -> list[tuple[str, str]]:

@@ -10,8 +10,10 @@ filter (a windowed sinc), not linear interpolation, which folds what lies above 
 
 import io
 import subprocess
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import soundfile  # pyright: ignore[reportMissingTypeStubs]  it has none
@@ -19,8 +21,11 @@ import soxr  # pyright: ignore[reportMissingTypeStubs]  it has none
 from numpy.typing import NDArray
 
 from storage.errors import PipelineError
+from storage.jsonl import read_json, write_json
+from storage.manifest import file_digest
 
 SAMPLE_RATE_HZ = 16_000  # of Qwen2-Audio's feature extractor
+NUM_THREADS = 4  # libsndfile and soxr work outside Python's lock
 DECODE_DEADLINE_S = 120.0  # ffmpeg decodes an hour of audio in less
 
 
@@ -99,6 +104,44 @@ def check_audio(path: Path) -> AudioFacts | Unreadable:
     except UnreadableAudioError as error:
         return Unreadable(str(error))
     return AudioFacts(duration_s=len(mono) / SAMPLE_RATE_HZ, peak=float(np.abs(mono).max()))
+
+
+def check_clips(
+    clips: Mapping[str, Path], cache: Path, on_progress: Callable[[int], None] = lambda _done: None
+) -> dict[str, dict[str, Any]]:
+    """Decode each clip once; what an earlier run found of the same file is believed.
+
+    Args:
+        clips: By any name.
+        cache: JSON file of what was found, by the same names; it is written anew.
+        on_progress: Told the number of clips checked.
+
+    Returns:
+        By name `sha256`, `duration_s` and `peak`, or the `reason` why it cannot be used.
+    """
+    known: dict[str, Any] = read_json(cache) if cache.exists() else {}
+
+    def check(name: str) -> dict[str, Any]:
+        clip = clips[name]
+        status = clip.stat()
+        stamp = [str(clip), status.st_size, status.st_mtime_ns]
+        before = known.get(name)
+        if before is not None and before.get("stamp") == stamp:
+            return before
+        facts = check_audio(clip)
+        if isinstance(facts, Unreadable):
+            return {"stamp": stamp, "reason": facts.reason}
+        found = {"duration_s": round(facts.duration_s, 3), "peak": round(facts.peak, 4)}
+        return {"stamp": stamp, "sha256": file_digest(clip), **found}
+
+    found: dict[str, dict[str, Any]] = {}
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        for name, clip in zip(clips, pool.map(check, clips), strict=True):
+            found[name] = clip
+            on_progress(len(found))
+    if found != known:
+        write_json(cache, found)
+    return found
 
 
 def find_clip(folder: Path, audio_id: str) -> Path | None:

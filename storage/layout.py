@@ -9,7 +9,7 @@ workspace/
   digests.jsonl                                              of large files, read once
   locks/  tmp/
   <experiment>/fetch/{fetch_report.json, invalid.jsonl, clips.csv}
-  <experiment>/{train.jsonl, validation.jsonl, dropped.jsonl}
+  <experiment>/{train.jsonl, validation.jsonl, dropped.jsonl, data.json}
   <experiment>/training/<name>/{run.json, metrics.jsonl, trainer.log, checkpoint-100/, ...}
   <experiment>/evaluation/<model>/<benchmark>/<prompt>/{run.json, answers.jsonl, verdicts.jsonl,
                                                         score.json, controls.json}
@@ -126,6 +126,16 @@ class Layout:
         return self.root / "dropped.jsonl"
 
     @property
+    def data_account(self) -> Path:
+        """What became of the rows of each source of training data."""
+        return self.root / "data.json"
+
+    @property
+    def datasets(self) -> Path:
+        """Folder of what data sets of the hub gave, shared by all experiments."""
+        return self.workspace / "datasets"
+
+    @property
     def evaluations(self) -> Path:
         """Folder of the models' answers, in it `RunKey.folder`."""
         return self.root / "evaluation"
@@ -146,7 +156,7 @@ class Layout:
 
     def dataset(self, name: str, split: str) -> Path:
         """Folder of the audio of a hub's data set, named by clip; shared by all experiments."""
-        return self.workspace / "datasets" / name.strip("/").replace("/", "--") / split
+        return self.datasets / name.strip("/").replace("/", "--") / split
 
     def training(self, name: str) -> Path:
         """Folder of one training."""

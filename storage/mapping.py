@@ -121,6 +121,12 @@ class RowMapping(Config):
         keys = (self.id,) if isinstance(self.id, str) else self.id or ()
         return "-".join(_text(row, key) for key in keys)
 
+    def place_of(self, row: object, index: int) -> str:
+        """A row as messages name it."""
+        if not isinstance(row, dict) or not isinstance(self.id, str):
+            return f"row {index}"
+        return f"question {cast('Record', row).get(self.id)!r} (row {index})"
+
     def _clips(self, row: Record) -> tuple[str, ...]:
         value = row.get(self.audio_id)
         if isinstance(value, list) and value:
@@ -161,6 +167,21 @@ class RowMapping(Config):
         return found
 
 
+# A line of R1-AQA's train.jsonl; AVQA knows no tasks, and asks about view, sound or both.
+R1_AQA_FIELDS = RowMapping(
+    audio_id="audio_path",
+    question="question_text",
+    choices="multi_choice",
+    answer_is="index",
+    task=Constant(constant="sound"),
+    category="question_relation",
+    sub_category="question_type",
+    difficulty=None,
+    dataset="dataset_name",
+    split=Constant(constant="validation"),
+)
+
+
 def distinct_ids(questions: Iterable[Question]) -> list[Question]:
     """The same questions; the second of an id is `<id>-2`."""
     num_seen: Counter[str] = Counter()
@@ -177,8 +198,22 @@ def bare(text: str) -> str:
     return LETTER_PREFIX.sub("", text, count=1) if LETTER_PREFIX.match(text) else text
 
 
-def letter_of(text: str) -> str | None:
-    """The letter before a choice, if there is one."""
+def without_letters(question: Question) -> Question | None:
+    """The question without "(A) " where every choice and the answer have it; None: some only."""
+    letters = [_letter(choice) for choice in question.choices]
+    expected = [chr(ord("A") + index) for index in range(len(letters))]
+    answer = question.answer and bare(question.answer)
+    if letters == expected:
+        is_bare = question.answer is not None and _letter(question.answer) is None
+        choices = tuple(bare(choice) for choice in question.choices)
+        return None if is_bare else replace(question, choices=choices, answer=answer)
+    pairs = zip(question.choices, letters, expected, strict=True)
+    # "A. Lincoln" is a name.
+    is_partly = any(choice[:1] == "(" and letter == want for choice, letter, want in pairs)
+    return None if is_partly else question
+
+
+def _letter(text: str) -> str | None:
     match = LETTER_PREFIX.match(text)
     return match and (match.group(1) or match.group(2))
 

@@ -1,98 +1,187 @@
-"""Convert: annotations and the account of clips become R1-AQA's JSON lines.
+"""Convert: rows of every source of `data` become R1-AQA's JSON lines.
 
 Every row is kept or accounted for.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from storage.config import AnnotationsConfig, ConvertConfig, FetchConfig
-from storage.data import avqa
+from storage.audio import check_clips
+from storage.benchmarks.published import find_description
+from storage.config import AnnotationsConfig, BenchmarkConfig, ConvertConfig, FetchConfig
+from storage.data import avqa, mixture
+from storage.data.avqa import AvqaSource
+from storage.data.source import DataSource, Rows, without_unreadable
+from storage.errors import PipelineError
 from storage.fetch.ledger import Ledger
 from storage.jsonl import write_jsonl
 from storage.layout import Layout
-from tasks.inputs import read_annotations
+from storage.records.account import DataAccount, SourceAccount
+from storage.records.clip import Clip
+from storage.records.example import Dropped, Example
+from tasks.inputs import AnnotationFiles, read_annotations
 from tasks.running.console import say
 from tasks.stage import Unit, expected_errors_fail
 
 
-@dataclass(frozen=True, slots=True)
-class ConvertCounts:
-    """The row account."""
+class ConvertSettings(NamedTuple):
+    """What of a profile decides its examples."""
 
-    num_read: int
-    num_kept: int
-    num_validation: int
-    by_reason: dict[str, int]
-
-    @property
-    def summary(self) -> str:
-        """One line for a person."""
-        num_dropped = self.num_read - self.num_kept
-        return f"{self.num_read} rows read = {self.num_kept} kept + {num_dropped} dropped"
+    data: tuple[DataSource, ...]
+    annotations: AnnotationsConfig | None
+    """None: no source is AVQA."""
+    convert: ConvertConfig
+    fetch: FetchConfig
+    benchmarks: tuple[BenchmarkConfig, ...]
+    """What is evaluated: training on what one of them holds is said."""
 
 
-def convert_unit(
-    annotations: AnnotationsConfig, config: ConvertConfig, fetch: FetchConfig, layout: Layout
-) -> Unit:
+class Taken(NamedTuple):
+    """What came of one source."""
+
+    source: DataSource
+    train: list[Example]
+    held_out: list[Example]
+    named: list[Example]
+    """Of a validation file of its own."""
+    dropped: list[Dropped]
+    content: dict[str, str]
+    """sha256 of each clip, by `audio_path`."""
+
+
+def convert_unit(settings: ConvertSettings, layout: Layout) -> Unit:
     """What decides the examples."""
-    read = read_annotations(annotations, layout, fetch.limit)
+    read = read_annotations(settings.annotations, layout, settings.fetch.limit)
+    validation_size = settings.annotations and settings.annotations.validation_size
+    others = [source for source in settings.data if not isinstance(source, AvqaSource)]
     return Unit(
         name="convert",
         layout=layout,
         parts={
             "annotations": [read.train.sha256, read.validation and read.validation.sha256],
             "settings": [
-                config.model_dump(mode="json"),
-                annotations.validation_size,
-                fetch.min_usable_share,
-                fetch.limit,
+                settings.convert.model_dump(mode="json"),
+                validation_size,
+                settings.fetch.min_usable_share,
+                settings.fetch.limit,
             ],
             "clips": sorted(_usable(read.clips, layout)),
-            "clips' folder": _audio_dir(config, layout),
+            "clips' folder": _audio_dir(settings.convert, layout),
+            "data": [source.model_dump(mode="json") for source in settings.data],
+            "data's content": [source.decides(layout.datasets) for source in others],
         },
-        outputs=(layout.train_jsonl, layout.validation_jsonl, layout.dropped_jsonl),
+        outputs=(
+            layout.train_jsonl,
+            layout.validation_jsonl,
+            layout.dropped_jsonl,
+            layout.data_account,
+        ),
     )
 
 
 @task(task_run_name="convert", cache_policy=NO_CACHE)
 @expected_errors_fail
-def convert(
-    annotations: AnnotationsConfig, config: ConvertConfig, fetch: FetchConfig, layout: Layout
-) -> None:
-    """Write train.jsonl, validation.jsonl and dropped.jsonl."""
-    read = read_annotations(annotations, layout, fetch.limit)
-    audio_dir = _audio_dir(config, layout)
-    with Ledger(layout.ledger, clip_length_s=layout.clip_length_s) as ledger:
-        states = ledger.states(read.clips)
+def convert(settings: ConvertSettings, layout: Layout) -> None:
+    """Write train.jsonl, validation.jsonl, dropped.jsonl and the account of the rows."""
+    avqa_files = read_annotations(settings.annotations, layout, settings.fetch.limit)
+    taken = [_take(source, settings, avqa_files, layout) for source in settings.data]
+    train = mixture.weigh([(each.source, each.train) for each in taken])
+    held_out = [example for each in taken for example in (*each.held_out, *each.named)]
+    content = {path: sha256 for each in taken for path, sha256 in each.content.items()}
+    found = [(entry.name, find_description(entry)) for entry in settings.benchmarks]
+    holds = {name: known.holds for name, known in found if known}
+    account = DataAccount(
+        sources=tuple(
+            SourceAccount(
+                name=each.source.label,
+                num_kept=len(each.train),
+                num_held_out=len(each.held_out),
+                dropped=dict(Counter(row.reason for row in each.dropped).most_common()),
+                weight=each.source.weight,
+            )
+            for each in taken
+        ),
+        warnings=(
+            *mixture.repeated(train, held_out, content),
+            *mixture.held_by(train, holds),
+        ),
+    )
+    write_jsonl(layout.train_jsonl, (example.as_record() for example in train))
+    write_jsonl(layout.validation_jsonl, (example.as_record() for example in held_out))
+    dropped = [row for each in taken for row in each.dropped]
+    write_jsonl(layout.dropped_jsonl, (row.as_record() for row in dropped))
+    account.write(layout.data_account)
+    _tell(account, layout)
 
-    def has_wav(clip: avqa.Clip) -> bool:
+
+def _take(
+    source: DataSource, settings: ConvertSettings, files: AnnotationFiles, layout: Layout
+) -> Taken:
+    """A source's rows, each clip decoded once; AVQA's were decoded when they were fetched."""
+    if isinstance(source, AvqaSource):
+        return _take_avqa(source, settings, files, layout)
+    rows = source.read(layout.datasets)
+    paths = {example.audio_path: Path(example.audio_path) for example in rows.examples}
+    facts = check_clips(paths, layout.datasets / f"{source.label}.clips.json")
+    rows = without_unreadable(rows, source.label, facts)
+    if not rows.examples:
+        first = f"the first: {rows.dropped[0].detail}" if rows.dropped else "it has no rows"
+        msg = f"data: nothing of {source.label} can be used ({len(rows.dropped)} rows); {first}"
+        raise PipelineError(msg)
+    content = {example.audio_path: facts[example.audio_path]["sha256"] for example in rows.examples}
+    return _held_out(source, rows, content)
+
+
+def _take_avqa(
+    source: AvqaSource, settings: ConvertSettings, files: AnnotationFiles, layout: Layout
+) -> Taken:
+    audio_dir = _audio_dir(settings.convert, layout)
+    with Ledger(layout.ledger, clip_length_s=layout.clip_length_s) as ledger:
+        states = ledger.states(files.clips)
+        sha256_by_clip = {row.clip.file_name: row.sha256 for row in ledger.rows(files.clips)}
+
+    def has_wav(clip: Clip) -> bool:
         return (layout.clips / clip.file_name).exists()
 
-    train = avqa.convert(read.train, states, audio_dir=audio_dir, has_wav=has_wav)
-    avqa.check_usable_share(train, fetch.min_usable_share)
-    write_jsonl(layout.train_jsonl, train.examples)
-    write_jsonl(layout.dropped_jsonl, (row.as_record() for row in train.dropped))
-    validation = (
-        avqa.convert(read.validation, states, audio_dir=audio_dir, has_wav=has_wav).examples
-        if read.validation
-        else ()
-    )
-    write_jsonl(layout.validation_jsonl, validation)
-    counts = ConvertCounts(train.num_read, len(train.examples), len(validation), train.reasons)
+    train = avqa.convert(files.train, states, audio_dir=audio_dir, has_wav=has_wav)
+    avqa.check_usable_share(train, settings.fetch.min_usable_share)
+    content = {f"{audio_dir}/{name}": sha256 or name for name, sha256 in sha256_by_clip.items()}
+    taken = _held_out(source, Rows(list(train.examples), list(train.dropped)), content)
+    if not files.validation:
+        return taken
+    named = avqa.convert(files.validation, states, audio_dir=audio_dir, has_wav=has_wav)
+    return taken._replace(named=list(named.examples))
+
+
+def _held_out(source: DataSource, rows: Rows, content: dict[str, str]) -> Taken:
+    train, held_out = mixture.hold_out(source, rows.examples, content)
+    return Taken(source, train, held_out, [], rows.dropped, content)
+
+
+def _tell(account: DataAccount, layout: Layout) -> None:
+    reasons = sum((Counter(source.dropped) for source in account.sources), Counter[str]())
+    num_read = sum(source.num_read for source in account.sources)
+    num_kept = sum(source.num_kept for source in account.sources)
+    num_held_out = sum(source.num_held_out for source in account.sources)
+    summary = f"{num_read} rows read = {num_kept} kept + {reasons.total()} dropped"
+    summary += f" + {num_held_out} held out" if num_held_out else ""
     create_table_artifact(
-        [{"rows": counts.num_kept, "what": "kept"}]
-        + [
-            {"rows": count, "what": f"dropped: {reason}"} for reason, count in train.reasons.items()
-        ],
+        [{"rows": num_kept, "what": "kept"}]
+        + [{"rows": count, "what": f"dropped: {reason}"} for reason, count in reasons.items()],
         key="convert-rows",
-        description=f"{counts.summary}.",
+        description=f"{summary}.",
     )
-    say(f"convert: {counts.summary} -> {layout.train_jsonl}")
+    for source in account.sources if len(account.sources) > 1 else ():
+        say(f"convert: {source.name}: {source.num_kept} of {source.num_read} rows kept")
+    for warning in account.warnings:
+        say(f"convert: {warning}")
+    say(f"convert: {summary} -> {layout.train_jsonl}")
 
 
 def _audio_dir(config: ConvertConfig, layout: Layout) -> str:
@@ -100,13 +189,12 @@ def _audio_dir(config: ConvertConfig, layout: Layout) -> str:
     return config.audio_dir or str(layout.clips)
 
 
-def _usable(clips: Iterable[avqa.Clip], layout: Layout) -> list[list[str]]:
+def _usable(clips: Sequence[Clip], layout: Layout) -> list[list[str]]:
     """The clips that make examples, with what they hold: what changes when a clip comes or goes."""
-    if not layout.ledger.exists():
+    if not clips or not layout.ledger.exists():
         return []
-    wanted = list(clips)
     with Ledger(layout.ledger, clip_length_s=layout.clip_length_s) as ledger:
-        rows = ledger.rows(wanted)
+        rows = ledger.rows(clips)
     return [
         [row.clip_id, row.sha256 or ""]
         for row in rows

@@ -8,12 +8,12 @@ from prefect.cache_policies import NO_CACHE
 
 from storage import manifest
 from storage.config import FetchConfig, YoutubeSource, deciding
-from storage.data.avqa import Clip
 from storage.fetch.account import FetchReport
 from storage.fetch.ledger import Ledger
 from storage.fetch.reconcile import count_due
 from storage.fetch.run import BatchCounts, FetchRun
 from storage.layout import Layout
+from storage.records.clip import Clip
 from tasks.inputs import AnnotationFiles
 from tasks.stage import Unit, expected_errors_fail
 

@@ -17,6 +17,7 @@ from storage.config import AnnotationsConfig, WorldConfig
 from storage.data import avqa
 from storage.jsonl import Record, read_jsonl
 from storage.layout import Layout
+from storage.records.clip import Clip
 from storage.world import make
 from tasks.running.console import say
 from tasks.running.turns import turn
@@ -31,7 +32,7 @@ class AnnotationFiles(NamedTuple):
     validation: avqa.Annotations | None
 
     @property
-    def clips(self) -> list[avqa.Clip]:
+    def clips(self) -> list[Clip]:
         """Every clip that a row asks about, once."""
         return avqa.clips_of(self.rows)
 
@@ -42,18 +43,20 @@ class AnnotationFiles(NamedTuple):
 
 
 def read_annotations(
-    config: AnnotationsConfig, layout: Layout, limit: int | None = None
+    config: AnnotationsConfig | None, layout: Layout, limit: int | None = None
 ) -> AnnotationFiles:
     """Read both files; of the validation rows, those that are used.
 
     Args:
-        config: Where they are.
+        config: Where they are; None: nothing is trained on AVQA.
         layout: Where downloaded ones are kept.
         limit: `fetch.limit`, clips of either file.
 
     Raises:
         PipelineError: If a file is missing or is not AVQA's.
     """
+    if config is None:
+        return AnnotationFiles(avqa.Annotations((), (), 0, ""), None)
     cache = layout.workspace / "annotations"
     train = avqa.read_annotations(config.train, cache)
     if limit is not None:

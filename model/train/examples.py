@@ -37,6 +37,8 @@ class Example:
     """The wav file."""
     repeats: int = 1
     """Times it is seen in an epoch; 0: never."""
+    weight: float = 1.0
+    """How often it is drawn beside the others, 1 on average; from several sources' shares."""
 
     def as_record(self) -> dict[str, object]:
         """The example as rewards see it and logs show it."""
@@ -138,6 +140,7 @@ def _example(record: Record, place: str) -> Example:
             choices=choices,
             answer=choices[_index(record["answer"], len(choices))],
             clip=Path(str(record["audio_path"])),
+            weight=float(record.get("weight", 1.0)),
         )
     except (KeyError, TypeError, ValueError) as error:
         msg = (

@@ -149,9 +149,15 @@ class Draws(Dataset[Draw]):
     def _example_at(self, position: int) -> Example:
         epoch, place = divmod(position, len(self._examples))
         if self._order[0] != epoch:
-            order = np.random.default_rng([self._config.seed, ORDER, epoch]).permutation(
-                len(self._examples)
-            )
+            generator = np.random.default_rng([self._config.seed, ORDER, epoch])
+            order = generator.permutation(len(self._examples))
+            weights = np.array([self._examples[index].weight for index in order])
+            if np.ptp(weights):
+                # Systematic sampling: each is drawn its weight's floor or ceiling of times.
+                ends = np.cumsum(weights) / weights.sum() * len(order)
+                places = np.arange(len(order)) + generator.random()
+                drawn = np.searchsorted(ends, places).clip(max=len(order) - 1)
+                order = generator.permutation(order[drawn])
             self._order = (epoch, order.tolist())
         return self._examples[self._order[1][place]]
 

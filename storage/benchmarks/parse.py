@@ -20,24 +20,17 @@ from pathlib import Path
 
 from storage.errors import PipelineError
 from storage.jsonl import Record, to_document, write_bytes
-from storage.mapping import BadRowError, Constant, RowMapping, bare, distinct_ids, letter_of
+from storage.mapping import (
+    R1_AQA_FIELDS,
+    BadRowError,
+    RowMapping,
+    distinct_ids,
+    without_letters,
+)
 from storage.records.question import Question, list_ids
 from storage.tables import read_rows
 
 MMAU_FIELDS = RowMapping()
-# A line of R1-AQA's train.jsonl; AVQA knows no tasks, and asks about view, sound or both.
-R1_AQA_FIELDS = RowMapping(
-    audio_id="audio_path",
-    question="question_text",
-    choices="multi_choice",
-    answer_is="index",
-    task=Constant(constant="sound"),
-    category="question_relation",
-    sub_category="question_type",
-    difficulty=None,
-    dataset="dataset_name",
-    split=Constant(constant="validation"),
-)
 FAULTS_SHOWN = 10  # of malformed rows
 
 
@@ -78,7 +71,7 @@ def parse_questions(
             questions.append(fields.question_of(row))
         except BadRowError as error:
             separator = "" if error.key == "row" else ":"
-            faults.append(f"{source}: {place_of(row, index, fields)}{separator} {error}")
+            faults.append(f"{source}: {fields.place_of(row, index)}{separator} {error}")
     if faults:
         more = [f"and {len(faults) - FAULTS_SHOWN} more"] if len(faults) > FAULTS_SHOWN else []
         raise PipelineError("\n".join(faults[:FAULTS_SHOWN] + more))
@@ -87,13 +80,6 @@ def parse_questions(
     questions = _without_prefixes(questions, source)
     _check_questions(questions, source=source, errata=errata)
     return questions
-
-
-def place_of(row: object, index: int, fields: RowMapping) -> str:
-    """A row as messages name it."""
-    if not isinstance(row, dict) or not isinstance(fields.id, str):
-        return f"row {index}"
-    return f"question {row.get(fields.id)!r} (row {index})"  # pyright: ignore[reportUnknownMemberType]  decoded JSON
 
 
 def _check_questions(
@@ -167,36 +153,13 @@ def with_duplicate_choices(questions: Iterable[Question]) -> list[str]:
 
 
 def _without_prefixes(questions: Sequence[Question], source: str) -> list[Question]:
-    """Take "(A) " off where every choice and the answer have it; refuse it on some only."""
-    mixed: list[str] = []
-    stripped: list[Question] = []
-    for question in questions:
-        letters = [letter_of(choice) for choice in question.choices]
-        expected = [chr(ord("A") + index) for index in range(len(question.choices))]
-        answer_has = question.answer is None or letter_of(question.answer) is not None
-        if letters == expected and answer_has:
-            stripped.append(_strip(question))
-        elif letters == expected or _is_partly(question.choices, expected):
-            mixed.append(question.id)
-        else:
-            stripped.append(question)
+    bare = {question.id: without_letters(question) for question in questions}
     _refuse(
-        mixed,
+        [name for name, question in bare.items() if question is None],
         f"{source}: some texts begin with '(A) ' and others do not",
         "give the letters to every choice and to the answer, or to none",
     )
-    return stripped
-
-
-def _is_partly(choices: Sequence[str], expected: Sequence[str]) -> bool:
-    """Whether some begin with their letter as "(A) " does; "A. Lincoln" is a name."""
-    pairs = zip(choices, expected, strict=True)
-    return any(choice.startswith("(") and letter_of(choice) == want for choice, want in pairs)
-
-
-def _strip(question: Question) -> Question:
-    choices = tuple(bare(choice) for choice in question.choices)
-    return replace(question, choices=choices, answer=question.answer and bare(question.answer))
+    return [without_letters(question) or question for question in questions]
 
 
 def _refuse(ids: Sequence[str], fault: str, remedy: str) -> None:

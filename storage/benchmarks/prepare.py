@@ -9,15 +9,15 @@ benchmarks/<name>-<8 characters of the questions' digest>/
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from storage.audio import Unreadable, check_audio, find_clip
+from storage.audio import check_clips, find_clip
 from storage.benchmarks.hub_clips import write_clips
 from storage.benchmarks.parse import MMAU_FIELDS, as_file, from_validation, read_questions
 from storage.benchmarks.published import (
@@ -28,11 +28,10 @@ from storage.benchmarks.published import (
 )
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
-from storage.jsonl import read_json, write_bytes, write_json
+from storage.jsonl import write_bytes
 from storage.manifest import digest_of, file_digest
 from storage.records.question import VALIDATION, Question, benchmark_key, list_ids
 
-NUM_THREADS = 4  # libsndfile and soxr work outside Python's lock
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 OnProgress = Callable[[str, int, int], None]
@@ -128,24 +127,22 @@ def prepare_validation_questions(examples: Iterable[Mapping[str, object]], root:
     """Write the questions of held-out examples to `<root>/<key>/questions.json`.
 
     Raises:
-        PipelineError: If an example is malformed, or their clips lie in several folders.
+        PipelineError: If an example is malformed.
     """
     questions = from_validation(examples)
-    folders = {Path(question.clips[0]).parent for question in questions}
-    if len(folders) != 1:
-        listed = ", ".join(map(str, sorted(folders)[:3]))
-        msg = (
-            f"the validation examples name clips in {len(folders)} folders ({listed}): expected one"
-        )
-        raise PipelineError(msg)
-    # By name alone, so that they are the same questions when the workspace is moved.
-    questions = [replace(question, clips=(Path(question.clips[0]).name,)) for question in questions]
+    paths = [Path(question.clips[0]) for question in questions]
+    folder = Path(os.path.commonpath([path.parent for path in paths]))
+    # Without that folder, so that they are the same questions when the workspace is moved.
+    questions = [
+        replace(question, clips=(str(path.relative_to(folder)),))
+        for question, path in zip(questions, paths, strict=True)
+    ]
     content = as_file(questions)
     key = benchmark_key(VALIDATION, hashlib.sha256(content).hexdigest())
     path = root / key / "questions.json"
     if not path.exists():
         write_bytes(path, content)
-    return HeldOut(path, questions, folders.pop())
+    return HeldOut(path, questions, folder)
 
 
 def _with_clips(
@@ -222,32 +219,17 @@ def _prepare_audio(
 def _check_clips(
     questions: Sequence[Question], audio: Path, cache: Path, on_progress: OnProgress
 ) -> dict[str, dict[str, Any]]:
-    """Decode each question's clip once; what an earlier run found of the same file is believed."""
-    known: dict[str, Any] = read_json(cache) if cache.exists() else {}
-
-    def check(question: Question) -> dict[str, Any]:
-        clip = find_clip(audio, question.clips[0])
-        if clip is None:
-            return {"reason": f"{question.clips[0]} is not in {audio}"}
-        status = clip.stat()
-        stamp = [str(clip), status.st_size, status.st_mtime_ns]
-        before = known.get(question.id)
-        if before is not None and before.get("stamp") == stamp:
-            return before
-        facts = check_audio(clip)
-        if isinstance(facts, Unreadable):
-            return {"stamp": stamp, "reason": facts.reason}
-        found = {"duration_s": round(facts.duration_s, 3), "peak": round(facts.peak, 4)}
-        return {"stamp": stamp, "sha256": file_digest(clip), **found}
-
-    found: dict[str, dict[str, Any]] = {}
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
-        for question, clip in zip(questions, pool.map(check, questions), strict=True):
-            found[question.id] = clip
-            on_progress("clips checked", len(found), len(questions))
-    if found != known:
-        write_json(cache, found)
-    return found
+    found = {question.id: find_clip(audio, question.clips[0]) for question in questions}
+    there = {name: clip for name, clip in found.items() if clip}
+    facts = check_clips(
+        there, cache, lambda num_done: on_progress("clips checked", num_done, len(questions))
+    )
+    missing = {
+        question.id: {"reason": f"{question.clips[0]} is not in {audio}"}
+        for question in questions
+        if found[question.id] is None
+    }
+    return {question.id: (facts | missing)[question.id] for question in questions}
 
 
 def _refuse_unreadable(name: str, reason_by_id: Mapping[str, str], num_questions: int) -> None:

@@ -14,19 +14,28 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 from urllib.parse import urlsplit
 
-from storage.data.avqa_rows import AvqaRow, Clip, Dropped, parse_row
+from storage.data.avqa_rows import AvqaRow, parse_row
+from storage.data.source import DataSource
 from storage.download import download
 from storage.errors import PipelineError
-from storage.jsonl import Record, write_bytes
+from storage.jsonl import write_bytes
+from storage.records.clip import Clip, ClipState
+from storage.records.example import Dropped, Example
 
 # Git's own name of the published train_qa.json: sha1 of `blob SIZE\0` + content.
 TRAIN_BLOB_ID = "dcf7ee2555bb4ce861a3e1e08fbda1508818d63c"
 TRAIN_PATH = "/AlyssaYoung/AVQA/main/data/annotation/train_qa.json"
 REMEDY = "Try again, or set annotations.train to a local copy of the file"
 BEYOND_LIMIT = "beyond-limit"  # the reason of rows that `fetch.limit` leaves out
+
+
+class AvqaSource(DataSource):
+    """AVQA's rows of `annotations`, with the clips that `fetch` brought."""
+
+    kind: Literal["avqa"] = "avqa"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +55,10 @@ class Annotations:
 
 
 @dataclass(frozen=True, slots=True)
-class ClipState:
-    """How a clip stands: what `convert` needs of the ledger."""
-
-    state: str
-    """`done`, or why not (see storage/fetch/ledger.py)."""
-    reason: str = ""
-    """Reason code, e.g. `private`."""
-    message: str = ""
-    """What the source said."""
-
-
-@dataclass(frozen=True, slots=True)
 class Converted:
     """Examples and what was dropped on the way to them."""
 
-    examples: tuple[Record, ...]
+    examples: tuple[Example, ...]
     """Lines of train.jsonl, in the annotations' order."""
     dropped: tuple[Dropped, ...]
     """Lines of dropped.jsonl."""
@@ -151,7 +148,7 @@ def convert(
         audio_dir: Folder written in `audio_path`.
         has_wav: Whether a clip's wav lies in the workspace; the ledger alone is not trusted.
     """
-    examples: list[Record] = []
+    examples: list[Example] = []
     dropped = [*annotations.malformed, *annotations.left_out]
     for row in annotations.rows:
         lost = _lost(row, states.get(row.clip.clip_id), has_wav)
@@ -165,20 +162,20 @@ def convert(
     return Converted(tuple(examples), tuple(dropped), annotations.num_read)
 
 
-def as_example(row: AvqaRow, audio_dir: str) -> Record:
-    """R1-AQA's ten keys in its order."""
-    return {
-        "id": row.id,
-        "video_name": row.clip.clip_id,
-        "video_id": row.video_id,
-        "question_text": row.question_text,
-        "multi_choice": list(row.multi_choice),
-        "answer": row.answer,
-        "question_relation": row.question_relation,
-        "question_type": row.question_type,
-        "dataset_name": "AVQA",
-        "audio_path": f"{audio_dir}/{row.clip.file_name}",
-    }
+def as_example(row: AvqaRow, audio_dir: str) -> Example:
+    """The row with its clip."""
+    return Example(
+        id=row.id,
+        question_text=row.question_text,
+        multi_choice=row.multi_choice,
+        answer=row.answer,
+        audio_path=f"{audio_dir}/{row.clip.file_name}",
+        dataset_name="AVQA",
+        video_name=row.clip.clip_id,
+        video_id=row.video_id,
+        question_relation=row.question_relation,
+        question_type=row.question_type,
+    )
 
 
 def check_usable_share(converted: Converted, min_usable_share: float) -> None:

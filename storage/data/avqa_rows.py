@@ -1,16 +1,13 @@
-"""One row of AVQA's annotations and the clip it asks about: every key checked, once.
+"""One row of AVQA's annotations: every key checked, once."""
 
-`video_name` follows VGG-Sound: 11 characters of YouTube id, `_`, six digits of start second. Ids
-contain `_` and `-`, so the name is cut by position, never split.
-"""
-
-import re
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from storage.jsonl import Record
+from pydantic import BaseModel, Field, ValidationError
 
-VIDEO_NAME = re.compile(r"[A-Za-z0-9_-]{11}_[0-9]{6}")
+from storage.records.clip import Clip, parse_video_name
+from storage.records.example import Dropped
+
 ROW_KEYS = (
     "id",
     "video_name",
@@ -21,23 +18,26 @@ ROW_KEYS = (
     "question_relation",
     "question_type",
 )
+EXPECTED = {
+    "id": "a number",
+    "video_id": "a number",
+    "multi_choice": "a list of at least two texts",
+    "answer": "an index",
+}
+Text = Annotated[str, Field(pattern=r"\S")]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Clip:
-    """A stretch of one video that the annotations ask about."""
+class _Keys(BaseModel, strict=True):
+    """What a row's keys hold."""
 
-    clip_id: str
-    """AVQA's `video_name`, e.g. `-HG3Omg_89c_000030`."""
-    video_id: str
-    """YouTube's id, 11 characters."""
-    start_s: int
-    """Second of the video at which the clip starts."""
-
-    @property
-    def file_name(self) -> str:
-        """Name of its wav, as R1-AQA has it: `-HG3Omg_89c_30.wav`."""
-        return f"{self.video_id}_{self.start_s}.wav"
+    id: int | str
+    video_id: int | str
+    video_name: Text
+    question_text: Text
+    question_relation: Text
+    question_type: Text
+    multi_choice: Annotated[list[str], Field(min_length=2)]
+    answer: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,45 +62,6 @@ class AvqaRow:
     """E.g. `Happening`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """An annotation row that did not become an example."""
-
-    id: int | str | None
-    """The row's id; None where it has none that can be read."""
-    video_name: str | None
-    """The row's clip; None where it has none that can be read."""
-    reason: str
-    """E.g. `malformed:answer` or `invalid:private`; what the account is grouped by."""
-    detail: str
-    """What was found."""
-
-    def as_record(self) -> Record:
-        """One line of dropped.jsonl."""
-        return {
-            "id": self.id,
-            "video_name": self.video_name,
-            "reason": self.reason,
-            "detail": self.detail,
-        }
-
-
-def parse_video_name(video_name: str) -> Clip:
-    """Cut a name into YouTube id and start second.
-
-    Raises:
-        ValueError: If it is not 11 characters of id, `_` and six digits; a name with a path in it
-            is none.
-    """
-    if VIDEO_NAME.fullmatch(video_name) is None:
-        msg = (
-            f"video_name {video_name!r} is not 11 characters of YouTube id, '_' and six digits of "
-            "start second, e.g. '-HG3Omg_89c_000030'"
-        )
-        raise ValueError(msg)
-    return Clip(video_name, video_name[:-7], int(video_name[-6:]))
-
-
 def parse_row(record: object, index: int) -> AvqaRow | Dropped:
     """Check one row; what is wrong with it is a value, so that it never stops the rest."""
     if not isinstance(record, dict):
@@ -109,7 +70,8 @@ def parse_row(record: object, index: int) -> AvqaRow | Dropped:
     fields = cast("dict[str, Any]", record)
     fault = _fault(fields)
     if fault is not None:
-        row_id = fields.get("id") if _is_number_or_text(fields.get("id")) else None
+        row_id = fields.get("id")
+        row_id = row_id if isinstance(row_id, int | str) else None
         name = fields.get("video_name")
         key, problem = fault
         detail = f"row {index} (id {row_id}): {problem}"
@@ -131,29 +93,15 @@ def _fault(fields: dict[str, Any]) -> tuple[str, str] | None:
     for key in ROW_KEYS:
         if key not in fields:
             return key, f"key {key!r} is missing"
-    for key in ("id", "video_id"):
-        if not _is_number_or_text(fields[key]):
-            return key, f"{key} is {fields[key]!r}, expected a number"
-    for key in ("video_name", "question_text", "question_relation", "question_type"):
-        if not isinstance(fields[key], str) or not fields[key].strip():
-            return key, f"{key} is {fields[key]!r}, expected text"
     try:
-        parse_video_name(fields["video_name"])
+        row = _Keys.model_validate(fields)
+        parse_video_name(row.video_name)
+    except ValidationError as error:
+        key = str(error.errors()[0]["loc"][0])
+        return key, f"{key} is {fields[key]!r}, expected {EXPECTED.get(key, 'text')}"
     except ValueError as error:
         return "video_name", str(error)
-    return _choices_fault(fields["multi_choice"], fields["answer"])
-
-
-def _choices_fault(choices: object, answer: object) -> tuple[str, str] | None:
-    if not isinstance(choices, list):
-        return "multi_choice", f"multi_choice is {choices!r}, expected a list of at least two texts"
-    texts = [each for each in cast("list[object]", choices) if isinstance(each, str)]
-    if len(texts) < 2 or len(texts) != len(cast("list[object]", choices)):
-        return "multi_choice", f"multi_choice is {choices!r}, expected a list of at least two texts"
-    if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(texts):
-        return "answer", f"answer is {answer!r}, expected an index from 0 to {len(texts) - 1}"
+    if not 0 <= row.answer < len(row.multi_choice):
+        last = len(row.multi_choice) - 1
+        return "answer", f"answer is {row.answer!r}, expected an index from 0 to {last}"
     return None
-
-
-def _is_number_or_text(value: object) -> bool:
-    return isinstance(value, int | str) and not isinstance(value, bool)

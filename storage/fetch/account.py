@@ -12,11 +12,11 @@ from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from storage.data.avqa import Clip
 from storage.fetch.avqa_hub import LaidOut
 from storage.fetch.ledger import ClipRow, Ledger
 from storage.fetch.youtube import VideoFacts
 from storage.jsonl import Record, write_json, write_jsonl, write_text
+from storage.records.clip import Clip
 
 CSV_COLUMNS = (
     "clip_id",

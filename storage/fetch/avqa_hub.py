@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import cast
 
 from storage.config import HuggingFaceSource
-from storage.data.avqa import AvqaRow, Clip
+from storage.data.avqa_rows import AvqaRow
 from storage.errors import PipelineError
 from storage.hub import (
     Asked,
@@ -40,6 +40,7 @@ from storage.jsonl import (
     write_json,
     write_jsonl,
 )
+from storage.records.clip import Clip
 
 ROWS = "rows.jsonl"  # questions and answers as they came
 DONE = "laid-out.json"

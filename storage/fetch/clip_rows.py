@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from storage.data.avqa_rows import Clip
+from storage.records.clip import Clip
 
 State = Literal["pending", "done", "invalid", "unconfirmed", "geo", "credentials", "retry"]
 STATES: tuple[State, ...] = get_args(State)

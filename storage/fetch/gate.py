@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeGuard
 
-from storage.data.avqa import Clip
 from storage.errors import PipelineError
 from storage.fetch.clip_rows import LOST
 from storage.fetch.failures import Failure
@@ -27,6 +26,7 @@ from storage.fetch.pace import Breaker, Pace
 from storage.fetch.retries import EXTRACTOR_WAIT_S
 from storage.fetch.sources import Found
 from storage.fetch.youtube import Downloader
+from storage.records.clip import Clip
 
 MAX_EXTRACTOR_FAULTS = 5  # in a row: yt-dlp or its JS runtime no longer understands YouTube
 # At the 20% of losses that VGG-Sound's users report, chance makes such a row once in 10^14 videos.

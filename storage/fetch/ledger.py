@@ -19,7 +19,6 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Self
 
-from storage.data.avqa import Clip, ClipState
 from storage.errors import PipelineError
 from storage.fetch.clip_rows import (
     COLUMNS,
@@ -33,6 +32,7 @@ from storage.fetch.clip_rows import (
 )
 from storage.fetch.failures import Failure
 from storage.fetch.youtube import VideoFacts
+from storage.records.clip import Clip, ClipState
 
 MAX_VARIABLES = 900  # in one query; an old SQLite takes 999
 BUSY_WAIT_S = 30.0  # for another program's transaction

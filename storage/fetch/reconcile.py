@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from storage.data.avqa import Clip
 from storage.fetch.cut import (
     FLOOR_DBFS,
     SAMPLE_RATE_HZ,
@@ -23,6 +22,7 @@ from storage.fetch.cut import (
 )
 from storage.fetch.ledger import ClipRow, Ledger
 from storage.fetch.retries import done, is_due
+from storage.records.clip import Clip
 
 WAV_HEADER_BYTES = 44  # RIFF, fmt and data headers as ffmpeg writes them with +bitexact
 MAX_WAV_HEADER_BYTES = 4096  # another tool's header may hold tags

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from storage.config import YoutubeSource
-from storage.data.avqa import Clip
 from storage.errors import PipelineError
 from storage.fetch.failures import Failure, Unavailable
 from storage.fetch.youtube import Downloader, Media
+from storage.records.clip import Clip
 
 NOT_THERE = "not-in-folder"  # the reason of a folder or a data set that lacks a clip
 ACCESS = (  # options of yt-dlp's that may open what was closed

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import cast
 
 from storage.config import FetchConfig
-from storage.data.avqa import Clip
 from storage.errors import PipelineError
 from storage.fetch.cut import SILENT_BELOW_DBFS, Announced, CutError, WavFacts, cut_clip
 from storage.fetch.failures import LOCAL_ERRORS, Failure, Kind
@@ -31,6 +30,7 @@ from storage.fetch.retries import (
     is_due,
 )
 from storage.fetch.sources import NOT_THERE, AudioSource, Found, Keys
+from storage.records.clip import Clip
 
 # Which failure is told when several sources failed: the one that leaves most hope.
 HOPE = ("retry", "extractor", "unconfirmed", "credentials", "geo", "invalid")

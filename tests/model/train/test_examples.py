@@ -47,6 +47,22 @@ def test_a_resumed_run_goes_on_where_it_was(processor: Any, training_lines: Path
         assert resumed[index].example == whole[7 + index].example
 
 
+def test_a_mixture_draws_each_source_by_its_share_and_goes_on_where_it_was(
+    processor: Any, training_lines: Path
+) -> None:
+    rows = [json.loads(line) for line in training_lines.read_text().splitlines()]
+    # Three rows of one source and nine of another, half of the draws each.
+    weighted = [{**row, "weight": 2.0 if row["id"] < 3 else 0.666667} for row in rows]
+    training_lines.write_text("".join(json.dumps(row) + "\n" for row in weighted))
+    draws = make_draws(processor, training_lines)
+    epoch = [int(draws[i].example.id) for i in range(12)]
+    assert sorted(id_ for id_ in epoch if id_ < 3) == [0, 0, 1, 1, 2, 2]
+    assert len({id_ for id_ in epoch if id_ >= 3}) == 6
+    resumed = make_draws(processor, training_lines, start=7)
+    assert [int(resumed[i].example.id) for i in range(5)] == epoch[7:]
+    assert [int(draws[i].example.id) for i in range(12, 24)] != epoch
+
+
 def twice_or_never(line: dict[str, Any]) -> int:
     return 2 if line["id"] < 3 else line["id"] == 7
 

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.data import avqa
-from storage.data.avqa import ClipState
-from storage.data.avqa_rows import parse_video_name
 from storage.errors import PipelineError
 from storage.jsonl import to_line
+from storage.records.clip import ClipState, parse_video_name
 from tests.storage.wire import serve
 
 # The row and the line of R1-AQA's README.
@@ -50,7 +49,7 @@ def _read(tmp_path, rows) -> avqa.Annotations:
 def test_the_published_example_comes_out_byte_for_byte(tmp_path):
     annotations = _read(tmp_path, [ROW])
     converted = avqa.convert(annotations, DONE, audio_dir="Path to wav dir", has_wav=lambda _: True)
-    assert to_line(converted.examples[0]) == PUBLISHED_LINE
+    assert to_line(converted.examples[0].as_record()) == PUBLISHED_LINE
     assert converted.dropped == ()
 
 

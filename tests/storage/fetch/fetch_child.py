@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 from storage.config import FetchConfig, YoutubeSource
-from storage.data.avqa import Clip
 from storage.fetch.run import FetchRun
 from storage.layout import Layout
+from storage.records.clip import Clip
 
 
 def clips_of(num_clips: int) -> list[Clip]:

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage.config import FetchConfig, HuggingFaceSource
-from storage.data.avqa import AvqaRow
-from storage.data.avqa_rows import parse_video_name
+from storage.data.avqa_rows import AvqaRow
 from storage.errors import PipelineError
 from storage.fetch.avqa_hub import lay_out, match_rows
 from storage.fetch.run import FetchRun
 from storage.hub import Asked
 from storage.layout import Layout
+from storage.records.clip import parse_video_name
 from tests.storage.wire import make_media
 
 CHOICES = ("motorboat", "Yacht consignment")

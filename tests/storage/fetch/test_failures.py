@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from storage.config import FetchConfig, YoutubeSource
-from storage.data.avqa import Clip
 from storage.errors import PipelineError
 from storage.fetch import failures
 from storage.fetch.ledger import ClipRow
 from storage.fetch.run import FetchRun
 from storage.layout import Layout
+from storage.records.clip import Clip
 from tests.storage import offline_youtube as offline
 from tests.storage.offline_youtube import PLAYABLE, Scenario, audio_format, refused
 from tests.storage.wire import Wire, make_media, serve

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from storage.data.avqa import Clip
 from storage.errors import PipelineError
 from storage.fetch.failures import Failure
 from storage.fetch.ledger import Ledger
+from storage.records.clip import Clip
 
 CLIPS = [Clip(f"video_-{n:04d}_000030", f"video_-{n:04d}", 30) for n in range(6)]
 

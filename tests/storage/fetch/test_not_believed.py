@@ -12,12 +12,12 @@ import pytest
 import soundfile
 
 from storage.config import FetchConfig, YoutubeSource
-from storage.data.avqa import Clip
 from storage.errors import PipelineError
 from storage.fetch.ledger import ClipRow
 from storage.fetch.run import FetchRun
 from storage.host.ffmpeg import find_ffmpeg
 from storage.layout import Layout
+from storage.records.clip import Clip
 from tests.storage import offline_youtube as offline
 from tests.storage.offline_youtube import PLAYABLE, Answer, Scenario, audio_format, refused
 from tests.storage.wire import Wire, serve

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 import pytest
 
 from storage.config import FetchConfig, FolderSource, YoutubeSource
-from storage.data.avqa import Clip
 from storage.errors import PipelineError
 from storage.fetch.account import write_account
 from storage.fetch.cut import measure_wav
 from storage.fetch.ledger import ClipRow, Ledger
 from storage.fetch.run import FetchRun
 from storage.layout import Layout
+from storage.records.clip import Clip
 from tests.storage import offline_youtube as offline
 from tests.storage.offline_youtube import PLAYABLE, Scenario, audio_format, refused
 from tests.storage.wire import make_media, serve, wait_until

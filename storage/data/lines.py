@@ -1,0 +1,35 @@
+"""`{kind: lines, path}`: a file of rows with their clips in a folder.
+
+R1-AQA's lines by default; with `fields` any rows: JSON, JSON lines, CSV or parquet, as benchmarks.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from storage.data.source import DataSource, Rows, clip_finder, examples_of
+from storage.manifest import file_digest
+from storage.mapping import R1_AQA_FIELDS, RowMapping
+from storage.tables import read_rows
+
+
+class LinesSource(DataSource):
+    """Rows of a file."""
+
+    kind: Literal["lines"] = "lines"
+    path: Path
+    """JSON lines, a JSON list, CSV, TSV or parquet."""
+    audio: Path | None = None
+    """Folder of the clips, searched with its sub-folders; None: that of the file."""
+    fields: RowMapping = R1_AQA_FIELDS
+    """What the rows hold; R1-AQA's keys by default, where `answer` is an index."""
+
+    def read(self, cache: Path) -> Rows:  # noqa: ARG002  all of it is here
+        """Its examples."""
+        folder = self.audio or self.path.expanduser().parent
+        rows = read_rows(self.path.expanduser())
+        return examples_of(rows, self.fields, self.label, clip_finder(folder.expanduser()))
+
+    def decides(self, cache: Path) -> object:  # noqa: ARG002  all of it is here
+        """The file's digest."""
+        path = self.path.expanduser()
+        return file_digest(path) if path.is_file() else None

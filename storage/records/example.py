@@ -1,0 +1,70 @@
+"""A training example in R1-AQA's ten keys, and a row that became none: one writer each.
+
+Source: xiaomi-research/r1-aqa@main:README.md. They are read by `storage.benchmarks.parse`'s mapping
+of these keys (held out) and by `model.train.examples` (trained on).
+"""
+
+from dataclasses import dataclass
+
+from storage.jsonl import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One line of train.jsonl."""
+
+    id: int | str
+    """As its source has it."""
+    question_text: str
+    """E.g. `What happened in the video?`."""
+    multi_choice: tuple[str, ...]
+    """Two or more."""
+    answer: int
+    """Index of the right choice."""
+    audio_path: str
+    """Its clip."""
+    dataset_name: str
+    """E.g. `AVQA`."""
+    video_name: str = ""
+    """AVQA's; empty in other data, as are the next three."""
+    video_id: int | str = ""
+    """AVQA's."""
+    question_relation: str = ""
+    """`View`, `Sound` or `Both`."""
+    question_type: str = ""
+    """E.g. `Happening`."""
+    weight: float | None = None
+    """How often it is drawn, 1 on average; None: as any other."""
+
+    def as_record(self) -> Record:
+        """R1-AQA's ten keys in its order, and the weight where there is one."""
+        keys = ("id", "video_name", "video_id", "question_text", "multi_choice", "answer")
+        keys += ("question_relation", "question_type", "dataset_name", "audio_path")
+        record = {key: getattr(self, key) for key in keys}
+        record["multi_choice"] = list(self.multi_choice)
+        return record if self.weight is None else {**record, "weight": self.weight}
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row that did not become an example."""
+
+    id: int | str | None
+    """The row's id; None where it has none that can be read."""
+    video_name: str | None
+    """The row's clip; None where it has none that can be read."""
+    reason: str
+    """E.g. `malformed:answer` or `invalid:private`; what the account is grouped by."""
+    detail: str
+    """What was found."""
+    source: str = ""
+    """Entry of `data` that it came from; empty where that is AVQA's."""
+
+    def as_record(self) -> Record:
+        """One line of dropped.jsonl."""
+        return {
+            "id": self.id,
+            "video_name": self.video_name,
+            "reason": self.reason,
+            "detail": self.detail,
+        } | ({"source": self.source} if self.source else {})

@@ -66,8 +66,12 @@ def full_pipeline_flow(
 
 def chosen_stages(only: Sequence[StageName], start_from: StageName) -> list[StageName]:
     """The stages to go through, in their order."""
-    later = STAGES[STAGES.index(start_from) :]
-    return [stage for stage in later if not only or stage in only]
+    chosen = [stage for stage in STAGES if not only or stage in only]
+    later = [stage for stage in chosen if STAGES.index(stage) >= STAGES.index(start_from)]
+    if not later:
+        msg = f"no stage is left: --only {','.join(only)} names none from {start_from} on"
+        raise PipelineError(msg)
+    return later
 
 
 def stage_names(text: str) -> tuple[StageName, ...]:

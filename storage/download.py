@@ -1,6 +1,6 @@
 """One file from the web, whole."""
 
-from storage.errors import PipelineError
+from storage.errors import PipelineError, network_cause
 
 TIMEOUT_S = 60.0
 
@@ -22,6 +22,6 @@ def download(url: str, *, what: str, remedy: str) -> bytes:
         response = requests.get(url, timeout=TIMEOUT_S)
         response.raise_for_status()
     except requests.RequestException as error:
-        msg = f"{what} cannot be downloaded from {url}: {error}. {remedy}"
+        msg = f"{what} cannot be downloaded from {url}: {network_cause(error)}. {remedy}"
         raise PipelineError(msg) from error
     return response.content

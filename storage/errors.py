@@ -5,6 +5,10 @@ a full disk. The commands in `flows` print its message alone, without a tracebac
 code.
 """
 
+import re
+
+SYSTEM_ERROR = re.compile(r"\[Errno -?\d+\] ([^)\]\"']+)")
+MAX_CAUSE = 120
 BLOCKED_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong here, try again later
 
 
@@ -22,3 +26,9 @@ class PipelineError(Exception):
         super().__init__(message)
         self.exit_code = exit_code
         self.is_transient = is_transient
+
+
+def network_cause(error: Exception) -> str:
+    """What the system said of a failed connection, without 400 characters of how it was asked."""
+    causes = SYSTEM_ERROR.findall(str(error))
+    return causes[-1].strip() if causes else str(error).partition("\n")[0][:MAX_CAUSE]

@@ -26,6 +26,8 @@ from huggingface_hub.utils import (
 )
 from packaging.requirements import Requirement
 
+from storage.errors import network_cause
+
 GB = 1e9
 NETWORK_TIMEOUT_S = 15.0
 OLDEST_PYTHON = (3, 11)
@@ -157,7 +159,7 @@ def check_url(url: str, purpose: str, remedy: str, *, any_answer: bool = False) 
     try:
         response = requests.head(url, timeout=NETWORK_TIMEOUT_S, allow_redirects=True)
     except requests.RequestException as error:
-        text = f"{url} ({purpose}) cannot be reached ({type(error).__name__}); {remedy}"
+        text = f"{url} ({purpose}) cannot be reached ({network_cause(error)}); {remedy}"
         return [Finding("error", "network", text)]
     if response.status_code >= (500 if any_answer else 400):
         text = f"{url} ({purpose}) answers {response.status_code}; {remedy}"
@@ -205,7 +207,7 @@ def _ask_hub(name: str, kind: HubKind) -> str:
     try:
         response = requests.get(url, headers=build_hf_headers(), timeout=NETWORK_TIMEOUT_S)
     except requests.RequestException as error:
-        return f"cannot be had: the hub does not answer ({type(error).__name__})"
+        return f"cannot be had: the hub does not answer ({network_cause(error)})"
     if response.status_code in {401, 403, 404}:
         return "is not on the hub, or closed to you (`hf auth login`)"
     if response.status_code >= 400:

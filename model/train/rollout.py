@@ -147,8 +147,15 @@ def join_drawn(parts: Sequence[Drawn]) -> Drawn:
 
 
 def micro_batches(scored: Scored, size: int) -> list[list[int]]:
-    """The rows that share a micro-batch, as they were drawn."""
-    rows = list(range(len(scored.texts)))
+    """The rows that share a micro-batch: of like length where there are several, else as drawn.
+
+    How long a packed row is, the prompt and all completions, is known after the rollout alone.
+    """
+    prompt_Q = scored.drawn.prompt["prompt_mask"].sum(-1)
+    lengths = (prompt_Q + scored.completions.mask_BGC.sum((1, 2))).tolist()
+    rows = list(range(len(lengths)))
+    if 1 < size < len(rows):
+        rows.sort(key=lambda row: -lengths[row])
     return [rows[first : first + size] for first in range(0, len(rows), size)]
 
 

@@ -182,6 +182,19 @@ def test_a_step_is_the_same_in_whatever_groups_it_is_sampled_and_learned(
     assert torch.allclose(gradient(parts), expected, atol=1e-6)
 
 
+def test_prompts_of_like_length_are_learned_from_together(
+    tiny_model: Path, uneven_lines: Path, tmp_path: Path
+) -> None:
+    more = {"prompts_per_device": 2}
+    prepared = make(tiny_model, uneven_lines, tmp_path, more=more)
+    scored = [part.scored for part in prepared.batch.micro_batches]
+    lengths = [
+        part.drawn.prompt["prompt_mask"].sum(-1) + part.completions.mask_BGC.sum((1, 2))
+        for part in scored
+    ]
+    assert min(lengths[0].tolist()) >= max(lengths[1].tolist())
+
+
 def test_memory_that_runs_out_halves_the_rollout_and_changes_no_completion(
     tiny_model: Path, uneven_lines: Path, tmp_path: Path
 ) -> None:

@@ -66,8 +66,9 @@ def full_pipeline_flow(
 
 def chosen_stages(only: Sequence[StageName], start_from: StageName) -> list[StageName]:
     """The stages to go through, in their order."""
-    chosen = [stage for stage in STAGES if not only or stage in only]
-    later = [stage for stage in chosen if STAGES.index(stage) >= STAGES.index(start_from)]
+    later: list[StageName] = [
+        stage for stage in STAGES[STAGES.index(start_from) :] if not only or stage in only
+    ]
     if not later:
         msg = f"no stage is left: --only {','.join(only)} names none from {start_from} on"
         raise PipelineError(msg)

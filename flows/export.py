@@ -5,7 +5,6 @@ the results that the experiment's report has of it.
 """
 
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +16,7 @@ from reports.site import exports
 from storage.errors import PipelineError
 from storage.layout import Layout
 from storage.records.model import TRAINING_PREFIX, ModelRef
-from tasks.models import is_loaded, resolve
-from tasks.running.child_process import run_child
+from tasks.models import is_loaded, resolve, run_network
 from tasks.running.console import say
 
 ADAPTER = "adapter_config.json"
@@ -51,9 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _copy_adapter(Path(model.path), part)
     else:
         part.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "model.network.export", model.path, str(part)]
-        command += [options.dtype, *([options.whole] if options.whole else [])]
-        run_child(command, log=layout.models / "export.log", on_line=lambda _line: None)
+        run_network(
+            "export",
+            layout.models / "export.log",
+            model=model.path,
+            folder=str(part),
+            precision=options.dtype,
+            omni=options.whole,
+        )
     (part / "README.md").write_text(card(model, layout), encoding="utf-8")
     part.rename(target)
     say(f"{model.key} is in {target}; to publish it: hf upload OWNER/NAME {target}")

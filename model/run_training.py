@@ -21,10 +21,10 @@ from transformers.utils import logging as transformers_logging
 
 from model import checkpoints
 from model.config import TrainConfig
-from model.network.freezing import freeze_parts
+from model.network.family import freeze_parts
 from model.network.loading import load_base, load_model, load_processor, stop_tokens
-from model.network.lora import add_adapter, load_adapter, name_base, without_adapter
 from model.network.measure import measure_config
+from model.network.policy import add_adapter, load_adapter, name_base, without_adapter
 from model.train.examples import Checked, check_examples, read_examples, write_dropped
 from model.train.loop import Materials, train_steps
 from model.train.memory import check_fits, estimate

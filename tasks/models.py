@@ -18,7 +18,7 @@ from model.prompt import as_audio_question
 from storage import manifest
 from storage.errors import PipelineError
 from storage.host.checks import model_folder
-from storage.jsonl import read_json, read_jsonl, write_text
+from storage.jsonl import read_json, read_jsonl, write_json
 from storage.layout import Layout, checkpoint_step, list_checkpoints
 from storage.records.model import (
     HUB,
@@ -147,6 +147,18 @@ def _seed_of(training: Path) -> int:
     return TrainingRecord.read(training / RUN).seed
 
 
+def run_network(command: str, log: Path, **arguments: object) -> None:
+    """Do in a child with torch what `model.run_network` can.
+
+    Raises:
+        PipelineError: What it says.
+    """
+    file = log.with_suffix(".json")
+    write_json(file, arguments)
+    child = [sys.executable, "-m", "model.run_network", command, str(file)]
+    run_child(child, log=log, on_line=lambda _line: None)
+
+
 def sizes_of(model: str, cache: Path) -> ModelSizes | None:
     """How large a model is, without its weights; None for one that is neither known nor here.
 
@@ -165,8 +177,7 @@ def sizes_of(model: str, cache: Path) -> ModelSizes | None:
         return None
     kept = cache / f"{manifest.digest_of(read_json(file))[:16]}.sizes.json"
     if not kept.exists():
-        command = [sys.executable, "-m", "model.network.measure", str(folder), str(kept)]
-        run_child(command, log=kept.with_suffix(".log"), on_line=lambda _line: None)
+        run_network("measure", kept.with_suffix(".run.log"), model=str(folder), file=str(kept))
     return ModelSizes.model_validate(read_json(kept))
 
 
@@ -186,13 +197,10 @@ def _random_model(size: str, layout: Layout) -> Path:
     size, _, family = size.partition("-")
     folder = layout.models / name
     if not folder.is_dir():
-        words = layout.models / f"{name}.txt"
-        write_text(words, "\n".join(texts))
         part = folder.with_name(f"{name}.{os.getpid()}.part")  # a training and who watches it
-        command = [sys.executable, "-m", "model.network.tiny", str(part), "--size", size]
-        command += ["--family", family] if family else []
-        command += ["--texts", str(words), "--clip-length-s", str(clip_length_s)]
-        run_child(command, log=layout.models / f"{name}.log", on_line=lambda _line: None)
+        arguments = {"texts": texts, "clip_length_s": clip_length_s, "size": size}
+        arguments |= {"family": family} if family else {}
+        run_network("tiny", layout.models / f"{name}.log", folder=str(part), **arguments)
         try:
             part.rename(folder)
         except OSError:  # the other was first; what it made is the same

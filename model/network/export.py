@@ -1,12 +1,6 @@
-"""A model's folder as others load it: `python -m model.network.export MODEL FOLDER bf16 [OMNI]`.
-
-FOLDER gets the model, adapters merged, with its processor. With OMNI, a folder or the name of a
-whole Omni checkpoint, it gets a copy of that one in which the thinker's weights are MODEL's, under
-the copy's names and with its dtypes; vision tower and talker stay as they were.
-"""
+"""A model's folder as others load it: as plain transformers does, or back in its whole Omni."""
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,8 +19,17 @@ THINKER = "thinker."  # begins the names of its weights in a whole Omni
 UNTRAINED = "visual."  # a stump of it is left in the model
 
 
-def export(model: str, folder: Path, precision: Precision, omni: str | None) -> None:
-    """Write a model with its processor, as transformers does, or into a copy of a whole Omni.
+@torch.no_grad()
+def export(model: str, folder: str, *, precision: Precision, omni: str | None = None) -> None:
+    """Write a model, adapters merged, with its processor.
+
+    Args:
+        model: Folder.
+        folder: To write; it is not there yet.
+        precision: Of the weights.
+        omni: Folder or hub name of a whole Omni checkpoint: a copy of it is written, in which the
+            thinker's weights are the model's, under the copy's names and with its dtypes. Vision
+            tower and talker stay as they were.
 
     Raises:
         PipelineError: If the Omni's thinker has other weights than the model.
@@ -40,7 +43,7 @@ def export(model: str, folder: Path, precision: Precision, omni: str | None) -> 
         msg = f"{model} is no thinker of an Omni, so it cannot be put back into {omni}"
         raise PipelineError(msg)
     whole = Path(omni) if Path(omni).is_dir() else Path(snapshot_download(omni))
-    with tempfile.TemporaryDirectory(dir=folder.parent) as thinker:
+    with tempfile.TemporaryDirectory(dir=Path(folder).parent) as thinker:
         loaded.save_pretrained(thinker)
         trained = {
             name.removeprefix(THINKER): tensor
@@ -48,7 +51,7 @@ def export(model: str, folder: Path, precision: Precision, omni: str | None) -> 
             for name, tensor in load_file(file).items()
         }
     del loaded
-    put_back(trained, whole, folder)
+    put_back(trained, whole, Path(folder))
 
 
 def put_back(trained: Mapping[str, Tensor], whole: Path, folder: Path) -> None:
@@ -73,18 +76,3 @@ def put_back(trained: Mapping[str, Tensor], whole: Path, folder: Path) -> None:
     if left:
         msg = f"{whole} has no place for {len(left)} of the model's weights, e.g. {min(left)}"
         raise PipelineError(msg)
-
-
-def main(model: str, folder: str, precision: Precision, omni: str | None = None) -> int:
-    """Export; an expected failure is one line."""
-    try:
-        with torch.no_grad():
-            export(model, Path(folder), precision, omni)
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201  a command
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))  # pyright: ignore[reportArgumentType]  checked by flows.export

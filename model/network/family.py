@@ -5,7 +5,7 @@ A family is one module of this room that holds `FAMILY`. Nothing else names it.
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from model.config import PartName
+from storage.errors import PipelineError
 
 
 class TinyParts(NamedTuple):
@@ -83,14 +84,6 @@ class Family:
         return self.special_tokens[0]
 
 
-_REGISTERED: dict[str, Family] = {}
-
-
-def register(family: Family) -> None:
-    """Make a family known that has no module here."""
-    _REGISTERED[family.name] = family
-
-
 def family_of(model_type: str) -> Family | None:
     """The family of a model's config; None if there is none."""
     families = known_families().values()
@@ -112,15 +105,39 @@ def family_of_processor(processor: ProcessorMixin) -> Family:
     return next(family for family in families if type(processor) is family.processor)
 
 
-def known_families() -> Mapping[str, Family]:
-    """By name."""
-    return _found() | _REGISTERED
-
-
 @cache
-def _found() -> dict[str, Family]:
-    """Families by the modules of this room that hold one."""
+def known_families() -> Mapping[str, Family]:
+    """By name: those of the modules of this room that hold one."""
     names = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
     modules = [importlib.import_module(f"{__package__}.{name}") for name in names]
     families = [getattr(module, "FAMILY", None) for module in modules]
     return {family.name: family for family in families if isinstance(family, Family)}
+
+
+def part_of(parameter_name: str, family: Family) -> PartName | None:
+    """The part that a parameter belongs to; None for one that no question reaches."""
+    for part, beginnings in family.parts.items():
+        if parameter_name.startswith(beginnings):
+            return part
+    if parameter_name.startswith(family.idle):
+        return None
+    msg = (
+        f"the parameter {parameter_name} is in no part of a {family.name}: expected one of "
+        f"{family.parts}"
+    )
+    raise ValueError(msg)
+
+
+def freeze_parts(model: PreTrainedModel, parts: Sequence[PartName]) -> None:
+    """Stop parts from learning.
+
+    Raises:
+        PipelineError: If that leaves nothing to learn.
+    """
+    family = family_of_network(model)
+    for name, parameter in model.named_parameters():
+        if part_of(name, family) in parts:
+            parameter.requires_grad = False
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        msg = f"freeze {list(parts)} leaves nothing to train: take a part out of it"
+        raise PipelineError(msg)

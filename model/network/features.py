@@ -1,7 +1,7 @@
 """From a question and its clip to what the model reads: tokens and mel frames.
 
 The extractor would pad every clip to 30 s; here it pads by what its window needs, and only the
-frames that the encoder can see are kept (see `audio_encoder.encode_audio`), with the same numbers
+frames that the encoder can see are kept (see `qwen2_audio.encode_audio`), with the same numbers
 in them. Features depend on the clip alone, so they can be kept, in memory and on disk, whatever is
 asked about the clip.
 

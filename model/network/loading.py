@@ -9,8 +9,7 @@ from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, ProcessorMixin
 
 from model.config import Attention, Precision
-from model.network.family import Family, family_of, family_of_network, known_families
-from model.network.freezing import part_of
+from model.network.family import Family, family_of, family_of_network, known_families, part_of
 from model.network.packed import BY_MASK
 from storage.errors import PipelineError
 from storage.jsonl import read_json

@@ -1,7 +1,6 @@
-"""Sizes of a network: `python -m model.network.measure MODEL FILE` writes them, no weight read."""
+"""Sizes of a network, told by its layers on the meta device: no weight is read."""
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from model.network.family import family_of_network
-from model.network.freezing import part_of
+from model.network.family import family_of_network, part_of
 from model.network.loading import read_config
-from storage.errors import PipelineError
 from storage.jsonl import write_text
 from storage.records.sizes import ModelSizes
 
@@ -78,15 +75,6 @@ def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def main(name: str, file: str) -> int:
-    """Write a model's sizes; an expected failure is one line."""
-    try:
-        write_text(Path(file), measure_config(name).model_dump_json())
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201  a command
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+def write_sizes(model: str, file: str) -> None:
+    """Keep a model's sizes in a file."""
+    write_text(Path(file), measure_config(model).model_dump_json())

@@ -28,8 +28,8 @@ from model.config import Attention
 from model.network.family import family_of_network
 from model.network.features import Batch
 from model.network.kv_cache import roomy_cache
-from model.network.lora import mixed, place_tokens
 from model.network.packing import pack
+from model.network.policy import mixed, place_tokens
 from model.network.vocabulary_head import HEAD_CHUNK, CompletionScores, score_tokens
 
 BY_MASK = "by_mask"  # name of `attend` among transformers' attentions

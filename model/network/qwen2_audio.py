@@ -2,17 +2,74 @@
 
 transformers 5.23 leaves the encoder's table of positions trainable after `from_pretrained` (4.49
 froze it), so it is named idle here.
+
+Axes: B clips, M mel bands, F mel frames, L encoder positions, D width, N audio tokens of all clips.
 """
 
-from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
+from typing import Any, cast
 
-from model.network.audio_encoder import encode_audio
+import torch
+from torch import Tensor
+from torch.nn.functional import dropout, gelu
+from transformers import (
+    PreTrainedModel,
+    Qwen2AudioConfig,
+    Qwen2AudioForConditionalGeneration,
+    Qwen2AudioProcessor,
+)
+from transformers.masking_utils import create_bidirectional_mask
+
 from model.network.family import Family, TinyParts
 
 
 def num_audio_tokens(num_frames: int) -> int:
     """Tokens that the encoder makes of a clip: two convolution strides, 25 tokens a second."""
     return (((num_frames - 1) // 2 + 1) - 2) // 2 + 1
+
+
+def encode_audio(model: PreTrainedModel, mel_BMF: Tensor, num_frames_B: Tensor) -> Tensor:
+    """Encode the real frames of each clip and project them to the language model's width.
+
+    Exact, not an approximation: the encoder masks its padding, so only the two convolutions look
+    beyond the real frames, and position L - 1 reads mel frame 2L at most. transformers' own forward
+    insists on 30 s of frames.
+
+    Args:
+        model: The model.
+        mel_BMF: Log-mel features, real frames first, at least 2L + 1 of them (or all that the
+            extractor made).
+        num_frames_B: Real mel frames of each clip.
+
+    Returns:
+        The audio tokens of all clips one after another, (sum of tokens, D).
+    """
+    inner: Any = model.model
+    tower = inner.audio_tower
+    length_B = (num_frames_B - 1) // 2 + 1
+    longest = int(length_B.max())
+    mel_BMF = mel_BMF[..., : 2 * longest + 1].to(tower.conv1.weight.dtype)
+    hidden_BDF = gelu(tower.conv1(mel_BMF))[..., : 2 * longest]
+    hidden_BLD = gelu(tower.conv2(hidden_BDF)).transpose(1, 2)
+    hidden_BLD = hidden_BLD + tower.embed_positions.weight[:longest]
+    hidden_BLD = dropout(hidden_BLD, p=tower.dropout, training=tower.training)
+    mask = _encoder_mask(tower, hidden_BLD, length_B)
+    for layer in tower.layers:
+        hidden_BLD = layer(hidden_BLD, mask)
+    pooled_BLD = tower.layer_norm(tower.avg_pooler(hidden_BLD.transpose(1, 2)).transpose(1, 2))
+    num_tokens_B = (length_B - 2) // 2 + 1
+    places_L = torch.arange(pooled_BLD.shape[1], device=mel_BMF.device)
+    return inner.multi_modal_projector(pooled_BLD[places_L < num_tokens_B[:, None]])
+
+
+def _encoder_mask(tower: Any, hidden_BLD: Tensor, length_B: Tensor) -> Tensor | None:  # noqa: ANN401  nn.Module's attributes are untyped
+    places_L = torch.arange(hidden_BLD.shape[1], device=hidden_BLD.device)
+    is_real_BL = places_L < length_B[:, None]
+    if bool(is_real_BL.all()):
+        return None
+    mask = create_bidirectional_mask(
+        config=tower.config, inputs_embeds=hidden_BLD, attention_mask=is_real_BL.long()
+    )
+    return cast("Tensor | None", mask)
 
 
 def tiny(parts: TinyParts) -> tuple[Qwen2AudioProcessor, Qwen2AudioConfig]:

@@ -6,7 +6,6 @@ vocabulary is the words that it is given. All other text falls back to bytes, so
 be read, and comes back unchanged.
 """
 
-import argparse
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -20,6 +19,7 @@ from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
 
 from model.network.family import TinyParts, known_families
 from model.prompt import PROMPTS
+from storage.errors import PipelineError
 
 SAMPLE_RATE_HZ = 16_000
 MEL_FRAMES_PER_S = 100
@@ -61,11 +61,11 @@ SIZES: dict[str, Sizes] = {
 
 
 def build_tiny(
-    folder: Path,
+    folder: Path | str,
     texts: Iterable[str],
     *,
     clip_length_s: float,
-    seed: int,
+    seed: int = 0,
     size: Literal["tiny", "medium"] = "tiny",
     family: str = "qwen2_audio",
 ) -> Path:
@@ -82,7 +82,14 @@ def build_tiny(
 
     Returns:
         The folder.
+
+    Raises:
+        PipelineError: If there is no such size or family.
     """
+    if family not in known_families() or size not in SIZES:
+        known = ", ".join(sorted(known_families()))
+        msg = f"random:{size}-{family}: expected tiny or medium, and a family of {known}"
+        raise PipelineError(msg)
     kind = known_families()[family]
     tokenizer = _build_tokenizer(texts, kind.special_tokens)
     processor, config = kind.tiny(make_parts(tokenizer, clip_length_s, SIZES[size]))
@@ -94,7 +101,7 @@ def build_tiny(
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     processor.save_pretrained(folder)
     model.save_pretrained(folder)
-    return folder
+    return Path(folder)
 
 
 def make_parts(tokenizer: PreTrainedTokenizerFast, clip_length_s: float, sizes: Sizes) -> TinyParts:
@@ -161,28 +168,3 @@ def _build_tokenizer(texts: Iterable[str], audio: Sequence[str]) -> PreTrainedTo
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )
-
-
-def main() -> None:
-    """Write a model: `python -m model.network.tiny FOLDER --size medium`."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--size", choices=sorted(SIZES), default="tiny")
-    parser.add_argument("--family", choices=sorted(known_families()), default="qwen2_audio")
-    parser.add_argument("--clip-length-s", type=float, default=2.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--texts", type=Path, help="file whose lines give the words")
-    arguments = parser.parse_args()
-    texts = arguments.texts.read_text(encoding="utf-8").splitlines() if arguments.texts else []
-    build_tiny(
-        arguments.folder,
-        texts,
-        clip_length_s=arguments.clip_length_s,
-        seed=arguments.seed,
-        size=arguments.size,
-        family=arguments.family,
-    )
-
-
-if __name__ == "__main__":
-    main()

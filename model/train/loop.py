@@ -23,8 +23,7 @@ from transformers import ProcessorMixin, set_seed
 from model import checkpoints
 from model.config import TrainConfig, idle_settings
 from model.network.family import family_of_network
-from model.network.lora import without_adapter
-from model.network.policy import Policy
+from model.network.policy import Policy, without_adapter
 from model.train.examples import Example
 from model.train.grpo_step import GrpoStep
 from model.train.order import Collator, Draws, read_batches

@@ -20,8 +20,7 @@ from transformers.trainer_pt_utils import get_parameter_names
 
 from model import checkpoints
 from model.config import PartName, TrainConfig
-from model.network.family import family_of_network
-from model.network.freezing import part_of
+from model.network.family import family_of_network, part_of
 from model.network.loading import load_model
 from model.network.policy import PREFIX, Policy
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from storage.jsonl import read_appended, read_jsonl
+from storage.jsonl import read_appended, read_jsonl, write_json
 from tests.model.conftest import QUESTION, SOUNDS, training_run, write_training_lines
 
 Json = dict[str, Any]
@@ -95,16 +95,9 @@ CASES: dict[str, Sequence[Json]] = {
 
 def build_model(folder: Path) -> None:
     """Write the tiny model, and the examples that it learns from, into a folder."""
-    (folder / "texts.txt").write_text("\n".join([QUESTION, *SOUNDS]))
-    command = [
-        sys.executable,
-        "-m",
-        "model.network.tiny",
-        str(folder / "model"),
-        "--clip-length-s",
-        "3",
-    ]
-    _run([*command, "--texts", str(folder / "texts.txt")], folder)
+    arguments = {"folder": str(folder / "model"), "texts": [QUESTION, *SOUNDS], "clip_length_s": 3}
+    write_json(folder / "tiny.json", arguments)
+    _run([sys.executable, "-m", "model.run_network", "tiny", str(folder / "tiny.json")], folder)
     write_training_lines(folder, 12)
     (folder / "vowel_count.py").write_text(
         "def vowels(completion, example):\n    return sum(completion.count(v) for v in 'aeiou')\n"

@@ -26,7 +26,7 @@ from model.infer.jobs import (
 )
 from model.infer.prompts import Item, Reader
 from model.network.loading import load_model, load_processor
-from model.network.lora import add_adapter
+from model.network.policy import add_adapter
 from model.network.tiny import build_tiny
 from model.prompt import PROMPTS
 from model.run_inference import infer, items_of

@@ -13,12 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.config import LoraConfig
-from model.network.family import Family, family_of, known_families
+from model.network.family import Family, family_of, freeze_parts, known_families
 from model.network.features import Batch, Prompt, collate, mel_features, prompt_tokens
-from model.network.freezing import freeze_parts
 from model.network.loading import load_base, load_model, load_processor, stop_tokens
-from model.network.lora import add_adapter
 from model.network.packed import prefill, score_completions
+from model.network.policy import add_adapter
 from model.network.sampling import decode
 from model.network.tiny import build_tiny
 from storage.errors import PipelineError

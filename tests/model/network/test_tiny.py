@@ -1,6 +1,6 @@
 """The demo's small model: real classes, the real chat template, a tokenizer that loses nothing."""
 
-import sys
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
+from model import run_network
 from model.network import tiny
 from model.network.tiny import build_tiny
 from model.prompt import PROMPTS, target_text
@@ -137,9 +138,16 @@ def test_the_medium_size_has_the_shape_of_the_benchmarks(processor):
     assert audio["max_source_positions"] == 1500
 
 
-def test_the_command_writes_a_folder_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    folder = tmp_path / "model"
-    monkeypatch.setattr(sys, "argv", ["tiny", str(folder), "--clip-length-s", "1.5"])
-    tiny.main()
-    loaded = Qwen2AudioForConditionalGeneration.from_pretrained(folder)
+def test_the_command_writes_a_folder_that_loads(tmp_path: Path):
+    arguments = {"folder": str(tmp_path / "model"), "texts": ["rain"], "clip_length_s": 1.5}
+    (tmp_path / "tiny.json").write_text(json.dumps(arguments))
+    assert run_network.main("tiny", str(tmp_path / "tiny.json")) == 0
+    loaded = Qwen2AudioForConditionalGeneration.from_pretrained(tmp_path / "model")
     assert loaded.config.audio_config.max_source_positions == 100
+
+
+def test_a_size_or_family_that_is_not_there_is_one_line(tmp_path: Path, capsys):
+    arguments = {"folder": str(tmp_path / "x"), "texts": [], "clip_length_s": 1, "family": "nope"}
+    (tmp_path / "tiny.json").write_text(json.dumps(arguments))
+    assert run_network.main("tiny", str(tmp_path / "tiny.json")) == 1
+    assert "error: random:tiny-nope: expected tiny or medium" in capsys.readouterr().err

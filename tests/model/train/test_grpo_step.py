@@ -9,7 +9,7 @@ import torch
 
 from model.config import LoraConfig
 from model.network.loading import load_base, load_model
-from model.network.lora import add_adapter
+from model.network.policy import add_adapter
 from model.run_training import load
 from model.train.grpo_step import GrpoStep
 from model.train.loop import Loop, begin

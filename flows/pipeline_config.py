@@ -131,9 +131,12 @@ class PipelineConfig(Config):
             if training.name in earlier:
                 msg = f"two trainings are named {training.name}; each needs its own name"
                 raise ValueError(msg)
-            start = parse_name(training.model)
-            if isinstance(start, FromTraining):
-                _check_start(training.name, start, earlier)
+            for name in (training.model, f"training:{training.continues or ''}"):
+                start = parse_name(name) if name != "training:" else None
+                if isinstance(start, FromTraining):
+                    _check_start(training.name, start, earlier)
+            if training.continues:
+                training.check_continues(earlier[training.continues.rpartition("@")[0]])
             earlier[training.name] = training
         return self
 
@@ -197,7 +200,7 @@ def apply_overrides(
         "dict[str, Any]", _fill_in(tree, {"{workspace}": str(workspace), "{world.port}": str(port)})
     )
     try:
-        return PipelineConfig.model_validate(tree)
+        return PipelineConfig.model_validate(_inherit(tree))
     except ValidationError as error:
         raise PipelineError(describe(error, origin)) from error
 
@@ -343,6 +346,27 @@ def _pick(entries: list[Any], keys: Sequence[str], override: str) -> list[Any]:
         return []
     named = [cast("dict[str, Any]", entry) for entry in entries if isinstance(entry, dict)]
     return [entry for entry in named if entry.get("name") == key]
+
+
+def _inherit(tree: dict[str, Any]) -> dict[str, Any]:
+    """Give a training that continues another its settings where it states none."""
+    entries: list[Any] = []
+    by_name: dict[str, dict[str, Any]] = {}
+    for found in cast("list[Any]", tree.get("train") or []):
+        entry = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+        parent = by_name.get(str(entry.get("continues")).rpartition("@")[0], {})
+        entries.append(_merged(parent, entry) if parent else found)
+        by_name[str(entry.get("name"))] = entries[-1]
+    return {**tree, "train": entries} if entries else tree
+
+
+def _merged(parent: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    inner = {
+        key: _merged(parent[key], cast("dict[str, Any]", value))
+        for key, value in entry.items()
+        if isinstance(value, dict) and isinstance(parent.get(key), dict)
+    }
+    return {**parent, **entry, **inner}
 
 
 def _fill_in(value: object, names: Mapping[str, str]) -> object:

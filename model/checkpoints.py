@@ -20,6 +20,7 @@ from model.config import TrainConfig
 from model.training_record import decided_by
 from storage.errors import PipelineError
 from storage.layout import checkpoint_step, list_checkpoints
+from storage.records.model import ModelRef
 from storage.records.training import CHECKPOINT, CheckpointRecord
 
 SAVING = "saving.part"  # folder in which a checkpoint is written
@@ -66,13 +67,40 @@ def is_whole(folder: Path) -> bool:
     )
 
 
-def find_resumable(training: Path) -> Path | None:
-    """The newest whole checkpoint that has its optimiser state; None if there is none."""
-    for folder in reversed(list_checkpoints(training)):
-        record = _record(folder)
-        if record is not None and record.can_resume and is_whole(folder):
-            return folder
-    return None
+def list_resumable(training: Path) -> list[Path]:
+    """The whole checkpoints that have their optimiser's state, by step."""
+    return [
+        folder
+        for folder in list_checkpoints(training)
+        if (record := _record(folder)) is not None and record.can_resume and is_whole(folder)
+    ]
+
+
+def find_resumable(training: Path, parent: ModelRef | None = None) -> Path | None:
+    """The checkpoint to go on from; None if there is none.
+
+    Args:
+        training: Folder of the training, whose newest it is.
+        parent: The checkpoint that the training continues where it has none of its own.
+
+    Raises:
+        PipelineError: If the parent's optimiser state is gone; names the nearest that has it.
+    """
+    if own := list_resumable(training):
+        return own[-1]
+    if parent is None:
+        return None
+    folder = Path(parent.path)
+    others = list_resumable(folder.parent)
+    if folder in others:
+        return folder
+    others.sort(key=lambda other: abs(step_of(other) - step_of(folder)))
+    nearest = f"the nearest that has it is step {step_of(others[0])}" if others else "none has it"
+    msg = (
+        f"{parent.key} cannot be continued: its optimiser's state is gone; {nearest}. Raise "
+        "checkpoints.full before a training, or start from its weights (model: training:NAME@STEP)"
+    )
+    raise PipelineError(msg)
 
 
 def check_same_settings(folder: Path, settings: Mapping[str, JsonValue]) -> None:
@@ -97,9 +125,12 @@ def check_same_settings(folder: Path, settings: Mapping[str, JsonValue]) -> None
         raise PipelineError(msg)
 
 
-def settings_that_decide(config: TrainConfig, start_model_digest: str) -> dict[str, JsonValue]:
+def settings_that_decide(
+    config: TrainConfig, start: ModelRef, parent: ModelRef | None
+) -> dict[str, JsonValue]:
     """The settings that decide what a run learns, flat: `grpo.beta: 0.04`."""
-    flat: dict[str, JsonValue] = {"start_model_digest": start_model_digest}
+    flat: dict[str, JsonValue] = {"start_model_digest": start.digest}
+    flat |= {} if parent is None else {"continues": parent.digest}
     for key, value in decided_by(config).items():
         if isinstance(value, dict):
             inner = cast("dict[str, JsonValue]", value)

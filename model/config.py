@@ -25,6 +25,13 @@ Attention = Literal["sdpa", "flex"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+# What the optimiser's state and the order of draws rest on.
+CONTINUED = (
+    *("method", "model", "seed", "prompts_per_step", "weight_decay", "precision", "optimizer"),
+    *("lora", "freeze", "example_repeats", "max_prompt_tokens"),
+)
+
+
 class GrpoConfig(Config):
     """Group relative policy optimisation (arXiv 2402.03300), as R1-AQA uses it."""
 
@@ -116,8 +123,12 @@ class TrainConfig(Config):
     prompt: PromptSetting = PROMPTS["answer"]
     """Prompt of training and of its evaluation: a name from model/prompts.yaml or a whole one,
     `{name: mine, text: ...}`."""
+    continues: Annotated[Annotated[str, Field(pattern=r"^.+@\d+$")] | None, Idle] = None
+    """`NAME@STEP`: go on behind that step of an earlier entry, with its weights, optimiser, draws
+    and reference. What is not stated is as there. The learning rate takes its course over all
+    `max_steps`, as if they had been stated in the beginning. The checkpoint's digest decides."""
     max_steps: Annotated[int, Field(ge=1)] = 1000
-    """Optimiser steps."""
+    """Optimiser steps, those that it continues included."""
     save_steps: Annotated[int, Field(ge=1), Idle] = 100
     """Optimiser steps between checkpoints."""
     keep_full_checkpoints: Annotated[int, Field(ge=1), Idle] = 2
@@ -202,7 +213,33 @@ class TrainConfig(Config):
     @property
     def saved_steps(self) -> tuple[int, ...]:
         """Steps after which a checkpoint is written, the last step among them."""
-        return (*range(self.save_steps, self.max_steps, self.save_steps), self.max_steps)
+        steps = (*range(self.save_steps, self.max_steps, self.save_steps), self.max_steps)
+        return tuple(step for step in steps if step > self.steps_before)
+
+    @property
+    def steps_before(self) -> int:
+        """Steps of the training that it continues."""
+        return int(self.continues.rpartition("@")[2]) if self.continues else 0
+
+    def check_continues(self, parent: "TrainConfig") -> None:
+        """Refuse to go on from a training where the optimiser or the draws would not fit.
+
+        Raises:
+            ValueError: If so; names the settings.
+        """
+        other = [key for key in CONTINUED if getattr(self, key) != getattr(parent, key)]
+        reuse = self.grpo.steps_per_rollout
+        if reuse != parent.grpo.steps_per_rollout or self.steps_before % reuse:
+            other.append(f"grpo.steps_per_rollout (or step {self.steps_before} is in one)")
+        if self.max_steps <= self.steps_before:
+            other.append(f"max_steps ({self.max_steps}, which must be more)")
+        if other:
+            msg = (
+                f"training {self.name} continues {self.continues}: it cannot with another "
+                f"{', '.join(other)}; take them out of the entry, or start it from "
+                f"training:{self.continues}"
+            )
+            raise ValueError(msg)
 
     def num_passes(self, num_devices: int) -> int:
         """Forward passes of each device in an optimiser step.

@@ -88,9 +88,9 @@ def train(run: TrainingRun) -> None:
         torch.set_num_threads(config.threads)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    settings = checkpoints.settings_that_decide(config, run.record.start.digest)
-    resume_from = checkpoints.find_resumable(run.output)
-    if resume_from is not None:
+    settings = checkpoints.settings_that_decide(config, run.record.start, run.record.parent)
+    resume_from = checkpoints.find_resumable(run.output, run.record.parent)
+    if resume_from is not None and resume_from.parent == run.output:
         checkpoints.check_same_settings(resume_from, settings)
     if checkpoints.last_step(run.output) == config.max_steps:
         print(f"step {config.max_steps}/{config.max_steps} is done already")  # noqa: T201  progress
@@ -206,7 +206,11 @@ def _network(run: TrainingRun, resume_from: Path | None) -> nn.Module:
 def _tell(config: TrainConfig, checked: Checked, resume_from: Path | None) -> None:
     """Say what it learns from, and where from; the log of the training."""
     print(f"{len(checked.kept)} examples, {len(checked.dropped)} dropped")  # noqa: T201
-    begin = "from the start model" if resume_from is None else f"from {resume_from.name}"
+    begin = (
+        "from the start model"
+        if resume_from is None
+        else f"from {resume_from.parent.name}/{resume_from.name}"
+    )
     watch = (
         "; a loss near 0 is expected (it is beta x KL while each rollout serves one step): watch "
         "the reward"

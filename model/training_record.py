@@ -30,6 +30,7 @@ def training_record(
     config: TrainConfig,
     *,
     start: ModelRef,
+    parent: ModelRef | None = None,
     examples: Path,
     examples_sha256: str = "",
     num_examples: int,
@@ -40,6 +41,7 @@ def training_record(
     Args:
         config: Its settings.
         start: The model that it starts from.
+        parent: The checkpoint that it continues.
         examples: train.jsonl.
         examples_sha256: Of its lines.
         num_examples: Its lines.
@@ -52,6 +54,7 @@ def training_record(
         prompt=config.prompt.name,
         seed=config.seed,
         start=start,
+        parent=parent,
         examples=examples,
         examples_sha256=examples_sha256,
         num_examples=num_examples,

@@ -21,7 +21,7 @@ from storage.errors import PipelineError
 from storage.jsonl import read_jsonl
 from storage.layout import Layout, list_checkpoints, name_aside
 from storage.records.evaluation import list_runs
-from storage.records.model import ModelRef
+from storage.records.model import TRAINING_PREFIX, ModelRef
 from storage.records.training import METRICS, RUN, TrainingRecord
 from tasks.models import REMEDY, is_gone, resolve
 from tasks.running.child_process import run_child
@@ -63,10 +63,17 @@ def train_unit(training: TrainConfig, layout: Layout) -> Unit:
             "settings": decided_by(training),
             "examples": examples_digest(layout.train_jsonl),
             "start model": resolve(training.model, layout).digest,
-        },
+        }
+        | ({"continues": parent.digest} if (parent := parent_of(training, layout)) else {}),
         outputs=(*earlier, last, folder / "metrics.jsonl"),
         may_go=earlier,
     )
+
+
+def parent_of(training: TrainConfig, layout: Layout) -> ModelRef | None:
+    """The checkpoint that a training continues."""
+    name = training.continues
+    return None if name is None else resolve(f"{TRAINING_PREFIX}{name}", layout)
 
 
 def examples_digest(path: Path) -> str:
@@ -103,10 +110,11 @@ def train(training: TrainConfig, layout: Layout) -> None:
         msg = f"checkpoint missing: {start.path}, from which {training.name} starts. {REMEDY}"
         raise PipelineError(msg)
     if (folder / RUN).exists():
-        if _is_same_training(folder, training, start, layout):
+        if _is_same_training(folder, training, layout):
             _set_aside_made_again(folder, training)
         else:
             _set_evaluations_aside(training.name, set_aside(folder), layout)
+    find_resumable(folder, parent_of(training, layout))  # or refuse, before a GPU is held
     say(
         f"train {training.name}: {training.method}, {training.max_steps} steps from {start.key}; "
         f"log: {folder / 'trainer.log'}"
@@ -135,6 +143,7 @@ def _record(
     return training_record(
         training,
         start=start,
+        parent=parent_of(training, layout),
         examples=layout.train_jsonl,
         examples_sha256=examples_digest(layout.train_jsonl),
         num_examples=len(read_jsonl(layout.train_jsonl)),
@@ -156,16 +165,18 @@ def is_under_way(training: TrainConfig, layout: Layout) -> bool:
     if not (folder / RUN).exists():
         return False
     try:
-        return _is_same_training(folder, training, resolve(training.model, layout), layout)
+        return _is_same_training(folder, training, layout)
     except PipelineError:  # the training that it starts from is being made anew
         return False
 
 
-def _is_same_training(folder: Path, training: TrainConfig, start: ModelRef, layout: Layout) -> bool:
+def _is_same_training(folder: Path, training: TrainConfig, layout: Layout) -> bool:
     before = TrainingRecord.read(folder / RUN)
+    start, parent = resolve(training.model, layout), parent_of(training, layout)
     return (
         before.settings == decided_by(training)
         and before.start.digest == start.digest
+        and (before.parent and before.parent.digest) == (parent and parent.digest)
         and before.examples_sha256 == examples_digest(layout.train_jsonl)
     )
 
@@ -174,7 +185,10 @@ def set_aside(folder: Path) -> Path:
     """Keep under another name what other settings or inputs made: it may have cost days."""
     aside = name_aside(folder)
     folder.rename(aside)
-    say(f"train {folder.name}: starts anew; what was there is kept in {aside}")
+    say(
+        f"train {folder.name}: starts anew; what was there is kept in {aside}. To go on behind its "
+        f"last step instead, restore it and add a training with `continues: {folder.name}@STEP`"
+    )
     return aside
 
 

@@ -41,6 +41,8 @@ class TrainingRecord(Document):
     """Of data order, sampling and dropout."""
     start: ModelRef
     """The model that it starts from."""
+    parent: ModelRef | None = None
+    """The checkpoint of another training that it continues; None: it starts by itself."""
     examples: Path
     """The lines it learns from, train.jsonl."""
     examples_sha256: str

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from flows.full_pipeline import stage_names
 from flows.pipeline_config import PROFILES, PipelineConfig, load_config
+from model.config import TrainConfig
 from storage.errors import PipelineError
 
 WORKSPACE = Path("/data/workspace")
@@ -95,3 +97,26 @@ def test_stages_are_named_by_commas_and_an_unknown_one_is_one_line() -> None:
     message = "unknown stage nope: expected some of fetch,convert,train,evaluate,report"
     with pytest.raises(PipelineError, match=message):
         stage_names("evaluate,nope")
+
+
+def test_a_training_that_continues_another_has_its_settings_and_keeps_what_it_rests_on(
+    tmp_path: Path,
+) -> None:
+    profile = tmp_path / "long.yaml"
+    grpo = {"name": "grpo", "max_steps": 100, "seed": 7, "grpo": {"beta": 0.1, "group_size": 4}}
+    more = {"name": "more", "continues": "grpo@100", "max_steps": 120, "grpo": {"beta": 0.2}}
+
+    def load(**changed: object) -> TrainConfig:
+        tree = {"experiment": "long", "train": [grpo, more | changed]}
+        profile.write_text(yaml.safe_dump(tree))
+        return load_config(str(profile), workspace=tmp_path).train[1]
+
+    training = load()
+    assert (training.seed, training.grpo.beta, training.grpo.group_size) == (7, 0.2, 4)
+    assert training.saved_steps == (120,)
+    with pytest.raises(PipelineError, match="more continues grpo@100: it cannot with another seed"):
+        load(seed=8)
+    with pytest.raises(PipelineError, match=r"another max_steps \(100, which must be more\)"):
+        load(max_steps=100)
+    with pytest.raises(PipelineError, match="step 50 of grpo, which saves"):
+        load(continues="grpo@50")

@@ -4,13 +4,15 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from model.network.tiny import build_tiny
-from storage.jsonl import read_jsonl
+from storage.jsonl import read_json, read_jsonl
 from storage.layout import Layout, list_checkpoints
 from storage.manifest import file_digest
 from tests.model.conftest import QUESTION, SOUNDS, write_training_lines
@@ -66,10 +68,12 @@ class Site:
             },
         }
 
-    def start(self, *more: str, hosts: int = 1) -> subprocess.Popen[str]:
-        """`python -m flows.train` with a profile of this one training."""
+    def start(
+        self, *more: str, hosts: int = 1, others: Sequence[dict[str, Any]] = ()
+    ) -> subprocess.Popen[str]:
+        """`python -m flows.train` with a profile of this one training, and of others."""
         training = self.settings | {"num_hosts": hosts}
-        profile = {"experiment": "small", "world": {}, "train": [training]}
+        profile = {"experiment": "small", "world": {}, "train": [training, *others]}
         self.profile.write_text(yaml.safe_dump(profile))
         command = [sys.executable, "-m", "flows.train", "--profile", str(self.profile)]
         command += ["--workspace", str(self.layout.workspace), *more]
@@ -147,10 +151,34 @@ def test_a_killed_trainer_is_tried_again_from_its_newest_checkpoint_and_ends_the
     finish(killed.start())
     log = (killed.folder / "trainer.log").read_text(encoding="utf-8")
     assert log.count("training from") == 2
-    assert "training from checkpoint-2" in log
+    assert "training from grpo/checkpoint-2" in log
     whole.train_as(killed)
     assert killed.weights == whole.weights
     assert len(set(whole.weights.values())) == 2
+
+
+@pytest.mark.slow
+def test_a_training_that_continues_another_ends_as_if_it_had_not_stopped(
+    tmp_path: Path, model: Path
+) -> None:
+    """`max_steps` could not be raised after the end, and old checkpoints lost their optimiser."""
+    site = Site(tmp_path, "site", model)
+    site.settings |= {"lr_scheduler": "constant", "keep_full_checkpoints": 1}
+    gone = {"name": "gone", "continues": "grpo@2", "max_steps": 6}
+    process = site.start(others=[gone])
+    _, errors = process.communicate(timeout=300)
+    assert "grpo-step-2 cannot be continued: its optimiser's state is gone" in errors
+    assert "the nearest that has it is step 4" in errors
+
+    whole = site.settings | {"name": "whole", "max_steps": 6}
+    longer = {"name": "longer", "continues": "grpo@4", "max_steps": 6}
+    finish(site.start(others=[whole, longer]))
+    folders = [site.layout.training(name) for name in ("whole", "longer")]
+    digests = {file_digest(folder / "checkpoint-6" / "model.safetensors") for folder in folders}
+    assert len(digests) == 1
+    assert [row["step"] for row in read_jsonl(folders[1] / "metrics.jsonl")] == [5, 6]
+    assert read_json(folders[1] / "run.json")["parent"]["key"] == "grpo-step-4"
+    assert "skipped" in finish(site.start(others=[whole, longer]))
 
 
 @pytest.mark.slow
@@ -186,7 +214,7 @@ def test_without_its_last_checkpoint_a_training_goes_on_and_writes_none_over(
     assert [path.name for path in list_checkpoints(kept)] == names
     assert all(file_digest(kept / name / "model.safetensors") == before[name] for name in names)
     if not made_again:
-        assert "training from checkpoint-4" in log
+        assert "training from grpo/checkpoint-4" in log
     else:
         assert f"trains again from the start model; what came after it is kept in {kept}" in told
 

@@ -177,7 +177,10 @@ def _is_same_training(folder: Path, training: TrainConfig, layout: Layout) -> bo
         before.settings == decided_by(training)
         and before.start.digest == start.digest
         and (before.parent and before.parent.digest) == (parent and parent.digest)
-        and before.examples_sha256 == examples_digest(layout.train_jsonl)
+        and (
+            not layout.train_jsonl.exists()  # nobody can train by others; a report needs none
+            or before.examples_sha256 == examples_digest(layout.train_jsonl)
+        )
     )
 
 

@@ -11,8 +11,10 @@ flows.serve` creates the limits; a missing one is an error, because Prefect woul
 import os
 import socket
 import tempfile
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from pathlib import Path
 
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
@@ -22,14 +24,17 @@ from prefect.settings import PREFECT_API_URL
 from storage.errors import PipelineError
 from storage.host.gpus import Gpu, list_gpus
 from storage.locks import holder, try_lock
+from tasks.running.console import say
 from tasks.running.turns import inherited, wait_for
 
 LOCKS_VARIABLE = "R1_AQA_GPU_LOCKS"  # folder of the lock files, the same for all users of a host
 # Name of a GPU's limit; `{host}` and `{gpu}` are replaced; empty: none.
 LIMIT_VARIABLE = "R1_AQA_GPU_LIMIT"
 LIMIT_NAME = "gpu-{gpu}"
-# Renewed at three quarters of it; a run killed -9 blocks its limit for this long at most.
-LEASE_S = 300.0
+# Renewed at three quarters of it; a run killed -9 blocks its limit for this long at most, and a
+# little: Prefect looks every 15 s. The least that Prefect allows.
+LEASE_S = 60.0
+LEASE_TOLD_S = 3.0  # a free slot is had sooner
 WAIT_S = 2.0  # between two tries for a GPU
 
 
@@ -58,9 +63,10 @@ def hold_gpus(count: int | None, purpose: str = "") -> Generator[list[str]]:
         )
         raise PipelineError(msg)
     with ExitStack() as stack:
+        before = [holder(_lock(gpu)) for gpu in gpus]
         held, locks = _wait_for(gpus, count, purpose)
         stack.callback(_close, locks)
-        _enter_limits(stack, held)
+        _enter_limits(stack, held, [before[gpus.index(gpu)] for gpu in held])
         stack.enter_context(inherited(locks))
         yield [gpu.token for gpu in held]
 
@@ -122,7 +128,7 @@ def _close(locks: Sequence[int]) -> None:
         os.close(descriptor)
 
 
-def _enter_limits(stack: ExitStack, gpus: Sequence[Gpu]) -> None:
+def _enter_limits(stack: ExitStack, gpus: Sequence[Gpu], before: Sequence[str]) -> None:
     names = [name for gpu in gpus if (name := limit_name(gpu))]
     if (
         not names or not PREFECT_API_URL.value()
@@ -137,6 +143,12 @@ def _enter_limits(stack: ExitStack, gpus: Sequence[Gpu]) -> None:
         # holds.
         raise_on_lease_renewal_failure=False,
     )
+    text = (
+        f"waiting for {', '.join(names)} of the Prefect server, at most {LEASE_S + 15:.0f} s if "
+        f"who had it was killed; last was {'; '.join(before)}"
+    )
+    telling = threading.Timer(LEASE_TOLD_S, copy_context().run, [say, text])
+    telling.start()
     try:
         stack.enter_context(slots)
     except ConcurrencySlotAcquisitionError as error:
@@ -146,3 +158,5 @@ def _enter_limits(stack: ExitStack, gpus: Sequence[Gpu]) -> None:
             f"`make serve` creates it, or: {commands}"
         )
         raise PipelineError(msg) from error
+    finally:
+        telling.cancel()

@@ -15,7 +15,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed
 
-from flows.serving.prefect_server import answers
+from flows.serving.prefect_server import answers, create_limits
+from tasks.running.gpus import hold_gpus
 from tests.flows.small_demo import SMALL
 from tests.flows.test_serve import (
     ROOT,
@@ -174,6 +175,43 @@ def test_a_command_of_a_terminal_can_be_cancelled_on_the_server_s_page(serve: Se
         assert direct.returncode == 143, errors
         assert client.read_flow_run(run.id).state_name == "Cancelled"
         assert not [pid for pid in below if is_alive(pid)]
+
+
+def test_the_slot_of_a_killed_holder_is_waited_for_a_minute_and_told(
+    serve: Serve,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The next run waited 303 s in silence."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho '0, GPU-aaa, NVIDIA H200, 143771, 0'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("R1_AQA_GPU_LOCKS", str(tmp_path / "locks"))
+    code = (
+        "from tasks.running.gpus import hold_gpus\n"
+        "with hold_gpus(1, 'training grpo'): print('held', flush=True); input()"
+    )
+    with serving(serve, f"world.port={free_port()}"):
+        create_limits(["gpu-0"])
+        killed = subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=os.environ | serve.client_settings,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == b"held\n"
+        killed.kill()
+        killed.wait()
+        began_s = time.monotonic()
+        with hold_gpus(1, "evaluation"):
+            assert 10 < time.monotonic() - began_s < 100
+    said = capsys.readouterr().out
+    assert "waiting for gpu-0 of the Prefect server, at most 75 s" in said
+    assert f"last was process {killed.pid} on " in said
 
 
 def test_ten_runs_at_once_end_well_and_do_the_work_once(serve: Serve) -> None:

@@ -6,10 +6,15 @@ form shows. A field says whether it decides what its stage makes: those that do 
 resumed.
 """
 
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from storage.errors import PipelineError
 
 # A name that becomes a file's or a folder's: it cannot lead anywhere else.
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -25,6 +30,9 @@ max_sleep_interval netrc_location nocheckcertificate password prefer_insecure pr
 remote_components retries sleep_interval sleep_interval_requests socket_timeout source_address
 usenetrc username videopassword
 """
+# A secret by its place: settings stand in reports, commands and Prefect's database, it does not.
+Secret = Annotated[str, Field(pattern=r"^(env:\w+|file:.+)$")]
+SECRET_OPTION = re.compile(r"password|authorization|token|^cookie$", re.IGNORECASE)
 # What to do while another run is at the same unit of work.
 WhenBusy = Literal["wait", "refuse"]
 
@@ -82,7 +90,8 @@ class YoutubeSource(Config):
     ytdlp: dict[str, Any] = {}
     """Options of yt-dlp's own, by their names in its Python interface, e.g. `{cookiesfrombrowser:
     firefox, proxy: URL, impersonate: chrome, extractor_args: {youtube: {player_client: [web]}}}`.
-    Cookies are off by default: they can get the account banned."""
+    Cookies are off by default: they can get the account banned. A secret is named by its place:
+    `{password: "env:YT_PASSWORD", proxy: "file:~/proxy"}`."""
 
     @field_validator("ytdlp")
     @classmethod
@@ -95,7 +104,49 @@ class YoutubeSource(Config):
                 f"of clips would break; of yt-dlp's options there are {', '.join(known)}"
             )
             raise ValueError(msg)
-        return options
+        return with_texts(options, _refuse_open)
+
+    @property
+    def revealed_ytdlp(self) -> dict[str, Any]:
+        """The options with the secrets that they name."""
+        return with_texts(self.ytdlp, lambda _name, text: reveal(text))
+
+
+def _refuse_open(name: str, text: str) -> str:
+    is_secret = SECRET_OPTION.search(name) or (name.endswith("proxy") and "@" in text)
+    if is_secret and not text.startswith(("env:", "file:")):
+        msg = (
+            f"ytdlp.{name} is a secret, and settings are shown in reports and in Prefect: name its "
+            f"place, `{name}: env:VARIABLE` or `{name}: file:PATH`"
+        )
+        raise ValueError(msg)
+    return text
+
+
+def with_texts(value: Any, change: Callable[[str, str], str], name: str = "") -> Any:  # noqa: ANN401  an option of any shape
+    """The same with each text changed, by the nearest key above it and the text."""
+    if isinstance(value, dict):
+        items = cast("dict[str, Any]", value).items()
+        return {key: with_texts(inner, change, key) for key, inner in items}
+    if isinstance(value, list):
+        return [with_texts(inner, change, name) for inner in cast("list[Any]", value)]
+    return change(name, value) if isinstance(value, str) else value
+
+
+def reveal(text: str) -> str:
+    """The secret that `env:VARIABLE` or `file:PATH` names; any other text is itself.
+
+    Raises:
+        PipelineError: If there is none.
+    """
+    kind, _, place = text.partition(":")
+    try:
+        if kind == "env":
+            return os.environ[place]
+        return Path(place).expanduser().read_text().strip() if kind == "file" else text
+    except (KeyError, OSError) as error:
+        msg = f"{text} names a secret, and there is none"
+        raise PipelineError(msg) from error
 
 
 class FolderSource(Config):

@@ -9,6 +9,7 @@ in the content security policy), no link is made of data, and every file has a n
 import base64
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,7 +63,7 @@ def render(report: Report, site: Path, *, audio_roots: Mapping[str, Path]) -> No
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     text = json.dumps(report.model_dump(mode="json"), ensure_ascii=False, allow_nan=False)
-    write_text(part / "report.json", text + "\n")
+    write_text(part / "report.json", _without_places(text, report) + "\n")
     rows = leaderboard_rows(report)
     exports = leaderboard_files(rows)
     for name, text in exports.items():
@@ -72,8 +73,17 @@ def render(report: Report, site: Path, *, audio_roots: Mapping[str, Path]) -> No
     questions = write_question_data(report, part, audio=audio)
     environment = make_environment()
     for page in make_pages(report, rows, exports, questions, audio):
-        write_text(part / page.file, render_page(environment, page, report))
+        text = _without_places(render_page(environment, page, report), report)
+        write_text(part / page.file, text)
     _replace_folder(part, site)
+
+
+def _without_places(text: str, report: Report) -> str:
+    """Paths relative to the workspace or the home folder: where they lie is nobody's business."""
+    for place, name in ((report.provenance.workspace, "{workspace}"), (str(Path.home()), "~")):
+        if len(place) > 1:
+            text = re.sub(rf"(?<![\w/.-]){re.escape(place)}(?![\w.-])", name, text)
+    return text
 
 
 def make_pages(

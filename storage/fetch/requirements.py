@@ -33,7 +33,7 @@ def check_tools(config: FetchConfig) -> None:
     find_ffmpeg()
     sources = [source for source in config.sources if isinstance(source, YoutubeSource)]
     for source in sources:
-        cookies = source.ytdlp.get("cookiefile")
+        cookies = source.revealed_ytdlp.get("cookiefile")
         if cookies is not None and not Path(cookies).expanduser().is_file():
             msg = f"fetch.sources: there is no cookie file {cookies} (ytdlp.cookiefile)"
             raise PipelineError(msg)

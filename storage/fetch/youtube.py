@@ -228,7 +228,7 @@ class Downloader:
 
     def _own_options(self, folder: Path) -> dict[str, Any]:
         """The profile's options in the form that yt-dlp takes."""
-        options = dict(self._config.ytdlp)
+        options: dict[str, Any] = self._config.revealed_ytdlp
         if "cookiefile" in options:
             # yt-dlp writes the file anew at the end; threads must not share one.
             copied = folder / "cookies.txt"

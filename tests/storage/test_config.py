@@ -2,8 +2,12 @@
 
 from typing import Annotated
 
+import pytest
+from pydantic import ValidationError
+
 from model.config import EvaluateConfig, LoraConfig, TrainConfig, deciding_settings
-from storage.config import Config, FetchConfig, Idle, deciding
+from storage.config import Config, FetchConfig, Idle, YoutubeSource, deciding
+from storage.errors import PipelineError
 
 
 class Inner(Config):
@@ -68,3 +72,38 @@ def test_the_speed_of_a_fetch_and_of_an_evaluation_decide_nothing() -> None:
         "max_new_tokens",
         "precision",
     }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"password": "hush"},
+        {"proxy": "http://me:hush@proxy:3128"},
+        {"http_headers": {"Cookie": "hush"}},
+        {"extractor_args": {"youtube": {"po_token": ["web.gvs+hush"]}}},
+    ],
+)
+def test_a_secret_is_refused_in_the_settings_and_not_repeated(options) -> None:
+    """Proxy passwords and tokens stood in report.json and in Prefect's database."""
+    with pytest.raises(ValidationError) as refused:
+        YoutubeSource(ytdlp=options)
+    (error,) = refused.value.errors()
+    assert "env:VARIABLE" in error["msg"]
+    assert "hush" not in error["msg"]
+
+
+def test_a_secret_s_place_is_what_the_settings_hold(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PROXY", "http://me:hush@proxy:3128")
+    (tmp_path / "token").write_text("web.gvs+hush\n")
+    named = {
+        "proxy": "env:PROXY",
+        "extractor_args": {"youtube": {"po_token": [f"file:{tmp_path / 'token'}"]}},
+    }
+    source = YoutubeSource(ytdlp=named)
+    assert "hush" not in source.model_dump_json()
+    assert source.revealed_ytdlp == {
+        "proxy": "http://me:hush@proxy:3128",
+        "extractor_args": {"youtube": {"po_token": ["web.gvs+hush"]}},
+    }
+    with pytest.raises(PipelineError, match="env:NOBODY names a secret, and there is none"):
+        _ = YoutubeSource(ytdlp={"proxy": "env:NOBODY"}).revealed_ytdlp

@@ -9,10 +9,9 @@ import argparse
 import os
 import shlex
 import socket
-import subprocess
 import sys
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -44,8 +43,9 @@ from reports.server import serve as serve_folder
 from storage.errors import PipelineError
 from storage.host.gpus import list_gpus
 from storage.layout import Layout
-from storage.locks import holder, locked, try_lock
+from storage.locks import locked
 from tasks.running.gpus import limit_name
+from tasks.running.turns import turn
 
 ROOT = Path(__file__).parents[1]
 HOST = "127.0.0.1"
@@ -62,15 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.chdir(ROOT)  # runs import the flows from here
     try:
         with ExitStack() as stack:
-            lock = stack.enter_context(_only_one(layout))
+            # What is started here inherits it: it is free when the last of them is gone.
+            lock = turn(f"serving {layout.workspace}", layout.locks / "serve.lock", "refuse")
+            stack.enter_context(lock)
             reports_url = stack.enter_context(
                 serve_folder(layout.workspace, HOST, options.report_port, find=find_report)
             )
             if reports_url != config.report.url:
                 options.set.append(f"report.url={reports_url}")  # what the report's link says
-            services = _start(stack, options, config, layout, lock)
-            if options.save_profile:
-                _save_profile()
+            services = _start(stack, options, config, layout)
             _tell(config.experiment, layout, reports_url, is_ours=len(services) > 1)
             keep_running(services, partial(_look, layout))
     except KeyboardInterrupt:
@@ -83,14 +83,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.set_defaults(profile="paper")
     parser.add_argument("--port", type=int, help=f"of Prefect's server; {DEFAULT_PORT} if not told")
     parser.add_argument("--report-port", type=int, default=8090, help="of the reports")
-    parser.add_argument(
-        "--save-profile", action="store_true", help="write PREFECT_API_URL to your Prefect profile"
-    )
     return parser.parse_args(arguments)
 
 
 def _start(
-    stack: ExitStack, options: argparse.Namespace, config: PipelineConfig, layout: Layout, lock: int
+    stack: ExitStack, options: argparse.Namespace, config: PipelineConfig, layout: Layout
 ) -> list[Service]:
     """Start what is missing; the runner is stopped before the server it reports to."""
     api_url = choose_api_url(PREFECT_API_URL.value(), options.port)
@@ -101,7 +98,7 @@ def _start(
     )
     services: list[Service] = []
     if not answers(api_url):
-        services.append(_server(api_url, layout, lock))
+        services.append(_server(api_url, layout))
         stack.callback(services[0].stop)
         with locked(database_lock(layout.workspace), wait=True):
             services[0].start()
@@ -123,7 +120,6 @@ def _start(
         [sys.executable, "-m", "flows.serving.deployments", *_config_arguments(options, layout)],
         log=None,
         env={"PREFECT_LOGGING_LEVEL": _run_logging_level()},
-        locks=[lock],
     )
     services.append(runner)
     stack.callback(runner.stop)
@@ -152,7 +148,7 @@ def server_log(layout: Layout) -> Path:
     return layout.workspace / "prefect" / "server.log"
 
 
-def _server(api_url: str, layout: Layout, lock: int) -> Service:
+def _server(api_url: str, layout: Layout) -> Service:
     if not is_loopback(api_url):
         msg = (
             f"no Prefect server answers at {api_url} (PREFECT_API_URL); start it there, or "
@@ -166,7 +162,6 @@ def _server(api_url: str, layout: Layout, lock: int) -> Service:
         [sys.executable, "-m", "prefect", "server", "start", "--host", address, "--port", port],
         log=server_log(layout),
         env=server_environment(layout.workspace, api_url, os.environ[VARIABLE]),
-        locks=[lock],
     )
 
 
@@ -180,30 +175,6 @@ def _refuse_port_in_use(address: str, port: int) -> None:
             raise PipelineError(msg) from error
 
 
-@contextmanager
-def _only_one(layout: Layout) -> Generator[int]:
-    """Hold the workspace's lock; its descriptor goes on to the services, whose life it spans."""
-    path = layout.locks / "serve.lock"
-    try:
-        descriptor = try_lock(path, "make serve")
-    except OSError as error:
-        msg = (
-            f"workspace {layout.workspace} cannot be written ({error.strerror}); "
-            "choose another: --workspace DIR"
-        )
-        raise PipelineError(msg) from error
-    if descriptor is None:
-        msg = (
-            f"workspace {layout.workspace} is served already, by {holder(path)}; "
-            "use that one, or stop it with Ctrl-C there"
-        )
-        raise PipelineError(msg)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def _config_arguments(options: argparse.Namespace, layout: Layout) -> list[str]:
     overrides = [word for override in options.set for word in ("--set", override)]
     return ["--profile", options.profile, "--workspace", str(layout.workspace), *overrides]
@@ -213,14 +184,6 @@ def _run_logging_level() -> str:
     """Runs tell the server what they do, although this terminal is kept quiet."""
     level = os.environ["PREFECT_LOGGING_LEVEL"]
     return "INFO" if level == COMMAND_DEFAULTS["PREFECT_LOGGING_LEVEL"] else level
-
-
-def _save_profile() -> None:
-    """Write the server's address to the user's own Prefect profile, not the workspace's."""
-    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_HOME"}
-    url = f"PREFECT_API_URL={os.environ['PREFECT_API_URL']}"
-    command = [sys.executable, "-m", "prefect", "config", "set", url]
-    subprocess.run(command, env=environment, check=True)
 
 
 def _tell(experiment: str, layout: Layout, reports_url: str, *, is_ours: bool) -> None:

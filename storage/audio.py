@@ -67,15 +67,6 @@ def read_audio(path: Path) -> NDArray[np.float32]:
     return to_mono_16k(_decode(path), str(path))
 
 
-def read_audio_bytes(content: bytes, name: str) -> NDArray[np.float32]:
-    """Decode a file's content, as hub data sets hold it; otherwise as `read_audio`."""
-    try:
-        samples = _by_libsndfile(io.BytesIO(content))
-    except soundfile.LibsndfileError:
-        return to_mono_16k(_decode_by_ffmpeg(content, name), name)
-    return to_mono_16k(samples, name)
-
-
 def to_mono_16k(samples: Samples, name: str) -> NDArray[np.float32]:
     """Mix all channels down and resample.
 

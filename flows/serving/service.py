@@ -27,7 +27,6 @@ class Service:
         *,
         log: Path | None,
         env: Mapping[str, str],
-        locks: Sequence[int] = (),
         grace_s: float = GRACE_S,
     ) -> None:
         """Describe it; `start` starts it.
@@ -37,14 +36,12 @@ class Service:
             command: Program and arguments.
             log: File of its output; None: this terminal.
             env: Variables to set besides this process's own.
-            locks: Descriptors of lock files that stay locked as long as a process of it lives.
             grace_s: Time between SIGTERM and SIGKILL when it is stopped.
         """
         self.name = name
         self._command = list(command)
         self._log = log
         self._env = dict(env)
-        self._locks = locks
         self._grace_s = grace_s
         self._stack = ExitStack()
         self._child: Popen[bytes] | None = None
@@ -64,7 +61,6 @@ class Service:
                 output,
                 env=self._env,
                 grace_s=self._grace_s,
-                keep_open=self._locks,
             )
         )
         self._started_s = time.monotonic()

@@ -50,7 +50,6 @@ def run_child(
     *,
     log: Path,
     on_line: Callable[[str], None],
-    deadline_s: float | None = None,
     silence_s: float | None = None,
     env: Mapping[str, str] | None = None,
 ) -> None:
@@ -61,13 +60,12 @@ def run_child(
         log: The child's whole output is appended to it.
         on_line: Called with each line of output, without its newline; a progress bar's redraws are
             lines too.
-        deadline_s: Seconds after which the child is stopped; None: never.
         silence_s: Seconds without output after which the child is taken for hung and stopped; None:
             never.
         env: Variables to set besides this process's own.
 
     Raises:
-        PipelineError: If the child fails, overruns or hangs; quotes its last error line and names
+        PipelineError: If the child fails or hangs; quotes its last error line and names
             the log.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +77,7 @@ def run_child(
             log.open("rb") as written,
         ):
             written.seek(start_byte)
-            _follow(child, written, on_line, _Limits(command, log, deadline_s, silence_s))
+            _follow(child, written, on_line, _Limits(command, log, silence_s))
     if child.returncode:
         raise PipelineError(
             _describe(command, log, start_byte, child.returncode),
@@ -116,17 +114,14 @@ def stopping_children() -> Generator[None]:
 
 
 class _Limits:
-    """Tells when a child has run or been silent for too long."""
+    """Tells when a child has been silent for too long."""
 
-    def __init__(
-        self, command: Sequence[str], log: Path, deadline_s: float | None, silence_s: float | None
-    ) -> None:
+    def __init__(self, command: Sequence[str], log: Path, silence_s: float | None) -> None:
         self._name = name_of(command)
         self._stop = stop_event.get()
         self._log = log
-        self._deadline_s = deadline_s
         self._silence_s = silence_s
-        self._started_s = self._heard_s = time.monotonic()
+        self._heard_s = time.monotonic()
 
     def heard(self) -> None:
         """Note a sign of life."""
@@ -137,14 +132,7 @@ class _Limits:
         if self._stop is not None and self._stop.is_set():
             msg = f"{self._name} was stopped with its flow; its output is in {self._log}"
             raise PipelineError(msg)
-        now_s = time.monotonic()
-        if self._deadline_s is not None and now_s - self._started_s > self._deadline_s:
-            msg = (
-                f"{self._name} was stopped at its deadline of {self._deadline_s:g} s; "
-                f"it can be resumed by running the stage again; its output is in {self._log}"
-            )
-            raise PipelineError(msg)
-        if self._silence_s is not None and now_s - self._heard_s > self._silence_s:
+        if self._silence_s is not None and time.monotonic() - self._heard_s > self._silence_s:
             msg = (
                 f"{self._name} wrote nothing for {self._silence_s:g} s and was stopped as hung; "
                 f"running the stage again resumes it; its output is in {self._log}"
@@ -159,7 +147,6 @@ def supervised(
     *,
     grace_s: float,
     env: Mapping[str, str] | None = None,
-    keep_open: Sequence[int] = (),
 ) -> Generator[subprocess.Popen[bytes]]:
     """Start a command under its supervisor; on leaving, however that comes about, stop all of it.
 
@@ -168,7 +155,6 @@ def supervised(
         output: Where it writes; None: where this process does.
         grace_s: Time between SIGTERM and SIGKILL when it is stopped.
         env: Variables to set besides this process's own.
-        keep_open: Descriptors of lock files, held until its last process is gone.
 
     Yields:
         The supervisor; it ends when the command has, with the command's exit code.
@@ -179,7 +165,7 @@ def supervised(
         stdout=output,
         stderr=output,
         env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
-        pass_fds=(*held_locks(), *keep_open),
+        pass_fds=held_locks(),  # held until its last process is gone
         start_new_session=True,
     )
     try:

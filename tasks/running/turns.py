@@ -53,13 +53,18 @@ def turn(unit: str, path: Path, when_busy: WhenBusy = "wait") -> Generator[None]
         when_busy: Wait until it is free, or refuse.
 
     Raises:
-        PipelineError: If it is busy and `when_busy` says so, or the flow is stopped meanwhile.
+        PipelineError: If it is busy and `when_busy` says so, the flow is stopped meanwhile, or the
+            workspace cannot be written.
     """
 
     def attempt() -> int | None:
-        lock = try_lock(path, unit)
+        try:
+            lock = try_lock(path, unit)
+        except OSError as error:
+            msg = f"{path} cannot be written ({error.strerror}); choose another: --workspace DIR"
+            raise PipelineError(msg) from error
         if lock is None and when_busy == "refuse":
-            msg = f"{unit} is being worked on, by {holder(path)}; when_busy=wait waits for it"
+            msg = f"{unit} is busy: {holder(path)} is at it; wait for it, or stop it"
             raise PipelineError(msg)
         return lock
 

@@ -73,4 +73,4 @@ def test_by_setting_the_second_is_refused_in_one_line_that_names_the_first(layou
     assert set(ends) == {0, 1}
     assert ends[1].stderr is not None
     (said,) = ends[1].stderr.read().splitlines()
-    assert f"train/grpo is being worked on, by process {ends[0].pid} on " in said
+    assert f"train/grpo is busy: process {ends[0].pid} on " in said

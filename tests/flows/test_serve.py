@@ -233,7 +233,7 @@ def test_a_bad_value_or_name_is_refused_before_anything_runs(served):
 def test_a_second_serve_on_the_workspace_says_so_in_one_line(served):
     serve = served.serve
     line = Serve(serve.workspace, free_port(), free_port()).fail()
-    assert line.startswith(f"error: workspace {serve.workspace} is served already, by process ")
+    assert line.startswith(f"error: serving {serve.workspace} is busy: process ")
 
 
 @pytest.mark.slow
@@ -447,28 +447,20 @@ def test_the_pools_deployments_have_the_paper_s_profile_and_names_that_are_not_s
 def test_a_service_that_ends_is_started_again_and_given_up_when_it_does_not_stay(tmp_path):
     log = tmp_path / "log"
     code = "import sys; sys.exit('error: no luck')"
-    with log.open("a") as lock:
-        service = Service(
-            "server", [sys.executable, "-c", code], log=log, env={}, locks=[lock.fileno()]
-        )
-        service.start()
-        with pytest.raises(PipelineError, match="does not stay up: no luck; its output is in"):
-            keep_running([service])
-        service.stop()
+    service = Service("server", [sys.executable, "-c", code], log=log, env={})
+    service.start()
+    with pytest.raises(PipelineError, match="does not stay up: no luck; its output is in"):
+        keep_running([service])
+    service.stop()
     assert log.read_text().count("no luck") == 4
 
 
 def test_a_service_that_ends_before_it_is_ready_is_told_with_its_last_words(tmp_path):
     log = tmp_path / "log"
-    with log.open("a") as lock:
-        service = Service(
-            "server",
-            [sys.executable, "-c", "raise OSError('port taken')"],
-            log=log,
-            env={},
-            locks=[lock.fileno()],
-        )
-        service.start()
-        with pytest.raises(PipelineError, match="ended at its start: OSError: port taken"):
-            service.wait_until(lambda: False, timeout_s=30)
-        service.stop()
+    service = Service(
+        "server", [sys.executable, "-c", "raise OSError('port taken')"], log=log, env={}
+    )
+    service.start()
+    with pytest.raises(PipelineError, match="ended at its start: OSError: port taken"):
+        service.wait_until(lambda: False, timeout_s=30)
+    service.stop()

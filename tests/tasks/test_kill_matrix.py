@@ -180,9 +180,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Site"]:
     server = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
     with ExitStack() as stack:
         log = stack.enter_context((folder / "log").open("ab"))
-        service = Service(
-            "server", server, log=folder / "server.log", env=environment, locks=[log.fileno()]
-        )
+        service = Service("server", server, log=folder / "server.log", env=environment)
         stack.callback(service.stop)
         service.start()
         service.wait_until(lambda: answers(api_url), timeout_s=180)

@@ -47,6 +47,6 @@ def test_who_comes_second_waits_and_is_told_for_whom(tmp_path, monkeypatch, caps
 def test_by_setting_it_is_refused_with_who_is_at_it_since_when(tmp_path) -> None:
     path = tmp_path / "train--grpo.lock"
     with held_by_another(path) as process:
-        text = f"train/grpo is being worked on, by process {process.pid} on .*, since .*; when_busy"
+        text = f"train/grpo is busy: process {process.pid} on .*, since .* is at it; wait"
         with pytest.raises(PipelineError, match=text), turn("train/grpo", path, "refuse"):
             pass

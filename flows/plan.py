@@ -3,7 +3,6 @@
 A command looks here first: where nothing is due it says so and starts neither a flow nor a server.
 """
 
-import json
 from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple
 
@@ -133,5 +132,4 @@ def _units(config: PipelineConfig, layout: Layout, stage: StageName) -> list[Uni
             jobs += control_jobs_of(jobs, config.train, config.evaluate, layout)
             return [evaluate_unit(job, config.evaluate, layout) for job in jobs]
         case "report":
-            experiment = json.loads(config.model_dump_json())
-            return [report_unit(experiment, config.report, layout)]
+            return [report_unit(config, config.train, config.evaluate, config.report, layout)]

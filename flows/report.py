@@ -48,7 +48,8 @@ def report_flow(
     settings = (json.loads(config.model_dump_json()), config.report, layout)
     work = partial(run, report, *settings)
     with turn("report", layout.lock("report"), config.when_busy):
-        has_run = run_unit(report_unit(*settings), work, force=force)
+        unit = report_unit(config, config.train, config.evaluate, config.report, layout)
+        has_run = run_unit(unit, work, force=force)
         show_report(config, layout)
     return stage_state(has_run=has_run)
 

@@ -37,4 +37,4 @@ def results(experiment: str | Path) -> "pd.DataFrame":
     if not path.exists():
         msg = f"{path} is missing; run the report stage, which writes it"
         raise PipelineError(msg)
-    return pd.read_parquet(path)
+    return pd.read_parquet(path, dtype_backend="numpy_nullable")

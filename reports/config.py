@@ -1,8 +1,9 @@
 """The settings of the report."""
 
 from pathlib import Path
+from typing import Annotated
 
-from storage.config import Config
+from storage.config import Config, Idle
 
 
 class ReportConfig(Config):
@@ -12,5 +13,5 @@ class ReportConfig(Config):
     """Show published rows of the same benchmark version beside ours."""
     rows: Path | None = None
     """Your own CSV of further rows, with the columns of reports/published.csv."""
-    url: str = "http://127.0.0.1:8090/"
+    url: Annotated[str, Idle] = "http://127.0.0.1:8090/"
     """Address at which `make serve` shows the reports, for the link on Prefect's pages."""

@@ -16,7 +16,7 @@ from reports.clips import read_fetch, read_rows
 from reports.config import ReportConfig
 from reports.evaluations import read_sheet
 from reports.published import read_published
-from reports.report import Report, clean
+from reports.report import Report, cleaned
 from reports.sheets import Apart, BenchmarkSheet, Provenance, TrainingSheet, Unfinished
 from reports.trainings import TrainingEntry, read_training_sheet
 from storage.benchmarks.difference import subsets
@@ -137,7 +137,7 @@ def read_report(
         rows=read_rows(layout, annotations=profile.annotations.train),
         published=read_published(config),
     )
-    return Report.model_validate(clean(report.model_dump()))
+    return cleaned(report)
 
 
 def audio_roots(

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import ClassVar, cast
 
+from pydantic_core import PydanticSerializationError
+
 from reports.numbers.tally import tally
 from reports.sheets import (
     Apart,
@@ -211,6 +213,15 @@ class Report(Document):
     def benchmark(self, key: str) -> BenchmarkSheet:
         """The benchmark of a key."""
         return next(benchmark for benchmark in self.benchmarks if benchmark.key == key)
+
+
+def cleaned(report: Report) -> Report:
+    """The same report without text that no page can hold; itself where there is none."""
+    try:
+        is_clean = b"\\u0000" not in report.__pydantic_serializer__.to_json(report)
+    except PydanticSerializationError:  # a lone surrogate
+        is_clean = False
+    return report if is_clean else Report.model_validate(clean(report.model_dump()))
 
 
 def clean(value: object) -> object:

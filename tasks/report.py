@@ -3,7 +3,7 @@
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import cast
@@ -21,6 +21,7 @@ from reports.sheets import Provenance
 from reports.site import exports
 from reports.site.links import submission_file
 from storage import manifest
+from storage.config import Config, deciding
 from storage.layout import Layout
 from tasks.evaluate import profile_facts
 from tasks.running.console import say
@@ -40,17 +41,31 @@ SHOWN_VERSIONS = (
 REPOSITORY = Path(__file__).parent.parent
 
 
-def report_unit(experiment: Mapping[str, object], config: ReportConfig, layout: Layout) -> Unit:
-    """What decides the site: every manifest's digest, the clips' account, the settings."""
+def report_unit(
+    experiment: Config,
+    trainings: Sequence[TrainConfig],
+    evaluate: EvaluateConfig,
+    config: ReportConfig,
+    layout: Layout,
+) -> Unit:
+    """What decides the site: every manifest's digest, what the profile asks and of whom, settings.
+
+    Raises:
+        PipelineError: If a benchmark's questions cannot be had.
+    """
     manifests = sorted((layout.root / "manifests").glob("*.json"))
     records = {path.name: manifest.read(path) for path in manifests if path.name != "report.json"}
     rows = config.rows
+    asked = profile_facts(trainings, evaluate, layout)
     return Unit(
         name="report",
         layout=layout,
         parts={
             "measurements": {name: record.digest for name, record in records.items() if record},
-            "settings": experiment,
+            "settings": deciding(experiment)
+            | {"train": [deciding(training) for training in trainings]},
+            "benchmarks": asked.benchmarks,
+            "models": sorted(asked.models),
             "further rows": manifest.file_digest(rows) if rows and rows.exists() else None,
         },
         outputs=(layout.site,),
@@ -61,7 +76,7 @@ def report_unit(experiment: Mapping[str, object], config: ReportConfig, layout: 
 @expected_errors_fail
 def report(experiment: Mapping[str, object], config: ReportConfig, layout: Layout) -> None:
     """Read, render, and put leaderboard, summary and link on Prefect's pages."""
-    from reports.site import render  # noqa: PLC0415  brings statsmodels, which the other stages never need
+    from reports.site import render  # noqa: PLC0415  brings pyarrow, which the other stages never need
 
     asked = profile_facts(
         [TrainConfig.model_validate(entry) for entry in cast("list[object]", experiment["train"])],

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from reports.numbers.best_step import BestOfN, best_of_n
 from reports.numbers.own_rules import mmsu_rule
 from reports.numbers.statistics import interval
-from reports.numbers.tally import FIRST_TASKS, as_booleans, group_indices, tally
+from reports.numbers.tally import FIRST_TASKS, group_indices, tally
 from reports.report import Report
 from reports.sheets import BenchmarkSheet, EvaluationSheet, PublishedRow, TrainingSheet
 from storage.records.evaluation import EvaluationRun, Tally
@@ -129,7 +129,7 @@ def best_step(
     candidates = report.steps(benchmark, scorer, training)
     if len(candidates) < 2:
         return None
-    best = best_of_n([as_booleans(evaluation.marks[scorer]) for evaluation in candidates])
+    best = best_of_n(tuple(evaluation.marks[scorer] for evaluation in candidates))
     return candidates[best.position].step or 0, best
 
 

@@ -1,20 +1,15 @@
 """The statistics of the tables: intervals, paired tests, resolution.
 
-Proportions are fractions in 0..1, intervals are 95 % unless said. scipy does McNemar's test,
-statsmodels Newcombe's interval; both are imported where they are used, because together they take
-longer to import (1.3 s) than a file takes to score. Worked numbers:
-tests/reports/test_statistics.py.
+Proportions are fractions in 0..1, intervals are 95 % unless said. All by hand, because scipy and
+statsmodels take longer to import (1.3 s) than a file takes to score; tests hold these to theirs.
+Worked numbers: tests/reports/numbers/test_statistics.py.
 """
-
-# scipy and statsmodels are untyped:
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import math
 from collections.abc import Sequence
 from functools import lru_cache
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from storage.records.evaluation import Tally
 
@@ -61,8 +56,6 @@ def interval(tally: Tally) -> Interval:
 def wilson(num_correct: int, num_questions: int) -> Interval:
     """Wilson's score interval of a proportion.
 
-    By hand: statsmodels is not worth its import to who wants nothing else of it.
-
     Raises:
         ValueError: If there are no questions.
     """
@@ -81,10 +74,12 @@ def wilson(num_correct: int, num_questions: int) -> Interval:
 @lru_cache(maxsize=4096)
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Two-sided exact p-value that flips go either way alike; 1 where there are none."""
-    from scipy.stats import binomtest  # noqa: PLC0415  takes half a second
-
-    num_flips = only_first + only_second
-    return float(binomtest(only_second, num_flips).pvalue) if num_flips else 1.0
+    num_flips, fewer = only_first + only_second, min(only_first, only_second)
+    tail = term = 1
+    for index in range(fewer):
+        term = term * (num_flips - index) // (index + 1)
+        tail += term
+    return min(1.0, 2 * tail / 2**num_flips)
 
 
 def paired(first: Sequence[bool], second: Sequence[bool]) -> PairedTest:
@@ -127,26 +122,15 @@ def newcombe(
     first_correct: int, first_questions: int, second_correct: int, second_questions: int
 ) -> Interval:
     """Interval of second minus first of two unpaired proportions (Newcombe 1998, method 10)."""
-    from statsmodels.stats.proportion import (  # noqa: PLC0415  brings pandas, half a second
-        confint_proportions_2indep,
-    )
-
-    low, high = confint_proportions_2indep(
-        second_correct,
-        second_questions,
-        first_correct,
-        first_questions,
-        method="newcomb",
-        compare="diff",
-    )
-    return Interval(float(low), float(high))
+    first, second = first_correct / first_questions, second_correct / second_questions
+    one, other = wilson(first_correct, first_questions), wilson(second_correct, second_questions)
+    below = math.hypot(second - other.low, one.high - first)
+    above = math.hypot(other.high - second, first - one.low)
+    return Interval(second - first - below, second - first + above)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number (Holm 1979), in the order given.
-
-    By hand: statsmodels' multipletests collects garbage on each call, 0.3 s beside a large report.
-    """
+    """P-values corrected for their number (Holm 1979), in the order given."""
     corrected = [1.0] * len(p_values)
     largest = 0.0
     for rank, position in enumerate(sorted(range(len(p_values)), key=lambda at: p_values[at])):
@@ -165,16 +149,10 @@ def smallest_detectable_gap(
     Returns:
         None if even a difference as large as the flip share would be missed.
     """
-    from scipy.optimize import brentq  # noqa: PLC0415  takes half a second
-
     z_beta = NormalDist().inv_cdf(power)
-
-    def missing(gap: float) -> float:
-        spread = z_beta * math.sqrt(max(0.0, flip_share - gap * gap))
-        return math.sqrt(num_questions) * gap - QUANTILE * math.sqrt(flip_share) - spread
-
-    largest = min(flip_share, math.sqrt(flip_share))
-    if not largest or missing(largest) <= 0:
-        return None
-    root: Any = brentq(missing, 0.0, largest)
-    return float(root)
+    # Squared, a quadratic in d; its larger root is the one with sqrt(n) d above z_a sqrt(flips).
+    base = QUANTILE * math.sqrt(flip_share)
+    squared, middle = num_questions + z_beta**2, math.sqrt(num_questions) * base
+    inner = middle**2 - squared * (base**2 - z_beta**2 * flip_share)
+    gap = (middle + math.sqrt(max(0.0, inner))) / squared
+    return gap if inner >= 0 and 0 < gap < flip_share else None

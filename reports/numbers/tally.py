@@ -21,7 +21,7 @@ GroupKey = Literal["task", "difficulty", "category", "sub_category"]
 def tally(marks: str, *, indices: Iterable[int] | None = None) -> Tally:
     """Count the judged questions, all of them or those at the given positions."""
     picked = marks if indices is None else [marks[index] for index in indices]
-    return Tally(sum(mark == "1" for mark in picked), sum(mark != "-" for mark in picked))
+    return Tally(picked.count("1"), len(picked) - picked.count("-"))
 
 
 def as_booleans(marks: str) -> list[bool]:

@@ -30,7 +30,11 @@ class QuestionData(NamedTuple):
 
 
 def write_question_data(
-    report: Report, site: Path, *, audio: Mapping[str, Sequence[str | None]]
+    report: Report,
+    site: Path,
+    *,
+    audio: Mapping[str, Sequence[str | None]],
+    pictures: Mapping[str, Sequence[str | None]] | None = None,
 ) -> list[QuestionData]:
     """Write the scripts of every benchmark.
 
@@ -38,6 +42,7 @@ def write_question_data(
         report: The report.
         site: The site's folder.
         audio: Addresses of the clips by the benchmark's key, in the order of its questions.
+        pictures: Of their spectrograms, the same.
     """
     slugs = benchmark_slugs(report)
     shown: list[QuestionData] = []
@@ -45,6 +50,7 @@ def write_question_data(
         folder = f"data/{slugs[benchmark.key]}"
         clips = audio.get(benchmark.key) or [None] * len(benchmark.questions)
         questions = _question_data(report, benchmark, clips)
+        questions["spectrograms"] = list((pictures or {}).get(benchmark.key, ()))
         write_text(site / folder / "questions.js", _call("questions", index, questions))
         for position, evaluation in enumerate(report.on(benchmark)):
             outputs = _call("outputs", position, _outputs(evaluation))
@@ -82,6 +88,7 @@ def _question_data(
                 "marks": [evaluation.marks.get(name, blank) for name in scorers],
                 "parsed": evaluation.parsed,
                 "picks": evaluation.picks,
+                "finished": evaluation.finished if "0" in evaluation.finished else "",
             }
             for evaluation in own
         ],

@@ -7,8 +7,8 @@ in the content security policy), no link is made of data, and every file has a n
 """
 
 import base64
+import filecmp
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from reports.numbers.comparisons import compare
 from reports.numbers.leaderboard import LeaderboardRow
 from reports.numbers.leaderboard import rows as leaderboard_rows
-from reports.numbers.results import results_table
+from reports.numbers.results import write_results
 from reports.numbers.statistics import interval
 from reports.report import Report
 from reports.site.audio import publish_audio
@@ -37,6 +37,7 @@ from reports.site.pages import (
     questions_page,
 )
 from reports.site.question_data import QuestionData, write_question_data
+from reports.site.spectrogram import draw_spectrograms
 from storage.jsonl import write_text
 
 HERE = Path(__file__).parent
@@ -62,15 +63,16 @@ def render(report: Report, site: Path, *, audio_roots: Mapping[str, Path]) -> No
     part = site.with_name(site.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    text = json.dumps(report.model_dump(mode="json"), ensure_ascii=False, allow_nan=False)
-    write_text(part / "report.json", _without_places(text, report) + "\n")
+    text = _without_places(report.model_dump_json(), report)
+    write_text(part / "report.json", text + "\n")
     rows = leaderboard_rows(report)
     exports = leaderboard_files(rows)
     for name, text in exports.items():
         write_text(part / name, text)
-    results_table(report).to_parquet(part / "results.parquet", index=False)
+    write_results(report, part / "results.parquet")
     audio = _publish_audio(report, part, audio_roots)
-    questions = write_question_data(report, part, audio=audio)
+    pictures = {key: draw_spectrograms(clips, part, site) for key, clips in audio.items()}
+    questions = write_question_data(report, part, audio=audio, pictures=pictures)
     environment = make_environment()
     for page in make_pages(report, rows, exports, questions, audio):
         text = _without_places(render_page(environment, page, report), report)
@@ -81,7 +83,7 @@ def render(report: Report, site: Path, *, audio_roots: Mapping[str, Path]) -> No
 def _without_places(text: str, report: Report) -> str:
     """Paths relative to the workspace or the home folder: where they lie is nobody's business."""
     for place, name in ((report.provenance.workspace, "{workspace}"), (str(Path.home()), "~")):
-        if len(place) > 1:
+        if len(place) > 1 and place in text:
             text = re.sub(rf"(?<![\w/.-]){re.escape(place)}(?![\w.-])", name, text)
     return text
 
@@ -166,7 +168,11 @@ def render_page(environment: Environment, page: Page, report: Report) -> str:
 def policy(style: str, script: str, *, loads_data: bool, plays: bool) -> str:
     """Content security policy: our style and script by hash, data and clips where some are."""
     own = " 'self'" if loads_data else ""
-    more = " media-src 'self' blob:; connect-src 'self';" if loads_data or plays else ""
+    more = (
+        " media-src 'self' blob:; img-src 'self' data:; connect-src 'self';"
+        if loads_data or plays
+        else ""
+    )
     return (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'{own};"
         f"{more} base-uri 'none'; form-action 'none'"
@@ -178,7 +184,14 @@ def _hash(text: str) -> str:
 
 
 def _replace_folder(part: Path, site: Path) -> None:
-    """Put the new folder in the old one's place; a kill in between leaves both on disk."""
+    """Put the new folder in the old one's place; a kill in between leaves both on disk.
+
+    A file whose bytes are the old one's keeps its time, so that it is seen what changed.
+    """
+    for path in part.rglob("*.*"):
+        before = site / path.relative_to(part)
+        if before.is_file() and filecmp.cmp(path, before, shallow=False):
+            shutil.copystat(before, path)
     old = site.with_name(site.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if site.exists():

@@ -1,8 +1,9 @@
-"""Renders three sites for the browser tests and serves them until its input closes.
+"""Renders four sites for the browser tests and serves them until its input closes.
 
 `whole` has everything, audio included; `hostile` has text in every field that tries to leave its
-place; `large` has ten checkpoints of 1,000 questions. Run from the repository's root:
-`python -m tests.browser.serve_sites`; prints one JSON line with folder and address.
+place; `large` has ten checkpoints of 1,000 questions, `huge` 40 of 10,000. Run from the
+repository's root: `python -m tests.browser.serve_sites`; prints one JSON line with folder and
+address.
 """
 
 import json
@@ -67,6 +68,14 @@ def main() -> None:
             steps=range(100, 1001, 100),
             benchmarks=("mmau-test-mini-original",),
             num_thoughts=2,
+        )
+        write_site(
+            folder,
+            "huge",
+            num_questions=10_000,
+            steps=range(25, 1001, 25),
+            benchmarks=("mmau-test-original",),
+            with_curves=False,
         )
         with serve(folder) as address:
             sys.stdout.write(json.dumps({"folder": str(folder), "address": address}) + "\n")

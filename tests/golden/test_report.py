@@ -18,7 +18,7 @@ from tests.golden.made_site import make_golden_site
 GOLDEN = Path(__file__).with_name("report.json")
 LEADERBOARD = Path(__file__).with_name("leaderboard.csv")  # whole, so that a diff shows numbers
 # Whose text or bytes are in the files.
-DRAWN_BY = ("jinja2", "scipy", "statsmodels", "pandas", "pyarrow")
+DRAWN_BY = ("jinja2", "pyarrow")
 
 
 def digests(site: Path) -> dict[str, str]:

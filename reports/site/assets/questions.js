@@ -3,12 +3,13 @@
 // Every text of the data enters the page by textContent; the state lives in the address after '#'.
 (() => {
   const PAGE_SIZE = 50, LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', NONE = '-', OTHER = '?';
-  const FILTERS = ['a', 'b', 'scorer', 'show', 'task', 'sub', 'level', 'text'];
+  const FILTERS = ['a', 'b', 'scorer', 'show', 'task', 'sub', 'level', 'where', 'text'];
+  const WRONG = { other: 'another choice', choice: 'no single choice', none: 'no answer', cut: 'cut off' };
   const get = (id) => document.getElementById(id);
   const form = get('filters'), rows = get('rows'), detail = get('detail'), field = form.elements;
   const start = JSON.parse(get('start').textContent).benchmarks;
   const questions = new Map(), outputs = new Map(), waiting = new Map();
-  let current = null, data = null, view = [], page = 0, openId = null, shownOutput = null, rangeWorks = null;
+  let current = null, data = null, view = [], page = 0, openId = null, shownOutput = null, rangeWorks = null, plays = false, unknown = [];
 
   // Data scripts call this; a classic script loads from disk too, where fetch is refused.
   window.reportData = (kind, index, value) => {
@@ -45,12 +46,15 @@
   function stateWith(id) {
     const params = new URLSearchParams();
     if (start.length > 1) params.set('benchmark', start[current].name);
-    for (const name of FILTERS) if (field[name].value !== defaultOf(name)) params.set(name, field[name].value);
+    // A link names the pair, whatever the page would show first.
+    for (const name of FILTERS) if (field[name].value !== defaultOf(name) || ['a', 'b'].includes(name)) params.set(name, field[name].value);
     if (page) params.set('page', String(page + 1));
     if (id !== null) params.set('id', id);
     return '#' + params;
   }
   const remember = () => history.replaceState(null, '', stateWith(openId));
+  // What a person opens is a step that Back takes back.
+  const stepTo = () => { if (stateWith(openId) !== location.hash) history.pushState(null, '', stateWith(openId)); };
   function defaultOf(name) {
     if (name === 'a') return data.evaluations[data.compared[0]]?.label ?? '';
     if (name === 'b') return data.evaluations[data.compared[1]]?.label ?? '';
@@ -67,27 +71,59 @@
   const cssOf = (symbol) => ({ 1: 'right', 0: 'wrong' })[symbol] ?? 'withheld';
   const valueOf = (column, index) => data[column].values[data[column].codes[index]];
 
-  function matches(index) {
-    const [a, b] = [evaluation('a'), evaluation('b')], one = mark(a, index), two = mark(b, index);
-    const show = field.show.value, text = field.text.value.trim().toLowerCase();
-    if (show === 'right' && two !== '1' || show === 'wrong' && two !== '0') return false;
-    if (show === 'gained' && one + two !== '01' || show === 'lost' && one + two !== '10') return false;
-    if (show === 'flipped' && one === two) return false;
-    if (show === 'different' && a?.picks[index] === b?.picks[index]) return false;
-    if (show === 'unparsed' && b?.parsed[index] !== '0') return false;
-    if (field.task.value && valueOf('task', index) !== field.task.value) return false;
-    if (field.sub.value && valueOf('sub_category', index) !== field.sub.value) return false;
-    if (field.level.value && valueOf('difficulty', index) !== field.level.value) return false;
-    return !text || [data.question[index], data.id[index], ...data.choices[index]].some((part) => String(part).toLowerCase().includes(text));
+  // All that filters ask of a question, looked up once a list: 10,000 questions in some milliseconds.
+  function matcher() {
+    const [a, b] = [evaluation('a'), evaluation('b')], scorer = data.scorers.indexOf(field.scorer.value);
+    const marksOf = (one) => (one && scorer >= 0 ? one.marks[scorer] : NONE.repeat(data.id.length));
+    const [ones, twos] = [marksOf(a), marksOf(b)], text = field.text.value.trim().toLowerCase(), show = field.show.value;
+    const wanted = [['task', 'task'], ['sub', 'sub_category'], ['level', 'difficulty']].filter(([name]) => field[name].value).map(([name, column]) => [data[column].codes, data[column].values.indexOf(field[name].value)]);
+    const said = field.where.value && b ? outputs.get(current + '/' + data.evaluations.indexOf(b))?.completions : null;
+    const hay = field.where.value ? (index) => String(said?.[index] ?? '').toLowerCase() : (index) => haystack()[index];
+    const shows = {
+      right: (index) => twos[index] === '1', wrong: (index) => twos[index] === '0', gained: (index) => ones[index] + twos[index] === '01', lost: (index) => ones[index] + twos[index] === '10',
+      flipped: (index) => ones[index] !== twos[index], different: (index) => a?.picks[index] !== b?.picks[index], unparsed: (index) => b?.parsed[index] === '0', missed: (index) => missed()[index] === 1,
+      ...Object.fromEntries(Object.keys(WRONG).map((kind) => [kind, (index) => twos[index] === '0' && whyWrong(b, index) === kind])),
+    }[show] ?? (() => true);
+    return { twos, matches: (index) => shows(index) && wanted.every(([codes, code]) => codes[index] === code) && (!text || hay(index).includes(text)) };
+  }
+  const haystack = () => data.haystack ??= data.id.map((id, index) => [data.question[index], id, ...data.choices[index]].join('\n').toLowerCase());
+  function whyWrong(one, index) {
+    if (one?.finished[index] === '0') return 'cut';
+    return { [NONE]: 'none', [OTHER]: 'choice' }[one?.picks[index]] ?? 'other';
+  }
+  // Questions that no model gets right, controls left out.
+  function missed() {
+    const scorer = data.scorers.indexOf(field.scorer.value), models = data.evaluations.filter((one) => !one.control);
+    return (data.missed ??= {})[scorer] ??= data.id.map((_, index) => (models.length && models.every((one) => one.marks[scorer]?.[index] === '0') ? 1 : 0));
   }
   function list() {
+    const { twos, matches } = matcher();
     view = [];
     for (let index = 0; index < data.id.length; index++) if (matches(index)) view.push(index);
     page = Math.max(0, Math.min(page, Math.ceil(view.length / PAGE_SIZE) - 1));
-    const numRight = view.filter((index) => mark(evaluation('b'), index) === '1').length;
-    const share = view.length && !['right', 'wrong', 'gained', 'lost'].includes(field.show.value) ? `; the second is right on ${(100 * numRight / view.length).toFixed(1)} %` : '';
-    get('count').textContent = `${view.length} of ${data.id.length} questions${share}`;
+    let numRight = 0;
+    for (const index of view) numRight += twos[index] === '1' ? 1 : 0;
+    const share = view.length && !['right', 'wrong', 'gained', 'lost', 'missed', ...Object.keys(WRONG)].includes(field.show.value) ? `; the second is right on ${(100 * numRight / view.length).toFixed(1)} %` : '';
+    const missing = unknown.length ? ` No model is called ${unknown.join(' or ')} here: the usual pair is shown.` : '';
+    get('count').textContent = `${view.length} of ${data.id.length} questions${share}.${missing}`;
     showPage();
+    showWhy(twos);
+  }
+  // Why the second is wrong, by task; each number leads to its questions.
+  function showWhy(twos) {
+    const key = [current, field.a.value, field.b.value, field.scorer.value].join('\n');
+    if (get('why').dataset.of === key) return;
+    get('why').dataset.of = key;
+    const b = evaluation('b'), tasks = data.task.values, counts = new Map(Object.keys(WRONG).map((kind) => [kind, new Array(tasks.length).fill(0)]));
+    for (let index = 0; index < data.id.length; index++) if (twos[index] === '0') counts.get(whyWrong(b, index))[data.task.codes[index]] += 1;
+    const cell = (kind, task, number) => make('td', { class: 'number' }, number ? make('a', { href: '#' + new URLSearchParams({ ...(start.length > 1 ? { benchmark: start[current].name } : {}), a: field.a.value, b: field.b.value, scorer: field.scorer.value, show: kind, ...(task === null ? {} : { task }) }), text: String(number) }) : '0');
+    const sum = (numbers) => numbers.reduce((one, other) => one + other, 0);
+    const all = sum([...counts.values()].map(sum)), everywhere = sum(missed());
+    get('why').replaceChildren(
+      make('summary', { text: `Why ${b?.label ?? 'the second'} is wrong on ${all}` }),
+      make('table', {}, make('thead', {}, make('tr', {}, make('td'), ...tasks.map((task) => make('th', { scope: 'col', class: 'number', text: task })), make('th', { scope: 'col', class: 'number', text: 'all' }))),
+        make('tbody', {}, ...[...counts].map(([kind, numbers]) => make('tr', {}, make('th', { scope: 'row', text: WRONG[kind] }), ...numbers.map((number, place) => cell(kind, tasks[place], number)), cell(kind, null, sum(numbers)))))),
+      make('p', { class: 'small' }, cell('missed', null, everywhere).firstChild, ' questions are missed by every model.'));
   }
   function showPage() {
     const [a, b] = [evaluation('a'), evaluation('b')];
@@ -98,8 +134,9 @@
         event.preventDefault();
         open(index, true);
       });
-      const cells = [a, b].map((one) => make('td', {}, make('span', { class: cssOf(mark(one, index)), text: withSign(mark(one, index)) + inWords(mark(one, index)) })));
-      const row = make('tr', {}, make('td', {}, link), make('td', { text: valueOf('task', index) }), ...cells);
+      const cells = [a, b].map((one) => make('td', {}, make('span', { class: cssOf(mark(one, index)), text: withSign(mark(one, index)) + inWords(mark(one, index)) }), make('span', { class: 'muted', text: ' ' + letterOf(one, index) })));
+      const about = make('span', { class: 'interval', dir: 'auto', text: `${data.id[index]} \u00b7 ${valueOf('sub_category', index)}` });
+      const row = make('tr', {}, make('td', {}, link, about), make('td', { text: valueOf('task', index) }), ...cells);
       row.dataset.index = String(index);
       return row;
     }));
@@ -116,13 +153,18 @@
     }
   }
 
+  function letterOf(one, index) {
+    const pick = one?.picks[index] ?? NONE;
+    return pick === NONE ? '\u2013' : pick === OTHER ? '?' : LETTERS[parseInt(pick, 36)];
+  }
+
   function open(index, takesFocus) {
     openId = String(data.id[index]);
     const position = view.indexOf(index);
     if (position >= 0 && Math.floor(position / PAGE_SIZE) !== page) { page = Math.floor(position / PAGE_SIZE); showPage(); }
     markCurrent();
     showDetail(index);
-    remember();
+    if (takesFocus) stepTo(); else remember();
     if (takesFocus) detail.focus({ preventScroll: true });
     if (matchMedia('(max-width: 52rem)').matches) detail.scrollIntoView();
     else { detail.scrollTop = 0; rows.querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest' }); }
@@ -130,7 +172,7 @@
   function step(by) {
     const index = data.id.findIndex((id) => String(id) === openId), position = view.indexOf(index);
     const next = view[position < 0 ? 0 : position + by];
-    if (next !== undefined) open(next, true);
+    if (next !== undefined) { plays = true; open(next, true); }
   }
   function showDetail(index) {
     const position = view.indexOf(index), answer = data.answer[index];
@@ -141,7 +183,7 @@
         make('span', { class: 'small', text: position < 0 ? 'not in the filtered list' : `${position + 1} of ${view.length}` })),
       make('h2', { dir: 'auto', text: data.question[index] }),
       make('p', { class: 'small', text: facts }),
-      player(index),
+      spectrogram(index), player(index),
       make('ol', { class: 'choices' }, ...data.choices[index].map((choice, place) => choiceItem(index, choice, place, answer))),
       make('h3', { text: 'Answers of every model' }), strip(index, (one) => !one.control),
       ...(data.evaluations.some((one) => one.control) ? [make('h3', { text: 'Controls' }), strip(index, (one) => one.control)] : []),
@@ -196,11 +238,29 @@
         make('dt', { text: 'Rule' }), make('dd', { dir: 'auto', text: found.reasons.values[found.reasons.codes[index]] })));
   }
 
+  // The picture follows the player: a click seeks, a line shows where it is.
+  function spectrogram(index) {
+    const address = data.spectrograms?.[index];
+    if (!address) return null;
+    const image = make('img', { src: address, alt: 'Spectrogram of the clip, 0 to 8 kHz, low sounds below', width: '400', height: '96' }), here = make('progress', { max: '1', value: '0', 'aria-label': 'Position in the clip' });
+    const box = make('div', { class: 'spectrogram' }, image, here);
+    box.addEventListener('click', (event) => {
+      const audio = detail.querySelector('audio'), share = event.offsetX / box.clientWidth;
+      if (!audio) return;
+      const seek = () => { audio.currentTime = share * audio.duration; };
+      if (audio.duration) { seek(); return; }
+      audio.addEventListener('loadedmetadata', seek, { once: true });
+      audio.preload = 'metadata';
+      audio.load();
+    });
+    return box;
+  }
   function player(index) {
     const address = data.audio[index];
     if (!address) return make('p', { class: 'small', text: 'No audio file in this report.' });
     const audio = make('audio', { controls: '', preload: 'none', 'aria-label': 'Clip of this question' });
-    setSource(audio, address);
+    audio.addEventListener('timeupdate', () => { const here = detail.querySelector('progress'); if (here && audio.duration) here.value = audio.currentTime / audio.duration; });
+    setSource(audio, address).then(() => { if (plays && field.autoplay.checked) audio.play().catch(() => {}); plays = false; });
     return audio;
   }
   // A server without byte ranges makes every seek fall back to the start: then the whole clip is held in memory.
@@ -224,11 +284,15 @@
       data = questions.get(current);
       prepareFilters();
     }
+    unknown = [];
     for (const name of FILTERS) {
       const value = params.get(name) ?? defaultOf(name);
       field[name].value = value;
-      if (field[name].selectedIndex === -1) field[name].value = defaultOf(name);
+      if (field[name].selectedIndex !== -1) continue;
+      field[name].value = defaultOf(name);
+      if (name === 'a' || name === 'b') unknown.push(value);
     }
+    await readOutputs();
     page = Math.max(0, (Number(params.get('page')) || 1) - 1);
     openId = params.get('id');
     list();
@@ -238,6 +302,22 @@
     performance.mark('ready');
     document.documentElement.dataset.ready = String(current);
   }
+  // Searching in what was said needs the second model's outputs.
+  async function readOutputs() {
+    const b = field.where.value ? evaluation('b') : null, number = data.evaluations.indexOf(b);
+    if (b) await load(`${start[current].folder}/${String(number).padStart(3, '0')}.js`, () => outputs.has(current + '/' + number));
+  }
+  // The filtered list as CSV; a cell that a spreadsheet would run gets an apostrophe.
+  function exportList() {
+    const [a, b] = [evaluation('a'), evaluation('b')], quote = (value) => '"' + String(value ?? '').replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""') + '"';
+    const rowOf = (index) => [data.id[index], valueOf('task', index), valueOf('sub_category', index), valueOf('difficulty', index), data.question[index], data.answer[index], ...[a, b].flatMap((one) => [data.choices[index][parseInt(one?.picks[index], 36)] ?? '', inWords(mark(one, index))])];
+    const heads = ['id', 'task', 'sub_category', 'difficulty', 'question', 'answer', `${a?.label} chose`, `${a?.label} is`, `${b?.label} chose`, `${b?.label} is`];
+    const text = [heads, ...view.map(rowOf)].map((row) => row.map(quote).join(',')).join('\r\n') + '\r\n';
+    const link = make('a', { href: URL.createObjectURL(new Blob([text], { type: 'text/csv' })), download: 'questions.csv' });
+    document.body.append(link);
+    link.click();
+    link.remove();
+  }
   function prepareFilters() {
     field.benchmark.value = start[current].name;
     const names = data.evaluations.map((one) => one.label);
@@ -246,13 +326,16 @@
   }
   fill(field.benchmark, start.map((one) => one.name));
   form.addEventListener('submit', (event) => event.preventDefault());
-  form.addEventListener('input', (event) => {
+  form.addEventListener('input', async (event) => {
+    if (event.target === field.autoplay) return;
     if (event.target === field.benchmark) {
       history.replaceState(null, '', '#' + new URLSearchParams({ benchmark: field.benchmark.value }));
       route();
       return;
     }
     page = 0;
+    unknown = [];
+    await readOutputs();
     list();
     const index = data.id.findIndex((id) => String(id) === openId);
     if (index >= 0) { if (event.target === field.a || event.target === field.b) shownOutput = null; showDetail(index); }
@@ -273,6 +356,7 @@
     const links = [...rows.querySelectorAll('a')], at = links.indexOf(document.activeElement);
     links[Math.max(0, Math.min(links.length - 1, at < 0 ? 0 : at + by))]?.focus();
   });
+  get('export').addEventListener('click', exportList);
   addEventListener('hashchange', route);
   route();
 })();

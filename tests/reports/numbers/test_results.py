@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from benchmarks.synthetic_experiment import withhold_answers, write_experiment
@@ -8,8 +10,14 @@ from reports import results
 from reports.config import ReportConfig
 from reports.numbers.results import results_table
 from reports.read import read_report
+from reports.report import Report
 from reports.site.render import render
 from storage.errors import PipelineError
+
+
+def frame(report: Report) -> pd.DataFrame:
+    kinds = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+    return results_table(report).to_pandas(types_mapper=kinds.get)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +38,7 @@ def test_a_notebook_reads_every_answer_of_an_experiment(layout):
 
 
 def test_the_tables_means_are_those_of_the_leaderboard(report):
-    table = results_table(report)
+    table = frame(report)
     proper = table[table.control.isna() & (table.scorer == "official")]
     means = proper.groupby("model", observed=True).right.mean()
     for evaluation in report.judged(report.tests[0], "official"):
@@ -39,7 +47,7 @@ def test_the_tables_means_are_those_of_the_leaderboard(report):
 
 
 def test_an_answer_that_is_no_choice_has_no_index_and_a_right_one_that_of_the_answer(report):
-    table = results_table(report)
+    table = frame(report)
     questions = {each.id: each for each in report.tests[0].questions}
     strict = table[(table.scorer == "strict") & table.right]
     for row in strict.itertuples():
@@ -51,7 +59,7 @@ def test_an_answer_that_is_no_choice_has_no_index_and_a_right_one_that_of_the_an
 def test_a_withheld_answer_is_neither_right_nor_wrong(tmp_path):
     layout, profile = write_experiment(tmp_path, num_questions=6, steps=(10,))
     withhold_answers(layout, "demo-mmau")
-    table = results_table(read_report(layout, ReportConfig(), settings=profile))
+    table = frame(read_report(layout, ReportConfig(), settings=profile))
     assert len(table) == 2 * 6 * 2
     assert table.right.isna().all()
 

@@ -3,8 +3,9 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from reports.numbers.statistics import (
     holm,
@@ -47,6 +48,18 @@ def test_the_same_gap_is_more_or_less_certain_by_the_number_of_flips(lost, gaine
     assert mcnemar_exact(lost, gained) == pytest.approx(p_value, abs=0.0005)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 900), st.integers(0, 900))
+def test_mcnemars_p_is_that_of_scipys_binomial_test(lost, gained):
+    expected = binomtest(gained, lost + gained).pvalue if lost + gained else 1.0
+    assert mcnemar_exact(lost, gained) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_five_thousand_flips_one_way_have_a_p_of_nothing_and_no_trouble():
+    assert mcnemar_exact(0, 5000) == 0.0
+    assert mcnemar_exact(2500, 2500) == 1.0
+
+
 def test_a_paired_gap_of_60_gained_and_35_lost_spans_0_6_to_4_4_points():
     ends = paired_interval(35, 60, num_questions=1000)
     assert [100 * end for end in ends] == pytest.approx([0.6, 4.4], abs=0.02)
@@ -75,6 +88,25 @@ def test_a_paired_test_of_different_questions_is_refused():
 def test_a_published_row_is_compared_unpaired_by_newcombes_interval():
     ends = newcombe(492, 1000, 645, 1000)
     assert [100 * end for end in ends] == pytest.approx([10.98, 19.54], abs=0.01)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 400), st.integers(0, 400), st.integers(1, 400), st.integers(0, 400))
+def test_newcombes_interval_agrees_with_statsmodels(n, right, m, more_right):
+    counts = (min(more_right, m), m, min(right, n), n)
+    expected = confint_proportions_2indep(*counts, method="newcomb", compare="diff")
+    found = newcombe(min(right, n), n, min(more_right, m), m)
+    assert found == pytest.approx(tuple(map(float, expected)), abs=1e-9)
+
+
+@given(st.integers(20, 10_000), st.floats(0.01, 0.9))
+def test_the_smallest_gap_solves_connors_equation(num_questions, flips):
+    gap = smallest_detectable_gap(num_questions, flip_share=flips)
+    most = num_questions**0.5 * flips - 1.959964 * flips**0.5 - 0.841621 * (flips - flips**2) ** 0.5
+    assert (gap is None) == (most <= 0) or abs(most) < 1e-4
+    if gap is not None:
+        needed = 1.959964 * flips**0.5 + 0.841621 * (flips - gap * gap) ** 0.5
+        assert num_questions**0.5 * gap == pytest.approx(needed, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 from html import unescape
 from html.parser import HTMLParser
@@ -86,8 +87,10 @@ def test_rendering_replaces_the_old_site_whole(report, tmp_path):
 def test_no_page_names_an_address_elsewhere_but_the_sources_that_we_wrote(two_prompts):
     for page in two_prompts.glob("*.html"):
         for address in parsed(page).addresses:
-            if address in SOURCES.values() or re.fullmatch(
-                r"https://arxiv.org/abs/[\d.]+", address
+            if (
+                address == "data:,"
+                or address in SOURCES.values()
+                or re.fullmatch(r"https://arxiv.org/abs/[\d.]+", address)
             ):
                 continue
             parts = urlsplit(address)
@@ -339,3 +342,14 @@ def test_each_prompts_start_has_a_name_and_a_comparison_of_its_own(two_prompts):
         "compare-tiny-plain-sft-step-30.html",
     }
     assert "sft-step-30 against tiny · plain" in text_of(two_prompts / "index.html")
+
+
+def test_a_file_that_did_not_change_keeps_its_time(report, tmp_path):
+    folder = tmp_path / "site"
+    render(report, folder, audio_roots={})
+    for path in folder.rglob("*.*"):
+        os.utime(path, (1_000_000, 1_000_000))
+    changed = report.model_copy(update={"profile": "{}"})
+    render(changed, folder, audio_roots={})
+    again = {p.name for p in folder.rglob("*.*") if p.is_file() and p.stat().st_mtime != 1_000_000}
+    assert again == {"provenance.html", "report.json"}

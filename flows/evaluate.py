@@ -180,12 +180,15 @@ def _names(jobs: Sequence[Job]) -> str:
 
 
 def _split(jobs: list[Job], num_parts: int) -> list[list[Job]]:
-    """Share the jobs out by model, so that each model is loaded once."""
-    models = list(dict.fromkeys(job.asked.model.key for job in jobs))
+    """Share the jobs out by model, so that each model is loaded once; endpoints have their own."""
+    here = [job for job in jobs if job.asked.endpoint is None]
+    models = list(dict.fromkeys(job.asked.model.key for job in here))
     parts = [
-        [job for job in jobs if job.asked.model.key in models[number::num_parts]]
+        [job for job in here if job.asked.model.key in models[number::num_parts]]
         for number in range(num_parts)
     ]
+    elsewhere = {job.asked.digests: job for job in jobs if job.asked.endpoint}
+    parts += [[job for job in jobs if job.asked.digests == digests] for digests in elsewhere]
     return [part for part in parts if part]
 
 

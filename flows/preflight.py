@@ -15,6 +15,7 @@ from rich.text import Text
 
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import PipelineConfig, StageName, known_settings
+from model.config import ModelConfig
 from storage.errors import PipelineError
 from storage.host.checks import (
     Finding,
@@ -205,7 +206,12 @@ def _check_evaluated(
         gpus = list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
     except PipelineError:  # told by the check of the GPUs
         gpus = []
-    models = dict.fromkeys([*trained_from, *(model.model for model in config.evaluate.models)])
+    models = dict.fromkeys(
+        [
+            *trained_from,
+            *(model.model for model in config.evaluate.models if isinstance(model, ModelConfig)),
+        ]
+    )
     return [
         finding
         for model in models

@@ -7,13 +7,14 @@ sampler (top-k 50). Fields marked `Idle` may be changed on a finished or a runni
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from model.prompt import PROMPTS, PromptSetting
 from storage.config import BenchmarkConfig, Config, Idle, deciding
 from storage.errors import PipelineError
+from storage.manifest import digest_of
 
 ControlName = Literal[
     "silence", "shuffled-audio", "first-choice", "longest-choice", "cyclic-shifts"
@@ -315,6 +316,54 @@ class ModelConfig(Config):
     """Prompt to ask with: a name or a whole one."""
 
 
+class EndpointConfig(Config):
+    """A model to evaluate that answers elsewhere, by OpenAI's chat protocol with audio."""
+
+    kind: Literal["endpoint"]
+    """Says that it is one."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Row name and folder name."""
+    url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")]
+    """Address up to `/v1`, e.g. `http://127.0.0.1:8000/v1`; holds no key."""
+    model: str
+    """Its name there."""
+    prompt: PromptSetting = PROMPTS["answer"]
+    """Prompt to ask with: a name or a whole one."""
+    parameters: dict[str, Any] = Field(
+        default_factory=lambda: {"temperature": 0, "top_p": 1, "seed": 0}
+    )
+    """What is said of decoding besides `max_tokens`. vLLM takes the checkpoint's own defaults for
+    the rest: add `top_k: 1, repetition_penalty: 1` there."""
+    audio_part: Annotated[Literal["input_audio", "audio_url"], Idle] = "input_audio"
+    """How a clip is sent: OpenAI's way, or as a data URL, the only one that SGLang knows."""
+    key_from: Annotated[str | None, Idle] = None
+    """Environment variable that holds the key, e.g. `OPENAI_API_KEY`; None: none is needed."""
+    concurrency: Annotated[int, Field(ge=1, le=256), Idle] = 8
+    """Questions asked side by side."""
+    attempts: Annotated[int, Field(ge=1), Idle] = 5
+    """Times that a question is asked before it counts as not answered."""
+    retry_wait_s: Annotated[float, Field(ge=0), Idle] = 1.0
+    """Wait before the second attempt, doubled before each further one."""
+    timeout_s: Annotated[float, Field(gt=0), Idle] = 120.0
+    """Seconds without a word after which an attempt is given up."""
+
+    @property
+    def digest(self) -> str:
+        """Stands for what answers there, as far as it can be known."""
+        return f"endpoint:{digest_of([self.url, self.model, self.parameters])}"
+
+
+def _kind(entry: Any) -> str:  # noqa: ANN401  a profile's value, checked next
+    is_set = isinstance(entry, dict) and cast("dict[str, Any]", entry).get("kind") == "endpoint"
+    return "endpoint" if is_set or isinstance(entry, EndpointConfig) else "weights"
+
+
+EvaluatedModel = Annotated[
+    Annotated[ModelConfig, Tag("weights")] | Annotated[EndpointConfig, Tag("endpoint")],
+    Discriminator(_kind),
+]
+
+
 class EvaluateConfig(Config):
     """What is evaluated and how. Decoding is greedy, whatever the checkpoint's own defaults say."""
 
@@ -324,10 +373,14 @@ class EvaluateConfig(Config):
     )
     """Benchmarks; two versions of one are two benchmarks. Each has its own runs, which its digest
     decides; so have models and controls."""
+    limit: Annotated[Annotated[int, Field(ge=1)] | None, Idle] = None
+    """Questions to ask of each benchmark: a stable sample, of each task its share, under a name of
+    its own (`...-sample-100`), so that no table takes it for the whole; None: all. The held-out
+    examples have `annotations.validation_size`."""
     base: Annotated[bool, Idle] = True
     """Also evaluate the model that each training started from."""
-    models: Annotated[tuple[ModelConfig, ...], Idle] = ()
-    """Further models, e.g. a released one."""
+    models: Annotated[tuple[EvaluatedModel, ...], Idle] = ()
+    """Further models, e.g. a released one, or `{name, kind: endpoint, url, model}`."""
     scorers: tuple[ScorerName, ...] = ("official", "strict")
     """Scorers in the tables; the first leads."""
     controls: Annotated[tuple[ControlName, ...], Idle] = ()

@@ -17,46 +17,36 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
+from typing import cast
 
 import torch
 from transformers import ProcessorMixin
 from transformers.utils import logging as transformers_logging
 
 from model.answers import extract_answer
+from model.config import Precision
 from model.infer.decoder import Decoder, find_disagreements
-from model.infer.jobs import InferenceJob, InferenceRun, JobFolder, installed_versions, read_run
-from model.infer.prompts import Asking, Item, Reader, Ready, Shelf, evenly
+from model.infer.items import Item, items_of, num_samples
+from model.infer.jobs import (
+    InferenceJob,
+    InferenceRun,
+    JobFolder,
+    Progress,
+    installed_versions,
+    run_command,
+    say,
+)
+from model.infer.prompts import Asking, Reader, Ready, Shelf, evenly
+from model.network.features import too_short
 from model.network.loading import load_model, load_processor
-from model.score.controls import SILENCE_S, asked_questions, shuffled_audio
-from storage.audio import find_clip
 from storage.errors import PipelineError
 from storage.host.checks import model_folder
-from storage.host.supervisor import die_with_parent
 from storage.jsonl import write_json
 from storage.manifest import digest_of
 from storage.records.evaluation import Answer, Decoding
 from storage.records.prompt import Prompt
-from storage.records.question import Question
-
-PROGRESS_EVERY_S = 2.0
-STAND_IN_SILENCE_S = 10.0  # of a benchmark asked without its audio, to try things
-
-
-def main(arguments: list[str]) -> int:
-    """Run the jobs that a file describes; an expected failure is one line and its exit code."""
-    if len(arguments) != 1:
-        print("usage: python -m model.run_inference RUN.json", file=sys.stderr)  # noqa: T201  a command
-        return 2
-    die_with_parent()
-    try:
-        infer(read_run(Path(arguments[0])))
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201  a command
-        return error.exit_code
-    return 0
+from storage.records.question import list_ids
 
 
 def infer(run: InferenceRun) -> None:
@@ -77,7 +67,7 @@ def infer(run: InferenceRun) -> None:
         folder = JobFolder(job)
         if folder.is_done:
             count = folder.num_answered
-            _say(f"{job.run.name}: {count}/{count} answered, before this run")
+            say(f"{job.run.name}: {count}/{count} answered, before this run")
         else:
             folder.set_other_run_aside()
             jobs_of.setdefault(job.model_path, []).append(folder)
@@ -103,7 +93,9 @@ def _infer_model(
     decoding = _decoding(folders[0].job)  # one model's runs of one evaluation are decoded alike
     processor = load_processor(model_path)
     decoder = Decoder(
-        load_model(model_path, precision=decoding.precision, device=_device(run.device)),
+        load_model(
+            model_path, precision=cast("Precision", decoding.precision), device=_device(run.device)
+        ),
         processor,
         max_new_tokens=decoding.max_new_tokens,
         batch_size=decoding.batch_size,
@@ -112,6 +104,7 @@ def _infer_model(
     for folder in folders:
         job = folder.job
         items = items_of(job, folder.questions)
+        _refuse_short(job, items, processor)
         asking = Asking(
             Reader(items, processor, run.features),
             items,
@@ -119,6 +112,23 @@ def _infer_model(
             shelf=shelf,
         )
         _answer(folder, items, asking, decoder, run)
+
+
+def _refuse_short(job: InferenceJob, items: Sequence[Item], processor: ProcessorMixin) -> None:
+    """Refuse clips of which this model hears nothing, unless they may count as wrong."""
+    found = {
+        item.id: fault
+        for item in items
+        if item.clip and (fault := too_short(num_samples(item), processor))
+    }
+    if found and not job.allow_unreadable:
+        first = next(iter(found))
+        msg = (
+            f"{job.run.name}: {len(found)} of {len(items)} clips are too short: "
+            f"{list_ids(list(found))}. {first} has {found[first]}. Get longer ones, or set the "
+            "benchmark's `allow_unreadable: true`: they then count as wrong"
+        )
+        raise PipelineError(msg)
 
 
 def _decoding(job: InferenceJob) -> Decoding:
@@ -180,32 +190,10 @@ def _answers(
             extracted.answer,
             num_tokens=len(completion.token_ids),
             finished=completion.finished,
+            cut=ready[index].is_cut,
             rule=extracted.rule,
         )
     return answers
-
-
-def items_of(job: InferenceJob, questions: Sequence[Question]) -> list[Item]:
-    """The questions as a job puts them: prompt, order of choices, and what is heard."""
-    clip_of = {question.id: question.clips for question in questions}
-    control = job.run.key.control
-    if control == "shuffled-audio":
-        clip_of = shuffled_audio(questions)
-    items: list[Item] = []
-    for question in asked_questions(questions, control):
-        text = job.prompt.fill(question.question, question.choices)
-        item = Item(question.id, text, None, system=job.prompt.system, choices=question.choices)
-        if control == "silence":
-            item = replace(item, silence_s=SILENCE_S)
-        elif job.run.silence or job.audio is None:
-            item = replace(item, silence_s=STAND_IN_SILENCE_S)
-        else:
-            (name,) = clip_of[question.id]
-            clip = find_clip(job.audio, name)
-            error = None if clip else f"{name} is missing in {job.audio}"
-            item = replace(item, clip=clip, error=error)
-        items.append(item)
-    return items
 
 
 def _require_parity(
@@ -245,32 +233,6 @@ def _require_parity(
         write_json(note, {"run": job.run.name, "num_questions": len(asked), "card": card})
 
 
-class Progress:
-    """Lines for a parent, e.g. `grpo-step-100 on demo answer: 96/150 answered, eta 0:00:12`."""
-
-    def __init__(self, name: str, *, num_before: int, num_total: int) -> None:
-        """Start the clock."""
-        self._name = name
-        self._num_before = num_before
-        self._num_total = num_total
-        self._started_s = self._told_s = time.monotonic()
-
-    def show(self, num_answered: int) -> None:
-        """Tell, unless it was just told."""
-        now_s = time.monotonic()
-        if now_s - self._told_s < PROGRESS_EVERY_S or num_answered == self._num_total:
-            return
-        self._told_s = now_s
-        per_question_s = (now_s - self._started_s) / max(1, num_answered - self._num_before)
-        left = timedelta(seconds=round(per_question_s * (self._num_total - num_answered)))
-        _say(f"{self._name}: {num_answered}/{self._num_total} answered, eta {left}")
-
-    def close(self) -> None:
-        """Tell the end."""
-        seconds = time.monotonic() - self._started_s
-        _say(f"{self._name}: {self._num_total}/{self._num_total} answered, in {seconds:.1f} s")
-
-
 def _device(name: str) -> torch.device:
     if name != "auto":
         return torch.device(name)
@@ -285,9 +247,5 @@ def _digest(processor: ProcessorMixin) -> str:
     return digest_of([*parts, processor.chat_template])
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201  what the parent reads
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(sys.argv[1:], infer))

@@ -34,6 +34,7 @@ from model.training_record import card_text, config_of
 from storage.errors import PipelineError
 from storage.host.supervisor import die_with_parent
 from storage.jsonl import write_json
+from storage.records.question import list_ids
 from storage.records.training import TrainingRecord
 
 TERMINATED = 128 + signal.SIGTERM
@@ -206,6 +207,9 @@ def _network(run: TrainingRun, resume_from: Path | None) -> nn.Module:
 def _tell(config: TrainConfig, checked: Checked, resume_from: Path | None) -> None:
     """Say what it learns from, and where from; the log of the training."""
     print(f"{len(checked.kept)} examples, {len(checked.dropped)} dropped")  # noqa: T201
+    if checked.cut:
+        ids = list_ids(checked.cut)
+        print(f"{len(checked.cut)} clips are longer than the model hears; cut: {ids}")  # noqa: T201
     begin = (
         "from the start model"
         if resume_from is None

@@ -60,6 +60,7 @@ def read_sheet(stored: StoredRun, questions: Sequence[Question]) -> EvaluationSh
         reasons=tuple(verdict.reason for verdict in judged),
         completions=tuple(answer and answer.completion for answer in given),
         num_tokens=tuple(answer and answer.num_tokens for answer in given),
+        cut=tuple(answer.id for answer in given if answer and answer.cut),
     )
     _check_counts(folder, sheet, score)
     return sheet

@@ -22,6 +22,7 @@ from reports.trainings import TrainingEntry, read_training_sheet
 from storage.benchmarks.difference import subsets
 from storage.benchmarks.parse import read_questions
 from storage.benchmarks.published import PublishedBenchmark, find_description
+from storage.benchmarks.sample import sample_name
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
 from storage.layout import Layout
@@ -54,6 +55,7 @@ class EvaluateEntry(BaseModel):
 
     benchmarks: tuple[BenchmarkConfig, ...] = ()
     models: tuple[FurtherModel, ...] = ()
+    limit: int | None = None
     scorers: tuple[str, ...] = ("official", "strict")
     declared_step: int | None = None
 
@@ -148,8 +150,8 @@ def audio_roots(
     The folder that the profile names, else the benchmark's own; the held-out examples' clips are
     the workspace's.
     """
-    entries = Profile.model_validate(settings).evaluate.benchmarks
-    named = {entry.name: entry.audio for entry in entries}
+    asked = Profile.model_validate(settings).evaluate
+    named = {sample_name(entry.name, asked.limit): entry.audio for entry in asked.benchmarks}
     roots: dict[str, Path] = {}
     for benchmark in benchmarks:
         own = layout.benchmark(benchmark.key) / "audio" if benchmark.is_test else layout.clips
@@ -165,7 +167,8 @@ def _read_benchmarks(
     found: list[BenchmarkSheet] = []
     described: dict[str, PublishedBenchmark] = {}
     entries = {entry.name: entry for entry in profile.evaluate.benchmarks}
-    named = [entry.name for entry in profile.evaluate.benchmarks if entry.name != VALIDATION]
+    limit = profile.evaluate.limit
+    named = [sample_name(entry.name, limit) for entry in profile.evaluate.benchmarks]
     for name in [*named, VALIDATION]:
         keys = {run.key.benchmark for run in runs if run.benchmark_name == name}
         paths = {key: layout.benchmark(key) / "questions.json" for key in keys}

@@ -135,6 +135,8 @@ class EvaluationSheet(Config):
     """Texts as they came; None where there is none."""
     num_tokens: tuple[int | None, ...]
     """Tokens of each completion."""
+    cut: tuple[str, ...] = ()
+    """Ids of questions whose clip goes on beyond what the model hears."""
 
     @property
     def key(self) -> RunKey:

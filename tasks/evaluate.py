@@ -7,24 +7,25 @@ without torch.
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from model.config import EvaluateConfig, TrainConfig
+from model.config import EndpointConfig, EvaluateConfig, TrainConfig
 from model.infer.jobs import InferenceJob, InferenceRun, decoding_of, installed_versions
 from model.score.control_report import write_control_report
 from model.score.controls import runs_of
-from model.score.scorers import score_folder
+from model.score.scorers import judge_lines, score_folder
 from storage.benchmarks.prepare import Benchmark
 from storage.config import deciding
 from storage.errors import PipelineError
-from storage.jsonl import write_json
+from storage.jsonl import Record, write_json
 from storage.layout import Layout
 from storage.records.evaluation import (
+    Answer,
     Decoding,
     EvaluationRun,
     Leading,
@@ -38,10 +39,11 @@ from storage.records.evaluation import (
 from storage.records.model import ModelRef
 from storage.records.profile import ProfileFacts
 from storage.records.prompt import Prompt
+from storage.records.question import list_ids
 from tasks.inputs import asked_benchmarks
 from tasks.models import is_gone, resolve, trained, trained_so_far
 from tasks.running.child_process import run_child
-from tasks.running.console import RecordFile, Show, meter
+from tasks.running.console import RecordFile, Show, meter, say
 from tasks.running.gpus import hold_gpus
 from tasks.stage import Unit, expected_errors_fail, is_transient
 from tasks.train import is_finished, is_under_way
@@ -63,6 +65,8 @@ class Asked:
     """Which weights were trained here; None: none."""
     prompt: Prompt
     """Prompt to ask with."""
+    endpoint: EndpointConfig | None = field(default=None, hash=False)
+    """Where it answers; None: here."""
 
     @property
     def digests(self) -> tuple[str, str]:
@@ -100,6 +104,9 @@ class Job:
     def run(self, decoding: Decoding) -> EvaluationRun:
         """Everything that decides its answers."""
         asked, benchmark = self.asked, self.benchmark
+        if asked.endpoint:
+            elsewhere = {"precision": "theirs", "parameters": asked.endpoint.parameters}
+            decoding = decoding.model_copy(update={"batch_size": 1, **elsewhere})
         return EvaluationRun(
             key=self.key,
             model=asked.model,
@@ -156,6 +163,10 @@ def asked_models(
         if (start := resolve(training.model, layout))
     }
     for entry in config.models:
+        if isinstance(entry, EndpointConfig):
+            there = ModelRef(key=entry.name, path=entry.url, digest=entry.digest)
+            asked.append(Asked(there, "other", None, None, entry.prompt, entry))
+            continue
         model = resolve(entry.model, layout).model_copy(update={"key": entry.name})
         role = "start" if (model.digest, entry.prompt.sha256) in starts else "other"
         asked.append(_asked_as_it_is(role, model, entry.prompt))
@@ -285,8 +296,10 @@ def answer(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout, part: in
     failure is told.
     """
     run_path = layout.evaluations / f"run-{part}.json"
+    elsewhere = any(job.asked.endpoint for job in jobs)
+    module = "model.run_endpoint" if elsewhere else "model.run_inference"
     with (
-        hold_gpus(1, "evaluation") as gpus,
+        hold_gpus(0 if elsewhere else 1, "evaluation") as gpus,
         meter("evaluate", sum(job.benchmark.num_questions for job in jobs)) as progress,
     ):
         device = "cuda:0" if gpus else "cpu"
@@ -294,9 +307,9 @@ def answer(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout, part: in
         write_json(run_path, _inference(runs, config, layout, device).model_dump(mode="json"))
         try:
             run_child(
-                [sys.executable, "-m", "model.run_inference", str(run_path)],
+                [sys.executable, "-m", module, str(run_path)],
                 log=layout.evaluations / f"inference-{part}.log",
-                on_line=_Progress(jobs, layout, progress.show),
+                on_line=_Progress(jobs, config.scorers[0], layout, progress.show),
                 silence_s=SILENCE_LIMIT_S,
                 env={"CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in gpus)} if gpus else None,
             )
@@ -308,16 +321,37 @@ def record_finished(
     runs: Mapping[Job, EvaluationRun], config: EvaluateConfig, layout: Layout
 ) -> None:
     """Score and record every run whose questions are all answered, by this model."""
+    told: set[str] = set()
     for job, run in runs.items():
         folder = job.folder(layout)
         if not (folder / "run.json").exists():
             continue
         before = EvaluationRun.read(folder / "run.json")
-        num_answered = len(read_answers(folder / "answers.jsonl"))
-        if before.gives_answers_of(run) and num_answered >= run.num_questions:
+        answers = read_answers(folder / "answers.jsonl")
+        if before.gives_answers_of(run) and len(answers) >= run.num_questions:
             run.with_notes_of(before).write(folder / "run.json")
             score_folder(folder, job.benchmark.questions, config.scorers)
             evaluate_unit(job, config, layout).commit()
+            told |= _remarks(job, answers)
+    for remark in sorted(told):
+        say(f"  {remark}")
+
+
+def _remarks(job: Job, answers: Sequence[Answer]) -> set[str]:
+    """What to know of the clips that were asked about."""
+    cut = [answer.id for answer in answers if answer.cut]
+    failed = {answer.id: answer.error for answer in answers if answer.error}
+    name = job.benchmark.name
+    told: set[str] = set()
+    if cut:
+        told.add(f"{name}: {len(cut)} clips are longer than the model hears: {list_ids(cut)}")
+    if failed:
+        first = next(iter(failed))
+        ids = list_ids(list(failed))
+        told.add(
+            f"{name}: {len(failed)} not asked, count as wrong: {ids}. {first}: {failed[first]}"
+        )
+    return told
 
 
 def describe_score(job: Job, layout: Layout) -> str:
@@ -397,6 +431,8 @@ def _inference(
                 questions=job.benchmark.questions_path,
                 audio=job.benchmark.audio,
                 output=job.folder(layout),
+                endpoint=job.asked.endpoint,
+                allow_unreadable=job.benchmark.allow_unreadable,
             )
             for job, run in runs.items()
         ),
@@ -407,14 +443,29 @@ def _inference(
 
 
 class _Progress:
-    """Shows how many questions are answered, over all of a child's runs, as the answers come."""
+    """Shows how many questions are answered, over all of a child's runs, as the answers come.
 
-    def __init__(self, jobs: Sequence[Job], layout: Layout, show: Show) -> None:
+    Beside the count stands the last run's accuracy so far, by task.
+    """
+
+    def __init__(self, jobs: Sequence[Job], scorer: str, layout: Layout, show: Show) -> None:
         self._answers = {job: RecordFile(job.folder(layout) / "answers.jsonl") for job in jobs}
+        self._right: dict[Job, dict[str, list[bool]]] = {job: {} for job in jobs}
+        self._scorer = scorer
         self._show = show
 
     def __call__(self, _line: str) -> None:
         """The child has said something: look how far it is."""
-        changed = [job.asked.model.key for job, answers in self._answers.items() if answers.look()]
-        if changed:
-            self._show(sum(answers.num_lines for answers in self._answers.values()), changed[-1])
+        for job, answers in self._answers.items():
+            if answers.look():
+                shares = self._judge(job, answers.new)
+                done = sum(each.num_lines for each in self._answers.values())
+                self._show(done, " ".join([job.asked.model.key, *shares]))
+
+    def _judge(self, job: Job, lines: Sequence[Record]) -> list[str]:
+        """E.g. `sound 61.2`, percent right so far; nothing where the answers are withheld."""
+        right = self._right[job]
+        for question, verdict in judge_lines(job.benchmark.questions, job.control, lines):
+            if (mark := verdict.of(self._scorer)) is not None:
+                right.setdefault(question.task, []).append(mark)
+        return [f"{task} {100 * sum(marks) / len(marks):.1f}" for task, marks in right.items()]

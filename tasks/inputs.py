@@ -9,10 +9,10 @@ from model.config import EvaluateConfig
 from storage.benchmarks.prepare import (
     Benchmark,
     prepare,
+    prepare_asked,
     prepare_validation,
     prepare_validation_questions,
 )
-from storage.benchmarks.published import prepare_questions
 from storage.config import AnnotationsConfig, WorldConfig
 from storage.data import avqa
 from storage.jsonl import Record, read_jsonl
@@ -78,7 +78,10 @@ def prepare_benchmarks(config: EvaluateConfig, layout: Layout) -> list[Benchmark
         PipelineError: If a benchmark cannot be used; says why and what to do.
     """
     with turn("the benchmarks", layout.locks / "benchmarks.lock"):
-        benchmarks = [prepare(entry, layout.benchmarks, _tell) for entry in config.benchmarks]
+        benchmarks = [
+            prepare(entry, layout.benchmarks, _tell, limit=config.limit)
+            for entry in config.benchmarks
+        ]
         examples = _held_out(layout)
         if examples:
             benchmarks.append(prepare_validation(examples, layout.benchmarks, _tell))
@@ -92,7 +95,7 @@ def asked_benchmarks(config: EvaluateConfig, layout: Layout) -> dict[str, bool]:
         PipelineError: If a benchmark's questions cannot be had.
     """
     asked = {
-        prepare_questions(entry, layout.benchmarks).parent.name: entry.silence
+        prepare_asked(entry, layout.benchmarks, config.limit).parent.name: entry.silence
         for entry in config.benchmarks
     }
     examples = _held_out(layout)

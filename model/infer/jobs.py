@@ -6,17 +6,22 @@ run goes on where it was.
 """
 
 import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
 from pydantic import ValidationError
 
-from model.config import EvaluateConfig
+from model.config import EndpointConfig, EvaluateConfig
 from storage.benchmarks.parse import read_questions
 from storage.config import Config
 from storage.errors import PipelineError
+from storage.host.supervisor import die_with_parent
 from storage.jsonl import AppendLog, read_json
 from storage.layout import name_aside
 from storage.manifest import file_digest
@@ -24,6 +29,7 @@ from storage.records.evaluation import Answer, Decoding, EvaluationRun, read_ans
 from storage.records.prompt import Prompt
 
 BATCH_ON_CPU = 16  # questions: larger ones are no faster
+PROGRESS_EVERY_S = 2.0
 
 
 class InferenceJob(Config):
@@ -37,6 +43,10 @@ class InferenceJob(Config):
     """Folder of its clips."""
     output: Path
     """Folder of the answers."""
+    endpoint: EndpointConfig | None = None
+    """Where the model answers; None: here."""
+    allow_unreadable: bool = True
+    """Whether questions whose clip is too short for the model count as wrong; else refused."""
 
     @property
     def model_path(self) -> str:
@@ -134,7 +144,7 @@ class JobFolder:
         if self._is_other_run and self._log.path.exists():
             aside = name_aside(self.job.output)
             self.job.output.rename(aside)
-            print(f"{self.job.run.name}: what was there is kept in {aside}", flush=True)  # noqa: T201  what the parent reads
+            say(f"{self.job.run.name}: what was there is kept in {aside}")
 
     def start(self, revision: str | None = None) -> None:
         """Write run.json; the answers of an earlier run stay.
@@ -166,3 +176,48 @@ class JobFolder:
     @property
     def _run_path(self) -> Path:
         return self.job.output / "run.json"
+
+
+class Progress:
+    """Lines for a parent, e.g. `grpo-step-100 on demo answer: 96/150 answered, eta 0:00:12`."""
+
+    def __init__(self, name: str, *, num_before: int, num_total: int) -> None:
+        """Start the clock."""
+        self._name = name
+        self._num_before = num_before
+        self._num_total = num_total
+        self._started_s = self._told_s = time.monotonic()
+
+    def show(self, num_answered: int) -> None:
+        """Tell, unless it was just told."""
+        now_s = time.monotonic()
+        if now_s - self._told_s < PROGRESS_EVERY_S or num_answered == self._num_total:
+            return
+        self._told_s = now_s
+        per_question_s = (now_s - self._started_s) / max(1, num_answered - self._num_before)
+        left = timedelta(seconds=round(per_question_s * (self._num_total - num_answered)))
+        say(f"{self._name}: {num_answered}/{self._num_total} answered, eta {left}")
+
+    def close(self) -> None:
+        """Tell the end."""
+        seconds = time.monotonic() - self._started_s
+        say(f"{self._name}: {self._num_total}/{self._num_total} answered, in {seconds:.1f} s")
+
+
+def say(line: str) -> None:
+    """Tell the parent, who reads the output."""
+    print(line, flush=True)  # noqa: T201  what the parent reads
+
+
+def run_command(arguments: Sequence[str], work: Callable[[InferenceRun], None]) -> int:
+    """A child's command: do what RUN.json says; an expected failure is one line, its exit code."""
+    if len(arguments) != 1:
+        print("usage: python -m model.run_inference RUN.json", file=sys.stderr)  # noqa: T201  a command
+        return 2
+    die_with_parent()
+    try:
+        work(read_run(Path(arguments[0])))
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201  a command
+        return error.exit_code
+    return 0

@@ -7,19 +7,25 @@ asked the same.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile  # pyright: ignore[reportMissingTypeStubs]  it has none
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 from transformers import ProcessorMixin
 
+from model.infer.items import Item, num_samples
 from model.network.family import Family, family_of_processor
-from model.network.features import FeatureStore, Mel, Prompt, mel_features, prompt_tokens
+from model.network.features import (
+    FeatureStore,
+    Mel,
+    Prompt,
+    is_cut,
+    mel_features,
+    prompt_tokens,
+)
 from storage.audio import SAMPLE_RATE_HZ, UnreadableAudioError, silence
 from storage.errors import PipelineError
 
@@ -27,26 +33,6 @@ KEPT_BYTES = 512e6  # prompts in memory: all of the demo's benchmarks, half of M
 FRAMES_PER_S = 100
 CHARACTERS_PER_TOKEN = 4  # of English text, roughly
 LEAST_SHARE = 0.85  # of the longest prompt's length: attention over padding costs its square
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One question as it is put to the model."""
-
-    id: str
-    """Of the question."""
-    text: str
-    """What follows the clip, with the choices."""
-    clip: Path | None
-    """Its audio; None: silence."""
-    silence_s: float = 0.0
-    """Seconds of zeros where there is no clip."""
-    system: str | None = None
-    """The system's text; None: the model's own."""
-    error: str | None = None
-    """Why it cannot be asked, where that is known before."""
-    choices: tuple[str, ...] = ()
-    """As they are shown."""
 
 
 class Ready(NamedTuple):
@@ -59,6 +45,8 @@ class Ready(NamedTuple):
     mel: NDArray[np.float32]
     num_frames: int
     error: str | None = None
+    is_cut: bool = False
+    """Whether the clip goes on beyond what the model hears."""
 
     def prompt(self) -> Prompt:
         """As tensors."""
@@ -108,7 +96,8 @@ class Reader(Dataset[Ready]):
         except UnreadableAudioError as error:
             return _unready(str(error))
         tokens = prompt_tokens(self._processor, item.text, mel.num_frames, system=item.system)
-        return Ready(tokens.tolist(), mel.mel_MF.numpy(), mel.num_frames)
+        was_cut = is_cut(num_samples(item), self._processor)
+        return Ready(tokens.tolist(), mel.mel_MF.numpy(), mel.num_frames, is_cut=was_cut)
 
     def _mel(self, item: Item) -> Mel:
         if item.clip is None:
@@ -212,7 +201,7 @@ def split(
 
 def guess_tokens(item: Item, family: Family) -> float:
     """About how many tokens a prompt has, told from its clip's header and its text."""
-    num_frames = max(1, round(_duration_s(item) * FRAMES_PER_S))
+    num_frames = max(1, round(num_samples(item) / SAMPLE_RATE_HZ * FRAMES_PER_S))
     return family.num_audio_tokens(num_frames) + len(item.text) / CHARACTERS_PER_TOKEN
 
 
@@ -220,15 +209,3 @@ def evenly(order: Sequence[int], number: int) -> list[int]:
     """That many positions, spread over the order: of every length some."""
     number = min(number, len(order))
     return [order[i * len(order) // number] for i in range(number)]
-
-
-def _duration_s(item: Item) -> float:
-    if item.clip is None:
-        return item.silence_s
-    try:
-        return float(soundfile.info(item.clip).duration)
-    except (
-        soundfile.LibsndfileError,
-        OSError,
-    ):  # ffmpeg may read it all the same: told by its size
-        return item.clip.stat().st_size / (2 * SAMPLE_RATE_HZ) if item.clip.exists() else 0.0

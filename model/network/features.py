@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 from transformers import ProcessorMixin
 
 from model.network.family import family_of_processor
-from storage.audio import read_audio
+from storage.audio import UnreadableAudioError, read_audio
 
 Batch = dict[str, Tensor]
 
@@ -50,13 +50,40 @@ def num_frames_of(num_samples: int, processor: ProcessorMixin) -> int:
     return -(-min(num_samples, extractor.n_samples) // extractor.hop_length)
 
 
-def mel_features(processor: ProcessorMixin, waveform: NDArray[np.float32]) -> Mel:
+def too_short(num_samples: int, processor: ProcessorMixin) -> str | None:
+    """Why the model hears nothing of a clip of so many samples; None: it hears it."""
+    num_tokens = family_of_processor(processor).num_audio_tokens
+    if num_tokens(num_frames_of(num_samples, processor)) > 0:
+        return None
+    extractor: Any = processor.feature_extractor
+    hop_s = extractor.hop_length / extractor.sampling_rate
+    least = next(frames for frames in range(1, extractor.nb_max_frames) if num_tokens(frames) > 0)
+    seconds = num_samples / extractor.sampling_rate
+    return f"{seconds:g} s; the model hears nothing of {(least - 1) * hop_s:g} s or less"
+
+
+def is_cut(num_samples: int, processor: ProcessorMixin) -> bool:
+    """Whether a clip goes on beyond what the model hears (30 s with Qwen2-Audio)."""
+    extractor: Any = processor.feature_extractor
+    return num_samples > extractor.n_samples
+
+
+def mel_features(
+    processor: ProcessorMixin, waveform: NDArray[np.float32], name: str = "a clip"
+) -> Mel:
     """Compute a clip's features; what lies beyond the extractor's longest clip (30 s) is not heard.
 
     Args:
         processor: Of the model.
         waveform: Mono samples at the extractor's rate, float32.
+        name: Of the clip, for the message.
+
+    Raises:
+        UnreadableAudioError: If it is too short to be heard.
     """
+    if fault := too_short(len(waveform), processor):
+        msg = f"{name} is too short: {fault}"
+        raise UnreadableAudioError(msg)
     extractor: Any = processor.feature_extractor
     num_samples = min(len(waveform), extractor.n_samples)
     padded = min(num_samples + 2 * extractor.n_fft, extractor.n_samples)
@@ -131,14 +158,14 @@ class FeatureStore:
 
     def _from_disk(self, clip: Path) -> Mel:
         if self._folder is None or not clip.exists():
-            return mel_features(self._processor, read_audio(clip))
+            return mel_features(self._processor, read_audio(clip), str(clip))
         stat = clip.stat()
         key = f"{clip}|{stat.st_size}|{stat.st_mtime_ns}"
         cached = self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
         if cached.exists():
             with np.load(cached) as stored:
                 return Mel(torch.from_numpy(stored["mel"]), int(stored["num_frames"]))
-        mel = mel_features(self._processor, read_audio(clip))
+        mel = mel_features(self._processor, read_audio(clip), str(clip))
         self._folder.mkdir(parents=True, exist_ok=True)
         # Each process writes under its own name; the last to rename wins, with the same content.
         part = cached.with_name(

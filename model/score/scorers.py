@@ -100,6 +100,15 @@ def judge_all(
     return [judge(question, predictions.get(question.id)) for question in questions]
 
 
+def judge_lines(
+    questions: Sequence[Question], control: str | None, lines: Iterable[Record]
+) -> list[tuple[Question, Verdict]]:
+    """Judge some lines of answers.jsonl, beside their questions as they were asked."""
+    asked = {question.id: question for question in asked_questions(questions, control)}
+    answers = [Answer(**line) for line in lines]
+    return [(q := asked[a.id], judge(q, _prediction(a))) for a in answers if a.id in asked]
+
+
 def tally(verdicts: Iterable[bool]) -> Tally:
     """Count."""
     listed = list(verdicts)

@@ -10,8 +10,10 @@ from transformers import ProcessorMixin
 from model.config import TrainConfig
 from model.network.family import family_of_processor
 from model.network.features import (
+    is_cut,
     num_frames_of,
     prompt_tokens,
+    too_short,
 )
 from model.own_functions import call_own, import_function
 from model.prompt import as_audio_question
@@ -56,8 +58,10 @@ class Checked(NamedTuple):
 
     kept: list[Example]
     dropped: list[dict[str, object]]
-    """One line of dropped.jsonl each: id, reason (`unreadable`, `too-long` or `left-out`),
-    detail."""
+    """One line of dropped.jsonl each: id, reason (`unreadable`, `too-short`, `too-long` or
+    `left-out`), detail."""
+    cut: list[str]
+    """Ids of kept ones whose clip goes on beyond what the model hears."""
 
 
 def read_examples(path: Path, repeats: str | None = None) -> list[Example]:
@@ -90,6 +94,7 @@ def check_examples(
     facts = {clip: check_audio(clip) for clip in {one.clip for one in examples if one.repeats}}
     kept: list[Example] = []
     dropped: list[dict[str, object]] = []
+    cut: list[str] = []
     for example in examples:
         if not example.repeats:
             detail = f"by example_repeats {config.example_repeats}"
@@ -99,6 +104,10 @@ def check_examples(
         if not isinstance(fact, AudioFacts):
             dropped.append({"id": example.id, "reason": "unreadable", "detail": fact.reason})
             continue
+        num_samples = round(fact.duration_s * SAMPLE_RATE_HZ)
+        if fault := too_short(num_samples, processor):
+            dropped.append({"id": example.id, "reason": "too-short", "detail": fault})
+            continue
         length = _prompt_length(example, fact, processor, config.prompt)
         if length > config.max_prompt_tokens:
             detail = f"{length} tokens, max_prompt_tokens is {config.max_prompt_tokens}"
@@ -106,8 +115,10 @@ def check_examples(
                 {"id": example.id, "reason": "too-long", "detail": detail, "num_tokens": length}
             )
             continue
+        if is_cut(num_samples, processor):
+            cut.append(example.id)
         kept.extend([example] * example.repeats)
-    unreadable = [drop for drop in dropped if drop["reason"] == "unreadable"]
+    unreadable = [drop for drop in dropped if drop["reason"] in {"unreadable", "too-short"}]
     if len(unreadable) > config.max_bad_share * len(examples):
         msg = (
             f"{len(unreadable)} of {len(examples)} examples have audio that cannot be read, more "
@@ -123,7 +134,7 @@ def check_examples(
             "or lower it"
         )
         raise PipelineError(msg)
-    return Checked(kept, dropped)
+    return Checked(kept, dropped, cut)
 
 
 def write_dropped(path: Path, checked: Checked) -> None:

@@ -26,6 +26,7 @@ from storage.benchmarks.published import (
     find_description,
     prepare_questions,
 )
+from storage.benchmarks.sample import sample_name, write_sample
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
 from storage.jsonl import write_bytes
@@ -61,6 +62,8 @@ class Benchmark:
     """Changes when a question or a clip does."""
     unreadable: tuple[str, ...] = ()
     """Ids of questions whose clip cannot be used; they count as wrong."""
+    allow_unreadable: bool = False
+    """Whether clips that cannot be used stop nothing."""
     is_test: bool = True
     """False for the validation examples, on which checkpoints are chosen."""
 
@@ -81,7 +84,11 @@ class Benchmark:
 
 
 def prepare(
-    config: BenchmarkConfig, root: Path, on_progress: OnProgress = _say_nothing
+    config: BenchmarkConfig,
+    root: Path,
+    on_progress: OnProgress = _say_nothing,
+    *,
+    limit: int | None = None,
 ) -> Benchmark:
     """Fetch and check a benchmark's questions and clips.
 
@@ -89,15 +96,23 @@ def prepare(
         config: The profile's entry.
         root: Folder of the benchmarks, `Layout.benchmarks`.
         on_progress: Told (what, done, total) as clips are fetched and decoded.
+        limit: Take a sample of so many questions; None: all.
 
     Raises:
         PipelineError: If the questions are not the published ones or fail a check, if clips are
             missing or cannot be used (all of them named by id), or nothing says where they are.
     """
-    path = prepare_questions(config, root)
+    path = prepare_asked(config, root, limit)
     questions = read_questions(path)
     audio = None if config.silence else _prepare_audio(config, questions, path.parent, on_progress)
-    return _with_clips(config, path, questions, audio=audio, on_progress=on_progress)
+    benchmark = _with_clips(config, path, questions, audio=audio, on_progress=on_progress)
+    return replace(benchmark, name=sample_name(config.name, limit))
+
+
+def prepare_asked(config: BenchmarkConfig, root: Path, limit: int | None) -> Path:
+    """The questions of a benchmark, or of a sample of it; otherwise as `prepare_questions`."""
+    whole = prepare_questions(config, root)
+    return whole if limit is None else write_sample(config.name, whole, limit)
 
 
 class HeldOut(NamedTuple):
@@ -169,6 +184,7 @@ def _with_clips(
         silence=config.silence,
         digest=digest_of([sha256, config.silence, contents]),
         unreadable=tuple(reason_by_id),
+        allow_unreadable=config.allow_unreadable,
         is_test=is_test,
     )
 

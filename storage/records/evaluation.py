@@ -79,8 +79,10 @@ class Decoding(Config):
     batch_size: int | None
     """Questions in one batch, None: as memory allowed; decides nothing where the parity check
     holds."""
-    precision: Literal["fp32", "bf16"]
-    """Of the weights."""
+    precision: Literal["fp32", "bf16", "theirs"]
+    """Of the weights; `theirs`: of an endpoint."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """What an endpoint was told besides."""
 
 
 class EvaluationRun(Document):
@@ -158,6 +160,8 @@ class Answer:
     """Tokens of the completion."""
     finished: bool = True
     """Whether the model ended it; False: it was cut off."""
+    cut: bool = False
+    """Whether its clip goes on beyond what the model hears, e.g. 30 s."""
     rule: str = ""
     """The prompt's rule that took the answer out, e.g. `first-answer`; empty: none did."""
     error: str | None = None

@@ -119,13 +119,14 @@ def meter(name: str, total: int, *, console: Console | None = None) -> Generator
 
 
 class RecordFile:
-    """A file of JSON lines that a child writes: how many there are, and the last."""
+    """A file of JSON lines that a child writes: how many there are, and the newest."""
 
     def __init__(self, path: Path) -> None:
         """Begin before its first line; the file may be still to come."""
         self._path = path
         self._read_bytes = 0
         self.num_lines = 0
+        self.new: list[Record] = []
         self.last: Record = {}
 
     def look(self) -> bool:
@@ -148,8 +149,8 @@ class RecordFile:
         whole = [line for line in lines if line.endswith(b"\n")]
         self._read_bytes += sum(map(len, whole))
         self.num_lines += len(whole)
-        if whole:
-            self.last = json.loads(whole[-1])
+        self.new = [json.loads(line) for line in whole]
+        self.last = self.new[-1] if whole else self.last
         return bool(whole)
 
 

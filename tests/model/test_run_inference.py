@@ -117,11 +117,13 @@ def test_every_question_gets_one_answer_line_and_a_score(bench, tmp_path, capsys
         "answer",
         "num_tokens",
         "finished",
+        "cut",
         "rule",
         "error",
     }
     run = json.loads((tmp_path / "out/run.json").read_text())
-    assert run["decoding"] == {"max_new_tokens": 6, "batch_size": 5, "precision": "fp32"}
+    decoding = {"max_new_tokens": 6, "batch_size": 5, "precision": "fp32", "parameters": {}}
+    assert run["decoding"] == decoding
     assert run["prompt"]["text"].endswith("Output the final answer in <answer> </answer>.")
     assert run["questions_sha256"] == file_digest(bench / "questions.json")
     assert run["model"]["digest"] == "d" * 64

@@ -16,6 +16,7 @@ from model.network.qwen2_audio import num_audio_tokens
 from model.train.examples import check_examples, read_examples
 from model.train.order import Collator, Draws
 from storage.errors import PipelineError
+from tests.model.conftest import write_training_lines
 
 
 @pytest.fixture
@@ -85,6 +86,22 @@ def test_examples_are_repeated_and_left_out_as_the_user_s_function_says(
 def test_a_number_of_repeats_below_zero_is_refused_with_its_line(training_lines: Path) -> None:
     with pytest.raises(PipelineError, match=r"train\.jsonl:2: .*minus gives -1"):
         read_examples(training_lines, f"{__name__}.minus")
+
+
+def test_clips_too_short_leave_the_examples_and_longer_ones_than_are_heard_are_named(
+    processor: Any, tmp_path: Path
+) -> None:
+    """0.02 s ended a training in a tensor error; the tiny model hears 3 s."""
+    lines = write_training_lines(tmp_path, 4)
+    clips = sorted((tmp_path / "clips").glob("*.wav"))
+    for clip, seconds in zip(clips, (0.02, 0.03, 3.0, 3.01), strict=True):
+        soundfile.write(clip, np.zeros(round(seconds * 16_000)), 16_000)
+    config = TrainConfig(max_bad_share=0.5)
+    checked = check_examples(read_examples(lines), processor, config)
+    fault = "0.02 s; the model hears nothing of 0.02 s or less"
+    assert checked.dropped == [{"id": "0", "reason": "too-short", "detail": fault}]
+    assert [example.id for example in checked.kept] == ["1", "2", "3"]
+    assert checked.cut == ["3"]
 
 
 def test_the_question_is_about_audio_and_the_answer_is_the_choice_at_its_index(

@@ -35,6 +35,7 @@ from tasks.preflight import (
     NUM_CLIPS,
     check_annotations,
     check_benchmark,
+    check_data,
     check_evaluated,
     check_fetch_tools,
     check_sources,
@@ -192,6 +193,9 @@ def _check_downloads(config: PipelineConfig, layout: Layout, *, offline: bool) -
         files = (config.avqa.train, config.avqa.validation) if config.avqa else ()
         paths = [path for path in files if path]
         findings += check_annotations(paths, offline=offline)
+        findings += [
+            found for source in config.data for found in check_data(source, offline=offline)
+        ]
         for benchmark in config.evaluate.benchmarks:
             findings += check_benchmark(benchmark, layout, offline=offline)
     findings += check_sources(config.fetch, offline=offline)

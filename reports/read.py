@@ -19,12 +19,19 @@ from reports.published import read_published
 from reports.report import Report, cleaned
 from reports.sheets import Apart, BenchmarkSheet, Provenance, TrainingSheet, Unfinished
 from reports.trainings import TrainingEntry, read_training_sheet
+from storage.audio import common_folder
 from storage.benchmarks.difference import subsets
 from storage.benchmarks.parse import read_questions
-from storage.benchmarks.published import PublishedBenchmark, find_description
+from storage.benchmarks.published import (
+    PublishedBenchmark,
+    address_of,
+    find_description,
+    rows_folder,
+)
 from storage.benchmarks.sample import sample_name
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
+from storage.jsonl import read_jsonl
 from storage.layout import Layout
 from storage.manifest import file_digest
 from storage.records.evaluation import (
@@ -147,17 +154,28 @@ def audio_roots(
 ) -> dict[str, Path]:
     """Folder that each benchmark's clips are relative to, by its key, where there is one.
 
-    The folder that the profile names, else the benchmark's own; the held-out examples' clips are
-    the workspace's.
+    The folder that the profile names, else the benchmark's own; that of the held-out examples.
     """
     asked = Profile.model_validate(settings).evaluate
-    named = {sample_name(entry.name, asked.limit): entry.audio for entry in asked.benchmarks}
+    entries = {sample_name(entry.name, asked.limit): entry for entry in asked.benchmarks}
     roots: dict[str, Path] = {}
     for benchmark in benchmarks:
-        own = layout.benchmark(benchmark.key) / "audio" if benchmark.is_test else layout.clips
-        place = Path(named.get(benchmark.name) or own).expanduser()
+        entry = entries.get(benchmark.name)
+        own = layout.benchmark(benchmark.key) / "audio"
+        if not benchmark.is_test:
+            own = _held_out_folder(layout)
+        elif entry and (known := find_description(entry)) and known.rows and not entry.audio:
+            own = rows_folder(address_of(entry, known), layout.benchmarks)
+        place = Path((entry and entry.audio) or own).expanduser()
         roots[benchmark.key] = place if place.is_dir() else own
     return {key: root for key, root in roots.items() if root.is_dir()}
+
+
+def _held_out_folder(layout: Layout) -> Path:
+    if not layout.validation_jsonl.exists():
+        return layout.clips
+    clips = [row["audio_path"] for row in read_jsonl(layout.validation_jsonl)]
+    return common_folder(clips) if clips else layout.clips
 
 
 def _read_benchmarks(
@@ -166,10 +184,9 @@ def _read_benchmarks(
     """The profile's benchmarks that were asked, in its order, the held-out examples last."""
     found: list[BenchmarkSheet] = []
     described: dict[str, PublishedBenchmark] = {}
-    entries = {entry.name: entry for entry in profile.evaluate.benchmarks}
-    limit = profile.evaluate.limit
-    named = [sample_name(entry.name, limit) for entry in profile.evaluate.benchmarks]
-    for name in [*named, VALIDATION]:
+    limit, asked = profile.evaluate.limit, profile.evaluate.benchmarks
+    entries = {sample_name(entry.name, limit): entry for entry in asked}
+    for name in [*entries, VALIDATION]:
         keys = {run.key.benchmark for run in runs if run.benchmark_name == name}
         paths = {key: layout.benchmark(key) / "questions.json" for key in keys}
         asked_last = {key: path.stat().st_mtime_ns for key, path in paths.items() if path.exists()}

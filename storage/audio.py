@@ -9,8 +9,9 @@ filter (a windowed sinc), not linear interpolation, which folds what lies above 
 """
 
 import io
+import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -148,6 +149,11 @@ def find_clip(folder: Path, audio_id: str) -> Path | None:
         if candidate.is_file() and candidate.resolve().is_relative_to(folder.resolve()):
             return candidate
     return None
+
+
+def common_folder(clips: Iterable[str]) -> Path:
+    """The innermost folder that all clips lie under."""
+    return Path(os.path.commonpath([str(Path(clip).parent) for clip in clips]))
 
 
 def silence(duration_s: float) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -157,16 +157,34 @@ class FolderSource(Config):
     """Folder, searched with its sub-folders; any container that ffmpeg reads."""
 
 
-class HuggingFaceSource(Config):
-    """Take clips from a data set on the hub, by R1-AQA's names, else by question and choices."""
+class HubData(Config):
+    """A data set on the hub."""
 
-    kind: Literal["huggingface"] = "huggingface"
-    dataset: str = "gijs/avqa-processed"
+    remedy: ClassVar[str]
+    """What to do where it cannot be read."""
+
+    dataset: str
     """Name on the hub, or a local folder in the same format."""
     split: FileName = "train"
     """Split to read."""
     revision: str | None = None
     """Commit or branch; None: the newest when the download begins, which is kept."""
+
+    @property
+    def copy_folder(self) -> Path | None:
+        """The local folder; None for one on the hub."""
+        folder = Path(self.dataset).expanduser()
+        return folder if folder.is_dir() else None
+
+
+class HuggingFaceSource(HubData):
+    """Take clips from a data set on the hub, by R1-AQA's names, else by question and choices."""
+
+    remedy: ClassVar[str] = "Name another in fetch.sources, or a folder of its files"
+
+    kind: Literal["huggingface"] = "huggingface"
+    dataset: str = "gijs/avqa-processed"
+    """Name on the hub, or a local folder in the same format."""
 
 
 Source = Annotated[YoutubeSource | FolderSource | HuggingFaceSource, Field(discriminator="kind")]

@@ -8,12 +8,14 @@ import hashlib
 import importlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from storage.config import HubData
 from storage.errors import PipelineError
-from storage.jsonl import Record, read_json, write_json
+from storage.jsonl import AppendLog, Record, read_json, write_bytes, write_json
 from storage.mapping import bare
 
 AUDIO_COLUMNS = ("audio", "context")
@@ -21,7 +23,9 @@ QUESTION_COLUMNS = ("question", "instruction")
 LETTERED = re.compile(r"^\s*[A-Z][.)]\s*(.*?)\s*$", re.MULTILINE)
 CHOICES_AFTER = "Choices:"  # some copies append the choices to the question
 
-Complaint = Callable[[Exception], PipelineError]
+ROWS = "rows.jsonl"  # as they came, without their audio
+WHOLE = "whole.json"  # number of rows, where all are there
+NUM_DOWNLOADS = 8  # of some hundred kB each: the round trip takes longer than the bytes
 
 
 class Commit(NamedTuple):
@@ -62,87 +66,136 @@ def asked_by(row: Record) -> Asked:
     return as_asked(text, map(str, listed), str(row.get("answer") or ""))
 
 
-def find_commit(dataset: str, revision: str | None, complain: Complaint) -> Commit:
+def unreadable(source: HubData, error: Exception) -> PipelineError:
+    """What the user is told where a data set gives nothing."""
+    place = f"the data set {source.dataset} (split {source.split})"
+    return PipelineError(f"{place} cannot be read: {error}. {source.remedy}")
+
+
+def find_commit(source: HubData) -> Commit:
     """The data set as it is.
 
     Raises:
-        PipelineError: That of `complain`, if the hub does not say.
+        PipelineError: If the hub does not say.
     """
-    folder = Path(dataset).expanduser()
-    if folder.is_dir():  # a copy: what it holds, by name and size
+    from huggingface_hub import HfApi  # noqa: PLC0415  slow to import, seldom needed
+
+    if folder := source.copy_folder:  # what it holds, by name and size
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         names = [str(path.relative_to(folder)) for path in files]
         sizes = [path.stat().st_size for path in files]
         digest = hashlib.sha256(repr(list(zip(names, sizes, strict=True))).encode()).hexdigest()
         return Commit(digest[:40], names)
-    from huggingface_hub import HfApi  # noqa: PLC0415  slow to import, seldom needed
-
     try:
-        found = HfApi().dataset_info(dataset, revision=revision)
+        found = HfApi().dataset_info(source.dataset, revision=source.revision)
     except (OSError, ValueError) as error:  # the hub's own errors are of the first kind
-        raise complain(error) from error
+        raise unreadable(source, error) from error
     return Commit(found.sha or "", [sibling.rfilename for sibling in found.siblings or ()])
 
 
-def pinned(dataset: str, revision: str | None, notes: Path, complain: Complaint) -> str | None:
+def pinned(source: HubData, notes: Path) -> str:
     """The commit to read: the one named, else the one that the first download found and noted.
 
     Args:
-        dataset: Name on the hub; a local folder has no commit.
-        revision: Where one is known.
+        source: Of a local folder, the commit is a digest of its files' names and sizes.
         notes: File of what was found, by data set.
-        complain: Makes an error of the hub's.
     """
-    if revision or Path(dataset).expanduser().is_dir():
-        return revision
+    if source.revision or source.copy_folder:
+        return source.revision or find_commit(source).name
     known: dict[str, str] = read_json(notes) if notes.exists() else {}
-    if dataset not in known:
-        known[dataset] = find_commit(dataset, None, complain).name
+    if source.dataset not in known:
+        known[source.dataset] = find_commit(source).name
         write_json(notes, known)
-    return known[dataset]
+    return known[source.dataset]
 
 
-def download_file(
-    dataset: str, file: str, commit: str | None, folder: Path, complain: Complaint
-) -> Path:
-    """One file of a data set, brought into `folder` unless the data set is a local folder."""
+def download_files(source: HubData, commit: str, wanted: Mapping[str, Path]) -> None:
+    """Bring files of a data set that are not there yet.
+
+    Args:
+        source: On the hub, or a folder.
+        commit: At which it is read.
+        wanted: Where each file goes, by its path in the data set.
+    """
     from huggingface_hub import (  # noqa: PLC0415  slow to import, seldom needed
         hf_hub_download,  # pyright: ignore[reportUnknownVariableType]  # partly typed
     )
 
-    place = Path(dataset).expanduser()
-    try:
-        if place.is_dir():
-            return (place / file).resolve(strict=True)
-        found = hf_hub_download(
-            dataset, file, repo_type="dataset", revision=commit, local_dir=folder
-        )
-    except (OSError, ValueError) as error:
-        raise complain(error) from error
-    return Path(found)
+    def bring(file: str) -> None:
+        target = wanted[file]
+        if target.exists():
+            return
+        try:
+            if source.copy_folder:
+                write_bytes(target, (source.copy_folder / file).read_bytes())
+                return
+            place = target.parent / "hub"
+            found = hf_hub_download(
+                source.dataset, file, repo_type="dataset", revision=commit, local_dir=place
+            )
+            Path(found).replace(target)
+        except (OSError, ValueError) as error:
+            raise unreadable(source, error) from error
+
+    with ThreadPoolExecutor(NUM_DOWNLOADS) as pool:
+        list(pool.map(bring, wanted))
 
 
-def stream_rows(
-    dataset: str, split: str, commit: str | None, complain: Complaint, *, first_row: int = 0
-) -> Iterator[Record]:
+def stream_rows(source: HubData, commit: str, *, first_row: int = 0) -> Iterator[Record]:
     """Rows in their order, audio as {bytes, path}; of a folder, all of its parquet files."""
     datasets: Any = importlib.import_module("datasets")  # 1.5 s, needed only to fetch
     errors: Any = importlib.import_module("datasets.exceptions")
 
-    place = Path(dataset).expanduser()
-    files = sorted(map(str, place.rglob("*.parquet"))) if place.is_dir() else []
-    where: dict[str, Any] = {"path": dataset, "revision": None if place.is_dir() else commit}
+    folder = source.copy_folder
+    files = sorted(map(str, folder.rglob("*.parquet"))) if folder else []
+    where: dict[str, Any] = {"path": source.dataset, "revision": None if folder else commit}
     if files:
-        where = {"path": "parquet", "data_files": {split: files}}
+        where = {"path": "parquet", "data_files": {source.split: files}}
     try:
-        stream = datasets.load_dataset(**where, split=split, streaming=True)
+        stream = datasets.load_dataset(**where, split=source.split, streaming=True)
         features: dict[str, Any] = stream.features or {}
         for column, feature in features.items():
             if isinstance(feature, datasets.Audio):
                 stream = stream.cast_column(column, datasets.Audio(decode=False))
         yield from cast("Iterable[Record]", stream.skip(first_row))
     except (OSError, ValueError, errors.DatasetsError) as error:
-        raise complain(error) from error
+        raise unreadable(source, error) from error
+
+
+def lay_down(
+    source: HubData, commit: str, folder: Path, *, audio_id: str = "clip", suffix: str = ""
+) -> list[Record]:
+    """Lay every row's audio down, named by row; after a kill it goes on at the next row.
+
+    Args:
+        source: The data set.
+        commit: At which it is read.
+        folder: Where files and rows go; whole ones are taken as they are.
+        audio_id: Key under which a row then names its file.
+        suffix: Of the files; empty: that of the row's own name for it.
+
+    Returns:
+        The rows without their audio.
+    """
+    log = AppendLog(folder / ROWS)
+    rows = log.read()
+    if (folder / WHOLE).exists():
+        return rows
+    stream = stream_rows(source, commit, first_row=len(rows))
+    for index, row in enumerate(stream, start=len(rows)):
+        audio = audio_in(row)
+        if audio is None:
+            columns = ", ".join(row)
+            raise unreadable(
+                source, ValueError(f"row {index} has no audio inside, its columns are {columns}")
+            )
+        name = f"row-{index:06d}{suffix or Path(audio.get('path') or '').suffix or '.wav'}"
+        write_bytes(folder / name, audio.get("bytes") or b"")
+        kept = {key: value for key, value in row.items() if value is not audio}
+        rows.append({**kept, audio_id: name})
+        log.append(rows[-1])
+    write_json(folder / WHOLE, len(rows))
+    return rows
 
 
 def audio_in(row: Record) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from storage.data import avqa
 from storage.jsonl import Record, read_jsonl
 from storage.layout import Layout
 from storage.records.clip import Clip
+from storage.records.example import Example
 from storage.world import make
 from tasks.running.console import say
 from tasks.running.turns import turn
@@ -37,7 +38,7 @@ class AnnotationFiles(NamedTuple):
         return avqa.clips_of(self.rows)
 
     @property
-    def rows(self) -> list[avqa.AvqaRow]:
+    def rows(self) -> list[Example]:
         """Every row, held-out ones last."""
         return [*self.train.rows, *(self.validation.rows if self.validation else ())]
 

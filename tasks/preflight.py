@@ -14,7 +14,14 @@ from shutil import which
 from model.config import EvaluateConfig, TrainConfig
 from model.train.memory import estimate, estimate_host, estimate_inference
 from storage.benchmarks.published import find_description, find_prepared
-from storage.config import BenchmarkConfig, FetchConfig, HuggingFaceSource, YoutubeSource
+from storage.config import (
+    BenchmarkConfig,
+    FetchConfig,
+    HubData,
+    HuggingFaceSource,
+    YoutubeSource,
+)
+from storage.data.source import DataSource
 from storage.errors import PipelineError
 from storage.fetch.requirements import check_tools, find_js_runtime, package_version
 from storage.fetch.youtube import is_youtube
@@ -139,6 +146,14 @@ def _check_file(path_or_url: str, purpose: str, *, offline: bool) -> list[Findin
         text = f"{path_or_url} ({purpose}): download it elsewhere and set its key to the path"
         return [Finding("error", "file", text)]
     return check_url(path_or_url, purpose, "download it elsewhere and set its key to the path")
+
+
+def check_data(source: DataSource, *, offline: bool) -> list[Finding]:
+    """Whether a source of training rows besides AVQA is here or can be had."""
+    purpose = f"training rows, {source.label}"
+    if isinstance(source, HubData):
+        return [check_hub(source.dataset, "dataset", offline=offline, remedy=source.remedy)]
+    return _check_file(str(source.file), purpose, offline=offline) if source.file else []
 
 
 def check_annotations(paths: Sequence[str], *, offline: bool) -> list[Finding]:

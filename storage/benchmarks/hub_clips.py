@@ -7,15 +7,11 @@ not always an id. A row is therefore matched by its id, else by its clip's file 
 question and choices, where only one question has them.
 """
 
-import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-from storage.benchmarks.parse import MMAU_FIELDS
-from storage.benchmarks.published import HubAudio, cannot_be_read, row_name
+from storage.benchmarks.published import HubAudio
 from storage.errors import PipelineError
 from storage.hub import (
     AUDIO_COLUMNS,
@@ -23,33 +19,21 @@ from storage.hub import (
     as_asked,
     asked_by,
     audio_in,
-    download_file,
+    download_files,
     pinned,
     stream_rows,
 )
 from storage.jsonl import Record, write_bytes
-from storage.mapping import BadRowError, RowMapping
 from storage.records.question import Question
-
-
-class Materialised(NamedTuple):
-    """What a data set gave."""
-
-    num_found: int
-    """Questions that have their clip in the folder now."""
-    missing: list[str]
-    """Ids of the others."""
 
 
 def write_clips(
     questions: Sequence[Question],
     source: HubAudio,
     folder: Path,
-    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
-    *,
     notes: Path,
-    fields: RowMapping = MMAU_FIELDS,
-) -> Materialised:
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> list[str]:
     """Stream a data set and write the clips of its rows as under their own file names.
 
     Clips that are already there are kept, so a broken download goes on.
@@ -59,39 +43,33 @@ def write_clips(
         source: The data set; a local folder of parquet files works too.
         folder: Where the clips go.
         notes: File that keeps the commit of a data set that names none.
-        fields: What the rows hold.
         on_progress: Told (clips there, clips wanted) after each new one.
+
+    Returns:
+        Ids of the questions whose clip is not in it.
 
     Raises:
         PipelineError: If the data set cannot be opened, or has no column of audio.
     """
     wanted = {q.id: q for q in questions if not clip_path(folder, q).exists()}
-    done = len(questions) - len(wanted)
-    if wanted:
-        find = _matcher(list(wanted.values()), fields)
-        complain = partial(cannot_be_read, source)
-        commit = pinned(source.dataset, source.revision, notes, complain)
-        if source.has_files:
-            for question in list(wanted.values()):
-                file = question.clips[0].removeprefix("./")
-                place = folder.parent / "hub"
-                found = download_file(source.dataset, file, commit, place, complain)
-                write_bytes(clip_path(folder, question), found.read_bytes())
-                done += 1
-                on_progress(done, len(questions))
-            return Materialised(done, [])
-        rows = stream_rows(source.dataset, source.split, commit, complain)
-        for index, row in enumerate(rows):
-            question = find(row, index)
-            if question is None or question.id not in wanted:
-                continue
-            write_bytes(clip_path(folder, question), _content(row, source))
-            del wanted[question.id]
-            done += 1
-            on_progress(done, len(questions))
-            if not wanted:
-                break
-    return Materialised(done, list(wanted))
+    if not wanted:
+        return []
+    commit = pinned(source, notes)
+    if source.has_files:
+        files = {q.clips[0].removeprefix("./"): clip_path(folder, q) for q in wanted.values()}
+        download_files(source, commit, files)
+        return []
+    find = _matcher(list(wanted.values()))
+    for row in stream_rows(source, commit):
+        question = find(row)
+        if question is None or question.id not in wanted:
+            continue
+        write_bytes(clip_path(folder, question), _content(row, source))
+        del wanted[question.id]
+        on_progress(len(questions) - len(wanted), len(questions))
+        if not wanted:
+            break
+    return list(wanted)
 
 
 def clip_path(folder: Path, question: Question) -> Path:
@@ -110,17 +88,15 @@ def _content(row: Record, source: HubAudio) -> bytes:
     raise PipelineError(msg)
 
 
-def _matcher(
-    questions: Sequence[Question], fields: RowMapping
-) -> Callable[[Record, int], Question | None]:
+def _matcher(questions: Sequence[Question]) -> Callable[[Record], Question | None]:
     by_id = {question.id: question for question in questions}
     by_file = {Path(question.clips[0]).stem: question for question in questions}
     by_asked: dict[Asked, list[Question]] = {}
     for question in questions:
         by_asked.setdefault(as_asked(question.question, question.choices), []).append(question)
 
-    def find(row: Record, index: int) -> Question | None:
-        for name in _names(row, index, fields):
+    def find(row: Record) -> Question | None:
+        for name in _names(row):
             found = by_id.get(name) or by_file.get(Path(name).stem)
             if found is not None:
                 return found
@@ -130,10 +106,8 @@ def _matcher(
     return find
 
 
-def _names(row: Record, index: int, fields: RowMapping) -> Iterator[str]:
+def _names(row: Record) -> Iterator[str]:
     """The names that a row gives itself: its id, its attributes' id, its clip's file name."""
-    with contextlib.suppress(BadRowError):
-        yield fields.id_of(row) or row_name(index)
     attributes = row.get("other_attributes")
     if isinstance(attributes, str):
         try:

@@ -9,7 +9,6 @@ benchmarks/<name>-<8 characters of the questions' digest>/
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,14 +16,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from storage.audio import check_clips, find_clip
+from storage.audio import check_clips, common_folder, find_clip
 from storage.benchmarks.hub_clips import write_clips
-from storage.benchmarks.parse import MMAU_FIELDS, as_file, from_validation, read_questions
+from storage.benchmarks.parse import as_file, from_validation, read_questions
 from storage.benchmarks.published import (
     HubAudio,
+    address_of,
     commit_notes,
     find_description,
     prepare_questions,
+    rows_folder,
 )
 from storage.benchmarks.sample import sample_name, write_sample
 from storage.config import BenchmarkConfig
@@ -146,7 +147,7 @@ def prepare_validation_questions(examples: Iterable[Mapping[str, object]], root:
     """
     questions = from_validation(examples)
     paths = [Path(question.clips[0]) for question in questions]
-    folder = Path(os.path.commonpath([path.parent for path in paths]))
+    folder = common_folder(map(str, paths))
     # Without that folder, so that they are the same questions when the workspace is moved.
     questions = [
         replace(question, clips=(str(path.relative_to(folder)),))
@@ -198,9 +199,8 @@ def _prepare_audio(
         return place.absolute()
     published = find_description(config)
     known = published.audio if published else ()
-    if published and published.rows and not known:
-        own = {"dataset": config.questions or published.rows.dataset}
-        known = (published.rows.model_copy(update=own),)
+    if published and published.rows and not known and config.audio is None:
+        return rows_folder(address_of(config, published), folder.parent)
     if config.audio is None:
         sources = known
     elif (place is not None and place.is_dir()) or HUB_NAME.fullmatch(config.audio):
@@ -223,10 +223,7 @@ def _prepare_audio(
     audio = folder / "audio"
     for source in sources:
         told = partial(on_progress, f"clips of {source.dataset}")
-        notes = commit_notes(folder.parent)
-        fields = published.fields if published else MMAU_FIELDS
-        found = write_clips(questions, source, audio, told, notes=notes, fields=fields)
-        if not found.missing:
+        if not write_clips(questions, source, audio, commit_notes(folder.parent), told):
             break
     audio.mkdir(parents=True, exist_ok=True)
     return audio

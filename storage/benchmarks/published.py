@@ -6,7 +6,6 @@ test-mini" alone names several, and the two that count differ in 36% of their qu
 """
 
 import hashlib
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -15,15 +14,15 @@ import yaml
 from pydantic import Field, ValidationError
 
 from storage.benchmarks.parse import MMAU_FIELDS, as_file, parse_questions
-from storage.config import BenchmarkConfig, Config
+from storage.config import BenchmarkConfig, Config, FileName, HubData
 from storage.download import download
 from storage.errors import PipelineError
-from storage.hub import audio_in, pinned, stream_rows
+from storage.hub import lay_down, pinned
 from storage.jsonl import to_document, write_bytes
 from storage.manifest import digest_of, file_digest
 from storage.mapping import RowMapping
 from storage.records.document import Document
-from storage.records.model import DIGEST_CHARACTERS, NOT_IN_KEYS
+from storage.records.model import DIGEST_CHARACTERS
 from storage.records.question import VALIDATION, Question, benchmark_key, list_ids
 from storage.tables import rows_in
 
@@ -31,14 +30,14 @@ FOLDER = Path(__file__).parent
 REMEDY = "Try again, or set the benchmark's `questions` to a local copy"
 
 
-class HubAudio(Config):
+class HubAudio(HubData):
     """A data set on the hub whose rows hold the clips."""
 
-    dataset: str
-    """Name on the hub, e.g. `gamma-lab-umd/MMAU-test-mini`."""
-    revision: str | None = None
-    """Commit of the data set; None: its newest."""
-    split: str = "test"
+    remedy: ClassVar[str] = (
+        "Try again later, or set the benchmark's `audio` to a folder that holds its clips"
+    )
+
+    split: FileName = "test"
     """Split to read."""
     has_files: bool = False
     """Whether the clips are files of it, named by the questions, instead of a column."""
@@ -178,7 +177,7 @@ def prepare_questions(config: BenchmarkConfig, root: Path) -> Path:
         msg = f"a benchmark cannot be named {VALIDATION}: these are the held-out training examples"
         raise PipelineError(msg)
     known = find_description(config)
-    address = _address(config, known)
+    address = address_of(config, known)
     if not address:
         msg = (
             f"benchmark {config.name} is not a published one ({', '.join(list_published())}): "
@@ -209,7 +208,7 @@ def prepare_questions(config: BenchmarkConfig, root: Path) -> Path:
     return path
 
 
-def _address(config: BenchmarkConfig, known: PublishedBenchmark | None) -> str:
+def address_of(config: BenchmarkConfig, known: PublishedBenchmark | None) -> str:
     """A path, an address, or a data set's name."""
     published = (known.questions or (known.rows and known.rows.dataset)) if known else None
     return config.questions or published or ""
@@ -230,48 +229,27 @@ def commit_notes(root: Path) -> Path:
     return root / "fetched" / "commits.json"
 
 
+def rows_folder(address: str, root: Path) -> Path:
+    """Folder of the rows of a data set whose rows are the questions, with their clips."""
+    return root / "fetched" / benchmark_key(Path(address).name, digest_of(address))
+
+
 def _content(address: str, known: PublishedBenchmark | None, name: str, root: Path) -> bytes:
     if urlsplit(address).scheme in {"http", "https"}:
         return download(address, what=f"the questions of {name}", remedy=REMEDY)
     if known and known.rows and not Path(address).expanduser().is_file():
         source = known.rows.model_copy(update={"dataset": address})
-        return _rows_of(source, known.fields, commit_notes(root))
+        commit = pinned(source, commit_notes(root))
+        folder = rows_folder(address, root)
+        rows = lay_down(source, commit, folder, audio_id=known.fields.audio_id)
+        return to_document(rows).encode("utf-8", "replace")
     return _read(Path(address), name)
-
-
-def _rows_of(source: HubAudio, fields: RowMapping, notes: Path) -> bytes:
-    """The rows of a data set as JSON, with a name for each clip that lies inside."""
-    complain = partial(cannot_be_read, source)
-    commit = pinned(source.dataset, source.revision, notes, complain)
-    rows: list[dict[str, Any]] = []
-    for index, row in enumerate(stream_rows(source.dataset, source.split, commit, complain)):
-        audio = audio_in(row)
-        if audio is not None:
-            suffix = Path(audio.get("path") or "").suffix or ".wav"
-            stem = NOT_IN_KEYS.sub("-", fields.id_of(row)) if fields.id else row_name(index)
-            row |= {fields.audio_id: stem + suffix}
-        rows.append({key: value for key, value in row.items() if value is not audio})
-    return to_document(rows).encode("utf-8", "replace")
-
-
-def row_name(index: int) -> str:
-    """Name of the clip in a data set's row that has no id."""
-    return f"row-{index:06d}"
-
-
-def cannot_be_read(source: HubAudio, error: Exception) -> PipelineError:
-    """What the user is told where a data set gives nothing."""
-    msg = (
-        f"the data set {source.dataset} (split {source.split}) cannot be read: {error}. "
-        "Try again later, or set the benchmark's `audio` to a folder that holds its clips"
-    )
-    return PipelineError(msg)
 
 
 def find_prepared(config: BenchmarkConfig, root: Path) -> Path | None:
     """The folder of a benchmark whose questions were brought here and would be again; else None."""
     known = find_description(config)
-    pin_path = _pin_path(config.name, _address(config, known), root)
+    pin_path = _pin_path(config.name, address_of(config, known), root)
     path = _kept(pin_path, root, known)
     local = Path(config.questions or "").expanduser()
     if path and local.is_file() and file_digest(local) != Pin.read(pin_path).sha256:

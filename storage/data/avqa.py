@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, cast
 from urllib.parse import urlsplit
 
-from storage.data.avqa_rows import AvqaRow, parse_row
+from storage.data.avqa_rows import parse_row
 from storage.data.source import DataSource
 from storage.download import download
 from storage.errors import PipelineError
@@ -42,7 +42,7 @@ class AvqaSource(DataSource):
 class Annotations:
     """A file of annotations as read."""
 
-    rows: tuple[AvqaRow, ...]
+    rows: tuple[Example, ...]
     """Rows in the file's order."""
     malformed: tuple[Dropped, ...]
     """Rows that cannot be used, with the key at fault."""
@@ -97,11 +97,11 @@ def read_annotations(path_or_url: str, cache_dir: Path) -> Annotations:
     if not isinstance(records, list) or not (entries := cast("list[object]", records)):
         msg = f"annotations {path_or_url}: expected a JSON list of rows as in AVQA's train_qa.json"
         raise PipelineError(msg)
-    rows: list[AvqaRow] = []
+    rows: list[Example] = []
     malformed: list[Dropped] = []
     for index, record in enumerate(entries):
         parsed = parse_row(record, index)
-        if isinstance(parsed, AvqaRow):
+        if isinstance(parsed, Example):
             rows.append(parsed)
         else:
             malformed.append(parsed)
@@ -109,7 +109,7 @@ def read_annotations(path_or_url: str, cache_dir: Path) -> Annotations:
     return Annotations(tuple(rows), tuple(malformed), len(entries), sha256)
 
 
-def clips_of(rows: Iterable[AvqaRow]) -> list[Clip]:
+def clips_of(rows: Iterable[Example]) -> list[Clip]:
     """The clips that rows ask about, each once, in the order of first mention."""
     return list(dict.fromkeys(row.clip for row in rows))
 
@@ -126,7 +126,7 @@ def limit_clips(annotations: Annotations, limit: int) -> Annotations:
     rows = tuple(row for row in annotations.rows if row.clip in chosen)
     detail = f"fetch.limit is {limit} clips"
     left_out = tuple(
-        Dropped(row.id, row.clip.clip_id, BEYOND_LIMIT, detail)
+        Dropped(row.id, row.video_name, BEYOND_LIMIT, detail)
         for row in annotations.rows
         if row.clip not in chosen
     )
@@ -153,29 +153,13 @@ def convert(
     for row in annotations.rows:
         lost = _lost(row, states.get(row.clip.clip_id), has_wav)
         if lost is None:
-            examples.append(as_example(row, audio_dir))
+            examples.append(replace(row, audio_path=f"{audio_dir}/{row.clip.file_name}"))
         else:
             dropped.append(lost)
     if len(examples) + len(dropped) != annotations.num_read:
         msg = f"{len(examples)} kept + {len(dropped)} dropped != {annotations.num_read} rows read"
         raise AssertionError(msg)
     return Converted(tuple(examples), tuple(dropped), annotations.num_read)
-
-
-def as_example(row: AvqaRow, audio_dir: str) -> Example:
-    """The row with its clip."""
-    return Example(
-        id=row.id,
-        question_text=row.question_text,
-        multi_choice=row.multi_choice,
-        answer=row.answer,
-        audio_path=f"{audio_dir}/{row.clip.file_name}",
-        dataset_name="AVQA",
-        video_name=row.clip.clip_id,
-        video_id=row.video_id,
-        question_relation=row.question_relation,
-        question_type=row.question_type,
-    )
 
 
 def check_usable_share(converted: Converted, min_usable_share: float) -> None:
@@ -198,14 +182,14 @@ def check_usable_share(converted: Converted, min_usable_share: float) -> None:
     raise PipelineError(msg)
 
 
-def take_evenly(rows: Sequence[AvqaRow], size: int) -> tuple[AvqaRow, ...]:
+def take_evenly(rows: Sequence[Example], size: int) -> tuple[Example, ...]:
     """At most `size` rows, taken evenly over the file, in its order."""
     if len(rows) <= size:
         return tuple(rows)
     return tuple(rows[position * len(rows) // size] for position in range(size))
 
 
-def _lost(row: AvqaRow, state: ClipState | None, has_wav: Callable[[Clip], bool]) -> Dropped | None:
+def _lost(row: Example, state: ClipState | None, has_wav: Callable[[Clip], bool]) -> Dropped | None:
     clip_id = row.clip.clip_id
     if state is None or state.state == "pending":
         return Dropped(row.id, clip_id, "not-fetched", "fetch has not come to this clip yet")

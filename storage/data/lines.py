@@ -23,13 +23,17 @@ class LinesSource(DataSource):
     fields: RowMapping = R1_AQA_FIELDS
     """What the rows hold; R1-AQA's keys by default, where `answer` is an index."""
 
+    @property
+    def file(self) -> Path:
+        """That of the rows."""
+        return self.path.expanduser()
+
     def read(self, cache: Path) -> Rows:  # noqa: ARG002  all of it is here
         """Its examples."""
-        folder = self.audio or self.path.expanduser().parent
-        rows = read_rows(self.path.expanduser())
+        folder = self.audio or self.file.parent
+        rows = read_rows(self.file)
         return examples_of(rows, self.fields, self.label, clip_finder(folder.expanduser()))
 
     def decides(self, cache: Path) -> object:  # noqa: ARG002  all of it is here
         """The file's digest."""
-        path = self.path.expanduser()
-        return file_digest(path) if path.is_file() else None
+        return file_digest(self.file) if self.file.is_file() else None

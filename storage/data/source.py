@@ -44,6 +44,11 @@ class DataSource(Config):
         """Its name in the account."""
         return self.name or self.kind
 
+    @property
+    def file(self) -> Path | None:
+        """The file of this host that it reads, if it is of that kind."""
+        return None
+
     def read(self, cache: Path) -> Rows:
         """Its examples, and its rows that can be none.
 

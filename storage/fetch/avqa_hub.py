@@ -15,34 +15,16 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import cast
 
 from storage.config import HuggingFaceSource
-from storage.data.avqa_rows import AvqaRow
 from storage.errors import PipelineError
-from storage.hub import (
-    Asked,
-    Commit,
-    as_asked,
-    asked_by,
-    audio_in,
-    download_file,
-    find_commit,
-    stream_rows,
-)
-from storage.jsonl import (
-    append_line,
-    read_appended,
-    read_json,
-    write_bytes,
-    write_json,
-    write_jsonl,
-)
+from storage.hub import Asked, Commit, as_asked, asked_by, download_files, find_commit, lay_down
+from storage.jsonl import read_json, write_json, write_jsonl
 from storage.records.clip import Clip
+from storage.records.example import Example
 
-ROWS = "rows.jsonl"  # questions and answers as they came
 DONE = "laid-out.json"
 COMMIT = "commit.json"
 
@@ -61,7 +43,7 @@ class LaidOut:
     """Clips that they hold."""
 
 
-def lay_out(source: HuggingFaceSource, rows: Sequence[AvqaRow], folder: Path) -> LaidOut:
+def lay_out(source: HuggingFaceSource, rows: Sequence[Example], folder: Path) -> LaidOut:
     """Write the audio of matched rows into `folder`, once.
 
     Args:
@@ -83,12 +65,13 @@ def lay_out(source: HuggingFaceSource, rows: Sequence[AvqaRow], folder: Path) ->
     commit = _check_commit(source, folder)
     named = _named_files(commit.files, rows)
     if named:
-        _download_files(source, commit.name, named, folder)
+        wanted = {file: folder / f"{clip.clip_id}.audio" for file, clip in named.items()}
+        download_files(source, commit.name, wanted)
         counts = {"rows": len(commit.files), "matched": len(named), "clips": len(named)}
         write_json(folder / DONE, counts)
         return LaidOut(folder, len(commit.files), len(named), len(named))
-    _download(source, commit.name, folder)
-    questions = [asked_by(record) for record in read_appended(folder / ROWS)]
+    laid_down = lay_down(source, commit.name, folder, suffix=".audio")
+    questions = [asked_by(record) for record in laid_down]
     clips = match_rows(questions, rows)
     missing = [
         {"row": index, **question._asdict()}
@@ -103,7 +86,7 @@ def lay_out(source: HuggingFaceSource, rows: Sequence[AvqaRow], folder: Path) ->
     return LaidOut(folder, len(questions), num_matched, num_clips)
 
 
-def match_rows(questions: Sequence[Asked], rows: Sequence[AvqaRow]) -> list[Clip | None]:
+def match_rows(questions: Sequence[Asked], rows: Sequence[Example]) -> list[Clip | None]:
     """The clip of each question of a data set; None where it cannot be told.
 
     Args:
@@ -161,11 +144,11 @@ def _is_rising(places: Iterable[int]) -> bool:
     return True
 
 
-def _known_by(row: AvqaRow) -> Asked:
+def _known_by(row: Example) -> Asked:
     return as_asked(row.question_text, row.multi_choice, row.multi_choice[row.answer])
 
 
-def _named_files(files: Sequence[str], rows: Sequence[AvqaRow]) -> dict[str, Clip]:
+def _named_files(files: Sequence[str], rows: Sequence[Example]) -> dict[str, Clip]:
     """The data set's files that have the name of a clip, each clip once."""
     by_name = {
         name: row.clip for row in rows for name in (row.clip.clip_id, Path(row.clip.file_name).stem)
@@ -174,45 +157,13 @@ def _named_files(files: Sequence[str], rows: Sequence[AvqaRow]) -> dict[str, Cli
     return {file: clip for clip, file in found.items()}
 
 
-def _download_files(
-    source: HuggingFaceSource, commit: str, named: Mapping[str, Clip], folder: Path
-) -> None:
-    """Bring the files that are not there yet, under their clip's name."""
-    is_copy = Path(source.dataset).expanduser().is_dir()
-    for file, clip in named.items():
-        target = folder / f"{clip.clip_id}.audio"
-        if target.exists():
-            continue
-        complain = partial(_unreadable, source)
-        found = download_file(source.dataset, file, commit, folder / "hub", complain)
-        if is_copy:
-            write_bytes(target, found.read_bytes())
-        else:
-            found.replace(target)
-
-
-def _download(source: HuggingFaceSource, commit: str, folder: Path) -> None:
-    """Lay every row's audio down, named by row; after a kill it goes on at the next row."""
-    there = read_appended(folder / ROWS)
-    write_jsonl(folder / ROWS, there)  # without a line that a kill tore off
-    num_there = len(there)
-    rows = stream_rows(
-        source.dataset, source.split, commit, partial(_unreadable, source), first_row=num_there
-    )
-    for index, record in enumerate(rows, start=num_there):
-        audio = audio_in(record) or {}
-        write_bytes(_row_file(folder, index), audio.get("bytes") or b"")
-        line = {"question": record["question"], "answer": record["answer"]}
-        append_line(folder / ROWS, line)
-
-
 def _check_commit(source: HuggingFaceSource, folder: Path) -> Commit:
     """The data set as it is, at the same commit as when its download began.
 
     Raises:
         PipelineError: If it is another one, or the hub does not say.
     """
-    commit = find_commit(source.dataset, source.revision, partial(_unreadable, source))
+    commit = find_commit(source)
     found = commit.name
     kept = read_json(folder / COMMIT) if (folder / COMMIT).exists() else found
     if kept != found:
@@ -223,14 +174,6 @@ def _check_commit(source: HuggingFaceSource, folder: Path) -> Commit:
         raise PipelineError(msg)
     write_json(folder / COMMIT, found)
     return commit
-
-
-def _unreadable(source: HuggingFaceSource, error: Exception) -> PipelineError:
-    msg = (
-        f"fetch.sources: the data set {source.dataset} (split {source.split}) cannot be read: "
-        f"{error}. Name one on the hub, or a folder of its files"
-    )
-    return PipelineError(msg)
 
 
 def _name_by_clip(clips: Sequence[Clip | None], folder: Path) -> int:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Self
 
 from storage.config import FetchConfig, FolderSource, HuggingFaceSource, YoutubeSource
-from storage.data.avqa_rows import AvqaRow
 from storage.errors import BLOCKED_EXIT_CODE, PipelineError
 from storage.fetch.avqa_hub import LaidOut, lay_out
 from storage.fetch.cut import SAMPLE_RATE_HZ
@@ -32,6 +31,7 @@ from storage.fetch.worker import ClipWorker
 from storage.fetch.youtube import Downloader
 from storage.layout import Layout
 from storage.records.clip import Clip
+from storage.records.example import Example
 
 MIN_FREE_BYTES = 128 << 20  # for the downloads in flight and SQLite's log
 LAST_WORDS_S = 2.0  # for workers to break off and record; a stalled download takes half a minute
@@ -79,7 +79,7 @@ class FetchRun:
         layout: Layout,
         *,
         resume_command: str,
-        rows: Sequence[AvqaRow] = (),
+        rows: Sequence[Example] = (),
         on_clip: Callable[[ClipRow], None] | None = None,
         on_pause: Callable[[Failure, float], None] | None = None,
     ) -> None:

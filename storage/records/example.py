@@ -7,6 +7,12 @@ of these keys (held out) and by `model.train.examples` (trained on).
 from dataclasses import dataclass
 
 from storage.jsonl import Record
+from storage.records.clip import Clip, parse_video_name
+
+KEYS = (
+    *("id", "video_name", "video_id", "question_text", "multi_choice", "answer"),
+    *("question_relation", "question_type", "dataset_name", "audio_path"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +42,14 @@ class Example:
     weight: float | None = None
     """How often it is drawn, 1 on average; None: as any other."""
 
+    @property
+    def clip(self) -> Clip:
+        """Of AVQA's."""
+        return parse_video_name(self.video_name)
+
     def as_record(self) -> Record:
         """R1-AQA's ten keys in its order, and the weight where there is one."""
-        keys = ("id", "video_name", "video_id", "question_text", "multi_choice", "answer")
-        keys += ("question_relation", "question_type", "dataset_name", "audio_path")
-        record = {key: getattr(self, key) for key in keys}
+        record = {key: getattr(self, key) for key in KEYS}
         record["multi_choice"] = list(self.multi_choice)
         return record if self.weight is None else {**record, "weight": self.weight}
 

@@ -144,7 +144,7 @@ def test_a_data_set_with_audio_inside_is_brought_once(tmp_path: Path) -> None:
     first = source.read(tmp_path / "cache")
     assert [(example.id, example.answer) for example in first.examples] == [("a", 1), ("b", 1)]
     brought = sorted((tmp_path / "cache").rglob("*.wav"))
-    assert [path.name for path in brought] == ["000000.wav", "000001.wav"]
+    assert [path.name for path in brought] == ["row-000000.wav", "row-000001.wav"]
     stamps = [path.stat().st_mtime_ns for path in brought]
     assert source.read(tmp_path / "cache") == first
     assert [path.stat().st_mtime_ns for path in brought] == stamps

@@ -13,24 +13,23 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage.config import FetchConfig, HuggingFaceSource
-from storage.data.avqa_rows import AvqaRow
 from storage.errors import PipelineError
 from storage.fetch.avqa_hub import lay_out, match_rows
 from storage.fetch.run import FetchRun
 from storage.hub import Asked
 from storage.layout import Layout
-from storage.records.clip import parse_video_name
+from storage.records.example import Example
 from tests.storage.wire import make_media
 
 CHOICES = ("motorboat", "Yacht consignment")
 
 
-def _row(number: int, *, text: str = "What happened in the video?", answer: int = 1) -> AvqaRow:
-    clip = parse_video_name(f"clip{number:07d}_000030")
-    return AvqaRow(number, number, clip, text, CHOICES, answer, "View", "Happening")
+def _row(number: int, *, text: str = "What happened in the video?", answer: int = 1) -> Example:
+    name = f"clip{number:07d}_000030"
+    return Example(number, text, CHOICES, answer, "", "AVQA", name, number, "View", "Happening")
 
 
-def _question(row: AvqaRow) -> Asked:
+def _question(row: Example) -> Asked:
     text = row.question_text.replace("video", "audio").casefold()
     choices = tuple(choice.casefold() for choice in row.multi_choice)
     return Asked(text, choices, choices[row.answer])

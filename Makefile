@@ -12,6 +12,7 @@ CHROMIUM ?= chromium
 # FAMILY=qwen2_5_omni or qwen3_omni takes a small model of that family.
 demo: .venv/ready
 	$(BIN)/python -m flows.full_pipeline --profile demo --workspace $(WORKSPACE) $(if $(FAMILY),--set experiment=demo-$(FAMILY) --set train.warm-start.model=random:tiny-$(FAMILY))
+	@echo 'for every other command: . .venv/bin/activate (once a terminal; README.md, "What next")'
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
@@ -37,7 +38,7 @@ format: .venv/ready
 	$(BIN)/ruff format .
 
 serve: .venv/ready
-	$(BIN)/python -m flows.serve --profile $(PROFILE) --workspace $(WORKSPACE)
+	$(BIN)/python -m flows.serve --profile $(PROFILE) --workspace $(WORKSPACE) $(if $(PORT),--port $(PORT)) $(if $(REPORT_PORT),--report-port $(REPORT_PORT))
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version); name another one: make PYTHON=python3.12 demo"; exit 1; }

@@ -13,18 +13,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+INLINE = re.compile(r"`((?:python -m|make) [^`]+)`")
 FENCE = re.compile(r"^```(?:sh|bash)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NO_NETWORK = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
 TIMEOUT_S = 240
 
 
 def _commands() -> list[str]:
-    lines = [
-        line.strip()
-        for page in PAGES
-        for block in FENCE.findall(page.read_text(encoding="utf-8"))
-        for line in block.replace("\\\n", " ").splitlines()
-    ]
+    lines: list[str] = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for block in FENCE.findall(text):
+            lines += [line.strip() for line in block.replace("\\\n", " ").splitlines()]
+        lines += INLINE.findall(FENCE.sub("", text))
     programs = ("python ", "make ", "prefect ", "export ", ".ci/run")
     return list(dict.fromkeys(line for line in lines if line.startswith(programs)))
 
@@ -74,6 +75,7 @@ def test_a_command_as_typed_works_or_says_in_one_line_what_is_missing(
         ["/bin/bash", "-c", command],
         cwd=tmp_path,
         env=os.environ | NO_NETWORK | {"PATH": path, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,

@@ -15,17 +15,15 @@ from model.config import TrainConfig
 from storage.errors import PipelineError
 from storage.host.gpus import list_gpus
 from storage.layout import Layout
-from tasks.evaluate import (
+from tasks.asked import (
     Job,
-    answer,
     asked_models,
     check_declared_step,
     control_jobs_of,
-    describe_score,
     evaluate_unit,
     jobs_of,
-    write_control_reports,
 )
+from tasks.evaluate import answer, describe_score, write_control_reports
 from tasks.inputs import make_world, prepare_benchmarks
 from tasks.running.alive import alive
 from tasks.running.child_process import stopping_children

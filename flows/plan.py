@@ -14,8 +14,8 @@ from flows.pipeline_config import PipelineConfig, StageName
 from storage.errors import PipelineError
 from storage.layout import Layout
 from storage.world.make import is_made
+from tasks.asked import asked_models, control_jobs_of, evaluate_unit, jobs_of
 from tasks.convert import ConvertSettings, convert_unit
-from tasks.evaluate import asked_models, control_jobs_of, evaluate_unit, jobs_of
 from tasks.fetch import count_due_clips, fetch_unit
 from tasks.inputs import prepare_benchmarks, read_annotations
 from tasks.report import report_unit

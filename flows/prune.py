@@ -17,7 +17,7 @@ from flows.pipeline_config import PipelineConfig
 from storage.errors import PipelineError
 from storage.layout import Layout
 from storage.records.model import FromTraining, parse_name
-from tasks.evaluate import asked_models, evaluate_unit, jobs_of, leading_of
+from tasks.asked import asked_models, evaluate_unit, jobs_of, leading_of
 from tasks.inputs import prepare_benchmarks
 from tasks.models import is_gone, trained
 from tasks.running.console import say

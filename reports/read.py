@@ -34,8 +34,8 @@ from storage.errors import PipelineError
 from storage.jsonl import read_jsonl
 from storage.layout import Layout
 from storage.manifest import file_digest
+from storage.records.controls import ControlReport
 from storage.records.evaluation import (
-    ControlReport,
     EvaluationRun,
     Role,
     StoredRun,

@@ -23,9 +23,11 @@ from reports.sheets import (
     TrainingSheet,
     Unfinished,
 )
+from storage.records.controls import ControlReport
 from storage.records.document import Document
-from storage.records.evaluation import ControlReport, Leading, RunKey, Tally
-from storage.records.evaluation import leading as leading_step
+from storage.records.evaluation import RunKey
+from storage.records.leading import Done, Leading
+from storage.records.leading import leading as leading_step
 
 
 class Report(Document):
@@ -119,33 +121,24 @@ class Report(Document):
         return {name: step for name, step in found.items() if step}
 
     def _leading(self, training: TrainingSheet) -> Leading | None:
-        answered = self._answered(training)
-        held_out = [benchmark for benchmark in self.benchmarks if not benchmark.is_test]
-        validation = {
-            evaluation.step: tally(evaluation.marks[self.scorers[0]])
-            for benchmark in held_out
-            for evaluation in self.steps(benchmark, self.scorers[0], training)
-            if evaluation.step is not None
-        }
-        saved = training.planned or sorted(answered)
-        return leading_step(saved, answered, validation, declared=self.declared_step)
-
-    def _answered(self, training: TrainingSheet) -> dict[int, Tally]:
-        """By step with any answer: questions answered, of those of all tests."""
-        keys = {benchmark.key for benchmark in self.tests}
-        asked = sum(len(benchmark.questions) for benchmark in self.tests)
-        counts: dict[int, int] = {}
-        whole = [(evaluation.run, len(evaluation.parsed)) for evaluation in self.evaluations]
-        partial = [
-            (evaluation.run, evaluation.answered.num_correct) for evaluation in self.unfinished
+        scorer = self.scorers[0]
+        done = [
+            Done(
+                sheet.run,
+                len(sheet.parsed),
+                tally(sheet.marks[scorer]) if scorer in sheet.marks else None,
+            )
+            for sheet in self.evaluations
         ]
-        for run, number in whole + partial:
-            ref, key = run.model.training, run.key
-            is_own = ref and run.role == "checkpoint" and ref.name == training.name
-            is_test = key.benchmark in keys and not key.control
-            if ref and is_own and is_test and key.prompt == training.prompt:
-                counts[ref.step] = counts.get(ref.step, 0) + number
-        return {step: Tally(count, asked) for step, count in counts.items()}
+        done += [Done(found.run, found.answered.num_correct, None) for found in self.unfinished]
+        return leading_step(
+            training.name,
+            training.prompt,
+            training.planned,
+            done,
+            num_asked=sum(len(benchmark.questions) for benchmark in self.tests),
+            declared=self.declared_step,
+        )
 
     def leading_evaluation(
         self, benchmark: BenchmarkSheet, scorer: str, training: TrainingSheet

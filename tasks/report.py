@@ -23,7 +23,7 @@ from reports.site.links import submission_file
 from storage import manifest
 from storage.config import Config, deciding
 from storage.layout import Layout
-from tasks.evaluate import profile_facts
+from tasks.asked import profile_facts
 from tasks.running.console import say
 from tasks.stage import Unit, expected_errors_fail
 

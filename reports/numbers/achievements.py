@@ -22,7 +22,8 @@ from reports.numbers.statistics import (
 from reports.numbers.tally import as_booleans, tally
 from reports.report import Report
 from reports.sheets import BenchmarkSheet, EvaluationSheet, PublishedRow, TrainingSheet
-from storage.records.evaluation import Leading, Tally
+from storage.records.evaluation import Tally
+from storage.records.leading import Leading
 
 PAPER_SOURCE = "R1-AQA paper, arXiv 2503.11197"
 SILENCE = "silence"

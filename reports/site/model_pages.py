@@ -14,7 +14,8 @@ from reports.sheets import EvaluationSheet
 from reports.site.figures import Accuracy, accuracy, looks_of, training_figures
 from reports.site.links import Links, question_link
 from reports.site.pages import Page
-from storage.records.evaluation import ControlReport, Tally
+from storage.records.controls import ControlReport
+from storage.records.evaluation import Tally
 
 
 @dataclass(frozen=True, slots=True)

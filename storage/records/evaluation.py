@@ -13,7 +13,7 @@ A model, a benchmark and a control are looked up by their whole key or digest, n
 name.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
@@ -284,52 +284,6 @@ class Score(Document):
     """Of another tool's predictions; None for our own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """Right answers to the same questions with the clip and under a control."""
-
-    num_heard: int
-    num_control: int
-    num_questions: int
-
-
-class Contribution(Config):
-    """What the audio is worth under one scorer, against one control."""
-
-    overall: Heard
-    """All questions."""
-    groups: dict[str, dict[str, Heard]]
-    """By `task`, `difficulty`, `category` or `sub-category`, then by label."""
-
-
-class OrderConsistency(Config):
-    """How often the chosen text is the same in every order of the choices."""
-
-    num_consistent: int
-    """Questions with one text in all orders; what is no choice is consistent with nothing."""
-    num_right_in_all: int
-    """Questions with the right text in all orders."""
-    num_questions: int
-    """Questions asked."""
-    num_orders: int
-    """Orders asked, the proper one included."""
-
-
-class ControlReport(Document):
-    """What a model's controls say: controls.json beside its proper run."""
-
-    what: ClassVar[str] = "a report of controls"
-
-    key: RunKey
-    """The proper run."""
-    contribution: dict[str, dict[str, Contribution]]
-    """By scorer and control; a cyclic shift changes no audio and is left out."""
-    needs_audio: dict[str, Tally]
-    """By scorer: right answers to the questions that the start model gets wrong under silence."""
-    order: OrderConsistency | None
-    """None where no shift was asked."""
-
-
 class StoredRun(NamedTuple):
     """A folder of answers and its record."""
 
@@ -380,66 +334,3 @@ def read_verdicts(path: Path) -> list[Verdict]:
         return VERDICTS.validate_json(as_array(path.read_bytes()))
     except (ValidationError, FileNotFoundError):
         return [Verdict(**line) for line in read_jsonl(path)]
-
-
-class Leading(NamedTuple):
-    """The step of a training to quote, and why."""
-
-    step: int
-    reason: str
-    """`declared step`, `chosen on validation` or `last step`."""
-    coverage: str
-    """What was not evaluated, e.g. `2 of 3 steps evaluated; step 300: 50 of 120`; empty: all."""
-
-
-def leading(
-    saved: Sequence[int],
-    answered: Mapping[int, Tally],
-    validation: Mapping[int, Tally],
-    *,
-    declared: int | None,
-) -> Leading | None:
-    """The step of a training that leads: declared, else chosen on validation, else the last.
-
-    The test's own questions never decide it, and nothing leads by another's absence: validation
-    chooses only where every saved step has a whole score on it, and where the last saved step is
-    not wholly evaluated the last that is leads, under a reason that says so.
-
-    Args:
-        saved: Steps of the training's checkpoints, by its settings.
-        answered: By step, questions answered (num_correct) of questions asked, over the tests.
-        validation: By step, right answers to the held-out examples; steps without a whole score
-            are left out.
-        declared: Step that the settings name.
-
-    Returns:
-        None where no step is wholly evaluated.
-    """
-    whole = [step for step in saved if step in answered and _is_whole(answered[step])]
-    if not whole:
-        return None
-    coverage = _coverage(saved, whole, answered)
-    if declared is not None and declared in whole:
-        return Leading(declared, "declared step", coverage)
-    if validation and all(step in validation for step in saved):
-        best = min(saved, key=lambda step: (-validation[step].accuracy, step))
-        if best in whole:
-            return Leading(best, "chosen on validation", coverage)
-    if whole[-1] == saved[-1]:
-        return Leading(whole[-1], "last step", coverage)
-    return Leading(whole[-1], "last evaluated step", coverage)
-
-
-def _is_whole(tally: Tally) -> bool:
-    return tally.num_correct == tally.num_questions
-
-
-def _coverage(saved: Sequence[int], whole: Sequence[int], answered: Mapping[int, Tally]) -> str:
-    if len(whole) == len(saved):
-        return ""
-    partly = [
-        f"step {step}: {answered[step].num_correct} of {answered[step].num_questions}"
-        for step in saved
-        if step in answered and step not in whole
-    ]
-    return "; ".join([f"{len(whole)} of {len(saved)} steps evaluated", *partly])

@@ -21,7 +21,7 @@ from flows.plan import plan
 from storage.errors import PipelineError
 from storage.layout import Layout, list_checkpoints
 from storage.manifest import file_digest
-from tasks.evaluate import asked_models
+from tasks.asked import asked_models
 from tests.flows.small_demo import SMALL
 
 pytestmark = pytest.mark.slow

@@ -6,10 +6,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.records.evaluation import RunKey, Tally, leading
+from storage.records import leading as rule
+from storage.records.evaluation import RunKey, Tally
+from storage.records.leading import Done, Leading
+from storage.records.model import TrainingRef
+from storage.records.question import VALIDATION
+from tests.storage.records.made_run import make_run
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 WHOLE, HALF = Tally(120, 120), Tally(50, 120)
+
+
+def done(step: int, tally: Tally, benchmark: str = "demo", **changes: object) -> Done:
+    made = TrainingRef(name="grpo", seed=42, step=step)
+    run = make_run(benchmark=benchmark, training=made, **changes)
+    return Done(run, tally.num_correct, tally)
+
+
+def leading(
+    saved: list[int],
+    answered: dict[int, Tally],
+    validation: dict[int, Tally],
+    *,
+    declared: int | None,
+) -> Leading | None:
+    found = [done(step, tally) for step, tally in answered.items()]
+    found += [done(step, tally, VALIDATION) for step, tally in validation.items()]
+    # Another prompt's, a control's and a further model's answers say nothing of a step.
+    found += [done(100, HALF, prompt="think"), done(100, HALF, control="silence")]
+    found += [done(100, HALF, role="other")]
+    return rule.leading("grpo", "answer", saved, found, num_asked=120, declared=declared)
 
 
 @given(NAMES, NAMES, NAMES, st.none() | st.sampled_from(["silence", "cyclic-shift-1"]))

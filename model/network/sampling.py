@@ -125,14 +125,17 @@ def decode(
     inner: Any = model
     as_mask = family_of_network(model).as_mask
     group_size = 1 if uniform_BGC is None else uniform_BGC.shape[1]
-    num_prompts, prompt_length = prefilled.mask_BP.shape
+    num_prompts = prefilled.mask_BP.shape[0]
     device = prefilled.last_BD.device
     stop_ids = stop_ids.to(device)
     uniform_BGC = None if uniform_BGC is None else uniform_BGC.to(device)
     logits_BGV = inner.lm_head(prefilled.last_BD).float()[:, None].expand(-1, group_size, -1)
     position_B1 = prefilled.mask_BP.sum(-1, keepdim=True)
-    visible_BGK = prefilled.mask_BP[:, None].expand(num_prompts, group_size, prompt_length)
-    own_BGG = torch.eye(group_size, dtype=torch.bool, device=device).expand(num_prompts, -1, -1)
+    hidden = torch.tensor(float("-inf"), dtype=prefilled.last_BD.dtype, device=device)
+    # In numbers, to be added: of truth values each layer would make them anew.
+    mask_BGK = torch.where(prefilled.mask_BP, 0, hidden)[:, None].expand(-1, group_size, -1)
+    own_BGG = torch.where(torch.eye(group_size, dtype=torch.bool, device=device), 0, hidden)
+    own_BGG = own_BGG.expand(num_prompts, -1, -1)
     done_BG = torch.zeros(num_prompts, group_size, dtype=torch.bool, device=device)
     tokens: list[Tensor] = []
     for t in range(max_new_tokens):
@@ -149,10 +152,10 @@ def decode(
         done_BG = done_BG | torch.isin(token_BG, stop_ids)
         if t + 1 == max_new_tokens or _are_done(done_BG, in_step=in_step):
             break
-        visible_BGK = torch.cat([visible_BGK, own_BGG], -1)
+        mask_BGK = torch.cat([mask_BGK, own_BGG], -1)
         hidden_BGD = inner.model.language_model(
             input_ids=token_BG,
-            attention_mask=as_mask(visible_BGK[:, None]),
+            attention_mask=as_mask(mask_BGK[:, None]),
             position_ids=(position_B1 + t).expand(-1, group_size),
             past_key_values=prefilled.cache,
             use_cache=True,

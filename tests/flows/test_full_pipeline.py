@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 
-from flows.full_pipeline import FLOWS
+from flows.full_pipeline import flow_of
 from flows.pipeline_config import STAGES, PipelineConfig, StageName, load_config
 from flows.plan import plan
 from storage.errors import PipelineError
@@ -58,7 +58,7 @@ def run(
     config = config_of(folder, *overrides)
     names: dict[StageName, str] = {}
     for stage in stages:
-        state = FLOWS[stage](config, folder, force=force, return_state=True)
+        state = flow_of(stage)(config, folder, force=force, return_state=True)
         state.result()
         names[stage] = state.name
     return names

@@ -7,7 +7,11 @@ export DO_NOT_TRACK := 1
 
 CHROMIUM ?= chromium
 
-.PHONY: demo test test-long test-browser check format serve clean
+# What the Python of a lent card lacks, or has in a version too old to train with.
+GPU_PACKAGES := transformers|tokenizers|safetensors|peft|torchao|soundfile|cffi|pycparser|soxr|pydantic|pydantic_core|annotated-types|typing-inspection
+GPU_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux_2_24_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux1_x86_64
+
+.PHONY: demo test test-long test-browser check format serve gpu-wheels clean
 
 # FAMILY=qwen2_5_omni or qwen3_omni takes a small model of that family.
 demo: .venv/ready
@@ -39,6 +43,12 @@ format: .venv/ready
 
 serve: .venv/ready
 	$(BIN)/python -m flows.serve --profile $(PROFILE) --workspace $(WORKSPACE) $(if $(PORT),--port $(PORT)) $(if $(REPORT_PORT),--report-port $(REPORT_PORT))
+
+# For `python -m benchmarks.gpu` on a machine with a GPU, Python 3.12 and no network.
+gpu-wheels: constraints.txt
+	rm -rf $@ && mkdir $@
+	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp $(addprefix --platform ,$(GPU_PLATFORMS)) --dest $@ $$(grep -E '^($(GPU_PACKAGES))==' constraints.txt)
+	@du -sh $@
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version); name another one: make PYTHON=python3.12 demo"; exit 1; }

@@ -3,10 +3,10 @@
 `python -m benchmarks.evaluate [--size tiny|medium] [--questions 128] [--models 2] [--json]`; no
 network, no GPU needed. The plain loop is what R1-AQA's published run does: batches of 32 in file
 order, features on the main thread padded to the extractor's 30 s, `generate` with the whole
-encoder, once for every checkpoint. Ours has its default batches of 16 and one process that computes
-features. Both decode greedily in fp32 and must give the same completions. Clips are 2 to 30 s
-long, their median is 10 s, as in MMAU; the weights are random, so a completion runs to the limit of
-10 tokens, which is about what an answer in its tag takes.
+encoder, once for every checkpoint. Ours runs as by default: batches of 16, the parity check, and
+one process that computes features. Both decode greedily in fp32 and must give the same completions.
+Clips are 2 to 30 s long, their median is 10 s, as in MMAU; the weights are random, so a completion
+runs to the limit of 10 tokens, which is about what an answer in its tag takes.
 """
 
 import argparse
@@ -15,12 +15,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import soundfile
 import torch
-from transformers import Qwen2AudioForConditionalGeneration
+from transformers import PreTrainedModel, ProcessorMixin, Qwen2AudioForConditionalGeneration
 
 from model.config import EvaluateConfig
 from model.infer.jobs import InferenceJob, InferenceRun, decoding_of, installed_versions
@@ -155,7 +155,7 @@ def make_questions(root: Path, number: int) -> list[Question]:
 
 def run_of(root: Path, models: Sequence[Path], name: str, *, workers: int) -> InferenceRun:
     """Every model on all questions."""
-    config = EvaluateConfig(max_new_tokens=MAX_NEW_TOKENS, workers=workers, parity_questions=0)
+    config = EvaluateConfig(max_new_tokens=MAX_NEW_TOKENS, workers=workers)
     path = root / "questions.json"
     jobs = [
         InferenceJob(
@@ -203,39 +203,49 @@ def answer_plainly(root: Path, models: Sequence[Path], questions: Sequence[Quest
         started_s = time.perf_counter()
         for start in range(0, len(questions), PLAIN_BATCH_SIZE):
             batch = questions[start : start + PLAIN_BATCH_SIZE]
-            texts = [
-                processor.apply_chat_template(
-                    [
-                        {
-                            "role": "user",
-                            "content": [
-                                {"type": "audio", "audio_url": ""},
-                                {
-                                    "type": "text",
-                                    "text": PROMPTS["answer"].fill(q.question, q.choices),
-                                },
-                            ],
-                        }
-                    ],
-                    add_generation_prompt=True,
-                    tokenize=False,
-                )
-                for q in batch
-            ]
-            inputs = processor(
-                text=texts,
-                audio=[read_audio(root / "audio" / q.clips[0]) for q in batch],
-                sampling_rate=16_000,
-                return_tensors="pt",
-                padding=True,
-            )
-            generated = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-            tokens = generated[:, inputs["input_ids"].shape[1] :]
-            decoded = processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-            answers |= {q.id: text for q, text in zip(batch, decoded, strict=True)}
+            answers |= complete_plainly(model, processor, root / "audio", batch)
         seconds += time.perf_counter() - started_s
         completions.append(answers)
     return Measured(seconds, completions)
+
+
+@torch.no_grad()
+def complete_plainly(
+    model: PreTrainedModel, processor: ProcessorMixin, audio: Path, questions: Sequence[Question]
+) -> dict[str, str]:
+    """One batch by transformers' generate; completions by question id."""
+    network, put = cast("Any", model), cast("Any", processor)
+    texts = [
+        put.apply_chat_template(
+            [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "audio", "audio_url": ""},
+                        {
+                            "type": "text",
+                            "text": PROMPTS["answer"].fill(q.question, q.choices),
+                        },
+                    ],
+                }
+            ],
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+        for q in questions
+    ]
+    inputs = put(
+        text=texts,
+        audio=[read_audio(audio / q.clips[0]) for q in questions],
+        sampling_rate=16_000,
+        return_tensors="pt",
+        padding=True,
+    ).to(model.device)
+    inputs["input_features"] = inputs["input_features"].to(model.dtype)
+    generated = network.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+    tokens = generated[:, inputs["input_ids"].shape[1] :]
+    decoded = put.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    return {q.id: text for q, text in zip(questions, decoded, strict=True)}
 
 
 if __name__ == "__main__":

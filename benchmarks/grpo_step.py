@@ -1,11 +1,13 @@
 """One GRPO step, the naive way and the packed way, in one process and interleaved.
 
-    python -m benchmarks.grpo_step [--size tiny|medium|7b] [--repeats 5] [--json]
+    python -m benchmarks.grpo_step [--size tiny|medium|7b] [--prompts 1] [--repeats 5] [--json]
 
 Counted: rollout, policy forward, reference forward, policy backward. Not counted: mel features,
-rewards, the optimiser. The model has random weights and never ends a completion early. Added peak
-memory is the highest resident set (on a GPU: allocated tensors) during the step above what was
-there before it. A ratio is naive divided by packed: above 1, packed takes less.
+rewards, the optimiser. With several prompts, both learn from one at a time (prompts_per_device 1);
+the naive way samples them so, too, as the original does, and ours in one rollout. The model has
+random weights and never ends a completion early. Added peak memory is the highest resident set (on
+a GPU: allocated tensors) during the step above what was there before it. A ratio is naive divided
+by packed: above 1, packed takes less.
 """
 
 import argparse
@@ -29,7 +31,7 @@ from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.naive_grpo import naive_logprob, naive_rollout
-from model.network.features import Batch, Prompt, collate, mel_features, prompt_tokens
+from model.network.features import Batch, Prompt, collate, mel_features, prompt_tokens, take
 from model.network.loading import load_base, load_processor
 from model.network.packed import prefill, score_completions
 from model.network.sampling import Sampling, decode, uniform_numbers
@@ -72,13 +74,19 @@ REAL_SIZES = {
 
 
 class Setup(NamedTuple):
-    """Two models and one prompt, in both forms."""
+    """Two models and a step's prompts, in both forms."""
 
     policy: Qwen2AudioForConditionalGeneration
     reference: Qwen2AudioForConditionalGeneration
-    inputs: dict[str, Tensor]
-    prompt: Batch
+    inputs: list[dict[str, Tensor]]
+    """The processor's, prompt by prompt."""
+    prompts: Batch
     num_tokens: int
+
+    @property
+    def num_prompts(self) -> int:
+        """Prompts of the step."""
+        return len(self.inputs)
 
 
 @dataclass
@@ -88,6 +96,7 @@ class Measured:
     seconds: dict[str, float] = field(default_factory=dict)
     added_bytes: int = 0
     tokens: Tensor | None = None
+    """Of the first prompt's completions, (G, C)."""
     logprobs: Tensor | None = None
 
 
@@ -97,6 +106,7 @@ def main() -> None:
     parser.add_argument("--size", choices=["tiny", "medium", "7b"], default="medium")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=16, help="tokens of each completion")
+    parser.add_argument("--prompts", type=int, default=1, help="prompts of the step")
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch's choice")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     arguments = parser.parse_args()
@@ -104,14 +114,14 @@ def main() -> None:
     transformers_logging.disable_progress_bar()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    setup = make_setup(arguments.size, arguments.tokens)
+    setup = make_setup(arguments.size, arguments.tokens, arguments.prompts)
     result = compare(setup, repeats=arguments.repeats)
     result = {"size": arguments.size, "device": _device_name(setup), **result}
     print(json.dumps(result) if arguments.json else json.dumps(result, indent=1))
 
 
-def make_setup(size: str, num_tokens: int) -> Setup:
-    """Random models of a size, and a 10 s clip with a question."""
+def make_setup(size: str, num_tokens: int, num_prompts: int = 1) -> Setup:
+    """Random models of a size, and 10 s clips with a question."""
     if size == "7b":
         policy, reference, processor = _real_sizes()
     else:
@@ -123,28 +133,32 @@ def make_setup(size: str, num_tokens: int) -> Setup:
             policy, reference = (load_base(built, precision="fp32") for _ in range(2))
     device = next(policy.parameters()).device
     rng = np.random.default_rng(0)
-    wave = (rng.standard_normal(int(16_000 * CLIP_S)) * 0.1).astype(np.float32)
-    mel = mel_features(processor, wave)
-    tokens = prompt_tokens(processor, QUESTION, mel.num_frames)
-    prompt = collate([Prompt(tokens, mel)], pad_id=0)
-    padded = processor.feature_extractor(
-        wave,
-        sampling_rate=16_000,
-        return_attention_mask=True,
-        padding="max_length",
-        return_tensors="pt",
-    )
-    inputs = {
-        "input_ids": tokens[None],
-        "attention_mask": torch.ones_like(tokens[None]),
-        "input_features": padded["input_features"],
-        "feature_attention_mask": padded["attention_mask"],
-    }
+    prompts: list[Prompt] = []
+    inputs: list[dict[str, Tensor]] = []
+    for _ in range(num_prompts):
+        wave = (rng.standard_normal(int(16_000 * CLIP_S)) * 0.1).astype(np.float32)
+        mel = mel_features(processor, wave)
+        tokens = prompt_tokens(processor, QUESTION, mel.num_frames)
+        prompts.append(Prompt(tokens, mel))
+        padded = processor.feature_extractor(
+            wave,
+            sampling_rate=16_000,
+            return_attention_mask=True,
+            padding="max_length",
+            return_tensors="pt",
+        )
+        named = {
+            "input_ids": tokens[None],
+            "attention_mask": torch.ones_like(tokens[None]),
+            "input_features": padded["input_features"].to(policy.dtype),
+            "feature_attention_mask": padded["attention_mask"],
+        }
+        inputs.append({key: value.to(device) for key, value in named.items()})
     return Setup(
         policy.train(),
         reference.eval().requires_grad_(requires_grad=False),
-        {key: value.to(device) for key, value in inputs.items()},
-        {key: value.to(device) for key, value in prompt.items()},
+        inputs,
+        {key: value.to(device) for key, value in collate(prompts, pad_id=0).items()},
         num_tokens,
     )
 
@@ -164,7 +178,8 @@ def compare(setup: Setup, *, repeats: int) -> dict[str, Any]:
         "ratio_total": round(naive["seconds"]["total"] / packed["seconds"]["total"], 3),
         "ratio_memory": round(naive["added_peak_bytes"] / packed["added_peak_bytes"], 3),
         "max_abs_logprob_diff": largest_difference(setup, runs["packed"][-1]),
-        "prompt_tokens": setup.inputs["input_ids"].shape[1],
+        "prompts": setup.num_prompts,
+        "prompt_tokens": setup.prompts["prompt_ids"].shape[1],
         "completion_tokens": setup.num_tokens,
         "group_size": GROUP_SIZE,
         "repeats": repeats,
@@ -175,58 +190,60 @@ def compare(setup: Setup, *, repeats: int) -> dict[str, Any]:
 
 
 def naive_step(setup: Setup, *, seed: int) -> Measured:
-    """One step as the original does it."""
+    """One step as the original does it, prompt by prompt."""
     torch.manual_seed(seed)
     with _measuring(setup) as (measured, phase):
-        with phase("rollout"):
-            token_GC = naive_rollout(
-                setup.policy,
-                setup.inputs,
-                group_size=GROUP_SIZE,
-                num_tokens=setup.num_tokens,
-                never_id=NEVER_ID,
-            )
-        with phase("policy forward"):
-            logprob = naive_logprob(setup.policy, setup.inputs, token_GC, group_size=GROUP_SIZE)
-        with phase("reference"), torch.no_grad():
-            reference = naive_logprob(
-                setup.reference, setup.inputs, token_GC, group_size=GROUP_SIZE
-            )
-        with phase("policy backward"):
-            _loss(logprob[None], reference[None], seed).backward()
+        for inputs in setup.inputs:
+            with phase("rollout"):
+                token_GC = naive_rollout(
+                    setup.policy,
+                    inputs,
+                    group_size=GROUP_SIZE,
+                    num_tokens=setup.num_tokens,
+                    never_id=NEVER_ID,
+                )
+            with phase("policy forward"):
+                logprob = naive_logprob(setup.policy, inputs, token_GC, group_size=GROUP_SIZE)
+            with phase("reference"), torch.no_grad():
+                reference = naive_logprob(setup.reference, inputs, token_GC, group_size=GROUP_SIZE)
+            with phase("policy backward"):
+                _loss(logprob[None], reference[None], seed, setup.num_prompts).backward()
     return measured
 
 
 def packed_step(setup: Setup, *, seed: int) -> Measured:
-    """One step as this project does it."""
+    """One step as this project does it: one rollout, then prompt by prompt."""
+    positions = [seed * setup.num_prompts + row for row in range(setup.num_prompts)]
     with _measuring(setup) as (measured, phase):
         with phase("rollout"), torch.no_grad():
             setup.policy.eval()
             completions = decode(
                 setup.policy,
-                prefill(setup.policy, setup.prompt),
+                prefill(setup.policy, setup.prompts),
                 stop_ids=torch.tensor([NEVER_ID]),
                 pad_id=0,
                 max_new_tokens=setup.num_tokens,
                 sampling=Sampling(),
                 uniform_BGC=uniform_numbers(
-                    [seed], seed=0, group_size=GROUP_SIZE, num_tokens=setup.num_tokens
+                    positions, seed=0, group_size=GROUP_SIZE, num_tokens=setup.num_tokens
                 ),
             )
             setup.policy.train()
-        scored: dict[str, Any] = {
-            "prompt": setup.prompt,
-            "completion_ids": completions.token_BGC,
-            "completion_mask": completions.mask_BGC,
-        }
-        with phase("policy forward"):
-            logprob = score_completions(setup.policy, **scored).logprob_BGC
-        with phase("reference"), torch.no_grad():
-            reference = score_completions(setup.reference, **scored).logprob_BGC
-        with phase("policy backward"):
-            _loss(logprob, reference, seed).backward()
-        measured.tokens = completions.token_BGC[0]
-        measured.logprobs = logprob[0].detach()
+        for row in range(setup.num_prompts):
+            part = completions.take([row])
+            scored: dict[str, Any] = {
+                "prompt": take(setup.prompts, [row]),
+                "completion_ids": part.token_BGC,
+                "completion_mask": part.mask_BGC,
+            }
+            with phase("policy forward"):
+                logprob = score_completions(setup.policy, **scored).logprob_BGC
+            with phase("reference"), torch.no_grad():
+                reference = score_completions(setup.reference, **scored).logprob_BGC
+            with phase("policy backward"):
+                _loss(logprob, reference, seed, setup.num_prompts).backward()
+            if row == 0:
+                measured.tokens, measured.logprobs = part.token_BGC[0], logprob[0].detach()
     return measured
 
 
@@ -235,12 +252,12 @@ def largest_difference(setup: Setup, measured: Measured) -> float:
     assert measured.tokens is not None
     assert measured.logprobs is not None
     with torch.no_grad():
-        naive = naive_logprob(setup.policy, setup.inputs, measured.tokens, group_size=GROUP_SIZE)
+        naive = naive_logprob(setup.policy, setup.inputs[0], measured.tokens, group_size=GROUP_SIZE)
     return float((naive.float() - measured.logprobs).abs().max())
 
 
-def _loss(logprob: Tensor, reference: Tensor, seed: int) -> Tensor:
-    """GRPO's loss with made rewards."""
+def _loss(logprob: Tensor, reference: Tensor, seed: int, num_prompts: int) -> Tensor:
+    """One prompt's part of GRPO's loss, with made rewards."""
     generator = torch.Generator().manual_seed(seed)
     reward = torch.randint(0, 3, logprob.shape[:2], generator=generator).float().to(logprob.device)
     mask = torch.ones_like(logprob, dtype=torch.bool)
@@ -257,7 +274,7 @@ def _loss(logprob: Tensor, reference: Tensor, seed: int) -> Tensor:
     weights = loss_weights(
         mask, keep, aggregation="sequence", max_completion_tokens=mask.shape[-1]
     ) / loss_denominator(mask, keep, aggregation="sequence")
-    return (terms.loss_QGC * weights).sum()
+    return (terms.loss_QGC * weights).sum() / num_prompts
 
 
 @contextmanager
@@ -272,7 +289,7 @@ def _measuring(setup: Setup) -> Iterator[tuple[Measured, Callable[[str], Any]]]:
     def phase(name: str) -> Iterator[None]:
         begin = _now(device)
         yield
-        measured.seconds[name] = _now(device) - begin
+        measured.seconds[name] = measured.seconds.get(name, 0.0) + _now(device) - begin
 
     yield measured, phase
     measured.added_bytes = max(_peak(device) - before, 1)
@@ -328,7 +345,15 @@ def _summary(runs: list[Measured]) -> dict[str, Any]:
 def _real_sizes() -> tuple[
     Qwen2AudioForConditionalGeneration, Qwen2AudioForConditionalGeneration, Any
 ]:
-    """Two bf16 models of the real one's sizes on the GPU, random weights."""
+    """Two bf16 models of the real one's sizes on the GPU, with the same random weights."""
+    policy, processor = real_model()
+    reference, _ = real_model()
+    reference.load_state_dict(policy.state_dict())
+    return policy, reference, processor
+
+
+def real_model() -> tuple[Qwen2AudioForConditionalGeneration, Any]:
+    """A bf16 model of the real one's sizes on the GPU, random weights, and a processor for it."""
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder)
         build_tiny(where, [QUESTION], clip_length_s=EXTRACTOR_S, seed=0, size="medium")
@@ -337,13 +362,9 @@ def _real_sizes() -> tuple[
     config = Qwen2AudioConfig(**REAL_SIZES, audio_token_index=audio_id)
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda"):
-        policy, reference = (
-            Qwen2AudioForConditionalGeneration(config),
-            Qwen2AudioForConditionalGeneration(config),
-        )
+        model = Qwen2AudioForConditionalGeneration(config)
     torch.set_default_dtype(torch.float32)
-    reference.load_state_dict(policy.state_dict())
-    return policy, reference, processor
+    return model, processor
 
 
 def _device_name(setup: Setup) -> str:

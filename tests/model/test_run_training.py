@@ -110,6 +110,32 @@ def test_a_resumed_run_is_the_run(
     assert without_times(whole.output / "metrics.jsonl") == expected_metrics
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "bf16-mixed", "attention": "flex"},
+        {"precision": "bf16", "optimizer": "adamw-8bit-sr", "gradient_checkpointing": True},
+        {"precision": "bf16", "lora": {"rank": 2}},
+    ],
+    ids=["mixed with flex", "8-bit optimiser", "lora"],
+)
+def test_on_a_gpu_a_resumed_run_goes_on_as_the_run_did(
+    tiny_model: Path, training_lines: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """Not bit for bit: a GPU adds up in another order each time."""
+    whole = make_run(tiny_model, training_lines, tmp_path / "whole", **changes)
+    train(whole)
+    expected = read_jsonl(whole.output / "metrics.jsonl")
+    assert expected[-1]["peak_memory_bytes"] > 0
+    delete_folder(whole.output / "checkpoint-4")
+    train(whole)
+    resumed = read_jsonl(whole.output / "metrics.jsonl")
+    assert [row["step"] for row in resumed] == [1, 2, 3, 4]
+    assert resumed[2]["loss"] == pytest.approx(expected[2]["loss"], rel=0.1, abs=1e-3)
+    assert resumed[2]["completion_length"] == pytest.approx(expected[2]["completion_length"], 0.2)
+
+
 def test_a_torn_checkpoint_is_passed_over(
     tiny_model: Path, training_lines: Path, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 Expected values are transformers' own: its plain forward, `generate`, tower and extractor.
 """
 
+import copy
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,6 +115,22 @@ def test_packed_log_probabilities_and_gradients_are_those_of_the_plain_forward(c
     for name, gradient in theirs.items():
         difference = float((ours[name] - gradient).norm())
         assert difference <= 1e-4 * max(float(gradient.norm()), 1e-3 * norm), name
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "nats"), [(torch.float32, 1e-4), (torch.bfloat16, 0.15)])
+def test_on_a_gpu_the_packed_numbers_are_those_of_a_cpu(
+    case: Case, dtype: torch.dtype, nats: float
+) -> None:
+    named = {"completion_ids": case.completion_ids, "completion_mask": case.mask}
+    with torch.no_grad():
+        expected = score_completions(case.network, case.prompt, **named).logprob_BGC
+        found = score_completions(
+            copy.deepcopy(case.network).to("cuda", dtype),
+            {name: tensor.cuda() for name, tensor in case.prompt.items()},
+            **{name: tensor.cuda() for name, tensor in named.items()},
+        ).logprob_BGC.cpu()
+    assert ((found - expected) * case.mask).abs().max() < nats
 
 
 def test_everything_that_can_learn_is_reached_by_a_question(case: Case) -> None:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from model.score.foreign import Imported, read_predictions
 from model.score.imported import write_imported
 from model.score.scorers import judge_all, score, submission_rows
+from reports.numbers.own_rules import mmsu_rule
 from reports.numbers.score_text import SCORERS, render
 from storage.benchmarks.parse import read_questions
 from storage.benchmarks.published import (
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(scored.score.as_json(), ensure_ascii=False))
     else:
         text = render(scored.score, scored.verdicts, answered=scored.imported.predictions)
-        print(printable(text))
+        print(printable("\n".join([text, *_further(scored, options.benchmark)])))
         print(f"\nwritten: {scored.path('score.json')}, {scored.path('verdicts.jsonl')}")
     if options.into:
         layout = Layout(options.workspace.absolute(), options.into)
@@ -91,6 +92,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_json(path, submission_rows(scored.questions, scored.imported.predictions))
         print(f"written: {path}", file=sys.stderr)
     return 0
+
+
+def _further(scored: Scored, benchmark: str) -> list[str]:
+    """Second numbers, which never lead: without the listed errata, by the authors' own rule."""
+    known = find_published(benchmark)
+    if known is None or not scored.score.by_scorer:
+        return []
+    lines: list[str] = []
+    kept = [verdict for verdict in scored.verdicts if verdict.id not in known.errata]
+    if len(kept) < len(scored.verdicts):
+        right = {rule: sum(verdict.of(rule) is True for verdict in kept) for rule in SCORERS}
+        percents = ", ".join(f"{rule} {100 * n / len(kept):.2f}" for rule, n in right.items())
+        lines.append(f"without listed errata (n = {len(kept)}): {percents}")
+    if known.rule == "mmsu":
+        given = [(scored.imported.predictions.get(q.id), q) for q in scored.questions]
+        said = [mmsu_rule(prediction.text, q) for prediction, q in given if prediction]
+        counted = len(said) - said.count(None)
+        lines.append(f"by MMSU's own rule: {said.count(True)} right of {counted} readable answers")
+    return ["", *lines] if lines else []
 
 
 def score_predictions(

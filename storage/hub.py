@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import json
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ LETTERED = re.compile(r"^\s*[A-Z][.)]\s*(.*?)\s*$", re.MULTILINE)
 CHOICES_AFTER = "Choices:"  # some copies append the choices to the question
 
 ROWS = "rows.jsonl"  # as they came, without their audio
+COMMIT = "commit.json"
 WHOLE = "whole.json"  # number of rows, where all are there
 NUM_DOWNLOADS = 8  # of some hundred kB each: the round trip takes longer than the bytes
 
@@ -177,6 +179,9 @@ def lay_down(
     Returns:
         The rows without their audio.
     """
+    if (folder / COMMIT).exists() and read_json(folder / COMMIT) != commit:
+        shutil.rmtree(folder)  # rows of two commits are not mixed
+    write_json(folder / COMMIT, commit)
     log = AppendLog(folder / ROWS)
     rows = log.read()
     if (folder / WHOLE).exists():

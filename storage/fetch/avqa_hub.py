@@ -20,13 +20,21 @@ from typing import cast
 
 from storage.config import HuggingFaceSource
 from storage.errors import PipelineError
-from storage.hub import Asked, Commit, as_asked, asked_by, download_files, find_commit, lay_down
+from storage.hub import (
+    COMMIT,
+    Asked,
+    Commit,
+    as_asked,
+    asked_by,
+    download_files,
+    find_commit,
+    lay_down,
+)
 from storage.jsonl import read_json, write_json, write_jsonl
 from storage.records.clip import Clip
 from storage.records.example import Example
 
 DONE = "laid-out.json"
-COMMIT = "commit.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -298,3 +298,23 @@ def test_only_whole_files_of_the_experiments_questions_are_imported(tmp_path) ->
     questions = str(tmp_path / "benchmarks/demo-mmau/questions.json")
     with pytest.raises(PipelineError, match="leaves questions out: only a whole scored file"):
         main([str(file), "--questions", questions, "--allow-partial", *options])
+
+
+def test_second_numbers_stand_below_the_leading_ones(
+    files: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    predictions, questions = files
+    (tmp_path / "known").mkdir()
+    (tmp_path / "known/errata.txt").write_text("q4: wrong gold")
+    known = "name: known\nrule: mmsu\nerrata: errata.txt\n"
+    (tmp_path / "known/known.yaml").write_text(known)
+    monkeypatch.setattr("storage.benchmarks.published.FOLDER", tmp_path / "known")
+    assert main([str(predictions), "--benchmark", "known", "--questions", str(questions)]) == 0
+    said = capsys.readouterr().out
+    # Of q1 to q3, each rule has two; of the four answers, MMSU's reads the letter A alone.
+    assert "without listed errata (n = 3): official 66.67, strict 66.67" in said
+    assert "by MMSU's own rule: 1 right of 1 readable answers" in said
+    assert said.index("why (strict)") < said.index("without listed errata")

@@ -77,6 +77,8 @@ def test_mmsu_comes_out_of_its_data_set_with_its_clips(tmp_path: Path) -> None:
     )
     assert first.clips == ("row-000000.wav",)  # all rows name their clip alike
     assert benchmark.audio
+    again = prepare(made.mmsu(tmp_path / "again", num_questions=2), tmp_path / "out")
+    assert len(again.questions) == 2
     assert len({path.read_bytes() for path in benchmark.audio.glob("*.wav")}) == 6
 
 

@@ -1,6 +1,8 @@
 """Rows of any shape as training examples, and an account of those that are none."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import datasets
@@ -226,3 +228,33 @@ def test_lines_become_a_data_set_that_load_dataset_reads(tmp_path: Path) -> None
     assert json.dumps(row["audio_path"]) == json.dumps(str(path))
     with pytest.raises(PipelineError, match="is not empty: name a new folder"):
         write_dataset(lines, tmp_path / "out")
+
+
+def test_a_kind_of_source_is_one_file_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "tape.py").write_text(
+        "from pathlib import Path\n"
+        "from typing import Literal\n"
+        "from storage.data.source import DataSource, Rows\n"
+        "class TapeSource(DataSource):\n"
+        "    kind: Literal['tape'] = 'tape'\n"
+        "    reel: int = 1\n"
+        "    def read(self, cache: Path) -> Rows:\n"
+        "        return Rows([], [])\n"
+        "    def decides(self, cache: Path) -> object:\n"
+        "        return self.reel\n"
+    )
+    code = (
+        f"import storage.data; storage.data.__path__.append({str(tmp_path)!r})\n"
+        "from flows.pipeline_config import PipelineConfig\n"
+        "settings = {'experiment': 'x', 'data': [{'kind': 'tape', 'reel': 7}]}\n"
+        "(source,) = PipelineConfig.model_validate(settings).data\n"
+        "print(source.label, source.decides(None), source.read(None).examples)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "tape 7 []\n"
+
+
+def test_a_whole_source_may_be_validation() -> None:
+    examples = [make("1", "a.wav"), make("2", "b.wav")]
+    source = LinesSource(path=Path("x"), validation=True)
+    assert mixture.hold_out(source, examples, {}) == ([], examples)

@@ -1,9 +1,9 @@
 """Prune: free what the disk holds and nothing needs any more; sizes first, then a question.
 
 It names intermediate checkpoints whose evaluations stand (not the last one, not the one that leads,
-none that another training starts from), what was kept aside as `NAME.replaced-N`, cached features,
-downloads that a run left. `--yes` does not ask. Prefect's runs of more than 30 days go by
-themselves (flows/serving/prefect_server.py).
+none that another training starts from or that the setting `checkpoints` keeps at even distances),
+what was kept aside as `NAME.replaced-N`, cached features, downloads that a run left. `--yes` does
+not ask. Prefect's runs of more than 30 days go by themselves (flows/serving/prefect_server.py).
 """
 
 import shutil
@@ -84,7 +84,9 @@ def measured_checkpoints(config: PipelineConfig, layout: Layout) -> list[Path]:
             of_it = [job for job in jobs if job.asked.model.digest == model.digest]
             stands = all(evaluate_unit(job, config.evaluate, layout).stands() for job in of_it)
             step = model.training.step if model.training else None
-            if of_it and stands and (training.name, step) not in kept and not is_gone(model):
+            is_asked_for = step is not None and training.checkpoints.is_marked(step)
+            is_kept = is_asked_for or (training.name, step) in kept
+            if of_it and stands and not is_kept and not is_gone(model):
                 found.append(Path(model.path))
     return found
 

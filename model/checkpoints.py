@@ -9,23 +9,31 @@ is torn and passed over.
 # pyright: strict
 
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 from pydantic import JsonValue
+from safetensors import SafetensorError
 
-from model.config import TrainConfig
+from model.config import CheckpointsConfig, TrainConfig
 from model.training_record import decided_by
 from storage.errors import PipelineError
 from storage.layout import checkpoint_step, list_checkpoints
+from storage.manifest import file_digest
 from storage.records.model import ModelRef
 from storage.records.training import CHECKPOINT, CheckpointRecord
 
+LOADED = (".safetensors", ".pt")  # ends of the files that are worth a digest
 SAVING = "saving.part"  # folder in which a checkpoint is written
 # What only resuming needs; the rest of a checkpoint is what `from_pretrained` reads.
 OPTIMIZER = "optimizer.pt"
+MASTERS = "masters"  # folder of the fp32 weights, where those beside it are rounded to bf16
+# How a full disk shows, by OS, safetensors and torch.
+FULL = re.compile(r"No space left|[Qq]uota|File too large|os error (27|28|122)|StreamWriter failed")
 
 
 def seal(
@@ -45,6 +53,7 @@ def seal(
         settings=dict(settings),
         made_with=dict(made_with),
         files=files,
+        digests={name: file_digest(folder / name) for name in files if name.endswith(LOADED)},
     )
     record.write(folder / CHECKPOINT)
 
@@ -103,6 +112,48 @@ def find_resumable(training: Path, parent: ModelRef | None = None) -> Path | Non
     raise PipelineError(msg)
 
 
+def check_content(folder: Path) -> None:
+    """Refuse to go on from a checkpoint whose files hold other bytes than were written.
+
+    Raises:
+        PipelineError: If so; names the file and what to do.
+    """
+    record = _record(folder)
+    for name, digest in record.digests.items() if record else ():
+        if name in record.files and file_digest(folder / name) != digest:
+            msg = (
+                f"{folder / name} holds other bytes than were written (the disk, a copy?): "
+                f"delete {folder} and start again; it goes on from the checkpoint before"
+            )
+            raise PipelineError(msg)
+
+
+def masters_of(folder: Path) -> Path:
+    """Folder of the weights to train on: the masters, where there are such."""
+    return folder / MASTERS if (folder / MASTERS).is_dir() else folder
+
+
+@contextmanager
+def naming_a_full_disk(folder: Path) -> Generator[None]:
+    """Say so where a checkpoint cannot be written because the disk is full.
+
+    Raises:
+        PipelineError: If it is.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not FULL.search(str(error)):
+            raise
+        free = shutil.disk_usage(folder).free / 1e9
+        msg = (
+            f"{folder.name} cannot be written into {folder.parent.parent}, where {free:.1f} GB are "
+            f"free: {error}. Free some (`python -m flows.prune` tells what may go, the setting "
+            "`checkpoints` keeps less) and start again: it goes on from the last whole checkpoint"
+        )
+        raise PipelineError(msg) from error
+
+
 def check_same_settings(folder: Path, settings: Mapping[str, JsonValue]) -> None:
     """Refuse to go on from a checkpoint that other settings made.
 
@@ -140,11 +191,14 @@ def settings_that_decide(
     return flat
 
 
-def strip_old(training: Path, *, keep_full: int) -> None:
-    """Keep only the weights of all but the newest checkpoints, for evaluation."""
-    for folder in list_checkpoints(training)[:-keep_full]:
+def strip_old(training: Path, kept: CheckpointsConfig) -> None:
+    """Keep of all but the newest checkpoints only the weights, or not even those."""
+    for folder in list_checkpoints(training)[: -kept.full]:
         record = _record(folder)
-        if record is not None and record.can_resume:
+        if kept.may_go(step_of(folder)):
+            (folder / CHECKPOINT).unlink(missing_ok=True)  # torn from here on
+            shutil.rmtree(folder)
+        elif record is not None and record.can_resume:
             _strip(folder, record)
 
 
@@ -170,10 +224,15 @@ def last_step(training: Path) -> int | None:
 
 def _strip(folder: Path, record: CheckpointRecord) -> None:
     """Replace the record first: a kill in between leaves a whole checkpoint with extra files."""
-    kept = {name: size for name, size in record.files.items() if name != OPTIMIZER}
+    kept = {name: size for name, size in record.files.items() if not _only_resumes(name)}
     record.model_copy(update={"can_resume": False, "files": kept}).write(folder / CHECKPOINT)
     for name in record.files.keys() - kept.keys():
         (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / MASTERS, ignore_errors=True)
+
+
+def _only_resumes(name: str) -> bool:
+    return name == OPTIMIZER or name.startswith(f"{MASTERS}/")
 
 
 def _record(folder: Path) -> CheckpointRecord | None:

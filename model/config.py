@@ -110,6 +110,33 @@ class LoraConfig(Config):
     """Names of the adapted layers, in the language model only."""
 
 
+class EveryConfig(Config):
+    """Checkpoints at even distances."""
+
+    every: Annotated[int, Field(ge=1)]
+    """Steps between those that stay."""
+
+
+class CheckpointsConfig(Config):
+    """What of a training's checkpoints stays on the disk."""
+
+    full: Annotated[int, Field(ge=1)] = 2
+    """Newest checkpoints that keep what only resuming needs: optimiser, and fp32 weights where
+    training is bf16-mixed. The others keep the weights to evaluate, in bf16 where it computes."""
+    weights: Literal["all"] | tuple[Literal["best", "last"] | EveryConfig, ...] = "all"
+    """Checkpoints whose weights stay, e.g. `[best, last, {every: 300}]`. Others go as the training
+    passes them; with `best` they wait for their evaluation and for `python -m flows.prune`."""
+
+    def is_marked(self, step: int) -> bool:
+        """Whether a step's weights stay although others were measured as better."""
+        even = (each.every for each in self.weights if isinstance(each, EveryConfig))
+        return any(step % number == 0 for number in even)
+
+    def may_go(self, step: int) -> bool:
+        """Whether an earlier step's weights may go although it was not evaluated."""
+        return not (self.weights == "all" or "best" in self.weights or self.is_marked(step))
+
+
 class TrainConfig(Config):
     """One training: one row of the leaderboard."""
 
@@ -132,9 +159,8 @@ class TrainConfig(Config):
     """Optimiser steps, those that it continues included."""
     save_steps: Annotated[int, Field(ge=1), Idle] = 100
     """Optimiser steps between checkpoints."""
-    keep_full_checkpoints: Annotated[int, Field(ge=1), Idle] = 2
-    """Newest checkpoints that keep optimiser state for resuming; older ones keep only the weights,
-    for evaluation."""
+    checkpoints: Annotated[CheckpointsConfig, Idle] = CheckpointsConfig()
+    """What of its checkpoints stays on the disk."""
     seed: int = 42
     """Seed of data order, sampling and initialisation of adapters."""
     prompts_per_step: Annotated[int, Field(ge=1)] = 16

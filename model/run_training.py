@@ -93,6 +93,8 @@ def train(run: TrainingRun) -> None:
     resume_from = checkpoints.find_resumable(run.output, run.record.parent)
     if resume_from is not None and resume_from.parent == run.output:
         checkpoints.check_same_settings(resume_from, settings)
+    if resume_from is not None and is_main_process():
+        checkpoints.check_content(resume_from)
     if checkpoints.last_step(run.output) == config.max_steps:
         print(f"step {config.max_steps}/{config.max_steps} is done already")  # noqa: T201  progress
         return
@@ -108,7 +110,7 @@ def train(run: TrainingRun) -> None:
 
 def report_movement(run: TrainingRun) -> None:
     """Write movement.json: how far each part of the model has moved."""
-    last = run.output / f"checkpoint-{run.config.max_steps}"
+    last = checkpoints.masters_of(run.output / f"checkpoint-{run.config.max_steps}")
     movement = measure_movement(run.start_model, last, run.config)
     write_json(run.output / "movement.json", {part: m._asdict() for part, m in movement.items()})
     for part, moved in movement.items():
@@ -197,9 +199,8 @@ def _network(run: TrainingRun, resume_from: Path | None) -> nn.Module:
         base = load_base(run.start_model, precision=config.precision, attention=config.attention)
         model = load_adapter(base, resume_from) if resume_from else add_adapter(base, config.lora)
         return name_base(model, run.record.start, run.output.absolute())
-    model = load_base(
-        resume_from or run.start_model, precision=config.precision, attention=config.attention
-    )
+    weights = checkpoints.masters_of(resume_from) if resume_from else run.start_model
+    model = load_base(weights, precision=config.precision, attention=config.attention)
     freeze_parts(model, config.freeze)
     return model
 

@@ -346,8 +346,10 @@ def checkpoints_bytes(training: TrainConfig, num_parameters: float) -> float:
     """Bytes of a training's checkpoints when it is done."""
     if training.lora is not None:
         num_parameters *= 0.01  # adapters, generously
-    num_checkpoints = len(training.saved_steps)
-    weight = 2 if training.precision == "bf16" else 4
-    moments = 2 if training.optimizer == "adamw-8bit-sr" else 2 * weight
-    num_full = min(training.keep_full_checkpoints, num_checkpoints) + 1  # one being written
-    return num_parameters * (num_checkpoints * weight + num_full * moments)
+    steps, kept = training.saved_steps, training.checkpoints
+    num_full = min(kept.full, len(steps)) + 1  # one being written
+    num_kept = num_full + sum(not kept.may_go(step) for step in steps[: -kept.full])
+    weight = 4 if training.precision == "fp32" else 2
+    masters = 4 if training.precision == "bf16-mixed" and training.lora is None else 0
+    moments = 2 if training.optimizer == "adamw-8bit-sr" else 4 if weight + masters == 2 else 8
+    return num_parameters * (num_kept * weight + num_full * (masters + moments))

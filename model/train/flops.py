@@ -8,6 +8,9 @@ computes again.
 
 # pyright: strict
 
+from collections.abc import Collection
+
+from model.config import PartName
 from storage.records.sizes import ModelSizes
 
 # Dense bf16 operations a second, from the makers' data sheets (SXM modules where there are two).
@@ -32,6 +35,8 @@ def operations(
     predicted_tokens: float,
     encoder_positions: float,
     num_forwards: int,
+    freeze: Collection[PartName] = (),
+    has_adapter: bool = False,
 ) -> float:
     """Floating-point operations of one training step's passes.
 
@@ -41,14 +46,19 @@ def operations(
         predicted_tokens: Of these, the ones that the head predicts.
         encoder_positions: Pairs of mel frames that are heard, 50 a second.
         num_forwards: Passes without backward (rollout, reference); one more is with it.
+        freeze: Parts that do not learn.
+        has_adapter: Only adapters on the language model learn: it passes gradients on and computes
+            none for its own weights.
     """
     positions = encoder_positions * sizes.encoder_positions / POSITIONS_OF_30_S
-    once = 2 * (
+    text = 2 * (
         text_tokens * sizes.text_layers * sizes.text_layer_active
         + predicted_tokens * sizes.vocabulary * sizes.text_width
-        + positions * sizes.encoder_layers * sizes.encoder_layer
     )
-    return once * (num_forwards + FORWARD_AND_BACKWARD)
+    encoder = 2 * positions * sizes.encoder_layers * sizes.encoder_layer
+    text_passes = 2 if has_adapter or "language_model" in freeze else FORWARD_AND_BACKWARD
+    encoder_passes = 1 if has_adapter or "audio_encoder" in freeze else FORWARD_AND_BACKWARD
+    return text * (num_forwards + text_passes) + encoder * (num_forwards + encoder_passes)
 
 
 def peak_operations_per_s(device_name: str) -> float | None:

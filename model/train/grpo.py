@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+KL_LIMIT = 20.0  # nats of one token; e^89 is no float32 number, and e^20 is far beyond any use
 STD_FLOOR = 1e-4  # added to the standard deviation, as in R1-AQA
 
 AdvantageScale = Literal["group", "batch", "none"]
@@ -106,8 +107,11 @@ def token_loss(
 
 
 def kl_estimate(logprob_QGC: Tensor, reference_QGC: Tensor) -> Tensor:
-    """Unbiased, never negative estimate of KL(policy || reference) at each token."""
-    difference_QGC = reference_QGC - logprob_QGC
+    """Unbiased, never negative estimate of KL(policy || reference) at each token.
+
+    A token that the policy has all but lost adds what it has at `KL_LIMIT`, and no gradient.
+    """
+    difference_QGC = (reference_QGC - logprob_QGC).clamp(max=KL_LIMIT)
     return difference_QGC.exp() - difference_QGC - 1
 
 

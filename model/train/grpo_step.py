@@ -65,7 +65,10 @@ class GrpoStep:
                 replace(r, old_QGC=self._old[tuple(r.scored.drawn.positions)])
                 for r in self._rollouts
             ]
-            return StepBatch(again, Means())
+            means = Means()
+            for rollout in again:
+                count_completions(means, rollout.scored, self.rewards)
+            return StepBatch(again, means)
         means, config = Means(), self._session.config
         drawn = [self._session.draw() for _ in range(self._session.num_passes)]
         scored = self._useful(self._sample(join_drawn(drawn)), means)

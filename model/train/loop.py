@@ -127,7 +127,7 @@ def train_steps(materials: Materials, resume_from: Path | None) -> None:
                 card=materials.card(step),
                 settings=materials.settings,
                 made_with=idle_settings(config) | {"num_devices": accelerator.num_processes},
-                keep_full=config.keep_full_checkpoints,
+                kept=config.checkpoints,
             )
     session.log.close()
 

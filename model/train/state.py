@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
+from peft import PeftModel
 from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
@@ -19,10 +20,11 @@ from transformers import ProcessorMixin, get_scheduler
 from transformers.trainer_pt_utils import get_parameter_names
 
 from model import checkpoints
-from model.config import PartName, TrainConfig
+from model.config import CheckpointsConfig, PartName, TrainConfig
 from model.network.family import family_of_network, part_of
 from model.network.loading import load_model
 from model.network.policy import PREFIX, Policy
+from storage.jsonl import write_text
 
 # Parameters without weight decay, as transformers.Trainer chooses them.
 UNDECAYED = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
@@ -89,7 +91,7 @@ class State:
         card: str,
         settings: dict[str, JsonValue],
         made_with: dict[str, JsonValue],
-        keep_full: int,
+        kept: CheckpointsConfig,
     ) -> None:
         """Write a checkpoint beside its place, then move it there when it is whole.
 
@@ -100,7 +102,10 @@ class State:
             card: The model card.
             settings: What a resumed run must share.
             made_with: What it need not.
-            keep_full: Newest checkpoints that keep what only resuming needs.
+            kept: What of earlier checkpoints stays.
+
+        Raises:
+            PipelineError: If the disk is full; says what to do.
         """
         accelerator = self._accelerator
         folder = output / checkpoints.SAVING / f"checkpoint-{step}"
@@ -108,25 +113,33 @@ class State:
             checkpoints.discard_unfinished(output)
             folder.mkdir(parents=True)
         accelerator.wait_for_everyone()
-        self._save_into(folder)
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            processor.save_pretrained(folder)
-            (folder / "README.md").write_text(card, encoding="utf-8")
-            checkpoints.seal(folder, settings, made_with)
-            checkpoints.publish(folder, output)
-            checkpoints.discard_unfinished(output)
-            checkpoints.strip_old(output, keep_full=keep_full)
+        with checkpoints.naming_a_full_disk(folder):
+            self._save_into(folder)
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                processor.save_pretrained(folder)
+                (folder / "README.md").write_text(card, encoding="utf-8")
+                checkpoints.seal(folder, settings, made_with)
+                checkpoints.publish(folder, output)
+                checkpoints.discard_unfinished(output)
+                checkpoints.strip_old(output, kept)
         accelerator.wait_for_everyone()
 
     def _save_into(self, folder: Path) -> None:
         """All processes take part: they gather what is sharded."""
         accelerator = self._accelerator
-        weights = accelerator.get_state_dict(self._policy)
+        weights: Any = accelerator.get_state_dict(self._policy)
         if accelerator.is_main_process:
             network: Any = accelerator.unwrap_model(self._policy).network
             named = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}
-            network.save_pretrained(folder, state_dict=named)
+            if accelerator.mixed_precision == "bf16" and not isinstance(network, PeftModel):
+                network.save_pretrained(str(folder / checkpoints.MASTERS), state_dict=named)
+                named = {name: tensor.to(torch.bfloat16) for name, tensor in named.items()}
+            network.save_pretrained(str(folder), state_dict=named)
+            if (folder / checkpoints.MASTERS).is_dir():
+                told = (folder / "config.json").read_text(encoding="utf-8")  # the masters' type
+                write_text(folder / "config.json", told.replace('"float32"', '"bfloat16"'))
+            del named, weights  # before the optimiser's state is gathered
         optimizer = get_optimizer_state_dict(
             self._policy,
             self._optimizer,

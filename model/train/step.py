@@ -141,23 +141,28 @@ def step_metrics(
     sums = session.add_up(means.as_tensor().to(session.accelerator.device)).cpu()
     totals = dict(zip(means.names(), sums[:, 0].tolist(), strict=True))
     seconds = session.watch.read()
+    is_sampled = session.config.method == "grpo"
+    age = (step - 1) % session.config.grpo.steps_per_rollout  # steps that learned from it before
+    forwards = is_sampled and not age
+    forwards += forwards and session.config.grpo.beta > 0
     return metrics_of(
         {
             "step": step,
             **{name: mean for name, mean in means.means(sums).items() if name not in COUNTS},
             "loss": totals["loss"],
+            "rollout_step": step - age if is_sampled else None,
             "grad_norm": grad_norm,
             "learning_rate": learning_rate,
             "seconds": {name: round(value, 4) for name, value in seconds.items()},
             "tokens_per_second": totals.get("predicted_tokens", 0.0) / seconds["total"],
-            "mfu": _utilisation(session, sizes, totals, seconds["total"]),
+            "mfu": _utilisation(session, sizes, totals, seconds["total"], int(forwards)),
             "peak_memory_bytes": _peak_memory_bytes(session.accelerator.device),
         }
     )
 
 
 def _utilisation(
-    session: Session, sizes: ModelSizes, totals: dict[str, float], seconds: float
+    session: Session, sizes: ModelSizes, totals: dict[str, float], seconds: float, forwards: int
 ) -> float | None:
     """Share of the GPUs' peak speed (MFU), where that is known."""
     device, config = session.accelerator.device, session.config
@@ -166,14 +171,15 @@ def _utilisation(
     peak = peak_operations_per_s(torch.cuda.get_device_name(device))
     if peak is None:
         return None
-    has_rollout = config.method == "grpo"
     prompt, predicted, positions = (totals.get(name, 0.0) for name in COUNTS)
     needed = operations(
         sizes,
         text_tokens=prompt + predicted,
         predicted_tokens=predicted,
         encoder_positions=positions,
-        num_forwards=has_rollout + (has_rollout and config.grpo.beta > 0),
+        num_forwards=forwards,
+        freeze=config.freeze,
+        has_adapter=config.lora is not None,
     )
     return needed / seconds / (peak * session.accelerator.num_processes)
 

@@ -79,6 +79,8 @@ class StepMetrics:
     """Mean of each reward before its weight, e.g. `accuracy: 0.55`."""
     shares: Mapping[str, float | None]
     """Fractions in 0..1, e.g. `cut_off: 0.02` of the completions, `zero_variance` of the groups."""
+    rollout_step: int | None = None
+    """The first step that learned from the same completions, where they are sampled."""
     kl: float | None = None
     """Estimate of the KL divergence from the start model, nats a token."""
     entropy: float | None = None
@@ -145,6 +147,8 @@ class CheckpointRecord(Document):
     """What may differ from one checkpoint to the next: `num_devices`, and the idle settings."""
     files: dict[str, int]
     """Size in bytes by path within the folder."""
+    digests: dict[str, str]
+    """sha256 of those that are loaded."""
 
 
 def append_metrics(folder: Path, metrics: StepMetrics) -> None:

@@ -205,7 +205,7 @@ def test_a_chain_of_trainings_starts_from_the_first_one_s_model():
 
 def test_room_for_clips_and_checkpoints_is_counted_by_hand():
     """Ten checkpoints of fp32 weights; two, and one in writing, with 8 bytes of moments."""
-    assert checkpoints_bytes(TrainConfig(), 8.4e9) == pytest.approx(8.4e9 * (10 * 4 + 3 * 8))
+    assert checkpoints_bytes(TrainConfig(), 8.4e9) == pytest.approx(8.4e9 * (11 * 2 + 3 * 12))
     needs = disk_needs([TrainConfig(model="random:tiny")], FetchConfig(), 40_000, Path("none"))
     assert needs == {"clips": pytest.approx(40_000 * 320_000)}
 

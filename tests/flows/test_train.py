@@ -163,7 +163,7 @@ def test_a_training_that_continues_another_ends_as_if_it_had_not_stopped(
 ) -> None:
     """`max_steps` could not be raised after the end, and old checkpoints lost their optimiser."""
     site = Site(tmp_path, "site", model)
-    site.settings |= {"lr_scheduler": "constant", "keep_full_checkpoints": 1}
+    site.settings |= {"lr_scheduler": "constant", "checkpoints": {"full": 1}}
     gone = {"name": "gone", "continues": "grpo@2", "max_steps": 6}
     process = site.start(others=[gone])
     _, errors = process.communicate(timeout=300)
@@ -201,7 +201,7 @@ def test_without_its_last_checkpoint_a_training_goes_on_and_writes_none_over(
 ) -> None:
     """Where none of those left can be gone on from, they are kept beside the new ones."""
     site = Site(tmp_path, "gap", model)
-    site.settings |= {"max_steps": 6, "keep_full_checkpoints": keep_full}
+    site.settings |= {"max_steps": 6, "checkpoints": {"full": keep_full}}
     finish(site.start())
     before = site.weights
     shutil.rmtree(site.folder / "checkpoint-6")

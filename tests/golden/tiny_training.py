@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from model.checkpoints import masters_of
 from storage.jsonl import read_appended, read_jsonl, write_json
 from tests.model.conftest import QUESTION, SOUNDS, training_run, write_training_lines
 
@@ -137,7 +138,7 @@ def numbers(output: Path) -> Json:
     for sampled in read_appended(output / "completions.jsonl"):
         texts.setdefault(sampled["step"], []).append(sampled["completion"])
     columns["completions"] = [_digest("\n".join(texts.get(line["step"], []))) for line in lines]
-    (file,) = (output / f"checkpoint-{lines[-1]['step']}").glob("*.safetensors")
+    (file,) = masters_of(output / f"checkpoint-{lines[-1]['step']}").glob("*.safetensors")
     weights = load_file(file)
     content = b"".join(weights[name].float().numpy().tobytes() for name in sorted(weights))
     described = [f"{name} {tuple(weights[name].shape)} {weights[name].dtype}" for name in weights]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,12 +75,6 @@ def without_times(metrics: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k not in measured} for row in read_jsonl(metrics)]
 
 
-def delete_folder(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.unlink()
-    folder.rmdir()
-
-
 @pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize(
     "changes",
@@ -87,10 +82,18 @@ def delete_folder(folder: Path) -> None:
         {},
         {"method": "sft", "sft": {"learning_rate": 1e-3, "random_target_share": 0.5}},
         {"lora": {"rank": 2, "dropout": 0.3}},
+        {"precision": "bf16-mixed"},
         {"precision": "bf16", "optimizer": "adamw-8bit-sr", "grpo": {"beta": 0.0}},
         {"grpo": {"steps_per_rollout": 2, "zero_variance": "resample"}, "shuffle_choices": True},
     ],
-    ids=["grpo", "sft", "lora", "bf16 with 8-bit optimiser", "two steps a rollout, resampled"],
+    ids=[
+        "grpo",
+        "sft",
+        "lora",
+        "bf16 from fp32",
+        "bf16 with 8-bit optimiser",
+        "two steps a rollout, resampled",
+    ],
 )
 def test_a_resumed_run_is_the_run(
     tiny_model: Path, training_lines: Path, tmp_path: Path, changes: dict[str, Any]
@@ -102,7 +105,7 @@ def test_a_resumed_run_is_the_run(
     begin = weights(whole.output / "checkpoint-2")
     assert any(not torch.equal(begin[name], expected[name]) for name in expected)
 
-    delete_folder(whole.output / "checkpoint-4")
+    shutil.rmtree(whole.output / "checkpoint-4")
     train(whole)
 
     resumed = weights(whole.output / "checkpoint-4")
@@ -128,7 +131,7 @@ def test_on_a_gpu_a_resumed_run_goes_on_as_the_run_did(
     train(whole)
     expected = read_jsonl(whole.output / "metrics.jsonl")
     assert expected[-1]["peak_memory_bytes"] > 0
-    delete_folder(whole.output / "checkpoint-4")
+    shutil.rmtree(whole.output / "checkpoint-4")
     train(whole)
     resumed = read_jsonl(whole.output / "metrics.jsonl")
     assert [row["step"] for row in resumed] == [1, 2, 3, 4]
@@ -217,7 +220,7 @@ def test_checkpoints_are_loaded_by_plain_transformers_and_old_ones_are_weights_o
         tmp_path / "run",
         max_steps=3,
         save_steps=1,
-        keep_full_checkpoints=1,
+        checkpoints={"full": 1},
     )
     train(run)
     names = {path.name for path in run.output.iterdir()}
@@ -235,6 +238,81 @@ def test_checkpoints_are_loaded_by_plain_transformers_and_old_ones_are_weights_o
         assert "12 examples; 0 more could not be used" in card
         assert (folder / "optimizer.pt").exists() == (step == 3)
     assert checkpoints.find_resumable(run.output) == run.output / "checkpoint-3"
+
+
+def test_weights_to_evaluate_are_bf16_and_masters_lie_in_the_newest_alone(
+    tiny_model: Path, training_lines: Path, tmp_path: Path
+) -> None:
+    """A full training left 537 GB: fp32 weights in each of ten checkpoints."""
+    run = make_run(
+        tiny_model,
+        training_lines,
+        tmp_path / "run",
+        max_steps=5,
+        save_steps=1,
+        precision="bf16-mixed",
+        checkpoints={"full": 1, "weights": ["last", {"every": 2}]},
+        grpo={"learning_rate": 1e-6},
+    )
+    train(run)
+    left = {path.name for path in run.output.glob("checkpoint-*")}
+    assert left == {"checkpoint-2", "checkpoint-4", "checkpoint-5"}
+    for step in (2, 4, 5):
+        folder = run.output / f"checkpoint-{step}"
+        assert checkpoints.is_whole(folder)
+        assert (folder / "masters").exists() == (folder / "optimizer.pt").exists() == (step == 5)
+        assert {tensor.dtype for tensor in weights(folder).values()} == {torch.bfloat16}
+        model = Qwen2AudioForConditionalGeneration.from_pretrained(folder, dtype="auto")
+        assert model.dtype == torch.bfloat16
+    masters = weights(run.output / "checkpoint-5" / "masters")
+    assert {tensor.dtype for tensor in masters.values()} == {torch.float32}
+    movement = read_json(run.output / "movement.json")  # of bf16 weights, nearly none has moved
+    assert movement["language_model"]["moved_share"] > 0.8
+
+
+def test_a_checkpoint_of_other_bytes_is_not_gone_on_from(
+    tiny_model: Path, training_lines: Path, tmp_path: Path
+) -> None:
+    run = make_run(tiny_model, training_lines, tmp_path / "run")
+    train(run)
+    shutil.rmtree(run.output / "checkpoint-4")
+    file = run.output / "checkpoint-2" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(PipelineError, match=r"checkpoint-2/model.safetensors holds other bytes"):
+        train(run)
+
+
+def test_a_full_disk_is_named_as_such(
+    tiny_model: Path, training_lines: Path, tmp_path: Path
+) -> None:
+    run = make_run(tiny_model, training_lines, tmp_path / "run", max_steps=1)
+    run.record.write(run.output / "run.json")
+    command = f"{sys.executable} -m model.run_training {run.output / 'run.json'}"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "own")}
+    done = subprocess.run(  # files of 1 MB at most: as a quota refuses them
+        ["/bin/bash", "-c", f"ulimit -f 1000; exec {command}"],
+        check=False,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"error: checkpoint-1 cannot be written into {run.output}, where ")
+    assert "python -m flows.prune" in line
+
+
+def test_steps_on_one_rollout_say_whose_they_are_and_leave_no_hole(
+    tiny_model: Path, training_lines: Path, tmp_path: Path
+) -> None:
+    run = make_run(tiny_model, training_lines, tmp_path / "run", grpo={"steps_per_rollout": 2})
+    train(run)
+    rows = read_jsonl(run.output / "metrics.jsonl")
+    assert [row["rollout_step"] for row in rows] == [1, 1, 3, 3]
+    rewards = [row["reward"] for row in rows]
+    assert rewards[::2] == pytest.approx(rewards[1::2], rel=1e-6)
 
 
 def test_metrics_and_completions_say_what_one_watches(

@@ -42,7 +42,7 @@ def test_how_a_training_runs_does_not_decide_its_weights_and_what_it_learns_does
         "num_gpus": 8,
         "num_hosts": 2,
         "rendezvous": "here:1",
-        "keep_full_checkpoints": 5,
+        "checkpoints": {"full": 5},
         "evaluate": False,
     }
     assert deciding_settings(TrainConfig.model_validate(idle)) == before

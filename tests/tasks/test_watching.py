@@ -45,7 +45,9 @@ def save(layout: Layout, step: int, *, size_bytes: int = 4) -> Path:
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"1234")
     files = {"model.safetensors": size_bytes}
-    record = CheckpointRecord(step=step, can_resume=False, settings={}, made_with={}, files=files)
+    record = CheckpointRecord(
+        step=step, can_resume=False, settings={}, made_with={}, files=files, digests={}
+    )
     record.write(folder / CHECKPOINT)
     return folder
 

@@ -76,6 +76,14 @@ def test_the_kl_estimate_is_zero_where_the_models_agree_and_positive_elsewhere()
     assert kl.tolist() == pytest.approx([0, math.e - 2, 1 / math.e])
 
 
+def test_a_token_that_the_policy_has_lost_overflows_no_kl() -> None:
+    policy = torch.tensor([[[-200.0, -1.0]]], requires_grad=True)
+    estimate = kl_estimate(policy, torch.full((1, 1, 2), -1.0))
+    estimate.sum().backward()
+    assert estimate.tolist() == [[[pytest.approx(math.exp(20) - 21), 0.0]]]
+    assert torch.isfinite(policy.grad).all()
+
+
 def test_the_first_step_of_a_rollout_has_ratio_one_and_the_policy_gradient() -> None:
     logprob = torch.tensor([[[-1.0, -2.0]]], requires_grad=True)
     terms = token_loss(

@@ -16,10 +16,9 @@ from reports.site import exports
 from storage.errors import PipelineError
 from storage.layout import Layout
 from storage.records.model import TRAINING_PREFIX, ModelRef
+from storage.records.training import base_of
 from tasks.models import is_loaded, resolve, run_network
 from tasks.running.console import say
-
-ADAPTER = "adapter_config.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if target.exists():
         msg = f"{target} is there already; give --to a folder that is not"
         raise PipelineError(msg)
-    has_adapter = (Path(model.path) / ADAPTER).is_file()
+    has_adapter = base_of(model.path) is not None
     if has_adapter and options.whole and not options.merge:
         msg = f"{options.model} is an adapter: --whole needs --merge as well"
         raise PipelineError(msg)

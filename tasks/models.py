@@ -33,7 +33,7 @@ from storage.records.model import (
     parse_name,
 )
 from storage.records.sizes import ModelSizes, published_sizes
-from storage.records.training import RUN, TrainingRecord
+from storage.records.training import RUN, TrainingRecord, base_of
 from tasks.running.child_process import run_child
 
 DEFAULT_CLIP_LENGTH_S = 10.0  # AVQA's
@@ -89,14 +89,29 @@ def trained(training: str, layout: Layout) -> list[ModelRef]:
         raise PipelineError(msg)
     seed = _seed_of(folder)
     models = [_checkpoint(training, seed, path, found) for path, found in digests.items()]
-    return sorted(models, key=_step)
+    return _on_their_base(sorted(models, key=_step), layout)
 
 
 def trained_so_far(training: str, layout: Layout) -> list[ModelRef]:
     """The checkpoints that a training, perhaps a running one, has written whole."""
     folders = whole_checkpoints(training, layout)
     seed = _seed_of(layout.training(training)) if folders else 0
-    return [_checkpoint(training, seed, folder, _digests(folder, layout)) for folder in folders]
+    models = [_checkpoint(training, seed, folder, _digests(folder, layout)) for folder in folders]
+    return _on_their_base(models, layout)
+
+
+def _on_their_base(models: list[ModelRef], layout: Layout) -> list[ModelRef]:
+    """The same; adapters on other weights than they were trained on are refused."""
+    base = base_of(models[-1].path) if models else None
+    if base is not None and Path(base).is_dir():
+        start = TrainingRecord.read(Path(models[-1].path).parent / RUN).start
+        if _in_folder(Path(base), layout).digest != start.digest:
+            msg = (
+                f"{models[-1].key} is an adapter for {start.key} ({start.digest[:8]}), but {base} "
+                "holds other weights by now: bring those back"
+            )
+            raise PipelineError(msg)
+    return models
 
 
 def whole_checkpoints(training: str, layout: Layout) -> list[Path]:
@@ -172,10 +187,10 @@ def sizes_of(model: str, cache: Path) -> ModelSizes | None:
     known, folder = published_sizes(model), model_folder(model)
     if known is not None or folder is None:
         return known
-    file = folder / "config.json"
-    if not file.exists():  # an adapter: its base is another model
-        return None
-    kept = cache / f"{manifest.digest_of(read_json(file))[:16]}.sizes.json"
+    if base := base_of(folder):
+        return sizes_of(base, cache)
+    config = manifest.digest_of(read_json(folder / "config.json"))
+    kept = cache / f"{config[:16]}.sizes.json"
     if not kept.exists():
         run_network("measure", kept.with_suffix(".run.log"), model=str(folder), file=str(kept))
     return ModelSizes.model_validate(read_json(kept))

@@ -38,6 +38,7 @@ from storage.host.gpus import Gpu
 from storage.layout import Layout
 from storage.records.model import FolderOrHub, FromTraining, Random, parse_name
 from storage.records.sizes import ModelSizes
+from storage.records.training import base_of
 from tasks.models import sizes_of
 
 NUM_CLIPS = 40_425  # questions of AVQA's training file, about one clip each
@@ -282,7 +283,9 @@ def check_evaluated(
     if not isinstance(parse_name(model), FolderOrHub):
         return []
     remedy = EVALUATED_REMEDY.format(name=model)
-    findings = [check_hub(model, "model", offline=offline, remedy=remedy)]
+    base = base_of(model)  # of an adapter
+    names = (model, base) if base else (model,)
+    findings = [check_hub(name, "model", offline=offline, remedy=remedy) for name in names]
     cards = [gpu.memory_bytes for gpu in gpus if gpu.memory_bytes]
     try:
         sizes = sizes_of(model, models) if cards else None

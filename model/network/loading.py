@@ -12,8 +12,7 @@ from model.config import Attention, Precision
 from model.network.family import Family, family_of, family_of_network, known_families, part_of
 from model.network.packed import BY_MASK
 from storage.errors import PipelineError
-from storage.jsonl import read_json
-from storage.records.training import RUN, TrainingRecord
+from storage.records.training import base_of
 from storage.text import one_line
 
 
@@ -36,22 +35,6 @@ def read_config(name: str | Path) -> tuple[Family, PretrainedConfig]:
     except (OSError, ValueError) as error:
         msg = f"the model {name} cannot be loaded ({one_line(error)}): {expected}"
         raise PipelineError(msg) from error
-
-
-def base_of(folder: str | Path) -> str | None:
-    """The model that a folder's LoRA adapter is for; None if it holds no adapter.
-
-    One of our own names a base in its workspace by the way there, so that both can be moved; one
-    elsewhere on this host is found by the training's record, which is not published.
-    """
-    adapter = Path(folder) / "adapter_config.json"
-    if not adapter.is_file():
-        return None
-    base = str(read_json(adapter)["base_model_name_or_path"])
-    beside, record = (Path(folder) / base).resolve(), Path(folder).parent / RUN
-    if beside.is_dir():
-        return str(beside)
-    return TrainingRecord.read(record).start.path if record.is_file() else base
 
 
 def load_processor(name: str | Path) -> ProcessorMixin:

@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import JsonValue
 
-from storage.jsonl import Record, append_line, read_appended, write_jsonl
+from storage.jsonl import Record, append_line, read_appended, read_json, write_jsonl
 from storage.records.document import Document
 from storage.records.model import ModelRef
 
 RUN, METRICS, COMPLETIONS = "run.json", "metrics.jsonl", "completions.jsonl"
-CHECKPOINT = "checkpoint.json"
+CHECKPOINT, ADAPTER = "checkpoint.json", "adapter_config.json"
 REWARD, SHARE = "_reward", "_share"  # ends of the names in metrics.jsonl
 GROUPS = {"rewards", "shares", "seconds"}
 
@@ -200,3 +200,19 @@ def metrics_of(line: Record) -> StepMetrics:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def base_of(folder: str | Path) -> str | None:
+    """The model that a folder's LoRA adapter is for; None if it holds no adapter.
+
+    One of our own names a base in its workspace by the way there, so that both can be moved; one
+    elsewhere on this host is found by the training's record, which is not published.
+    """
+    adapter = Path(folder) / ADAPTER
+    if not adapter.is_file():
+        return None
+    base = str(read_json(adapter)["base_model_name_or_path"])
+    beside, record = (Path(folder) / base).resolve(), Path(folder).parent / RUN
+    if beside.is_dir():
+        return str(beside)
+    return TrainingRecord.read(record).start.path if record.is_file() else base

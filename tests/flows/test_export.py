@@ -18,7 +18,6 @@ from model.run_training import train
 from storage import manifest
 from storage.errors import PipelineError
 from storage.layout import Layout
-from storage.records.model import ModelRef
 from storage.records.training import RUN, CheckpointRecord
 from tasks.models import resolve
 from tests.model.conftest import QUESTION, SOUNDS, training_run, write_training_lines
@@ -53,8 +52,7 @@ def finish(root: Path, family: str, settings: dict[str, Any], start: Path | None
         **settings,
     }
     run = training_run(start, lines, layout.training("small"), settings)
-    ref = ModelRef(key="tiny-1234", path=str(start), digest="sha")
-    run = run._replace(record=run.record.model_copy(update={"start": ref}))
+    run = run._replace(record=run.record.model_copy(update={"start": resolve(str(start), layout)}))
     run.record.write(run.output / RUN)
     train(run)
     manifest.commit(layout.manifest("train/small"), "train/small", {}, [run.output])
@@ -93,15 +91,28 @@ def test_an_adapter_is_found_with_its_base_after_the_workspace_moved(
         shutil.move(lora.start.with_name("gone"), lora.start)
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     assert local_paths(checkpoint, lora.layout.workspace) == []
+    base = resolve(str(lora.start), lora.layout)
     settings = CheckpointRecord.read(checkpoint / "checkpoint.json").settings
-    assert settings["start_model_digest"] == "sha"
-    assert "`tiny-1234` (sha)" in (checkpoint / "README.md").read_text()
+    assert settings["start_model_digest"] == base.digest
+    assert f"`{base.key}` ({base.digest})" in (checkpoint / "README.md").read_text()
+
+
+def test_an_adapter_whose_base_holds_other_weights_by_now_is_refused(
+    lora: Trained, tmp_path: Path
+) -> None:
+    moved = Layout(tmp_path / "moved", "demo")
+    shutil.copytree(lora.layout.workspace, moved.workspace)
+    weights = moved.models / "tiny" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(PipelineError, match=r"is an adapter for tiny-.* holds other weights"):
+        resolve("training:small", moved)
 
 
 def test_a_base_outside_of_the_workspace_is_published_by_its_name_alone(tmp_path: Path) -> None:
     trained = finish(tmp_path / "a/b/c", "qwen2_audio", LORA, start=tmp_path / "other" / "base")
     config = json.loads((trained.checkpoint / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == "tiny-1234"
+    base = resolve(str(trained.start), trained.layout)
+    assert config["base_model_name_or_path"] == base.key == f"base-{base.digest[:8]}"
     assert local_paths(trained.checkpoint, tmp_path) == []
     load_model(trained.checkpoint, precision="fp32")  # found by the training's record
     assert export(trained, "--to", str(tmp_path / "out")) == 0

@@ -263,7 +263,11 @@ def test_a_model_to_evaluate_has_to_fit_one_gpu(tmp_path):
     for size_gb, levels in ((16, ["error"]), (22, ["warning"]), (26, [])):
         gpu = Gpu("GPU-c", "0", "card", int(size_gb * 1e9))
         found = check_evaluated(
-            "Qwen/Qwen2-Audio-7B", EvaluateConfig(), [A100, gpu], tmp_path, offline=True
+            "Qwen/Qwen2-Audio-7B",
+            EvaluateConfig(batch_size=16),
+            [A100, gpu],
+            tmp_path,
+            offline=True,
         )
         assert [each.level for each in found[1:]] == levels  # the first: it is not on this host
     assert check_evaluated("random:tiny", EvaluateConfig(), [A100], tmp_path, offline=True) == []

@@ -360,6 +360,7 @@ def _write_fetch(layout: Layout) -> None:
             "clip_id": f"lost{index:07d}_000030",
             "state": state,
             "reason": reason,
+            "message": f"ERROR: [youtube] the source says: {reason}",
             "last_try": f"2026-11-{20 + index % 3}T10:00:00Z",
         }
         for index, (state, reason) in enumerate(reasons.elements())

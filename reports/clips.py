@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from reports.sheets import Count, FetchSheet, KeptRows, Lost, RowsSheet, flat
+from reports.sheets import Count, FetchSheet, KeptRows, Lost, LostClip, RowsSheet, flat
 from storage.data import avqa
 from storage.errors import PipelineError
 from storage.jsonl import Record, read_appended, read_json, read_jsonl
@@ -32,10 +32,8 @@ def read_fetch(layout: Layout) -> FetchSheet | None:
     requested, usable = int(account.pop("requested")), int(account.pop("usable"))
     facts = {key: account[key] for key in account if key not in {"by_state", "by_source"}}
     done = [row for row in _read_csv(layout.fetch / "clips.csv") if row.get("state") == "done"]
-    days = Counter(
-        str(row.get("last_try") or "")[:10] or "unknown"
-        for row in read_appended(layout.fetch / "invalid.jsonl")
-    )
+    gone = read_appended(layout.fetch / "invalid.jsonl")
+    days = Counter(str(row.get("last_try") or "")[:10] or "unknown" for row in gone)
     return FetchSheet(
         requested=requested,
         usable=usable,
@@ -45,6 +43,15 @@ def read_fetch(layout: Layout) -> FetchSheet | None:
         ),
         by_source=_counts(row.get("source") or "" for row in done),
         losses_by_day=tuple(Count(name=day, count=days[day]) for day in sorted(days)),
+        lost=tuple(
+            LostClip(
+                clip=str(row.get("clip_id")),
+                state=str(row.get("state")),
+                reason=str(row.get("reason") or ""),
+                message=str(row.get("message") or ""),
+            )
+            for row in gone
+        ),
         facts=tuple(flat(facts)),
     )
 

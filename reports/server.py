@@ -8,7 +8,6 @@ name point here reads nothing.
 """
 
 import errno
-import html
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -118,18 +117,9 @@ def find_report(workspace: Path, name: str) -> Path | str | None:
     experiments = sorted(site.parents[1].name for site in workspace.glob("*/site/index.html"))
     if experiment in experiments and slash:  # without it, its relative links would lead astray
         return find_file(Layout(workspace, experiment).site, rest)
-    return _list_reports(experiments) if name in {"", "index.html", *experiments} else None
+    if name not in {"", "index.html", *experiments}:
+        return None
+    # Only this page needs the drawing and Jinja; a folder is served without.
+    from reports.site.experiments import experiments_page  # noqa: PLC0415
 
-
-def _list_reports(experiments: list[str]) -> str:
-    names = [html.escape(name) for name in experiments]
-    links = "".join(f'<li><a href="/{name}/">{name}</a></li>' for name in names)
-    text = (
-        f"<ul>{links}</ul>" if links else "<p>None yet: the pipeline's last stage writes one.</p>"
-    )
-    return (
-        '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Reports</title>'
-        '<meta name="viewport" content="width=device-width"><meta name="color-scheme" '
-        'content="light dark"><style>body{font:1.1rem/1.6 system-ui;margin:3rem}</style>'
-        f"<h1>Reports</h1>{text}</html>"
-    )
+    return experiments_page(workspace, experiments)

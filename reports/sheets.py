@@ -236,6 +236,17 @@ class Lost(Config):
     """Clips."""
 
 
+class LostClip(Config):
+    """A clip that cannot be used."""
+
+    clip: str
+    """Its id, e.g. `-HG3Omg_89c_000030`."""
+    state: str
+    reason: str
+    message: str
+    """Of what it was lost to; empty: none was kept."""
+
+
 class FetchSheet(Config):
     """What became of the training audio."""
 
@@ -249,6 +260,8 @@ class FetchSheet(Config):
     """Usable clips; an empty name: not known."""
     losses_by_day: tuple[Count, ...]
     """By the day (UTC) on which they were last found unusable."""
+    lost: tuple[LostClip, ...] = ()
+    """Every one, with its message."""
     facts: tuple[tuple[str, str], ...]
     """What else the account says, as name and text."""
 

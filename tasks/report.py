@@ -88,7 +88,7 @@ def report(experiment: Mapping[str, object], config: ReportConfig, layout: Layou
     )
     roots = audio_roots(layout, experiment, found.benchmarks)
     render.render(found, layout.site, audio_roots=roots)
-    rows = leaderboard.rows(found)
+    rows = [row for row in leaderboard.rows(found) if exports.is_quoted(row)]
     create_table_artifact(
         [_artifact_row(row) for row in rows],
         key="leaderboard",

@@ -77,6 +77,10 @@ class LeaderboardRow:
     """Whether the training's row to quote is this one."""
     note: str = ""
     """What to know of a published row."""
+    decoding: str = ""
+    """How its completions were decoded; empty where that is not known."""
+    questions_sha256: str = ""
+    """Of the questions' file; empty for published rows."""
     asked: Prompt | None = None
     """How questions were put; None where that is not known: published and imported rows."""
     categories_percent: float | None = None
@@ -120,6 +124,11 @@ def method_name(method: str | None, variant: str | None) -> str:
 def method_of(run: EvaluationRun) -> str:
     """How an evaluated model came about; `imported`: another tool asked it."""
     return "imported" if run.role == "imported" else method_name(run.method, run.variant)
+
+
+def _decoding(run: EvaluationRun) -> str:
+    how = run.decoding
+    return f"greedy, at most {how.max_new_tokens} tokens, {how.precision}" if how else ""
 
 
 def best_step(
@@ -166,6 +175,8 @@ def _our_rows(report: Report, benchmark: BenchmarkSheet, scorer: str) -> list[Le
             leads=report.leads(evaluation),
             marks=_marks(report, evaluation, best.get(evaluation.training or "")),
             asked=evaluation.run.prompt,
+            decoding=_decoding(evaluation.run),
+            questions_sha256=benchmark.questions_sha256,
             further=_further(benchmark, evaluation, scorer),
         )
         for evaluation in sorted(report.judged(benchmark, scorer), key=key)

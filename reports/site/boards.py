@@ -9,22 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.numbers.achievements import PAPER_SOURCE, resolution
-from reports.numbers.leaderboard import LeaderboardRow, Score, larger_split, task_names
+from reports.numbers.leaderboard import LeaderboardRow, larger_split, task_names
 from reports.report import Report
 from reports.site.links import source_link
 from storage.records.question import Question
 
 MOST_NEAR = 10  # published rows beside our best that are not folded
-
-
-@dataclass(frozen=True, slots=True)
-class Cells:
-    """One split's accuracies of a row; None where there is none."""
-
-    tasks: Mapping[str, Score | None]
-    average: Score | None
-    categories_percent: float | None = None
-    """What the categories of a published row give, where its printed average says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +26,7 @@ class Line:
     """A training's name, `step 100` under it, or a model."""
     detail: str
     """E.g. `SFT, LoRA, prompt plain, step 600 (chosen on validation)`."""
-    splits: Sequence[Cells]
+    splits: Sequence[LeaderboardRow | None]
     """Test-mini, and Test where the table has it."""
     link: str | None = None
     """Page of a training or of one of our models."""
@@ -132,8 +122,8 @@ def _board(
     texts = list(dict.fromkeys(row.note for row in published if row.note))
     letters = {text: _letter(index) for index, text in enumerate(texts)}
 
-    def splits(row: LeaderboardRow) -> list[Cells]:
-        return [_cells(row, tasks)] + ([_cells(test.get(_key(row)), tasks)] if test else [])
+    def splits(row: LeaderboardRow) -> list[LeaderboardRow | None]:
+        return [row, test.get(_key(row))] if test else [row]
 
     best = max((row.average.percent for row in ours if row.average), default=0.0)
     near = sorted(published, key=lambda row: abs(_rank(row) + best))[:MOST_NEAR]
@@ -165,7 +155,7 @@ def _board(
 
 def _our_lines(
     rows: Sequence[LeaderboardRow],
-    splits: Callable[[LeaderboardRow], list[Cells]],
+    splits: Callable[[LeaderboardRow], list[LeaderboardRow | None]],
     links: Mapping[str, str],
 ) -> list[Line]:
     """A line a training and prompt, and one for each other model."""
@@ -209,12 +199,6 @@ def _source(row: LeaderboardRow) -> str:
 def _letter(index: int) -> str:
     """The letters a to z, then aa, ab and so on."""
     return chr(ord("a") + index) if index < 26 else _letter(index // 26 - 1) + _letter(index % 26)
-
-
-def _cells(row: LeaderboardRow | None, tasks: Sequence[str]) -> Cells:
-    if row is None:
-        return Cells(dict.fromkeys(tasks), None)
-    return Cells({task: row.tasks.get(task) for task in tasks}, row.average, row.categories_percent)
 
 
 def _baselines(questions: Sequence[Question]) -> tuple[float, float, float] | None:

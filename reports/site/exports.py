@@ -7,6 +7,8 @@ spreadsheet would take for a formula get an apostrophe in front.
 import csv
 import io
 import json
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
@@ -15,23 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from reports.numbers.achievements import PAPER_SOURCE
 from reports.numbers.leaderboard import LeaderboardRow, Score, task_names
 from reports.numbers.tally import FIRST_TASKS
 from storage.text import printable
 
-CSV_COLUMNS = (
-    "benchmark",
-    "model",
-    "method",
-    "step",
-    "prompt",
-    "scorer",
-    *FIRST_TASKS,
-    "average",
-    "num_questions",
-    "source",
-    "prompt_sha256",
-)
 DASH = "\u2013"
 LONGEST_SCORE = len("100.0 [94-100]")
 MOST_TASKS = 4  # columns of 14 that fit into a terminal beside the model's name
@@ -48,29 +38,37 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 CONTROL_CHARACTERS = dict.fromkeys((*range(32), *range(127, 160), 8232, 8233), " ")
 
 
-def to_csv(rows: Iterable[LeaderboardRow]) -> str:
-    """CSV with CSV_COLUMNS: percent with two decimals, step empty for a start model."""
+def to_csv(rows: Sequence[LeaderboardRow]) -> str:
+    """CSV by RFC 4180: percent with two decimals, step empty for a start model.
+
+    Every task of every benchmark has its column, and each accuracy its interval's ends.
+    """
+    further = [task for task in task_names(rows) if task not in FIRST_TASKS]
+    lines = [_csv_row(row, further) for row in rows]
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for row in rows:
-        names = [_plain_cell(name) for name in (row.benchmark, row.model, row.method)]
-        step = "" if row.step is None else str(row.step)
-        scores = [*(row.tasks.get(task) for task in FIRST_TASKS), row.average]
-        count = "" if row.num_questions is None else str(row.num_questions)
-        writer.writerow(
-            [
-                *names,
-                step,
-                _plain_cell(row.prompt),
-                _plain_cell(row.scorer),
-                *(_percent(score, missing="") for score in scores),
-                count,
-                _plain_cell(row.source),
-                row.asked.sha256 if row.asked else "",
-            ]
-        )
+    writer = csv.DictWriter(text, list(lines[0]) if lines else ["benchmark"])
+    writer.writeheader()
+    writer.writerows(lines)
     return text.getvalue()
+
+
+def _csv_row(row: LeaderboardRow, further: Sequence[str]) -> dict[str, str]:
+    scores = {task: row.tasks.get(task) for task in (*FIRST_TASKS, *further)}
+    texts = {"benchmark": row.benchmark, "model": row.model, "method": row.method}
+    texts |= {"step": "" if row.step is None else str(row.step)}
+    texts |= {"prompt": row.prompt, "scorer": row.scorer}
+    texts |= {task: _percent(scores[task], missing="") for task in FIRST_TASKS}
+    texts |= {"average": _percent(row.average, missing="")}
+    texts |= {"num_questions": "" if row.num_questions is None else str(row.num_questions)}
+    texts |= {"source": row.source, "prompt_sha256": row.asked.sha256 if row.asked else ""}
+    texts |= {task: _percent(scores[task], missing="") for task in further}
+    for name, score in {**scores, "average": row.average}.items():
+        ends = (score.low, score.high) if score else (None, None)
+        for end, value in zip(("low", "high"), ends, strict=True):
+            texts[f"{name}_{end}"] = "" if value is None else f"{value:.2f}"
+    texts |= {"mark": mark_text(row), "date": row.date, "note": row.note}
+    texts |= {"decoding": row.decoding, "questions_sha256": row.questions_sha256}
+    return {name: _plain_cell(text) for name, text in texts.items()}
 
 
 def _plain_cell(text: str) -> str:
@@ -208,27 +206,69 @@ def _markdown_line(cells: Iterable[str]) -> str:
 
 
 def to_latex(rows: Iterable[LeaderboardRow]) -> str:
-    """One booktabs table a benchmark and scorer."""
-    parts: list[str] = []
-    for title, table in tables(rows):
-        tasks = task_names(table)
-        heads = _heads(tasks)
-        parts += [
-            f"% {_latex(title)}",
-            r"\begin{tabular}{lll" + "r" * (len(tasks) + 2) + "l}",
-            r"\toprule",
-        ]
-        parts += [" & ".join(_latex(head) for head in heads) + r" \\", r"\midrule"]
-        parts += [
-            " & ".join(_cells(row, tasks, escape=_latex)).replace(DASH, "--") + r" \\"
-            for row in table
-        ]
-        parts += [r"\bottomrule", r"\end{tabular}", ""]
-    return "\n".join(parts)
+    """One booktabs table a benchmark and scorer, for a paper's text width.
+
+    Our rows to quote, other models and the paper's own; the best of each column in bold, intervals
+    small under it. Letters beyond Latin become their nearest, or their number in Unicode.
+    """
+    return "\n".join(
+        _latex_table(title, [row for row in table if is_quoted(row) or row.source == PAPER_SOURCE])
+        for title, table in tables(rows)
+    )
+
+
+def is_quoted(row: LeaderboardRow) -> bool:
+    """Whether it is ours and to quote: a training's leading step, or another model."""
+    return row.is_ours and (row.leads or not row.training)
+
+
+def _latex_table(title: str, table: Sequence[LeaderboardRow]) -> str:
+    tasks = task_names(table)
+    shown = [[*(row.tasks.get(task) for task in tasks), row.average] for row in table]
+    best = [
+        max((score.percent for score in column if score), default=0)
+        for column in zip(*shown, strict=True)
+    ]
+    lines = [
+        r"\begin{table}",
+        r"\centering\footnotesize",
+        rf"\caption{{Accuracy in percent on {_latex(title)}; small: 95\,\% interval.}}",
+        rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', title.lower()).strip('-')}}}",
+        r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
+        r"\begin{tabular}{ll" + "r" * (len(tasks) + 1) + "}",
+        r"\toprule",
+        " & ".join(
+            _latex(head) for head in ("Model", "Prompt", *map(str.capitalize, tasks), "Average")
+        )
+        + r" \\",
+        r"\midrule",
+    ]
+    for row, scores in zip(table, shown, strict=True):
+        name = ", ".join(part for part in (row.training or row.model, row.method) if part)
+        cells = [_latex_score(score, at) for score, at in zip(scores, best, strict=True)]
+        lines.append(" & ".join([_latex(name), _latex(row.prompt or "--"), *cells]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
+
+
+def _latex_score(score: Score | None, best: float) -> str:
+    if score is None:
+        return "--"
+    number = rf"\textbf{{{score.percent:.2f}}}" if score.percent == best else f"{score.percent:.2f}"
+    if score.low is None or score.high is None:
+        return number
+    return rf"{number} {{\scriptsize {score.low:.1f}--{score.high:.1f}}}"
 
 
 def _latex(text: str) -> str:
-    return "".join(LATEX_ESCAPES.get(character, character) for character in one_line(text))
+    """Text in ASCII that LaTeX prints as it is."""
+    plain = unicodedata.normalize("NFKD", one_line(text).replace(DASH, "--"))
+    letters = (letter for letter in plain if not unicodedata.combining(letter))
+    return "".join(
+        LATEX_ESCAPES.get(letter, letter)
+        if letter.isascii()
+        else rf"\texttt{{U+{ord(letter):04X}}}"
+        for letter in letters
+    )
 
 
 def print_table(rows: Iterable[LeaderboardRow], *, console: Console | None = None) -> None:

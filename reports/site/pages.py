@@ -10,6 +10,7 @@ from reports.numbers.comparisons import Comparison, Pair, Section, leading_rows
 from reports.numbers.leaderboard import LeaderboardRow
 from reports.numbers.matrix import matrices
 from reports.numbers.story import Story, stories
+from reports.numbers.variants import variants
 from reports.report import Report
 from reports.sheets import BenchmarkSheet, flat
 from reports.site import figures
@@ -99,6 +100,7 @@ def _drawn(report: Report, story: Story) -> dict[str, object]:
     return {
         "looks": looks,
         "accuracy": figures.accuracy(report, story.benchmark, story.scorer, looks),
+        "variants": variants(report.trainings),
         "hours": [
             (looks[training.name], training.device_hours)
             for training in report.trainings

@@ -147,11 +147,10 @@ def make_environment() -> Environment:
 
 def render_page(environment: Environment, page: Page, report: Report) -> str:
     """One page with its style and script inside, both named by hash in its policy."""
-    style = (ASSETS / "report.css").read_text(encoding="utf-8")
-    script = (ASSETS / "report.js").read_text(encoding="utf-8")
+    style, script = read_asset("report.css"), read_asset("report.js")
     loads_data = page.template == "questions.html"
     if loads_data:
-        script += (ASSETS / "questions.js").read_text(encoding="utf-8")
+        script += read_asset("questions.js")
     return environment.get_template(page.template).render(
         **page.context,
         title=page.title,
@@ -163,6 +162,11 @@ def render_page(environment: Environment, page: Page, report: Report) -> str:
         style=style,
         script=script,
     )
+
+
+def read_asset(name: str) -> str:
+    """Text of a style or script of ours."""
+    return (ASSETS / name).read_text(encoding="utf-8")
 
 
 def policy(style: str, script: str, *, loads_data: bool, plays: bool) -> str:

@@ -1,5 +1,6 @@
 import json
 import math
+from collections import Counter
 from dataclasses import asdict, replace
 
 import pytest
@@ -12,6 +13,7 @@ from benchmarks.synthetic_experiment import (
 from reports.config import ReportConfig
 from reports.read import read_report
 from reports.report import Report
+from reports.site.render import render
 from reports.trainings import curve
 from storage.errors import PipelineError
 from storage.jsonl import read_json, read_jsonl, write_json, write_jsonl
@@ -246,6 +248,21 @@ def test_a_shifted_controls_answer_is_shown_at_its_place_in_the_benchmark(tmp_pa
     write_verdicts(shifted / "verdicts.jsonl", rotated)
     proper, control = (each for each in read(layout, profile).evaluations if each.model == "tiny")
     assert control.picks == proper.picks
+
+
+def test_every_lost_clip_stands_with_its_message_and_the_counts_agree(tmp_path):
+    """A page said "silent 0" beside "silent 4": usable silent ones, and those lost for it."""
+    layout, profile = write_experiment(tmp_path, num_questions=12, steps=(10,))
+    fetch = read(layout, profile).fetch
+    assert len(fetch.lost) == fetch.requested - fetch.usable == 15
+    counted = Counter((clip.state, clip.reason) for clip in fetch.lost)
+    assert counted == {(row.state, row.reason): row.count for row in fetch.by_reason}
+    assert all("the source says" in clip.message for clip in fetch.lost)
+    render(read(layout, profile), tmp_path / "site", audio_roots={})
+    page = (tmp_path / "site" / "data.html").read_text()
+    assert "usable, but silent" in page
+    assert "<dt>silent</dt>" not in page
+    assert page.count("the source says: private") == 7
 
 
 def test_kept_and_dropped_rows_are_counted_by_type_where_the_annotations_are_at_hand(tmp_path):

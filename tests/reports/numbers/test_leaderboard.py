@@ -96,6 +96,16 @@ def test_csv_has_the_agreed_columns_and_an_empty_step_for_a_start_model(report):
         "num_questions",
         "source",
         "prompt_sha256",
+        *(
+            f"{name}_{end}"
+            for name in ("sound", "music", "speech", "average")
+            for end in ("low", "high")
+        ),
+        "mark",
+        "date",
+        "note",
+        "decoding",
+        "questions_sha256",
     ]
     assert {line["prompt_sha256"] for line in lines if line["source"] == "this report"} == {
         PROMPTS["answer"].sha256

@@ -34,7 +34,42 @@ def test_latex_escapes_every_special_character():
         r"\textless{}l\textgreater{}" in text
     )
     assert r"\toprule" in text
-    assert "50.00 (23.7--76.3)" in text
+    assert r"\textbf{50.00} {\scriptsize 23.7--76.3}" in text
+
+
+def test_latex_is_ascii_whatever_the_names_hold():
+    """A letter that pdflatex does not know stops a paper's build."""
+    text = exports.to_latex([row("Qwen\u2013\u00e9\u732b\U0001f600 \u202e")])
+    assert text.isascii()
+    assert r"Qwen--e\texttt{U+732B}\texttt{U+1F600} \texttt{U+202E}" in text
+
+
+def test_latex_has_caption_label_and_each_columns_best_in_bold():
+    low, high = Score(40.0, Tally(4, 10)), Score(60.0, Tally(6, 10))
+    rows = [
+        row("base", step=None, tasks={"sound": high}, average=low),
+        row("grpo-step-10", training="grpo", leads=True, tasks={"sound": low}, average=high),
+        row("grpo-step-5", training="grpo", step=5),
+        row("theirs", source="Their page", scorer="", average=Score(99.0)),
+    ]
+    text = exports.to_latex(rows)
+    assert text.count(r"\textbf{60.00}") == 2
+    assert r"\label{tab:demo-official-scorer}" in text
+    assert r"\caption{Accuracy in percent on demo, official scorer" in text
+    assert "grpo-step-5" not in text  # only what is quoted
+    assert "theirs" not in text
+    assert text.count(r"\begin") == text.count(r"\end") == 2
+    assert text.count("{") == text.count("}")
+
+
+def test_csv_has_every_benchmarks_tasks_intervals_and_what_decided_the_row():
+    rows = [row("a"), row("b", tasks={"mix": SCORE}, decoding="greedy", questions_sha256="ab12")]
+    text = exports.to_csv(rows)
+    assert text.count("\r\n") == 3
+    one, other = csv.DictReader(io.StringIO(text))
+    assert (one["mix"], other["mix"]) == ("", "50.00")
+    assert (one["sound_low"], one["average_high"]) == ("23.66", "76.34")
+    assert (other["decoding"], other["questions_sha256"]) == ("greedy", "ab12")
 
 
 def test_markdown_cells_cannot_break_their_row():

@@ -200,6 +200,8 @@ class TrainConfig(Config):
     rendezvous: Annotated[Annotated[str, Field(pattern=r"^[^\s:]+:\d+$")] | None, Idle] = None
     """`HOST:PORT` at which several hosts meet, on the first of them; None: its own name and a free
     port."""
+    join_wait_s: Annotated[Annotated[float, Field(gt=0)] | None, Idle] = None
+    """Seconds after which the first host gives up waiting for the others; None: never."""
     freeze: tuple[PartName, ...] = ()
     """Parts that do not learn. The encoder's position table never does."""
     shuffle_choices: bool = False

@@ -27,7 +27,7 @@ from tasks.models import REMEDY, is_gone, resolve
 from tasks.running.child_process import run_child
 from tasks.running.console import RecordFile, Show, meter, say
 from tasks.running.gpus import hold_gpus
-from tasks.running.torchrun import calling, gpu_environment, training_command
+from tasks.running.torchrun import calling, gpu_environment, interface_to, training_command
 from tasks.stage import Unit, expected_errors_fail, is_transient
 
 # What is told of a step, and how it is called.
@@ -133,7 +133,7 @@ def train(training: TrainConfig, layout: Layout) -> None:
                 log=folder / "trainer.log",
                 on_line=_Progress(training, layout, progress.show),
                 silence_s=SILENCE_LIMIT_S,
-                env=gpu_environment(gpus),
+                env=gpu_environment(gpus) | (interface_to(address) if address else {}),
             )
 
 

@@ -11,19 +11,22 @@ tries again, from the newest whole checkpoint (the retries of tasks/train.py); w
 for that.
 """
 
+import fcntl
 import json
+import os
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from model.config import TrainConfig
 from model.training_record import config_of
 from storage.errors import PipelineError
-from storage.jsonl import write_json
+from storage.jsonl import read_json, write_json
 from storage.layout import Layout
 from storage.records.training import RUN, TrainingRecord
 from tasks.running.child_process import run_child
@@ -31,6 +34,8 @@ from tasks.running.console import say
 from tasks.running.gpus import hold_gpus
 
 LOOK_EVERY_S = 2.0
+TELL_EVERY_S = 30.0
+SIOCGIFADDR = 0x8915  # netdevice(7)
 # Without a new call for so long after its part failed, the first host has given up: the longest
 # wait before a retry is 60 s.
 PATIENCE_S = 180.0
@@ -57,16 +62,78 @@ def calling(training: TrainConfig, folder: Path) -> Generator[str]:
     if training.num_hosts == 1:
         yield ""
         return
-    address = training.rendezvous or f"{socket.gethostname()}:{_free_port()}"
+    address = training.rendezvous or f"{_own_name()}:{_free_port()}"
+    interface_to(address)  # is the name known?
     say(
         f"train {training.name}: waiting at {address} for {training.num_hosts - 1} other host(s), "
         "each with `python -m flows.train ... --join NUMBER`, from 1"
     )
-    write_json(path, Call(address, time.time())._asdict())
+    call = Call(address, time.time())
+    write_json(path, call._asdict())
     try:
+        _await_hosts(training, folder, call)
         yield address
     finally:
         path.unlink(missing_ok=True)
+
+
+def _await_hosts(training: TrainConfig, folder: Path, call: Call) -> None:
+    """Wait until the others have answered; gloo would wait without a word."""
+    began_s = told_s = time.monotonic()
+    while missing := set(range(1, training.num_hosts)) - _answered(folder, call):
+        waited_s = time.monotonic() - began_s
+        who = f"train {training.name}: host {', '.join(map(str, missing))} did not come"
+        if training.join_wait_s is not None and waited_s > training.join_wait_s:
+            msg = f"{who} in {waited_s:.0f} s (train.join_wait_s); start them, then this again"
+            raise PipelineError(msg)
+        if time.monotonic() - told_s > TELL_EVERY_S:
+            told_s = time.monotonic()
+            say(f"{who} yet, for {waited_s:.0f} s; waiting at {call.address}")
+        time.sleep(LOOK_EVERY_S)
+
+
+def interface_to(address: str) -> dict[str, str]:
+    """What tells gloo to use the network interface that leads to an address, as HOST:PORT.
+
+    Left alone it takes the one of this host's own name, on Debian 127.0.1.1, and hangs.
+
+    Raises:
+        PipelineError: If its name is not known here.
+    """
+    host, _, port = address.rpartition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, int(port)))  # sends nothing
+        except OSError as error:
+            msg = (
+                f"{host} cannot be reached from {socket.gethostname()} ({error.strerror}); set "
+                "train.rendezvous to an ADDRESS:PORT of the first host that all hosts reach"
+            )
+            raise PipelineError(msg) from error
+        own = probe.getsockname()[0]
+    name = next((name for name, found in _interfaces().items() if found == own), None)
+    return {"GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", name)} if name else {}
+
+
+def _interfaces() -> dict[str, str]:
+    """IPv4 addresses by network interface, loopback left out."""
+    found: dict[str, str] = {}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # it has none
+                request = struct.pack("256s", name.encode())
+                answer = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, request)
+                found[name] = socket.inet_ntoa(answer[20:24])
+    return {name: address for name, address in found.items() if not address.startswith("127.")}
+
+
+def _own_name() -> str:
+    """This host's name, or an address where others could not reach it by that."""
+    name = socket.gethostname()
+    with suppress(OSError):
+        if not socket.gethostbyname(name).startswith("127."):
+            return name
+    return next(iter(_interfaces().values()), name)
 
 
 def training_command(
@@ -149,7 +216,9 @@ def _take_part(name: str, folder: Path, host_index: int, call: Call) -> None:
             address=call.address,
             host_index=host_index,
         )
-        run_child(command, log=log, on_line=lambda _line: None, env=gpu_environment(gpus))
+        environment = gpu_environment(gpus) | interface_to(call.address)
+        write_json(folder / f"answer-{host_index}.json", call.began_s)
+        run_child(command, log=log, on_line=lambda _line: None, env=environment)
 
 
 def _read_call(folder: Path) -> Call | None:
@@ -161,6 +230,12 @@ def _read_call(folder: Path) -> Call | None:
 
 def _call_path(folder: Path) -> Path:
     return folder / "call.json"
+
+
+def _answered(folder: Path, call: Call) -> set[int]:
+    """The hosts that have answered this call, and not an earlier one."""
+    answers = [path for path in folder.glob("answer-*.json") if read_json(path) == call.began_s]
+    return {int(path.stem.removeprefix("answer-")) for path in answers}
 
 
 def _free_port() -> int:

@@ -47,7 +47,7 @@ def run_if_due(
         Whether it ran.
     """
     stand: list[Intention] = []
-    for intention in _intentions(config, layout, stages, force=force):
+    for intention in plan(config, layout, stages, force=force):
         if intention.runs:
             run_flow(flow, config, layout, force=force, **parameters)
             return True
@@ -72,14 +72,8 @@ def print_plan(
 
 def plan(
     config: PipelineConfig, layout: Layout, stages: Sequence[StageName], *, force: bool
-) -> list[Intention]:
-    """Look at each stage's units; what depends on something that will run is decided only then."""
-    return list(_intentions(config, layout, stages, force=force))
-
-
-def _intentions(
-    config: PipelineConfig, layout: Layout, stages: Sequence[StageName], *, force: bool
 ) -> Generator[Intention]:
+    """Look at each stage's units; what depends on something that will run is decided only then."""
     running: str | None = None
     reads_world = bool({"fetch", "evaluate"} & set(stages))
     if config.world and reads_world and not is_made(config.world, layout.world):

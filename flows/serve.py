@@ -41,10 +41,11 @@ from flows.serving.service import Service, keep_running
 from reports.server import find_report
 from reports.server import serve as serve_folder
 from storage.errors import PipelineError
+from storage.host.checks import check_port
 from storage.host.gpus import list_gpus
 from storage.layout import Layout
 from storage.locks import locked
-from tasks.running.gpus import limit_name
+from tasks.running.gpus import LIMIT_VARIABLE, limit_name
 from tasks.running.turns import turn
 
 ROOT = Path(__file__).parents[1]
@@ -71,7 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if reports_url != config.report.url:
                 options.set.append(f"report.url={reports_url}")  # what the report's link says
             services = _start(stack, options, config, layout)
-            _tell(config.experiment, layout, reports_url, is_ours=len(services) > 1)
+            if options.pools:
+                _tell_pools(layout)
+            else:
+                _tell(config.experiment, layout, reports_url, is_ours=len(services) > 1)
             keep_running(services, partial(_look, layout))
     except KeyboardInterrupt:
         print("stopped")
@@ -83,6 +87,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.set_defaults(profile="paper")
     parser.add_argument("--port", type=int, help=f"of Prefect's server; {DEFAULT_PORT} if not told")
     parser.add_argument("--report-port", type=int, default=8090, help="of the reports")
+    parser.add_argument(
+        "--pools", metavar="ADDRESS", help="serve work pools (prefect.yaml) of all hosts instead"
+    )
     return parser.parse_args(arguments)
 
 
@@ -91,6 +98,9 @@ def _start(
 ) -> list[Service]:
     """Start what is missing; the runner is stopped before the server it reports to."""
     api_url = choose_api_url(PREFECT_API_URL.value(), options.port)
+    if options.pools:
+        api_url = f"http://{options.pools}:{options.port or DEFAULT_PORT}/api"
+        os.environ.setdefault(LIMIT_VARIABLE, "{host}-gpu-{gpu}")
     login = os.environ.get(VARIABLE) or workspace_login(layout.workspace)
     os.environ |= {"PREFECT_API_URL": api_url, VARIABLE: login}  # for the services
     stack.enter_context(  # for this process
@@ -98,7 +108,7 @@ def _start(
     )
     services: list[Service] = []
     if not answers(api_url):
-        services.append(_server(api_url, layout))
+        services.append(_server(api_url, layout, may_be_reached=bool(options.pools)))
         stack.callback(services[0].stop)
         with locked(database_lock(layout.workspace), wait=True):
             services[0].start()
@@ -115,6 +125,8 @@ def _start(
     gpus = list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
     create_limits([name for gpu in gpus if (name := limit_name(gpu))])
     create_zombie_automation([flow.name for flow in FLOWS])
+    if options.pools:  # their workers run the flows
+        return services
     runner = Service(
         "runner of the deployments",
         [sys.executable, "-m", "flows.serving.deployments", *_config_arguments(options, layout)],
@@ -148,31 +160,24 @@ def server_log(layout: Layout) -> Path:
     return layout.workspace / "prefect" / "server.log"
 
 
-def _server(api_url: str, layout: Layout) -> Service:
-    if not is_loopback(api_url):
+def _server(api_url: str, layout: Layout, *, may_be_reached: bool) -> Service:
+    if not (may_be_reached or is_loopback(api_url)):
         msg = (
             f"no Prefect server answers at {api_url} (PREFECT_API_URL); start it there, or "
             "`unset PREFECT_API_URL` to have one started on this host"
         )
         raise PipelineError(msg)
     address, _, port = api_url.removeprefix("http://").removesuffix("/api").partition(":")
-    _refuse_port_in_use(address, int(port or 80))
+    finding = check_port(int(port or 80), "Prefect's server", "--port 4300")
+    if finding.level != "ok":
+        msg = f"port {finding.text}"
+        raise PipelineError(msg)
     return Service(
         "Prefect server",
         [sys.executable, "-m", "prefect", "server", "start", "--host", address, "--port", port],
         log=server_log(layout),
         env=server_environment(layout.workspace, api_url, os.environ[VARIABLE]),
     )
-
-
-def _refuse_port_in_use(address: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError as error:
-            msg = f"port {port} of {address}: {error.strerror}; choose another: --port 4300"
-            raise PipelineError(msg) from error
 
 
 def _config_arguments(options: argparse.Namespace, layout: Layout) -> list[str]:
@@ -184,6 +189,18 @@ def _run_logging_level() -> str:
     """Runs tell the server what they do, although this terminal is kept quiet."""
     level = os.environ["PREFECT_LOGGING_LEVEL"]
     return "INFO" if level == COMMAND_DEFAULTS["PREFECT_LOGGING_LEVEL"] else level
+
+
+def _tell_pools(layout: Layout) -> None:
+    print(
+        f"""
+serving work pools; on every host:
+  export PREFECT_API_URL={os.environ["PREFECT_API_URL"]} DO_NOT_TRACK=1
+  export {VARIABLE}="$(cat {shlex.quote(str(login_file(layout.workspace)))})"
+and go on as prefect.yaml says. Ctrl-C stops the server.
+""",
+        flush=True,
+    )
 
 
 def _tell(experiment: str, layout: Layout, reports_url: str, *, is_ours: bool) -> None:

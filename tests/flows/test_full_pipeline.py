@@ -230,7 +230,7 @@ def test_force_trains_anew_and_keeps_what_was_there(workspace: Path) -> None:
 
 def test_the_plan_says_what_would_run_and_why(workspace: Path) -> None:
     config = config_of(workspace, "train.1.prompt=think")
-    lines = plan(config, config.layout(workspace), STAGES, force=False)
+    lines = list(plan(config, config.layout(workspace), STAGES, force=False))
     by_unit = {line.unit: (line.runs, line.reason) for line in lines}
     assert by_unit["fetch"] == (False, "done before, unchanged")
     assert by_unit["train/warm-start"] == (False, "done before, unchanged")

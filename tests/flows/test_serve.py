@@ -464,3 +464,29 @@ def test_a_service_that_ends_before_it_is_ready_is_told_with_its_last_words(tmp_
     with pytest.raises(PipelineError, match="ended at its start: OSError: port taken"):
         service.wait_until(lambda: False, timeout_s=30)
     service.stop()
+
+
+@pytest.mark.long
+def test_a_server_for_work_pools_has_what_make_serve_sets_up_and_runs_nothing(tmp_path):
+    serve = Serve(tmp_path / "workspace", free_port(), free_port())
+    address = socket.gethostbyname("localhost")
+    process = serve.start("--pools", address)
+    try:
+        assert process.stdout is not None
+        lines = list(
+            iter(
+                process.stdout.readline,
+                "and go on as prefect.yaml says. Ctrl-C stops the server.\n",
+            )
+        )
+        assert (
+            f"  export PREFECT_API_URL=http://{address}:{serve.port}/api DO_NOT_TRACK=1\n" in lines
+        )
+        made = serve.run("work-pool", "create", "gpu-pool", "--type", "process")
+        assert made.returncode == 0, made.stdout + made.stderr
+        assert "r1-aqa: crashed" in serve.run("automation", "ls").stdout
+        assert "full-pipeline" not in serve.run("deployment", "ls").stdout
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert_no_errors(serve.workspace)

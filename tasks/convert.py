@@ -91,21 +91,24 @@ def convert(settings: ConvertSettings, layout: Layout) -> None:
     """Write train.jsonl, validation.jsonl, dropped.jsonl and the account of the rows."""
     avqa_files = read_annotations(settings.annotations, layout, settings.fetch.limit)
     taken = [_take(source, settings, avqa_files, layout) for source in settings.data]
-    train = mixture.weigh([(each.source, each.train) for each in taken])
-    held_out = [example for each in taken for example in (*each.held_out, *each.named)]
-    content = {path: sha256 for each in taken for path, sha256 in each.content.items()}
+    train = mixture.weigh([(part.source, part.train) for part in taken])
+    if not train:
+        msg = "data: nothing is left to train on; lower `held_out`"
+        raise PipelineError(msg)
+    held_out = [example for part in taken for example in (*part.held_out, *part.named)]
+    content = {path: sha256 for part in taken for path, sha256 in part.content.items()}
     found = [(entry.name, find_description(entry)) for entry in settings.benchmarks]
     holds = {name: known.holds for name, known in found if known}
     account = DataAccount(
         sources=tuple(
             SourceAccount(
-                name=each.source.label,
-                num_kept=len(each.train),
-                num_held_out=len(each.held_out),
-                dropped=dict(Counter(row.reason for row in each.dropped).most_common()),
-                weight=each.source.weight,
+                name=part.source.label,
+                num_kept=len(part.train),
+                num_held_out=len(part.held_out),
+                dropped=dict(Counter(row.reason for row in part.dropped).most_common()),
+                weight=part.source.weight,
             )
-            for each in taken
+            for part in taken
         ),
         warnings=(
             *mixture.repeated(train, held_out, content),
@@ -114,7 +117,7 @@ def convert(settings: ConvertSettings, layout: Layout) -> None:
     )
     write_jsonl(layout.train_jsonl, (example.as_record() for example in train))
     write_jsonl(layout.validation_jsonl, (example.as_record() for example in held_out))
-    dropped = [row for each in taken for row in each.dropped]
+    dropped = [row for part in taken for row in part.dropped]
     write_jsonl(layout.dropped_jsonl, (row.as_record() for row in dropped))
     account.write(layout.data_account)
     _tell(account, layout)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from storage.data.source import DataSource, Rows, clip_finder, examples_of
-from storage.manifest import file_digest
+from storage.manifest import digest_of, file_digest
 from storage.mapping import R1_AQA_FIELDS, RowMapping
 from storage.tables import read_rows
 
@@ -28,12 +28,18 @@ class LinesSource(DataSource):
         """That of the rows."""
         return self.path.expanduser()
 
+    @property
+    def folder(self) -> Path:
+        """That of the clips."""
+        return (self.audio or self.file.parent).expanduser()
+
     def read(self, cache: Path) -> Rows:  # noqa: ARG002  all of it is here
         """Its examples."""
-        folder = self.audio or self.file.parent
         rows = read_rows(self.file)
-        return examples_of(rows, self.fields, self.label, clip_finder(folder.expanduser()))
+        return examples_of(rows, self.fields, self.label, clip_finder(self.folder))
 
     def decides(self, cache: Path) -> object:  # noqa: ARG002  all of it is here
-        """The file's digest."""
-        return file_digest(self.file) if self.file.is_file() else None
+        """The file's digest, and the clips by name and size."""
+        clips = [path for path in sorted(self.folder.rglob("*")) if path.is_file()]
+        sizes = [(str(path.relative_to(self.folder)), path.stat().st_size) for path in clips]
+        return [file_digest(self.file) if self.file.is_file() else None, digest_of(sizes)]

@@ -43,6 +43,12 @@ def test_the_pages_rows_are_converted_and_written_as_a_data_set(
     assert {split: len(rows) for split, rows in found.items()} == {"train": 8, "validation": 2}
     assert convert(options) == 0
     assert "convert: skipped" in "".join(capsys.readouterr())
+    (workspace / "own/clips/3.wav").write_bytes(b"no audio")
+    caplog.clear()
+    assert convert(options) == 0
+    assert "kept + 1 dropped" in caplog.text
+    dropped = json.loads((root / "dropped.jsonl").read_text())
+    assert (dropped["id"], dropped["reason"], dropped["source"]) == ("3", "unreadable", "lines")
 
 
 def test_a_wrong_mapping_is_one_clear_line(workspace: Path) -> None:
@@ -53,6 +59,8 @@ def test_a_wrong_mapping_is_one_clear_line(workspace: Path) -> None:
         r"question '0' \(row 0\): 'right' is 'A', expected an index from 0 to 2",
     ):
         convert([*options, "--set", "data.0.fields.answer_is=index"])
+    with pytest.raises(PipelineError, match="nothing is left to train on; lower `held_out`"):
+        convert([*options, "--set", "data.0.held_out=10"])
     with pytest.raises(PipelineError, match="give a `weight` to every source"):
         convert([*options, "--set", "data=[{kind: avqa, weight: 1}, {kind: lines, path: x}]"])
     with pytest.raises(PipelineError, match=r"data.0"):

@@ -107,6 +107,8 @@ class TrainingSheet(Config):
     """Those that decided what it learned, as it recorded."""
     device_hours: float | None = None
     """Time of its steps times its devices; None: not logged."""
+    warnings: tuple[str, ...] = ()
+    """Signs that it learned nothing, with their usual causes."""
     samples: tuple[Sampled, ...] = ()
     """Completions of one prompt, one a step."""
     dropped: tuple[Count, ...] = ()

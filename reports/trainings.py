@@ -11,7 +11,15 @@ from reports.sheets import Count, Curve, TrainingSheet
 from storage.jsonl import Record, read_appended
 from storage.layout import Layout, checkpoint_step, list_checkpoints
 from storage.records.prompt import NamedPrompt
-from storage.records.training import METRICS, RUN, Sampled, TrainingRecord, read_sampled
+from storage.records.training import (
+    METRICS,
+    RUN,
+    Sampled,
+    TrainingRecord,
+    read_metrics,
+    read_sampled,
+    warnings_of,
+)
 
 
 class TrainingEntry(BaseModel):
@@ -26,6 +34,7 @@ class TrainingEntry(BaseModel):
     lora: object = None
     max_steps: int | None = None
     save_steps: int | None = None
+    continues: str | None = None
 
     @property
     def planned(self) -> tuple[int, ...]:
@@ -33,7 +42,8 @@ class TrainingEntry(BaseModel):
         if self.max_steps is None or self.save_steps is None:
             return ()
         steps = {*range(self.save_steps, self.max_steps + 1, self.save_steps), self.max_steps}
-        return tuple(sorted(steps))
+        before = int((self.continues or "@0").rpartition("@")[2])
+        return tuple(sorted(step for step in steps if step > before))
 
 
 def read_training_sheet(layout: Layout, entry: TrainingEntry) -> TrainingSheet:
@@ -60,6 +70,7 @@ def read_training_sheet(layout: Layout, entry: TrainingEntry) -> TrainingSheet:
         checkpoint_steps=tuple(step for step in steps if step is not None),
         curve=logged,
         device_hours=sum(seconds) * run.num_devices / 3600 if run and seconds else None,
+        warnings=tuple(warnings_of(read_metrics(folder))),
         samples=_one_prompt(read_sampled(folder)),
         dropped=tuple(Count(name=reason, count=dropped[reason]) for reason in sorted(dropped)),
     )

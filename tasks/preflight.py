@@ -12,7 +12,8 @@ from pathlib import Path
 from shutil import which
 
 from model.config import EvaluateConfig, TrainConfig
-from model.train.memory import estimate, estimate_host, estimate_inference
+from model.train.flops import operations, peak_operations_per_s
+from model.train.memory import PROMPT_TOKENS, estimate, estimate_host, estimate_inference
 from storage.benchmarks.published import find_description, find_prepared
 from storage.config import (
     BenchmarkConfig,
@@ -45,6 +46,11 @@ NUM_CLIPS = 40_425  # questions of AVQA's training file, about one clip each
 SAMPLE_BYTES = 2
 MEDIA_BYTES = 1.5e6  # a video of four minutes at 50 kbit/s
 SAMPLE_RATE_HZ = 16_000
+SHORT_ANSWER = 16  # tokens of `<answer>dog barking</answer>`
+CLIP_POSITIONS = 500  # of a clip of 10 s
+# Guessed, not measured: of a card's peak in passes; for a layer and token while sampling, where
+# launches are waited for.
+PEAK_SHARE, LAYER_S = 0.4, 0.001
 BIG_MODEL = 1e9  # parameters from which a CPU is no place to train
 WORK_SHARE = 0.85  # of a GPU's memory; the estimate is good to 15%
 MODEL_REMEDY = (
@@ -239,11 +245,13 @@ def check_memory(training: TrainConfig, gpus: Sequence[Gpu], sizes: ModelSizes) 
         )
         return Finding("error", subject, text)
     needed = estimate(training, sizes, num_gpus=len(gpus) * training.num_hosts)
+    hours = forecast_hours(training, sizes, gpus[0].model, len(gpus) * training.num_hosts)
     cards = [gpu.memory_bytes for gpu in gpus if gpu.memory_bytes]
     if not cards:
         return Finding("warning", subject, f"wants {needed.text()}; nvidia-smi tells no sizes")
     hosts = f"{training.num_hosts} hosts with " if training.num_hosts > 1 else ""
     text = f"{hosts}{len(gpus)} GPU(s) of {min(cards) / GB:.0f} GB; it wants {needed.text()}"
+    text += f"; about {hours[0]:.1f} to {hours[1]:.1f} hours, guessed by count" if hours else ""
     if needed.total > min(cards):
         remedy = "more GPUs with sharding zero2 or fsdp, precision bf16 with adamw-8bit-sr, or lora"
         return Finding("error", subject, f"{text}: {remedy}")
@@ -251,6 +259,36 @@ def check_memory(training: TrainConfig, gpus: Sequence[Gpu], sizes: ModelSizes) 
         remedy = "it will be tight; gradient_checkpointing: true"
         return Finding("warning", subject, f"{text}: {remedy}")
     return Finding("ok", subject, text)
+
+
+def forecast_hours(
+    training: TrainConfig, sizes: ModelSizes, card: str, num_gpus: int
+) -> tuple[float, float] | None:
+    """Hours of a training by count, for short answers and for the longest allowed.
+
+    None for a card whose speed is not known. After ten steps the measured speed tells better.
+    """
+    peak = peak_operations_per_s(card)
+    if peak is None:
+        return None
+    samples = training.method == "grpo"
+    group = training.grpo.group_size if samples else 1
+    hours: list[float] = []
+    for num_tokens in (SHORT_ANSWER, training.grpo.max_completion_tokens if samples else 32):
+        predicted = training.prompts_per_step * group * num_tokens
+        needed = operations(
+            sizes,
+            text_tokens=training.prompts_per_step * PROMPT_TOKENS + predicted,
+            predicted_tokens=predicted,
+            encoder_positions=training.prompts_per_step * CLIP_POSITIONS,
+            num_forwards=samples + (samples and training.grpo.beta > 0),
+            freeze=training.freeze,
+            has_adapter=training.lora is not None,
+        )
+        step_s = needed / (peak * PEAK_SHARE * num_gpus)
+        step_s += samples * num_tokens * sizes.text_layers * LAYER_S
+        hours.append((training.max_steps - training.steps_before) * step_s / 3600)
+    return hours[0], hours[1]
 
 
 def check_host_memory(

@@ -22,7 +22,7 @@ from storage.jsonl import read_jsonl
 from storage.layout import Layout, list_checkpoints, name_aside
 from storage.records.evaluation import list_runs
 from storage.records.model import TRAINING_PREFIX, ModelRef
-from storage.records.training import METRICS, RUN, TrainingRecord
+from storage.records.training import METRICS, RUN, TrainingRecord, metrics_of
 from tasks.models import REMEDY, is_gone, resolve
 from tasks.running.child_process import run_child
 from tasks.running.console import RecordFile, Show, meter, say
@@ -30,15 +30,6 @@ from tasks.running.gpus import hold_gpus
 from tasks.running.torchrun import calling, gpu_environment, interface_to, training_command
 from tasks.stage import Unit, expected_errors_fail, is_transient
 
-# What is told of a step, and how it is called.
-SHOWN = {
-    "loss": "loss",
-    "reward": "reward",
-    "accuracy_reward": "accuracy",
-    "format_reward": "format",
-    "kl": "kl",
-    "learning_rate": "lr",
-}
 SILENCE_LIMIT_S = (
     1800.0  # a child without a word for this long hangs; a step of the 7B takes seconds
 )
@@ -235,14 +226,14 @@ class _Progress:
         self._artifact: UUID | None = None
         self._shown_percent = -1
 
-    def __call__(self, _line: str) -> None:
+    def __call__(self, line: str) -> None:
         """The child has said something: look how far it is."""
+        if line.startswith("warning: "):
+            say(f"train {self._training.name}: {line}")
         if not self._metrics.look():
             return
-        metrics = self._metrics.last
-        step, name = int(metrics["step"]), self._training.name
-        shown = ((short, metrics.get(key)) for key, short in SHOWN.items())
-        note = " ".join(f"{short} {value:.4g}" for short, value in shown if value is not None)
+        metrics = metrics_of(self._metrics.last)
+        step, name, note = metrics.step, self._training.name, metrics.shown()
         self._show(step, note)
         percent = 100 * step // self._training.max_steps
         if percent == self._shown_percent:

@@ -1,6 +1,6 @@
 """What one watches: metrics.jsonl, completions.jsonl, progress lines for a parent, and trackers.
 
-A progress line reads `step 120/600 loss 0.0123 reward 1.42 accuracy 0.55 kl 0.011 eta 0:01:03`.
+A progress line reads `step 120/600 loss 0.0123 reward 1.42 accuracy 0.55 kl 0.011`.
 TensorBoard and W&B are accelerate's; a resumed training goes on in the run it began.
 """
 
@@ -23,22 +23,17 @@ from model.config import TrainConfig
 from storage.errors import PipelineError
 from storage.jsonl import write_text
 from storage.records.training import (
+    WATCHED,
     Sampled,
     StepMetrics,
     append_metrics,
     append_sampled,
     forget_after,
+    read_metrics,
+    warnings_of,
 )
 
-# Short names of what a progress line shows, in this order.
-SHOWN = {
-    "loss": "loss",
-    "reward": "reward",
-    "accuracy_reward": "accuracy",
-    "format_reward": "format",
-    "kl": "kl",
-    "learning_rate": "lr",
-}
+WORDS = 20  # characters that tell one warning from another
 TENSORBOARD = "runs"  # folder of its events, in the training's
 WANDB_ID = "wandb-id.txt"  # names the run there, across resumes and moved workspaces
 
@@ -138,11 +133,12 @@ class StepLog:
         self._output = output
         self._is_main = is_main
         self._trackers: list[GeneralTracker] = []
-        self._began = time.monotonic()
-        self._first_step: int | None = None
         self._last_shown = -math.inf
+        self._steps: list[StepMetrics] = []
+        self._told: set[str] = set()
         if is_main:
             forget_after(output, steps_done)
+            self._steps = read_metrics(output)
             self._trackers = start_trackers(config, output, steps_done + 1)
 
     def write_metrics(self, metrics: StepMetrics) -> None:
@@ -165,32 +161,16 @@ class StepLog:
             tracker.finish()
 
     def _show(self, metrics: StepMetrics) -> None:
-        step = metrics.step
-        now = time.monotonic()
-        if self._first_step is None:
-            self._first_step, self._began = step, now
-        if (
-            now - self._last_shown < self._config.progress_every_s
-            and step != self._config.max_steps
-        ):
-            return
-        self._last_shown = now
-        shown = [
-            f"{short} {value:.4g}"
-            for name, short in SHOWN.items()
-            if (value := metrics.numbers().get(name)) is not None
-        ]
-        print(  # noqa: T201  the parent process reads these lines
-            f"step {step}/{self._config.max_steps} {' '.join(shown)} eta {self._eta(step, now)}",
-            flush=True,
-        )
-
-    def _eta(self, step: int, now: float) -> str:
-        done = step - (self._first_step or 0)
-        if not done:
-            return "?"
-        left_s = round((now - self._began) / done * (self._config.max_steps - step))
-        return f"{left_s // 3600}:{left_s % 3600 // 60:02d}:{left_s % 60:02d}"
+        self._steps.append(metrics)
+        step, last, now = metrics.step, self._config.max_steps, time.monotonic()
+        if step % WATCHED == 0:
+            for warning in warnings_of(self._steps):
+                if warning[:WORDS] not in self._told:
+                    self._told.add(warning[:WORDS])
+                    print(f"warning: step {step}: {warning}", flush=True)  # noqa: T201  the log
+        if now - self._last_shown >= self._config.progress_every_s or step == last:
+            self._last_shown = now
+            print(f"step {step}/{last} {metrics.shown()}", flush=True)  # noqa: T201  the log
 
 
 def start_trackers(config: TrainConfig, output: Path, first_step: int) -> list[GeneralTracker]:

@@ -7,9 +7,10 @@
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean, variance
 from typing import Any, ClassVar, Literal
 
 from pydantic import JsonValue
@@ -21,6 +22,16 @@ from storage.records.model import ModelRef
 RUN, METRICS, COMPLETIONS = "run.json", "metrics.jsonl", "completions.jsonl"
 CHECKPOINT, ADAPTER = "checkpoint.json", "adapter_config.json"
 REWARD, SHARE = "_reward", "_share"  # ends of the names in metrics.jsonl
+# What is told of a step, and how it is called.
+SHOWN = {
+    "loss": "loss",
+    "reward": "reward",
+    "accuracy_reward": "accuracy",
+    "format_reward": "format",
+    "kl": "kl",
+    "learning_rate": "lr",
+}
+WATCHED = 50  # steps over which it is looked whether anything is learned
 GROUPS = {"rewards", "shares", "seconds"}
 
 
@@ -102,6 +113,12 @@ class StepMetrics:
         flat |= {name + REWARD: value for name, value in self.rewards.items()}
         flat |= {name + SHARE: value for name, value in self.shares.items()}
         return {name: value for name, value in flat.items() if value is not None}
+
+    def shown(self) -> str:
+        """What is told of a step on the way, e.g. `loss 0.0123 reward 1.42 accuracy 0.55`."""
+        found = self.numbers()
+        told = {short: found[name] for name, short in SHOWN.items() if name in found}
+        return " ".join(f"{short} {value:.4g}" for short, value in told.items())
 
     def trackable(self) -> dict[str, float]:
         """Every number by its name in TensorBoard and W&B, the times as `seconds/rollout`."""
@@ -196,6 +213,44 @@ def metrics_of(line: Record) -> StepMetrics:
         return {name.removesuffix(end): line[name] for name in line if name.endswith(end)}
 
     return StepMetrics(rewards=ending(REWARD), shares=ending(SHARE), **known)
+
+
+def warnings_of(steps: Sequence[StepMetrics]) -> list[str]:
+    """Signs that a training learns nothing, each with its usual cause; empty for a sound one."""
+    last, before, first = steps[-WATCHED:], steps[-2 * WATCHED : -WATCHED], steps[:WATCHED]
+    if len(last) < WATCHED or last[-1].reward is None:
+        return []
+    found: list[str] = []
+    if all(step.shares.get("zero_variance") == 1 for step in last):
+        found.append(
+            f"in {WATCHED} steps the completions of every prompt scored alike, so nothing is "
+            "learned: none has the format yet (start from a supervised training that teaches it), "
+            "or all are right already (harder questions); completions.jsonl shows which"
+        )
+    rewards = [_known(step.reward for step in part) for part in (first, last)]
+    if len(steps) >= 4 * WATCHED and all(len(part) > 1 for part in rewards):
+        error = math.sqrt(sum(variance(part) / len(part) for part in rewards))
+        if fmean(rewards[1]) < fmean(rewards[0]) + 2 * error:
+            found.append(
+                f"the reward of the last {WATCHED} steps is that of the first: a learning rate "
+                "too small to move the weights (movement.json tells), or too large to learn"
+            )
+    kl, kl_before = (_known(step.kl for step in part) for part in (last, before))
+    if kl and kl_before and fmean(kl) > max(1.0, 4 * fmean(kl_before)):
+        found.append(
+            f"KL runs away ({fmean(kl):.2g} nats a token after {fmean(kl_before):.2g}): the model "
+            "leaves its start; lower the learning rate, or raise beta"
+        )
+    if fmean(step.shares.get("cut_off") or 0.0 for step in last) > 0.5:
+        found.append(
+            "more than half of the completions are cut off before they answer: raise "
+            "grpo.max_completion_tokens, or start from a model that ends its answers"
+        )
+    return found
+
+
+def _known(numbers: Iterable[float | None]) -> list[float]:
+    return [number for number in numbers if number is not None]
 
 
 def _finite(value: float) -> float | None:

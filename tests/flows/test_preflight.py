@@ -39,6 +39,7 @@ from tasks.preflight import (
     check_training,
     checkpoints_bytes,
     disk_needs,
+    forecast_hours,
     start_models,
 )
 
@@ -287,3 +288,14 @@ def test_what_the_settings_ask_for_is_looked_for_before_a_model_is_loaded(
     """A missing wandb was found after the 7B was loaded, three times."""
     found = check_settings(TrainConfig.model_validate(settings), num_gpus)
     assert [told in finding.text for finding in found] == ([True] if told else [])
+
+
+def test_the_hours_of_a_training_are_told_before_it() -> None:
+    """16 tokens through 32 layers at 1 ms, and 16 prompts of 33e12 operations on 8 cards."""
+    sizes = published_sizes("Qwen/Qwen2-Audio-7B-Instruct")
+    assert sizes is not None
+    hours = forecast_hours(TrainConfig(), sizes, "NVIDIA H100 80GB HBM3", 8)
+    assert hours is not None
+    assert hours[0] == pytest.approx(1000 * (0.512 + 528e12 / (8 * 0.4 * 989e12)) / 3600, rel=0.05)
+    assert hours[1] > 10 * hours[0]
+    assert forecast_hours(TrainConfig(), sizes, "some other card", 8) is None

@@ -315,6 +315,25 @@ def test_steps_on_one_rollout_say_whose_they_are_and_leave_no_hole(
     assert rewards[::2] == pytest.approx(rewards[1::2], rel=1e-6)
 
 
+def test_a_training_that_learns_nothing_says_so_in_its_log(
+    tiny_model: Path, training_lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A random model never writes the format: every completion earns 0."""
+    grpo = {"group_size": 2, "max_completion_tokens": 2, "reward": None, "beta": 0}
+    run = make_run(
+        tiny_model,
+        training_lines,
+        tmp_path / "run",
+        max_steps=51,
+        save_steps=51,
+        prompts_per_step=2,
+        grpo=grpo,
+    )
+    train(run)
+    out = capsys.readouterr().out
+    assert out.count("warning: step 50: in 50 steps the completions of every prompt scored") == 1
+
+
 def test_metrics_and_completions_say_what_one_watches(
     tiny_model: Path, training_lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

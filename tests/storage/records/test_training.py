@@ -2,6 +2,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from storage.records.training import (
     forget_after,
     read_metrics,
     read_sampled,
+    warnings_of,
 )
 
 METRICS = StepMetrics(
@@ -122,3 +124,43 @@ def test_another_file_is_refused_in_one_line(tmp_path: Path, change: dict, messa
     with pytest.raises(PipelineError, match=message) as refusal:
         TrainingRecord.read(path)
     assert "\n" not in str(refusal.value)
+
+
+def steps(number: int, **changed: Any) -> list[StepMetrics]:
+    """Steps of a training that learns, but for what is changed by functions of the step."""
+    sound = {
+        "reward": lambda step: 0.5 + step / 200 + 0.1 * (step % 2),
+        "kl": lambda step: 0.001 * step,
+        "zero_variance": lambda _: 0.5,
+        "cut_off": lambda _: 0.1,
+    } | changed
+    return [
+        replace(
+            METRICS,
+            step=step,
+            reward=sound["reward"](step),
+            kl=sound["kl"](step),
+            shares={name: sound[name](step) for name in ("zero_variance", "cut_off")},
+        )
+        for step in range(1, number + 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "changed", "told"),
+    [
+        (200, {}, None),
+        (49, {"zero_variance": lambda _: 1.0}, None),
+        (50, {"zero_variance": lambda _: 1.0}, "in 50 steps the completions of every prompt"),
+        (200, {"reward": lambda step: 0.5 + 0.1 * (step % 2)}, "the reward of the last 50 steps"),
+        (100, {"kl": lambda step: 0.1 if step <= 50 else 3.0}, "KL runs away (3 nats a token aft"),
+        (60, {"cut_off": lambda _: 0.9}, "more than half of the completions are cut off"),
+    ],
+)
+def test_a_training_that_learns_nothing_is_told_with_the_usual_cause(
+    number: int, changed: dict[str, Any], told: str | None
+) -> None:
+    warnings = warnings_of(steps(number, **changed))
+    assert [told is not None and warning.startswith(told) for warning in warnings] == (
+        [True] if told else []
+    )

@@ -30,8 +30,7 @@ max_sleep_interval netrc_location nocheckcertificate password prefer_insecure pr
 remote_components retries sleep_interval sleep_interval_requests socket_timeout source_address
 usenetrc username videopassword
 """
-# A secret by its place: settings stand in reports, commands and Prefect's database, it does not.
-Secret = Annotated[str, Field(pattern=r"^(env:\w+|file:.+)$")]
+# Options that are secrets: settings stand in reports, commands and Prefect's database.
 SECRET_OPTION = re.compile(r"password|authorization|token|^cookie$", re.IGNORECASE)
 # What to do while another run is at the same unit of work.
 WhenBusy = Literal["wait", "refuse"]

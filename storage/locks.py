@@ -13,6 +13,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from storage.errors import PipelineError
+
 
 def try_lock(
     path: Path, purpose: str = "", *, shared: bool = False, wait: bool = False
@@ -27,8 +29,15 @@ def try_lock(
 
     Returns:
         None if another has it.
+
+    Raises:
+        PipelineError: If its file cannot be made or opened.
     """
-    descriptor = _open(path)
+    try:
+        descriptor = _open(path)
+    except OSError as error:
+        msg = f"{path} cannot be written ({error.strerror}); choose another: --workspace DIR"
+        raise PipelineError(msg) from error
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
         fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)

@@ -53,16 +53,11 @@ def turn(unit: str, path: Path, when_busy: WhenBusy = "wait") -> Generator[None]
         when_busy: Wait until it is free, or refuse.
 
     Raises:
-        PipelineError: If it is busy and `when_busy` says so, the flow is stopped meanwhile, or the
-            workspace cannot be written.
+        PipelineError: If it is busy and `when_busy` says so, or the flow is stopped meanwhile.
     """
 
     def attempt() -> int | None:
-        try:
-            lock = try_lock(path, unit)
-        except OSError as error:
-            msg = f"{path} cannot be written ({error.strerror}); choose another: --workspace DIR"
-            raise PipelineError(msg) from error
+        lock = try_lock(path, unit)
         if lock is None and when_busy == "refuse":
             msg = f"{unit} is busy: {holder(path)} is at it; wait for it, or stop it"
             raise PipelineError(msg)

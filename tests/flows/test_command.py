@@ -24,3 +24,19 @@ def test_help_makes_nothing_and_warns_of_nothing(tmp_path: Path, name: str) -> N
     assert (done.returncode, done.stderr) == (0, "")
     assert f"usage: python -m flows.{name}" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_workspace_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    """The lock of a server's start ended in a traceback."""
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.full_pipeline", "--workspace", str(tmp_path / "file" / "w")],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "cannot be written (Not a directory); choose another: --workspace DIR" in done.stderr

@@ -11,17 +11,17 @@ tries again, from the newest whole checkpoint (the retries of tasks/train.py); w
 for that.
 """
 
-import fcntl
 import json
 import os
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
+
+import psutil
 
 from model.config import TrainConfig
 from model.training_record import config_of
@@ -35,7 +35,6 @@ from tasks.running.gpus import hold_gpus
 
 LOOK_EVERY_S = 2.0
 TELL_EVERY_S = 30.0
-SIOCGIFADDR = 0x8915  # netdevice(7)
 # Without a new call for so long after its part failed, the first host has given up: the longest
 # wait before a retry is 60 s.
 PATIENCE_S = 180.0
@@ -117,14 +116,12 @@ def interface_to(address: str) -> dict[str, str]:
 
 def _interfaces() -> dict[str, str]:
     """IPv4 addresses by network interface, loopback left out."""
-    found: dict[str, str] = {}
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            with suppress(OSError):  # it has none
-                request = struct.pack("256s", name.encode())
-                answer = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, request)
-                found[name] = socket.inet_ntoa(answer[20:24])
-    return {name: address for name, address in found.items() if not address.startswith("127.")}
+    return {
+        name: address.address
+        for name, addresses in psutil.net_if_addrs().items()
+        for address in addresses
+        if address.family == socket.AF_INET and not address.address.startswith("127.")
+    }
 
 
 def _own_name() -> str:

@@ -241,14 +241,31 @@ def test_a_whole_omni_gives_its_thinker_and_nothing_else(name: str, tmp_path: Pa
         if not key.startswith("model.visual."):
             assert torch.equal(found[key], tensor), key
     assert sum(p.numel() for key, p in found.items() if "visual" in key) < 50_000
-    assert load_processor(whole).tokenizer.padding_side == "left"
+    processor: Any = load_processor(whole)
+    assert processor.chat_template == load_processor(thinker).chat_template
+    processor.save_pretrained(tmp_path)  # pictures' settings too, for who loads all of it
+    assert (tmp_path / "preprocessor_config.json").read_text() == json.dumps(settings_of(whole))
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "preprocessor_config.json").read_text())
 
 
 def make_whole(thinker: Path, whole: Path, family: Family) -> None:
-    """An Omni's folder around a thinker: other prefixes, a real vision tower's shapes, a talker."""
+    """An Omni's folder around a thinker: other prefixes, a real vision tower's shapes, a talker.
+
+    Settings of pictures lie among the extractor's, and the template in the older file, as in the
+    published ones.
+    """
     whole.mkdir()
     for file in thinker.iterdir():
         (whole / file.name).write_bytes(file.read_bytes())
+    template = (whole / "chat_template.jinja").read_text()
+    (whole / "chat_template.jinja").unlink()
+    (whole / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    pictures = {"image_processor_type": "Qwen2VLImageProcessor", "min_pixels": 3136}
+    settings = settings_of(whole) | pictures | {"processor_class": "Qwen2_5OmniProcessor"}
+    (whole / "preprocessor_config.json").write_text(json.dumps(settings))
     config = json.loads((thinker / "config.json").read_text())
     config["vision_config"] = {"depth": 2, "hidden_size": 64, "num_heads": 4}
     outer = {"model_type": family.model_types[-1], "thinker_config": config}

@@ -47,6 +47,9 @@ class Section:
     """Positions of the questions that only the second got right."""
     lost: Sequence[int]
     """Of those that only the first got right."""
+    by_form: int
+    """Net gain on the questions that exactly one of the two, or neither, answered with a readable
+    choice; what is left was gained where both answered so, and is no matter of form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,4 +169,9 @@ def _section(
         ),
         gained=[index for index, flip in enumerate(flips) if flip == "01"],
         lost=[index for index, flip in enumerate(flips) if flip == "10"],
+        by_form=sum(
+            int(flip[1]) - int(flip[0])
+            for flip, *read in zip(flips, first.parsed, second.parsed, strict=True)
+            if "0" in read and "-" not in flip
+        ),
     )

@@ -153,6 +153,8 @@ def _run_due(
         if force:
             for job in todo:
                 (job.folder(layout) / "answers.jsonl").unlink(missing_ok=True)
+            asked = config.evaluate.model_copy(update={"reuse": False})
+            config = config.model_copy(update={"evaluate": asked})
         _answer_all(todo, config, layout)
         for job in todo if so_far else ():
             say(f"  {describe_score(job, layout)}")

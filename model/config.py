@@ -427,6 +427,10 @@ class EvaluateConfig(Config):
     parity_questions: Annotated[int, Field(ge=0), Idle] = 32
     """Questions answered one by one and in a batch before the first run of a shape of model in a
     precision, a batch size and on a card; a disagreement stops it. They change no answer."""
+    reuse: Annotated[bool, Idle] = True
+    """Take over answers that the same model gave before to the same prompt and clip, decoded alike,
+    in any experiment of the workspace; one in a hundred is asked again, and all are if it differs.
+    `--force` takes none over."""
     declared_step: Annotated[int | None, Idle] = None
     """Step whose row leads the report, declared before the test is seen; None: chosen on the
     validation file where there is one, else the last step."""

@@ -37,6 +37,7 @@ from model.infer.jobs import (
     run_command,
     say,
 )
+from model.infer.kept import CHECKED_OF, KeptAnswers
 from model.infer.prompts import Asking, Reader, Ready, Shelf, evenly
 from model.network.features import too_short
 from model.network.loading import load_model, load_processor
@@ -111,7 +112,9 @@ def _infer_model(
             key=digest_of([readers, items]),
             shelf=shelf,
         )
-        _answer(folder, items, asking, decoder, run)
+        decides = [readers, _revision(job.model_path), decoder.model.device.type]
+        kept = KeptAnswers(run.kept, job, decides) if run.kept else None
+        _answer(folder, items, asking, decoder, run, kept)
 
 
 def _refuse_short(job: InferenceJob, items: Sequence[Item], processor: ProcessorMixin) -> None:
@@ -144,6 +147,7 @@ def _answer(
     asking: Asking,
     decoder: Decoder,
     run: InferenceRun,
+    kept: KeptAnswers | None,
 ) -> None:
     """Do one job; answers of an earlier run are kept."""
     started_s = time.monotonic()
@@ -151,17 +155,48 @@ def _answer(
     if folder.job.run.key.control is None and run.evaluate.parity_questions:
         _require_parity(folder.job, ids, asking, decoder, run)
     folder.start(_revision(folder.job.model_path))
+    if kept and run.evaluate.reuse:
+        _take_over(folder, items, asking, decoder, kept)
     wanted = [index for index in asking.order if ids[index] not in folder.answered]
     progress = Progress(folder.job.run.name, num_before=folder.num_answered, num_total=len(ids))
     batch_size = decoder.at_once(asking.longest)
     batches = asking.batches(wanted, batch_size=batch_size, num_workers=run.evaluate.workers)
     for indices, ready in batches:
         asked = [items[index] for index in indices]
-        for answer in _answers(asked, ready, decoder, folder.job.prompt):
+        for item, answer in zip(
+            asked, _answers(asked, ready, decoder, folder.job.prompt), strict=True
+        ):
             folder.append(answer)
+            if kept:
+                kept.keep(item, answer)
         progress.show(folder.num_answered)
     folder.finish(time.monotonic() - started_s)
     progress.close()
+
+
+def _take_over(
+    folder: JobFolder,
+    items: Sequence[Item],
+    asking: Asking,
+    decoder: Decoder,
+    kept: KeptAnswers,
+) -> None:
+    """Write down what was answered before to the same, unless it is answered otherwise now."""
+    found = kept.find(item for item in items if item.id not in folder.answered)
+    if not found:
+        return
+    index_of = {item.id: index for index, item in enumerate(items)}
+    checked = sorted(found)[::CHECKED_OF]
+    ready = asking.read([index_of[name] for name in checked])
+    again = decoder.complete([one.prompt() for one in ready])
+    pairs = zip(checked, again, strict=True)
+    others = [name for name, said in pairs if said.text != found[name].completion]
+    if others:
+        say(f"{folder.job.run.name}: asks all anew, as {list_ids(others)} is answered otherwise")
+        return
+    for answer in found.values():
+        folder.append(answer)
+    say(f"{folder.job.run.name}: {len(found)} taken over, {len(checked)} asked again: alike")
 
 
 def _revision(model_path: str) -> str | None:

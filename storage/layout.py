@@ -4,7 +4,7 @@
 workspace/
   ledger.sqlite  clips/-HG3Omg_89c_30.wav  annotations/      shared by all experiments
   clips-2s/  media/                                          clips of another length, kept downloads
-  benchmarks/mmau-test-mini-original-e8cc0922/{questions.json, audio/}   features/
+  benchmarks/mmau-test-mini-original-e8cc0922/{questions.json, audio/}   features/ answers/
   models/  world/                                            made here (the demo's)
   digests.jsonl                                              of large files, read once
   locks/  tmp/
@@ -26,6 +26,7 @@ CLIP_LENGTH_S = 10.0  # R1-AQA's
 RESERVED = {
     *(
         "annotations",
+        "answers",
         "benchmarks",
         "clips",
         "datasets",

@@ -95,6 +95,10 @@ def _remarks(job: Job, answers: Sequence[Answer]) -> set[str]:
     failed = {answer.id: answer.error for answer in answers if answer.error}
     name = job.benchmark.name
     told: set[str] = set()
+    if num_taken := sum(bool(answer.made_in) for answer in answers):
+        told.add(
+            f"{job.asked.model.key} on {name}: {num_taken} of {len(answers)} answers taken over"
+        )
     if cut:
         told.add(f"{name}: {len(cut)} clips are longer than the model hears: {list_ids(cut)}")
     if failed:
@@ -162,6 +166,7 @@ def _inference(
         evaluate=config,
         device=device,
         features=layout.workspace / "features",
+        kept=layout.workspace / "answers",
     )
 
 

@@ -66,6 +66,8 @@ class InferenceRun(Config):
     """In this order, but all jobs of one model together."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Settings."""
+    kept: Path | None = None
+    """Folder of the answers that a workspace's experiments share; None: none are kept."""
     device: str = "auto"
     """`auto`, `cpu` or `cuda:0`."""
     features: Path | None = None

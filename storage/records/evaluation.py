@@ -164,6 +164,9 @@ class Answer:
     """Whether its clip goes on beyond what the model hears, e.g. 30 s."""
     rule: str = ""
     """The prompt's rule that took the answer out, e.g. `first-answer`; empty: none did."""
+    made_in: str = ""
+    """Evaluation that it was taken over from, e.g. `paper/evaluation/grpo-step-100/...`; empty: it
+    was asked here."""
     error: str | None = None
     """Why there is no completion, e.g. a clip that cannot be read."""
 

@@ -119,6 +119,7 @@ def test_clips_too_short_for_the_model_stop_it_by_id_where_none_may_fail(folder,
 
 
 def test_a_sample_is_stable_stratified_and_marked_wherever_it_stands(folder, endpoint) -> None:
+    evaluate(folder, endpoint)  # skipped where it was run
     said = evaluate(folder, endpoint, limit=6)
     assert said.startswith("0\n"), said
     (sample,) = (folder / "ws/benchmarks").glob("own-sample-6-*/questions.json")
@@ -128,3 +129,8 @@ def test_a_sample_is_stable_stratified_and_marked_wherever_it_stands(folder, end
     assert {row["benchmark"] for row in rows} == {"own-sample-6"}
     assert {row["num_questions"] for row in rows} == {6}
     assert "own-sample-6, official scorer, n = 6" in said
+    # The same model asked the same about the same clip: nothing is asked twice.
+    (run,) = (folder / "ws/asked/evaluation/mine").glob("own-sample-6-*/mine/answers.jsonl")
+    made = {line["made_in"] for line in read_jsonl(run) if not line["error"]}
+    assert {place.rpartition("-")[0] for place in made} == {"asked/evaluation/mine/own"}
+    assert "mine on own-sample-6: " in said

@@ -33,7 +33,7 @@ from model.run_inference import infer, items_of
 from model.score.scorers import score_folder
 from storage.benchmarks.parse import read_questions, write_questions
 from storage.errors import PipelineError
-from storage.jsonl import read_json, read_jsonl, write_json
+from storage.jsonl import read_json, read_jsonl, write_json, write_jsonl
 from storage.manifest import file_digest
 from storage.records.question import Question
 from tests.storage.records.made_run import make_run
@@ -119,6 +119,7 @@ def test_every_question_gets_one_answer_line_and_a_score(bench, tmp_path, capsys
         "finished",
         "cut",
         "rule",
+        "made_in",
         "error",
     }
     run = json.loads((tmp_path / "out/run.json").read_text())
@@ -501,3 +502,60 @@ def test_under_torchrun_each_process_takes_every_nth_model(bench, tmp_path, monk
     monkeypatch.setenv("WORLD_SIZE", "2")
     infer(run_of(*jobs))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1-answer", "1-plain"]
+
+
+def kept_run(bench, output, folder, **changes) -> InferenceRun:
+    audio = changes.pop("audio", bench / "audio")
+    return run_of(job_of(bench, output, audio, **changes)).model_copy(update={"kept": folder})
+
+
+def test_answers_to_the_same_are_taken_over_and_say_where_they_were_made(
+    bench, tmp_path, capsys
+) -> None:
+    first, second, kept = tmp_path / "x/evaluation/a/b/answer", tmp_path / "second", tmp_path / "k"
+    infer(kept_run(bench, first, kept))
+    clips = shutil.copytree(bench / "audio", tmp_path / "elsewhere")
+    capsys.readouterr()
+    infer(kept_run(bench, second, kept, model="another-name", audio=clips))
+    said = capsys.readouterr().out
+    assert f"{NUM_QUESTIONS} taken over, 1 asked again: alike" in said
+    made = {line["made_in"] for line in answers(second).values()}
+    assert made == {"x/evaluation/a/b/answer"}
+    strip = [
+        {name: line | {"made_in": ""} for name, line in answers(folder).items()}
+        for folder in (first, second)
+    ]
+    assert strip[0] == strip[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"digest": "e" * 64},
+        {"prompt": PROMPTS["think"]},
+        {"prompt": PROMPTS["audiomcq"]},  # the same text under a system's
+        {"versions": {"torch": "another"}},
+        {"audio": None},
+    ],
+)
+def test_nothing_is_taken_over_where_anything_differs_that_decides(
+    bench, tmp_path, capsys, change
+) -> None:
+    kept = tmp_path / "kept"
+    infer(kept_run(bench, tmp_path / "first", kept))
+    infer(kept_run(bench, tmp_path / "second", kept, **change))
+    assert "taken over" not in capsys.readouterr().out
+    assert {line["made_in"] for line in answers(tmp_path / "second").values()} == {""}
+
+
+def test_kept_answers_that_the_model_does_not_give_now_are_not_believed(
+    bench, tmp_path, capsys
+) -> None:
+    kept = tmp_path / "kept"
+    infer(kept_run(bench, tmp_path / "first", kept))
+    (log,) = kept.rglob("*.jsonl")
+    lines = read_jsonl(log)
+    write_jsonl(log, [line | {"completion": "forged"} for line in lines])
+    infer(kept_run(bench, tmp_path / "second", kept))
+    assert "asks all anew, as q0 is answered otherwise" in capsys.readouterr().out
+    assert answers(tmp_path / "second") == answers(tmp_path / "first")

@@ -230,6 +230,9 @@ class TrainConfig(Config):
     """Steps between samples of completions in the log."""
     report_to: Annotated[tuple[Literal["tensorboard", "wandb"], ...], Idle] = ()
     """Where metrics go besides metrics.jsonl."""
+    validation_questions: Annotated[int, Field(ge=0), Idle] = 0
+    """Held-out questions (of `annotations.validation`) that are answered at each checkpoint by the
+    training process itself: a curve, judged as the accuracy reward judges. 0: none."""
     evaluate: Annotated[bool, Idle] = True
     """Whether its checkpoints are evaluated; a warm start's need not be."""
     grpo: GrpoConfig = GrpoConfig()

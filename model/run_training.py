@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from pydantic import JsonValue
 from torch import nn
-from transformers import set_seed
+from transformers import ProcessorMixin, set_seed
 from transformers.utils import logging as transformers_logging
 
 from model import checkpoints
@@ -25,7 +25,7 @@ from model.network.family import freeze_parts
 from model.network.loading import load_base, load_model, load_processor, stop_tokens
 from model.network.measure import measure_config
 from model.network.policy import add_adapter, load_adapter, name_base, without_adapter
-from model.train.examples import Checked, check_examples, read_examples, write_dropped
+from model.train.examples import Checked, Example, check_examples, read_examples, write_dropped
 from model.train.loop import Materials, train_steps
 from model.train.memory import check_fits, estimate
 from model.train.sharding import is_main_process, world_size
@@ -37,6 +37,7 @@ from storage.jsonl import write_json
 from storage.records.question import list_ids
 from storage.records.training import TrainingRecord
 
+VALIDATION = "validation.jsonl"
 TERMINATED = 128 + signal.SIGTERM
 
 
@@ -170,6 +171,7 @@ def load(run: TrainingRun, settings: dict[str, JsonValue], resume_from: Path | N
         reference=_reference(run),
         processor=processor,
         examples=checked.kept,
+        held_out=_held_out(run, processor),
         stop_ids=stop_tokens(without_adapter(network), processor),
         sizes=measure_config(run.start_model),
         card=partial(
@@ -180,6 +182,21 @@ def load(run: TrainingRun, settings: dict[str, JsonValue], resume_from: Path | N
             num_dropped=len(checked.dropped),
         ),
     )
+
+
+def _held_out(run: TrainingRun, processor: ProcessorMixin) -> list[Example]:
+    """Questions to ask at each checkpoint, taken evenly over the file beside the examples."""
+    number, file = run.config.validation_questions, run.record.examples.with_name(VALIDATION)
+    if not number:
+        return []
+    if not file.exists():
+        msg = (
+            f"validation_questions is {number}, and there is no {file}: set annotations.validation"
+        )
+        raise PipelineError(msg)
+    found = check_examples(read_examples(file), processor, run.config).kept
+    number = min(number, len(found))
+    return [found[index * len(found) // number] for index in range(number)]
 
 
 def _reference(run: TrainingRun) -> nn.Module | None:

@@ -27,13 +27,18 @@ from model.network.policy import Policy, without_adapter
 from model.train.examples import Example
 from model.train.grpo_step import GrpoStep
 from model.train.order import Collator, Draws, read_batches
+from model.train.rewards import rewards_of
+from model.train.rollout import reward_completions
+from model.train.sampler import Sampler
 from model.train.sft_step import SftStep, target_end_id
 from model.train.sharding import gradient_sync, make_accelerator
 from model.train.state import State, make_optimizer, make_scheduler
 from model.train.step import Method, MicroBatch, Session, step_metrics
-from model.train.step_log import StepLog, Stopwatch
+from model.train.step_log import Means, StepLog, Stopwatch
 from storage.errors import PipelineError
 from storage.records.sizes import ModelSizes
+
+ASKED_AT_ONCE = 64  # held-out questions whose features are in memory: 32 MB at 10 s
 
 
 class Materials(NamedTuple):
@@ -53,6 +58,8 @@ class Materials(NamedTuple):
     """Of the model."""
     examples: Sequence[Example]
     """What it learns from."""
+    held_out: Sequence[Example]
+    """What is asked at each checkpoint."""
     stop_ids: Tensor
     """Token ids that end a completion."""
     sizes: ModelSizes
@@ -110,6 +117,10 @@ def train_steps(materials: Materials, resume_from: Path | None) -> None:
             loop.optimizer.step()
             loop.scheduler.step()
             loop.optimizer.zero_grad()
+        is_saved = step % config.save_steps == 0 or step == config.max_steps
+        if is_saved and materials.held_out:
+            with watch.phase("validation"):
+                validate(materials, session, means)
         metrics = step_metrics(
             session,
             materials.sizes,
@@ -119,7 +130,7 @@ def train_steps(materials: Materials, resume_from: Path | None) -> None:
             learning_rate=learning_rate,
         )
         session.log.write_metrics(metrics)
-        if step % config.save_steps == 0 or step == config.max_steps:
+        if is_saved:
             loop.state.save(
                 materials.output,
                 step,
@@ -173,6 +184,29 @@ def begin(materials: Materials, resume_from: Path | None) -> Loop:
     if resume_from is not None:
         state.load(resume_from, rates=scheduler.get_last_lr())
     return Loop(session, make_method(materials, session), optimizer, scheduler, state, steps_done)
+
+
+def validate(materials: Materials, session: Session, means: Means) -> None:
+    """Answer this device's share of the held-out questions greedily, and count the right ones."""
+    config, accelerator = materials.config, session.accelerator
+    number = len(materials.held_out)
+    draws = Draws(materials.held_out, materials.processor, config, num_draws=number)
+    collator, sampler = Collator(materials.processor), Sampler(session, is_greedy=True)
+    accuracy = rewards_of(config.grpo, config.prompt)[:1]
+    # Sharded, all devices ask equally often: some ask a question of another, which does not count.
+    places = range(accelerator.process_index, number, accelerator.num_processes)
+    asked = [*places, number][: -(-number // accelerator.num_processes)]
+    for first in range(0, len(asked), ASKED_AT_ONCE):
+        positions = asked[first : first + ASKED_AT_ONCE]
+        drawn = collator([draws.at(position) for position in positions]).to(accelerator.device)
+        with accelerator.autocast():
+            completions = sampler.sample(drawn)
+        scored = reward_completions(
+            completions, drawn, rewards=accuracy, processor=materials.processor
+        )
+        counts = torch.tensor([position < number for position in positions]).float()
+        right = float((scored.reward_QGR[:, 0, 0].cpu() * counts).sum())
+        means.add_sum("validation_accuracy", right, float(counts.sum()))
 
 
 def make_method(materials: Materials, session: Session) -> Method[Any]:

@@ -35,9 +35,10 @@ from model.train.step import Session
 class Sampler:
     """Samples completions; halves its groups when memory runs out, and remembers."""
 
-    def __init__(self, session: Session) -> None:
-        """Keep the run."""
+    def __init__(self, session: Session, *, is_greedy: bool = False) -> None:
+        """Keep the run; greedy, there is one completion, the likeliest tokens."""
         self._session = session
+        self._is_greedy = is_greedy
         self._grpo = session.config.grpo
         self._in_step = session.config.sharding == "fsdp" and is_sharded(session.accelerator)
         self._most = math.inf  # prompts at once, since memory ran out
@@ -91,13 +92,17 @@ class Sampler:
                 stop_ids=self._session.stop_ids,
                 pad_id=self.pad_id,
                 max_new_tokens=grpo.max_completion_tokens,
-                sampling=Sampling(
+                sampling=None
+                if self._is_greedy
+                else Sampling(
                     temperature=grpo.temperature,
                     top_k=grpo.top_k,
                     top_p=grpo.top_p,
                     min_new_tokens=grpo.min_new_tokens,
                 ),
-                uniform_BGC=uniform_numbers(
+                uniform_BGC=None
+                if self._is_greedy
+                else uniform_numbers(
                     positions,
                     seed=self._session.config.seed,
                     group_size=grpo.group_size,

@@ -14,6 +14,7 @@ from reports.site.charts import MARKS, Look, Panel, Result, Series, draw
 from storage.records.evaluation import Tally
 
 TRAINING_CURVES = (
+    ("validation_accuracy", "Validation accuracy", "share of held-out questions, while training"),
     ("accuracy_reward", "Accuracy reward", "share of completions that are right"),
     ("reward", "Reward", "mean of the sampled completions, weighted"),
     ("format_reward", "Format reward", "share in the answer's format"),

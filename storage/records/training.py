@@ -28,6 +28,7 @@ SHOWN = {
     "reward": "reward",
     "accuracy_reward": "accuracy",
     "format_reward": "format",
+    "validation_accuracy": "validation",
     "kl": "kl",
     "learning_rate": "lr",
 }
@@ -92,6 +93,8 @@ class StepMetrics:
     """Fractions in 0..1, e.g. `cut_off: 0.02` of the completions, `zero_variance` of the groups."""
     rollout_step: int | None = None
     """The first step that learned from the same completions, where they are sampled."""
+    validation_accuracy: float | None = None
+    """Fraction of the held-out questions answered right, where a checkpoint follows."""
     kl: float | None = None
     """Estimate of the KL divergence from the start model, nats a token."""
     entropy: float | None = None

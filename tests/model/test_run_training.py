@@ -334,6 +334,26 @@ def test_a_training_that_learns_nothing_says_so_in_its_log(
     assert out.count("warning: step 50: in 50 steps the completions of every prompt scored") == 1
 
 
+def test_held_out_questions_are_answered_at_each_checkpoint_and_change_no_bit(
+    tiny_model: Path, training_lines: Path, tmp_path: Path
+) -> None:
+    lines = tmp_path / "train.jsonl"
+    shutil.copy(training_lines, lines)
+    alone = make_run(tiny_model, lines, tmp_path / "alone")
+    train(alone)
+    asking = make_run(tiny_model, lines, tmp_path / "asking", validation_questions=5)
+    with pytest.raises(PipelineError, match=r"validation_questions is 5,? and there is no"):
+        train(asking)
+    shutil.copy(training_lines, tmp_path / "validation.jsonl")
+    train(asking)
+    rows = read_jsonl(asking.output / "metrics.jsonl")
+    assert ["validation_accuracy" in row for row in rows] == [False, True, False, True]
+    assert rows[1]["validation_accuracy"] * 5 in range(6)
+    expected = weights(alone.output / "checkpoint-4")
+    found = weights(asking.output / "checkpoint-4")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_metrics_and_completions_say_what_one_watches(
     tiny_model: Path, training_lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -180,7 +180,8 @@ def test_two_processes_train_what_one_would_and_only_through_the_wrapped_forward
 @pytest.mark.slow
 def test_the_number_of_devices_decides_nothing_and_may_change_on_the_way(small: Small) -> None:
     """On 4 GPUs it was another training than on 8, as prompts a step were counted by device."""
-    settings = {"save_steps": 1, "lora": {"rank": 2, "dropout": 0.5}}
+    shutil.copy(small.lines, small.lines.with_name("validation.jsonl"))
+    settings = {"save_steps": 1, "lora": {"rank": 2, "dropout": 0.5}, "validation_questions": 5}
     one, two = small.make("one", 4, **settings), small.make("two", 1, **settings)
     train(one)
     small.launch(
@@ -192,6 +193,9 @@ def test_the_number_of_devices_decides_nothing_and_may_change_on_the_way(small: 
         "prompts_per_device": 1,
         "num_devices": 2,
     }
+    asked = [read_jsonl(run.output / "metrics.jsonl") for run in (one, two)]
+    accuracies = [[row["validation_accuracy"] for row in rows] for rows in asked]
+    assert accuracies[0] == accuracies[1]
     shutil.rmtree(two.output / "checkpoint-2")
     train(small.make("two", 2, **settings, gradient_checkpointing=True))
     assert_same_training(small, two, one)

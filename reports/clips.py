@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from reports.sheets import Count, FetchSheet, KeptRows, Lost, LostClip, RowsSheet, flat
+from reports.sheets import Count, FetchSheet, KeptRows, LostClip, RowsSheet, flat
 from storage.data import avqa
 from storage.errors import PipelineError
 from storage.jsonl import Record, read_appended, read_json, read_jsonl
@@ -28,19 +28,16 @@ def read_fetch(layout: Layout) -> FetchSheet | None:
     if not path.exists():
         return None
     account: Record = read_json(path)
-    reasons: list[Record] = account.pop("by_reason", None) or []
     requested, usable = int(account.pop("requested")), int(account.pop("usable"))
-    facts = {key: account[key] for key in account if key not in {"by_state", "by_source"}}
+    facts = {
+        key: account[key] for key in account if key not in {"by_state", "by_reason", "by_source"}
+    }
     done = [row for row in _read_csv(layout.fetch / "clips.csv") if row.get("state") == "done"]
     gone = read_appended(layout.fetch / "invalid.jsonl")
     days = Counter(str(row.get("last_try") or "")[:10] or "unknown" for row in gone)
     return FetchSheet(
         requested=requested,
         usable=usable,
-        by_reason=tuple(
-            Lost(state=str(row["state"]), reason=str(row["reason"]), count=int(row["count"]))
-            for row in reasons
-        ),
         by_source=_counts(row.get("source") or "" for row in done),
         losses_by_day=tuple(Count(name=day, count=days[day]) for day in sorted(days)),
         lost=tuple(

@@ -4,6 +4,7 @@ Marks are one character a question, in the benchmark's order: `1` right, `0` wro
 Fractions stay 0..1 until they are shown.
 """
 
+from collections import Counter
 from typing import Literal, cast
 
 from pydantic import Field, JsonValue
@@ -227,17 +228,6 @@ class PublishedRow(Config):
         return getattr(self, name) if is_field else self.tasks.get(name)
 
 
-class Lost(Config):
-    """Clips that cannot be used for one reason."""
-
-    state: str
-    """E.g. `invalid`."""
-    reason: str
-    """E.g. `private`."""
-    count: int
-    """Clips."""
-
-
 class LostClip(Config):
     """A clip that cannot be used."""
 
@@ -256,8 +246,6 @@ class FetchSheet(Config):
     """Clips."""
     usable: int
     """Of these."""
-    by_reason: tuple[Lost, ...]
-    """The others."""
     by_source: tuple[Count, ...]
     """Usable clips; an empty name: not known."""
     losses_by_day: tuple[Count, ...]
@@ -266,6 +254,12 @@ class FetchSheet(Config):
     """Every one, with its message."""
     facts: tuple[tuple[str, str], ...]
     """What else the account says, as name and text."""
+
+    @property
+    def by_reason(self) -> list[tuple[str, str, int]]:
+        """State, reason and number of the clips that cannot be used, the most first."""
+        counted = Counter((clip.state, clip.reason) for clip in self.lost)
+        return [(*key, count) for key, count in counted.most_common()]
 
 
 class KeptRows(Config):

@@ -39,23 +39,32 @@ class Achievement:
     scorer: str
     """The leading one."""
     evaluation: EvaluationSheet
-    tally: Tally
     silence: EvaluationSheet | None
     """The same model under silence, else the training's nearest step."""
     paper: PublishedRow | None
     """The published row of the same method, variant, prompt and benchmark, or of these weights."""
-    training: TrainingSheet | None = None
-    leading: Leading | None = None
-    start: EvaluationSheet | None = None
+    training: TrainingSheet | None
+    leading: Leading | None
+    start: EvaluationSheet | None
     """Of the model that the training started from, asked with the same prompt."""
-    against_start: PairedTest | None = None
-    best_step: int | None = None
-    best: BestOfN | None = None
+    best_step: int | None
+    best: BestOfN | None
 
     @property
     def marks(self) -> str:
         """One character a question."""
         return self.evaluation.marks[self.scorer]
+
+    @property
+    def tally(self) -> Tally:
+        """Right answers."""
+        return tally(self.marks)
+
+    @property
+    def against_start(self) -> PairedTest | None:
+        """Over the model that the training started from."""
+        before = self.start.marks[self.scorer] if self.start else None
+        return paired(as_booleans(before), as_booleans(self.marks)) if before else None
 
     @property
     def kept(self) -> Tally | None:
@@ -74,57 +83,45 @@ class Achievement:
 
 def achievements(report: Report) -> list[Achievement]:
     """By benchmark and training, where the step to quote of it was evaluated."""
-    found: list[Achievement] = []
-    for benchmark in report.tests:
-        scorer = report.leading_scorer(benchmark)
-        if scorer:
-            lines = (
-                _achievement(report, benchmark, scorer, training) for training in report.trainings
-            )
-            found += [line for line in lines if line]
-    return found
+    return [
+        _achievement(report, benchmark, scorer, evaluation, training)
+        for benchmark in report.tests
+        if (scorer := report.leading_scorer(benchmark))
+        for training in report.trainings
+        if (evaluation := report.leading_evaluation(benchmark, scorer, training))
+    ]
 
 
 def other_models(report: Report, benchmark: BenchmarkSheet, scorer: str) -> list[Achievement]:
     """Models that were not trained here, as they were asked."""
     return [
-        Achievement(
-            benchmark=benchmark,
-            scorer=scorer,
-            evaluation=evaluation,
-            tally=tally(evaluation.marks[scorer]),
-            silence=_silence(report, benchmark, evaluation, scorer),
-            paper=_released_row(report, benchmark, evaluation),
-        )
+        _achievement(report, benchmark, scorer, evaluation, None)
         for evaluation in report.judged(benchmark, scorer)
         if evaluation.step is None
     ]
 
 
 def _achievement(
-    report: Report, benchmark: BenchmarkSheet, scorer: str, training: TrainingSheet
-) -> Achievement | None:
-    evaluation = report.leading_evaluation(benchmark, scorer, training)
-    if evaluation is None:
-        return None
-    start = report.start_evaluation(benchmark, scorer, training)
-    best = best_step(report, benchmark, scorer, training)
-    marks = evaluation.marks[scorer]
+    report: Report,
+    benchmark: BenchmarkSheet,
+    scorer: str,
+    evaluation: EvaluationSheet,
+    training: TrainingSheet | None,
+) -> Achievement:
+    best = best_step(report, benchmark, scorer, training) if training else None
     return Achievement(
         benchmark=benchmark,
         scorer=scorer,
-        training=training,
         evaluation=evaluation,
-        leading=report.leading[training.name],
-        tally=tally(marks),
         silence=_silence(report, benchmark, evaluation, scorer),
-        start=start,
-        against_start=paired(as_booleans(start.marks[scorer]), as_booleans(marks))
-        if start
-        else None,
+        paper=paper_row(report.published, benchmark=benchmark.name, training=training)
+        if training
+        else _released_row(report, benchmark, evaluation),
+        training=training,
+        leading=report.leading[training.name] if training else None,
+        start=report.start_evaluation(benchmark, scorer, training) if training else None,
         best_step=best[0] if best else None,
         best=best[1] if best else None,
-        paper=paper_row(report.published, benchmark=benchmark.name, training=training),
     )
 
 
@@ -151,8 +148,8 @@ def _released_row(
     for row in report.published if path in RELEASED else ():
         is_papers = row.source == PAPER_SOURCE and row.prompt == prompt
         is_again = row.model.startswith(("R1-AQA", path.partition("/")[2])) and prompt == "answer"
-        is_same = row.method == RELEASED[path] or row.method.startswith(f"{RELEASED[path]} +")
-        is_same = is_same or row.method.startswith(f"{RELEASED[path]}, released")
+        is_same = row.method.startswith((f"{RELEASED[path]} +", f"{RELEASED[path]}, released"))
+        is_same = is_same or row.method == RELEASED[path]
         if row.benchmark == benchmark.name and is_same and (is_papers or is_again):
             return row
     return None

@@ -126,15 +126,16 @@ def _story(
         test = paired(as_booleans(other.marks[scorer]), as_booleans(lead.marks))
         return Versus(name, key, test, _corrected(matrix, lead.evaluation, other, test))
 
+    keys = [line.training.name if line.training else "" for line in standings]
+    methods = [line.training.method if line.training else "" for line in standings]
     shown = [
-        names[line.training.name] if line.training else report.label(line.evaluation.key)
-        for line in standings
+        names.get(key) or report.label(line.evaluation.key)
+        for key, line in zip(keys, standings, strict=True)
     ]
     others = [
-        versus(name, line.training.name if line.training else "", line.evaluation)
-        for name, line in zip(shown[1:], standings[1:], strict=True)
+        versus(name, key, line.evaluation)
+        for name, key, line in zip(shown[1:], keys[1:], standings[1:], strict=True)
     ]
-    methods = [line.training.method if line.training else "" for line in standings]
     rivals = [
         other
         for other, method in zip(others, methods[1:], strict=True)

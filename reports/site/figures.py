@@ -100,7 +100,7 @@ def accuracy(
     ends = [end for panel in panels for end in panel.y_limits]
     limits = (max(0.0, min(ends) // 5 * 5), min(100.0, -(-max(ends) // 5) * 5))
     whole, *parts = [replace(panel, y_limits=limits) for panel in panels]
-    drawn = draw(whole, width=690, height=312, css="wide", margin=150)
+    drawn = draw(whole, width=636, height=312, css="wide", margin=130)
     drawn += draw(whole, width=358, height=300, css="narrow", margin=104)
     small = [draw(panel, width=166, height=312, margin=34) for panel in parts]
     note = "accuracy in %; band: 95 % interval of each step"

@@ -183,7 +183,7 @@
         make('span', { class: 'small', text: position < 0 ? 'not in the filtered list' : `${position + 1} of ${view.length}` })),
       make('h2', { dir: 'auto', text: data.question[index] }),
       make('p', { class: 'small', text: facts }),
-      spectrogram(index), player(index),
+      ...[spectrogram(index)].filter(Boolean), player(index),
       make('ol', { class: 'choices' }, ...data.choices[index].map((choice, place) => choiceItem(index, choice, place, answer))),
       make('h3', { text: 'Answers of every model' }), strip(index, (one) => !one.control),
       ...(data.evaluations.some((one) => one.control) ? [make('h3', { text: 'Controls' }), strip(index, (one) => one.control)] : []),

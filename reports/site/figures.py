@@ -187,30 +187,22 @@ def _percents(counted: Tally) -> tuple[float, float, float]:
     return 100 * counted.accuracy, 100 * low, 100 * high
 
 
-def training_figures(report: Report, shown: TrainingSheet | None = None) -> list[Figure]:
-    """One chart for each metric that a training logged, all trainings in it.
-
-    Args:
-        report: The report.
-        shown: Metrics that it did not log are left out; None: of all trainings.
-    """
-    looks = looks_of(report)
-    figures: list[Figure] = []
+def training_figures(report: Report, shown: TrainingSheet) -> list[Figure]:
+    """One chart for each metric that a training logged, all trainings that logged it in it."""
+    looks, figures = looks_of(report), list[Figure]()
     for name, title, note in TRAINING_CURVES:
-        if shown and not any(value is not None for value in shown.curve.metrics.get(name, ())):
-            continue
-        series: list[Series] = []
-        for training in report.trainings:
-            values = training.curve.metrics.get(name, ())
-            if any(value is not None for value in values):
-                steps, means = thin(training.curve.step, values)
-                look = looks[training.name]
-                series.append(Series(look, steps, means, label=look.name))
-        if series:
-            drawn = draw(
-                Panel(title, note, series, _room(series)), width=370, height=190, margin=86
-            )
-            figures.append(Figure(title, note, drawn))
+        logged = {
+            training.name: thin(training.curve.step, values)
+            for training in report.trainings
+            if (values := training.curve.metrics.get(name)) and any(y is not None for y in values)
+        }
+        if shown.name in logged:
+            series = [
+                Series(looks[training], steps, means, label=looks[training].name)
+                for training, (steps, means) in logged.items()
+            ]
+            panel = Panel(title, note, series, _room(series))
+            figures.append(Figure(title, note, draw(panel, width=370, height=190, margin=86)))
     return figures
 
 

@@ -16,7 +16,7 @@ from reports.sheets import BenchmarkSheet, flat
 from reports.site import figures
 from reports.site.boards import boards
 from reports.site.exports import to_csv, to_json, to_latex, to_markdown
-from reports.site.links import Links, browse_link, slug, submission_file
+from reports.site.links import Links, benchmark_slugs, browse_link, submission_file
 from reports.site.question_data import QuestionData
 
 MOST_LISTED = 40  # gained or lost questions on a page; the question page has them all
@@ -62,8 +62,9 @@ def overview_pages(
     """
     tables = {matrix.benchmark.key: matrix for matrix in matrices(report)}
     told = stories(report, tables.values())
-    files = {story.benchmark.name: benchmark_file(story.benchmark) for story in told[1:]}
-    files = {story.benchmark.name: "index.html" for story in told[:1]} | files
+    slugs = benchmark_slugs(report)
+    files = {story.benchmark.name: f"benchmark-{slugs[story.benchmark.key]}.html" for story in told}
+    files |= {story.benchmark.name: "index.html" for story in told[:1]}
     found = {board.benchmark: board for board in boards(report, rows, links.models)}
     shared = {
         "report": report,
@@ -88,11 +89,6 @@ def overview_pages(
         pages.append(Page(files[name], "index.html", "Overview", context))
     bare = {**shared, "story": None, "board": None, "matrix": None, "pairs": {}}
     return pages or [Page("index.html", "index.html", "Overview", bare)]
-
-
-def benchmark_file(benchmark: BenchmarkSheet) -> str:
-    """Page of a benchmark that is not the first."""
-    return f"benchmark-{slug(benchmark.key)}.html"
 
 
 def _drawn(report: Report, story: Story) -> dict[str, object]:

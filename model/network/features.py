@@ -205,19 +205,15 @@ def collate(prompts: Sequence[Prompt], pad_id: int) -> Batch:
 
 def join(batches: Sequence[Batch]) -> Batch:
     """Batches one behind another, padded to the longest prompt and the longest clip of them."""
-    joined = {name: _stack([batch[name] for batch in batches]) for name in batches[0]}
-    for name in ("prompt_ids", "prompt_mask"):
-        joined[name] = _stack([batch[name] for batch in batches], on_left=True)
+    joined: Batch = {}
+    for name in batches[0]:
+        rows = [batch[name] for batch in batches]
+        if rows[0].ndim > 1:
+            missing = [max(row.shape[-1] for row in rows) - row.shape[-1] for row in rows]
+            sides = [(n, 0) if name.startswith("prompt") else (0, n) for n in missing]
+            rows = [pad(*pair) for pair in zip(rows, sides, strict=True)]
+        joined[name] = torch.cat(rows)
     return joined
-
-
-def _stack(tensors: Sequence[Tensor], *, on_left: bool = False) -> Tensor:
-    width = max(tensor.shape[-1] for tensor in tensors)
-    if tensors[0].ndim == 1:
-        return torch.cat(list(tensors))
-    missing = [width - tensor.shape[-1] for tensor in tensors]
-    sides = [(number, 0) if on_left else (0, number) for number in missing]
-    return torch.cat([pad(*pair) for pair in zip(tensors, sides, strict=True)])
 
 
 def take(batch: Batch, rows: Sequence[int]) -> Batch:

@@ -67,20 +67,15 @@ def token_bytes(config: PreTrainedConfig, *, element_bytes: int) -> int:
     return 2 * text.num_hidden_layers * text.num_key_value_heads * head_width * element_bytes
 
 
-def free_bytes(device: torch.device) -> float:
-    """What tensors may still take of a GPU's memory; endless elsewhere."""
-    if device.type != "cuda":
-        return math.inf
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + unused
-
-
 def rows_that_fit(
     config: PreTrainedConfig, device: torch.device, *, num_tokens: float, element_bytes: int
 ) -> float:
-    """How many rows of so many tokens the free memory holds; endless on a CPU."""
-    row_bytes = num_tokens * token_bytes(config, element_bytes=element_bytes)
-    return FREE_SHARE * free_bytes(device) / row_bytes
+    """How many rows of so many tokens a GPU's free memory holds; endless elsewhere."""
+    if device.type != "cuda":
+        return math.inf
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free_bytes = torch.cuda.mem_get_info(device)[0] + unused
+    return FREE_SHARE * free_bytes / (num_tokens * token_bytes(config, element_bytes=element_bytes))
 
 
 def in_groups(
@@ -98,7 +93,12 @@ def in_groups(
     first = 0
     while first < len(rows):
         group = rows[first : first + size]
-        part = _unless_out_of_memory(run, group)
+        part = None
+        try:
+            part = run(group)
+        except torch.OutOfMemoryError:
+            if len(group) == 1:
+                raise
         if part is None:  # what it held is free now that its error is gone
             size = len(group) // 2
             gc.collect()
@@ -107,17 +107,6 @@ def in_groups(
             parts.append(part)
             first += len(group)
     return parts, size
-
-
-def _unless_out_of_memory(
-    run: Callable[[Sequence[Row]], Part], group: Sequence[Row]
-) -> Part | None:
-    try:
-        return run(group)
-    except torch.OutOfMemoryError:
-        if len(group) == 1:
-            raise
-        return None
 
 
 def _with_room(old: Tensor, num_kept: int, num_tokens: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -502,6 +503,46 @@ def test_a_frozen_part_and_the_table_of_positions_do_not_move(
     assert movement["audio_encoder"]["moved_share"] == 0
     assert movement["projector"]["relative_change"] == 0
     assert movement["language_model"]["moved_share"] > 0.5
+
+
+@pytest.mark.long
+def test_kills_at_random_moments_change_no_bit(
+    tiny_model: Path, training_lines: Path, tmp_path: Path
+) -> None:
+    """Passes, rollouts used twice, dropout, held-out questions: all follow from seed and step."""
+    lines = tmp_path / "train.jsonl"
+    for name in ("train.jsonl", "validation.jsonl"):
+        shutil.copy(training_lines, tmp_path / name)
+    changes: dict[str, Any] = {"max_steps": 20, "save_steps": 2, "prompts_per_device": 1}
+    changes |= {"lora": {"rank": 2, "dropout": 0.3}, "validation_questions": 3}
+    changes |= {"grpo": {"steps_per_rollout": 2}}
+    whole, killed = (make_run(tiny_model, lines, tmp_path / n, **changes) for n in ("a", "b"))
+    train(whole)
+    killed.record.write(killed.output / "run.json")
+    command = [sys.executable, "-m", "model.run_training", str(killed.output / "run.json")]
+    paths = os.pathsep.join([str(Path.cwd()), str(tmp_path / "own")])
+    environment = os.environ | {"PYTHONPATH": paths}
+    moments, num_kills = random.Random(7), 0
+    while True:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        assert process.stdout is not None
+        is_begun = any(line.startswith("training from") for line in process.stdout)
+        try:  # killed behind its last checkpoint, there was nothing left to do
+            assert process.wait(timeout=moments.uniform(1, 4) if is_begun else None) == 0
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            num_kills += 1
+        finally:
+            process.stdout.close()
+    assert num_kills > 1
+    expected = weights(whole.output / "checkpoint-20")
+    found = weights(killed.output / "checkpoint-20")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert without_times(killed.output / "metrics.jsonl") == without_times(
+        whole.output / "metrics.jsonl"
+    )
 
 
 @pytest.mark.slow

@@ -187,7 +187,7 @@ def answer_with_ours(root: Path, models: Sequence[Path], *, workers: int) -> Mea
     lines = [read_jsonl(folder / "answers.jsonl") for folder in folders]
     return Measured(
         seconds=sum(read_json(folder / "run.json")["seconds"] for folder in folders),
-        completions=[{line["id"]: line["completion"] for line in one} for one in lines],
+        completions=[{line["id"]: line["completion"] for line in run} for run in lines],
     )
 
 

@@ -45,7 +45,7 @@ class GrpoConfig(Config):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Sampling temperature of the rollout."""
     top_k: Annotated[int, Field(ge=0)] = 50
-    """Words kept at each sampling step; 0: all. 50 is transformers' default, which the original
+    """Tokens kept at each sampling step; 0: all. 50 is transformers' default, which the original
     takes."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus sampling: smallest share of probability kept."""

@@ -38,7 +38,7 @@ from model.infer.jobs import (
     say,
 )
 from model.infer.kept import CHECKED_OF, KeptAnswers
-from model.infer.prompts import Asking, Reader, Ready, Shelf, evenly
+from model.infer.prompts import EncodedPrompt, PromptCache, PromptSet, Reader, evenly
 from model.network.features import too_short
 from model.network.loading import load_model, load_processor
 from storage.errors import PipelineError
@@ -72,9 +72,9 @@ def infer(run: InferenceRun) -> None:
         else:
             folder.set_other_run_aside()
             jobs_of.setdefault(job.model_path, []).append(folder)
-    shelf = Shelf()
+    cache = PromptCache()
     for model_path, folders in jobs_of.items():
-        _infer_model(model_path, folders, run, shelf)
+        _infer_model(model_path, folders, run, cache)
         if device.type == "cuda":  # a 7B and the next one do not fit side by side
             gc.collect()
             torch.cuda.empty_cache()
@@ -89,7 +89,7 @@ def _of_this_rank(jobs: Iterable[InferenceJob]) -> list[InferenceJob]:
 
 
 def _infer_model(
-    model_path: str, folders: Sequence[JobFolder], run: InferenceRun, shelf: Shelf
+    model_path: str, folders: Sequence[JobFolder], run: InferenceRun, cache: PromptCache
 ) -> None:
     decoding = _decoding(folders[0].job)  # one model's runs of one evaluation are decoded alike
     processor = load_processor(model_path)
@@ -106,15 +106,15 @@ def _infer_model(
         job = folder.job
         items = items_of(job, folder.questions)
         _refuse_short(job, items, processor)
-        asking = Asking(
+        prompts = PromptSet(
             Reader(items, processor, run.features),
             items,
             key=digest_of([readers, items]),
-            shelf=shelf,
+            cache=cache,
         )
         decides = [readers, _revision(job.model_path), decoder.model.device.type]
         kept = KeptAnswers(run.kept, job, decides) if run.kept else None
-        _answer(folder, items, asking, decoder, run, kept)
+        _answer(folder, items, prompts, decoder, run, kept)
 
 
 def _refuse_short(job: InferenceJob, items: Sequence[Item], processor: ProcessorMixin) -> None:
@@ -144,7 +144,7 @@ def _decoding(job: InferenceJob) -> Decoding:
 def _answer(
     folder: JobFolder,
     items: Sequence[Item],
-    asking: Asking,
+    prompts: PromptSet,
     decoder: Decoder,
     run: InferenceRun,
     kept: KeptAnswers | None,
@@ -153,14 +153,14 @@ def _answer(
     started_s = time.monotonic()
     ids = [item.id for item in items]
     if folder.job.run.key.control is None and run.evaluate.parity_questions:
-        _require_parity(folder.job, ids, asking, decoder, run)
+        _require_parity(folder.job, ids, prompts, decoder, run)
     folder.start(_revision(folder.job.model_path))
     if kept and run.evaluate.reuse:
-        _take_over(folder, items, asking, decoder, kept)
-    wanted = [index for index in asking.order if ids[index] not in folder.answered]
+        _take_over(folder, items, prompts, decoder, kept)
+    wanted = [index for index in prompts.order if ids[index] not in folder.answered]
     progress = Progress(folder.job.run.name, num_before=folder.num_answered, num_total=len(ids))
-    batch_size = decoder.at_once(asking.longest)
-    batches = asking.batches(wanted, batch_size=batch_size, num_workers=run.evaluate.workers)
+    batch_size = decoder.at_once(prompts.longest)
+    batches = prompts.batches(wanted, batch_size=batch_size, num_workers=run.evaluate.workers)
     for indices, ready in batches:
         asked = [items[index] for index in indices]
         for item, answer in zip(
@@ -177,7 +177,7 @@ def _answer(
 def _take_over(
     folder: JobFolder,
     items: Sequence[Item],
-    asking: Asking,
+    prompts: PromptSet,
     decoder: Decoder,
     kept: KeptAnswers,
 ) -> None:
@@ -187,8 +187,8 @@ def _take_over(
         return
     index_of = {item.id: index for index, item in enumerate(items)}
     checked = sorted(found)[::CHECKED_OF]
-    ready = asking.read([index_of[name] for name in checked])
-    again = decoder.complete([one.prompt() for one in ready])
+    ready = prompts.read([index_of[name] for name in checked])
+    again = decoder.complete([encoded.prompt() for encoded in ready])
     pairs = zip(checked, again, strict=True)
     others = [name for name, said in pairs if said.text != found[name].completion]
     if others:
@@ -208,7 +208,7 @@ def _revision(model_path: str) -> str | None:
 
 
 def _answers(
-    items: Sequence[Item], ready: Sequence[Ready], decoder: Decoder, prompt: Prompt
+    items: Sequence[Item], ready: Sequence[EncodedPrompt], decoder: Decoder, prompt: Prompt
 ) -> list[Answer]:
     """The answers to a batch; what cannot be asked has an error instead of a completion."""
     readable = [index for index, item in enumerate(ready) if item.error is None]
@@ -232,7 +232,7 @@ def _answers(
 
 
 def _require_parity(
-    job: InferenceJob, ids: Sequence[str], asking: Asking, decoder: Decoder, run: InferenceRun
+    job: InferenceJob, ids: Sequence[str], prompts: PromptSet, decoder: Decoder, run: InferenceRun
 ) -> None:
     """Stop where a batch changes answers; asked once by what decides that, not by weights."""
     network, folder = decoder.model, run.features
@@ -244,10 +244,10 @@ def _require_parity(
     note = None if folder is None else folder / f"parity-{digest_of(decides)[:16]}.json"
     if note is not None and note.exists():
         return
-    indices = evenly(asking.order, run.evaluate.parity_questions)
+    indices = evenly(prompts.order, run.evaluate.parity_questions)
     asked = [
         (ids[index], ready.prompt())
-        for index, ready in zip(indices, asking.read(indices), strict=True)
+        for index, ready in zip(indices, prompts.read(indices), strict=True)
         if ready.error is None
     ]
     found = find_disagreements(

@@ -26,7 +26,7 @@ from model.network.loading import load_base, load_model, load_processor, stop_to
 from model.network.measure import measure_config
 from model.network.policy import add_adapter, load_adapter, name_base, without_adapter
 from model.train.examples import Checked, Example, check_examples, read_examples, write_dropped
-from model.train.loop import Materials, train_steps
+from model.train.loop import TrainingInputs, train_steps
 from model.train.memory import check_fits, estimate
 from model.train.sharding import is_main_process, world_size
 from model.train.state import measure_movement
@@ -153,7 +153,9 @@ def check_settings(config: TrainConfig) -> None:
         raise PipelineError(msg)
 
 
-def load(run: TrainingRun, settings: dict[str, JsonValue], resume_from: Path | None) -> Materials:
+def load(
+    run: TrainingRun, settings: dict[str, JsonValue], resume_from: Path | None
+) -> TrainingInputs:
     """Load model and data as the step to start from needs them."""
     config = run.config
     processor = load_processor(run.start_model)
@@ -163,7 +165,7 @@ def load(run: TrainingRun, settings: dict[str, JsonValue], resume_from: Path | N
     if is_main_process():
         write_dropped(run.output / "dropped.jsonl", checked)
         _tell(config, checked, resume_from)
-    return Materials(
+    return TrainingInputs(
         config=config,
         settings=settings,
         output=run.output,

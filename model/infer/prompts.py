@@ -35,7 +35,7 @@ CHARACTERS_PER_TOKEN = 4  # of English text, roughly
 LEAST_SHARE = 0.85  # of the longest prompt's length: attention over padding costs its square
 
 
-class Ready(NamedTuple):
+class EncodedPrompt(NamedTuple):
     """An item as the model reads it, or why it cannot be asked.
 
     Arrays, not tensors: those would cross processes in shared memory, which containers cut short.
@@ -54,7 +54,7 @@ class Ready(NamedTuple):
         return Prompt(torch.tensor(self.token_ids, dtype=torch.long), mel)
 
 
-class Reader(Dataset[Ready]):
+class Reader(Dataset[EncodedPrompt]):
     """Items made ready one by one."""
 
     def __init__(
@@ -86,18 +86,18 @@ class Reader(Dataset[Ready]):
         """Number of items."""
         return len(self._items)
 
-    def __getitem__(self, index: int) -> Ready:
+    def __getitem__(self, index: int) -> EncodedPrompt:
         """One item, ready; a clip that cannot be read is an error in it."""
         item = self._items[index]
         if item.error is not None:
-            return _unready(item.error)
+            return _unreadable(item.error)
         try:
             mel = self._mel(item)
         except UnreadableAudioError as error:
-            return _unready(str(error))
+            return _unreadable(str(error))
         tokens = prompt_tokens(self._processor, item.text, mel.num_frames, system=item.system)
         was_cut = is_cut(num_samples(item), self._processor)
-        return Ready(tokens.tolist(), mel.mel_MF.numpy(), mel.num_frames, is_cut=was_cut)
+        return EncodedPrompt(tokens.tolist(), mel.mel_MF.numpy(), mel.num_frames, is_cut=was_cut)
 
     def _mel(self, item: Item) -> Mel:
         if item.clip is None:
@@ -105,23 +105,23 @@ class Reader(Dataset[Ready]):
         return self._store.features(item.clip)
 
 
-def _unready(error: str) -> Ready:
-    return Ready([], np.zeros((0, 0), np.float32), 0, error)
+def _unreadable(error: str) -> EncodedPrompt:
+    return EncodedPrompt([], np.zeros((0, 0), np.float32), 0, error)
 
 
-class Shelf:
-    """Ready prompts kept in memory for further models, first come, first kept, up to a size."""
+class PromptCache:
+    """Prompts kept in memory for further models, first come, first kept, up to a size."""
 
     def __init__(self, free_bytes: float = KEPT_BYTES) -> None:
         """Start empty."""
         self._free_bytes = free_bytes
-        self._kept: dict[str, dict[int, Ready]] = {}
+        self._kept: dict[str, dict[int, EncodedPrompt]] = {}
 
-    def of(self, key: str) -> dict[int, Ready]:
+    def of(self, key: str) -> dict[int, EncodedPrompt]:
         """What is kept of one set of prompts, by position."""
         return self._kept.setdefault(key, {})
 
-    def keep(self, key: str, index: int, ready: Ready) -> None:
+    def keep(self, key: str, index: int, ready: EncodedPrompt) -> None:
         """Keep a prompt if there is room."""
         kept = self.of(key)
         if index not in kept and ready.mel.nbytes <= self._free_bytes:
@@ -129,39 +129,41 @@ class Shelf:
             kept[index] = ready
 
 
-class Asking:
+class PromptSet:
     """One benchmark asked in one way: its prompts in batches of like lengths."""
 
-    def __init__(self, reader: Reader, items: Sequence[Item], *, key: str, shelf: Shelf) -> None:
+    def __init__(
+        self, reader: Reader, items: Sequence[Item], *, key: str, cache: PromptCache
+    ) -> None:
         """Sort the items by length.
 
         Args:
             reader: Over the same items.
             items: What to ask.
-            key: Names these prompts on the shelf: same key, same prompts.
-            shelf: What earlier models left.
+            key: Names these prompts in the cache: same key, same prompts.
+            cache: What earlier models left.
         """
         self._reader = reader
         self._key = key
-        self._shelf = shelf
+        self._cache = cache
         self._num_tokens = [guess_tokens(item, reader.family) for item in items]
         self.order = by_length(self._num_tokens)
         self.longest = max(self._num_tokens, default=0.0)  # about so many tokens
 
-    def read(self, indices: Sequence[int]) -> list[Ready]:
+    def read(self, indices: Sequence[int]) -> list[EncodedPrompt]:
         """Some prompts, read in this process."""
-        kept = self._shelf.of(self._key)
+        kept = self._cache.of(self._key)
         ready = [kept[index] if index in kept else self._reader[index] for index in indices]
-        for index, one in zip(indices, ready, strict=True):
-            self._shelf.keep(self._key, index, one)
+        for index, prompt in zip(indices, ready, strict=True):
+            self._cache.keep(self._key, index, prompt)
         return ready
 
     def batches(
         self, indices: Sequence[int], *, batch_size: int, num_workers: int
-    ) -> Iterator[tuple[Sequence[int], list[Ready]]]:
-        """Batches of prompts with their positions; workers read ahead what is not on the shelf."""
+    ) -> Iterator[tuple[Sequence[int], list[EncodedPrompt]]]:
+        """Batches of prompts with their positions; workers read ahead what is not in the cache."""
         chunks = split(indices, self._num_tokens, batch_size=batch_size)
-        kept = self._shelf.of(self._key)
+        kept = self._cache.of(self._key)
         unread = [chunk for chunk in chunks if any(index not in kept for index in chunk)]
         loader = DataLoader(
             self._reader,
@@ -173,8 +175,8 @@ class Asking:
         was_unread = {chunk[0] for chunk in unread}
         for chunk in chunks:
             ready = next(stream) if chunk[0] in was_unread else [kept[index] for index in chunk]
-            for index, one in zip(chunk, ready, strict=True):
-                self._shelf.keep(self._key, index, one)
+            for index, prompt in zip(chunk, ready, strict=True):
+                self._cache.keep(self._key, index, prompt)
             yield chunk, ready
 
 

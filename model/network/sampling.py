@@ -32,7 +32,7 @@ class Sampling(NamedTuple):
     temperature: float = 1.0
     """Logits are divided by it."""
     top_k: int = 50
-    """Words kept; 0: all."""
+    """Tokens kept; 0: all."""
     top_p: float = 1.0
     """Smallest share of probability kept."""
     min_new_tokens: int = 0

@@ -91,7 +91,10 @@ def check_examples(
     Raises:
         PipelineError: If more than `max_bad_share` cannot be read, or less than one batch is left.
     """
-    facts = {clip: check_audio(clip) for clip in {one.clip for one in examples if one.repeats}}
+    facts = {
+        clip: check_audio(clip)
+        for clip in {example.clip for example in examples if example.repeats}
+    }
     kept: list[Example] = []
     dropped: list[dict[str, object]] = []
     cut: list[str] = []

@@ -24,9 +24,9 @@ from model.train.rollout import (
     Rollout,
     Scored,
     count_completions,
-    exchange,
     join_drawn,
     micro_batches,
+    replace_rows,
     reward_completions,
     sampled_records,
     share_of_step,
@@ -136,7 +136,7 @@ class GrpoStep:
                 places = [scored.drawn.positions[row] % draws.num_draws for row in rows]
                 spare = [draws.at(place + attempt * draws.num_draws) for place in places]
                 drawn = session.collator(spare).to(session.accelerator.device)
-            scored = exchange(scored, rows, self._sample(drawn), pad_id=self._sampler.pad_id)
+            scored = replace_rows(scored, rows, self._sample(drawn), pad_id=self._sampler.pad_id)
         means.add_sum("resampled_share", len(redrawn), len(scored.texts))
         return scored
 

@@ -41,7 +41,7 @@ from storage.records.sizes import ModelSizes
 ASKED_AT_ONCE = 64  # held-out questions whose features are in memory: 32 MB at 10 s
 
 
-class Materials(NamedTuple):
+class TrainingInputs(NamedTuple):
     """What a training works on."""
 
     config: TrainConfig
@@ -79,19 +79,19 @@ class Loop(NamedTuple):
     steps_done: int
 
 
-def train_steps(materials: Materials, resume_from: Path | None) -> None:
+def train_steps(inputs: TrainingInputs, resume_from: Path | None) -> None:
     """Train to the last step.
 
     Args:
-        materials: Model, data and settings.
+        inputs: Model, data and settings.
         resume_from: Whole checkpoint whose optimiser, schedule and random state to take up; None:
             from the start.
 
     Raises:
         PipelineError: If a loss or a gradient is not a number.
     """
-    config = materials.config
-    loop = begin(materials, resume_from)
+    config = inputs.config
+    loop = begin(inputs, resume_from)
     session, method = loop.session, loop.method
     accelerator, policy, watch = session.accelerator, session.policy, session.watch
     policy.train()
@@ -104,7 +104,7 @@ def train_steps(materials: Materials, resume_from: Path | None) -> None:
             is_last = micro_batch is batch.micro_batches[-1]
             with watch.phase("policy"), gradient_sync(accelerator, policy, is_last=is_last):
                 part = method.loss(micro_batch)
-                refuse_if_not_finite(materials, step, "the loss is", part.loss, [micro_batch])
+                refuse_if_not_finite(inputs, step, "the loss is", part.loss, [micro_batch])
                 # Devices' gradients are averaged, but each loss is a part of one sum.
                 accelerator.backward(part.loss * accelerator.num_processes)
             means.add_all(part.means)
@@ -112,18 +112,18 @@ def train_steps(materials: Materials, resume_from: Path | None) -> None:
         with watch.phase("optimiser"):
             grad_norm = clip_gradients(session)
             what = "the gradient's norm is"
-            refuse_if_not_finite(materials, step, what, grad_norm, batch.micro_batches)
+            refuse_if_not_finite(inputs, step, what, grad_norm, batch.micro_batches)
             learning_rate = float(loop.scheduler.get_last_lr()[0])
             loop.optimizer.step()
             loop.scheduler.step()
             loop.optimizer.zero_grad()
         is_saved = step % config.save_steps == 0 or step == config.max_steps
-        if is_saved and materials.held_out:
+        if is_saved and inputs.held_out:
             with watch.phase("validation"):
-                validate(materials, session, means)
+                validate(inputs, session, means)
         metrics = step_metrics(
             session,
-            materials.sizes,
+            inputs.sizes,
             step=step,
             means=means,
             grad_norm=float(grad_norm),
@@ -132,41 +132,41 @@ def train_steps(materials: Materials, resume_from: Path | None) -> None:
         session.log.write_metrics(metrics)
         if is_saved:
             loop.state.save(
-                materials.output,
+                inputs.output,
                 step,
-                processor=materials.processor,
-                card=materials.card(step),
-                settings=materials.settings,
+                processor=inputs.processor,
+                card=inputs.card(step),
+                settings=inputs.settings,
                 made_with=idle_settings(config) | {"num_devices": accelerator.num_processes},
                 kept=config.checkpoints,
             )
     session.log.close()
 
 
-def begin(materials: Materials, resume_from: Path | None) -> Loop:
+def begin(inputs: TrainingInputs, resume_from: Path | None) -> Loop:
     """Spread the model over the devices, open data and logs, and take up a checkpoint's state."""
-    config, output = materials.config, materials.output
+    config, output = inputs.config, inputs.output
     steps_done = 0 if resume_from is None else checkpoints.step_of(resume_from)
-    network = without_adapter(materials.network)
+    network = without_adapter(inputs.network)
     accelerator = make_accelerator(config, family_of_network(network).layers)
     refuse_other_steps(accelerator, steps_done)
     set_seed(config.seed)
     if config.gradient_checkpointing:
         network.activation_checkpointing_enable()
-    policy = Policy(materials.network)
+    policy = Policy(inputs.network)
     optimizer = make_optimizer(policy, config)
     policy, optimizer = accelerator.prepare(policy, optimizer)
     end_id = None
     if config.method == "sft":
-        end_id = target_end_id(materials.processor, materials.stop_ids)
-    collator = Collator(materials.processor, target_end_id=end_id)
-    draws = make_draws(materials, steps_done)
+        end_id = target_end_id(inputs.processor, inputs.stop_ids)
+    collator = Collator(inputs.processor, target_end_id=end_id)
+    draws = make_draws(inputs, steps_done)
     session = Session(
         config=config,
         accelerator=accelerator,
         policy=policy,
-        processor=materials.processor,
-        stop_ids=materials.stop_ids,
+        processor=inputs.processor,
+        stop_ids=inputs.stop_ids,
         draws=draws,
         collator=collator,
         batches=read_batches(
@@ -183,15 +183,15 @@ def begin(materials: Materials, resume_from: Path | None) -> Loop:
     state = State(accelerator, policy, optimizer)
     if resume_from is not None:
         state.load(resume_from, rates=scheduler.get_last_lr())
-    return Loop(session, make_method(materials, session), optimizer, scheduler, state, steps_done)
+    return Loop(session, make_method(inputs, session), optimizer, scheduler, state, steps_done)
 
 
-def validate(materials: Materials, session: Session, means: Means) -> None:
+def validate(inputs: TrainingInputs, session: Session, means: Means) -> None:
     """Answer this device's share of the held-out questions greedily, and count the right ones."""
-    config, accelerator = materials.config, session.accelerator
-    number = len(materials.held_out)
-    draws = Draws(materials.held_out, materials.processor, config, num_draws=number)
-    collator, sampler = Collator(materials.processor), Sampler(session, is_greedy=True)
+    config, accelerator = inputs.config, session.accelerator
+    number = len(inputs.held_out)
+    draws = Draws(inputs.held_out, inputs.processor, config, num_draws=number)
+    collator, sampler = Collator(inputs.processor), Sampler(session, is_greedy=True)
     accuracy = rewards_of(config.grpo, config.prompt)[:1]
     # Sharded, all devices ask equally often: some ask a question of another, which does not count.
     places = range(accelerator.process_index, number, accelerator.num_processes)
@@ -202,30 +202,30 @@ def validate(materials: Materials, session: Session, means: Means) -> None:
         with accelerator.autocast():
             completions = sampler.sample(drawn)
         scored = reward_completions(
-            completions, drawn, rewards=accuracy, processor=materials.processor
+            completions, drawn, rewards=accuracy, processor=inputs.processor
         )
         counts = torch.tensor([position < number for position in positions]).float()
         right = float((scored.reward_QGR[:, 0, 0].cpu() * counts).sum())
         means.add_sum("validation_accuracy", right, float(counts.sum()))
 
 
-def make_method(materials: Materials, session: Session) -> Method[Any]:
+def make_method(inputs: TrainingInputs, session: Session) -> Method[Any]:
     """GRPO or supervised fine-tuning."""
-    if materials.config.method == "sft":
+    if inputs.config.method == "sft":
         return SftStep(session)
     reference = None
-    if materials.reference is not None:
-        reference = Policy(materials.reference).to(session.accelerator.device)
+    if inputs.reference is not None:
+        reference = Policy(inputs.reference).to(session.accelerator.device)
     return GrpoStep(session, reference)
 
 
-def make_draws(materials: Materials, steps_done: int) -> Draws:
+def make_draws(inputs: TrainingInputs, steps_done: int) -> Draws:
     """The order of the run, from the first draw that the next step needs."""
-    config = materials.config
+    config = inputs.config
     reuse = config.grpo.steps_per_rollout if config.method == "grpo" else 1
     return Draws(
-        materials.examples,
-        materials.processor,
+        inputs.examples,
+        inputs.processor,
         config,
         num_draws=config.max_steps * config.prompts_per_step,
         start=steps_done // reuse * config.prompts_per_step,
@@ -241,7 +241,7 @@ def clip_gradients(session: Session) -> Tensor:
 
 
 def refuse_if_not_finite(
-    materials: Materials, step: int, what: str, number: Tensor, parts: Sequence[MicroBatch]
+    inputs: TrainingInputs, step: int, what: str, number: Tensor, parts: Sequence[MicroBatch]
 ) -> None:
     """Stop the run before a number that is none reaches the weights.
 
@@ -250,7 +250,7 @@ def refuse_if_not_finite(
     """
     if bool(torch.isfinite(number)):
         return
-    last = checkpoints.last_step(materials.output)
+    last = checkpoints.last_step(inputs.output)
     kept = (
         "no checkpoint was written yet"
         if last is None

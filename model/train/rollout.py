@@ -115,7 +115,7 @@ def reward_completions(
     )
 
 
-def exchange(scored: Scored, rows: Sequence[int], spare: Scored, *, pad_id: int) -> Scored:
+def replace_rows(scored: Scored, rows: Sequence[int], spare: Scored, *, pad_id: int) -> Scored:
     """Put other prompts in place of some.
 
     Args:

@@ -86,7 +86,7 @@ def _overlay(benchmark: str, runs: Sequence[Run]) -> str:
         for run in runs
         if run.steps
     ]
-    values = [y for one in series for y in one.y if y is not None]
+    values = [y for line in series for y in line.y if y is not None]
     if not values:
         return ""
     panel = Panel(

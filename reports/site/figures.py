@@ -168,9 +168,9 @@ def _panel(
         )
     counted = next(iter(points.values()))
     num_questions = next(iter(counted.values()))[index].num_questions
-    values = [y for one in series for y in one.y if y is not None]
-    values += [end for one in series for ends in one.band for end in ends]
-    values += [value for one in series for value in one.result or () if value is not None]
+    values = [y for line in series for y in line.y if y is not None]
+    values += [end for line in series for ends in line.band for end in ends]
+    values += [value for line in series for value in line.result or () if value is not None]
     steps_of_all = sorted({step for steps in points.values() for step in steps})
     return Panel(
         title=task.capitalize(),

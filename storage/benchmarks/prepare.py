@@ -40,7 +40,7 @@ OnProgress = Callable[[str, int, int], None]
 
 
 def _say_nothing(what: str, done: int, total: int) -> None:
-    """Nobody watches."""
+    """No progress is reported."""
 
 
 @dataclass(frozen=True, slots=True)

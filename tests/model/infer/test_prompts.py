@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from model.infer.prompts import Asking, Item, Reader, Shelf, by_length, evenly, guess_tokens, split
+from model.infer.prompts import (
+    Item,
+    PromptCache,
+    PromptSet,
+    Reader,
+    by_length,
+    evenly,
+    guess_tokens,
+    split,
+)
 from model.network.loading import load_processor
 from model.network.qwen2_audio import FAMILY
 from storage.errors import PipelineError
@@ -39,12 +48,12 @@ def test_a_full_shelf_keeps_what_it_has(tiny_model: Path) -> None:
     processor = load_processor(tiny_model)
     items = [Item(f"q{i}", "What?", None, 1.0) for i in range(4)]
     reader = Reader(items, processor, None)
-    shelf = Shelf(free_bytes=reader[0].mel.nbytes * 2.5)
-    asking = Asking(reader, items, key="k", shelf=shelf)
-    batches = asking.batches(asking.order, batch_size=2, num_workers=0)
+    cache = PromptCache(free_bytes=reader[0].mel.nbytes * 2.5)
+    prompts = PromptSet(reader, items, key="k", cache=cache)
+    batches = prompts.batches(prompts.order, batch_size=2, num_workers=0)
     assert [list(indices) for indices, _ in batches] == [[0, 1], [2, 3]]
-    assert sorted(shelf.of("k")) == [0, 1]
-    again = asking.batches(asking.order, batch_size=2, num_workers=0)
+    assert sorted(cache.of("k")) == [0, 1]
+    again = prompts.batches(prompts.order, batch_size=2, num_workers=0)
     assert [len(ready) for _, ready in again] == [2, 2]
 
 

@@ -13,7 +13,7 @@ from model.network.policy import add_adapter
 from model.run_training import load
 from model.train.grpo_step import GrpoStep
 from model.train.loop import Loop, begin
-from model.train.rollout import Rollout, Scored, exchange
+from model.train.rollout import Rollout, Scored, replace_rows
 from model.train.step import StepBatch
 from tests.model.conftest import training_run, write_training_lines
 
@@ -126,7 +126,7 @@ def test_an_exchanged_prompt_is_scored_as_it_was_alone(
             scores = prepared.method._scores(prepared.loop.session.policy, of)
         return scores.logprob_BGC * of.completions.mask_BGC
 
-    mixed = exchange(
+    mixed = replace_rows(
         scored, [1, 2, 3, 0], longer, pad_id=0
     )  # all rows go; row 0 of the spare to row 1
     assert mixed.drawn.examples[1] == longer.drawn.examples[0]

@@ -87,6 +87,9 @@ class PipelineConfig(Config):
     """Bounds on the result."""
     schedule: Annotated[ScheduleConfig | None, Idle] = None
     """When `make serve` runs the pipeline by itself; None: when somebody starts it."""
+    notify: Annotated[str | None, Field(pattern=r"^(https?://|env:|file:)"), Idle] = None
+    """Webhook that is told each run's end as `{"text": ...}`; its address is often a secret, named
+    by its place: `env:VARIABLE` or `file:PATH`. None: nobody is told."""
     when_busy: Annotated[WhenBusy, Idle] = "wait"
     """What a stage does while another run is at the same unit of work: wait for it, or refuse."""
 

@@ -54,7 +54,11 @@ def freeable(config: PipelineConfig, layout: Layout) -> dict[str, list[Path]]:
     """Folders that may go, by kind; looks at everything and changes nothing."""
     kinds = {
         "checkpoints whose evaluations stand": measured_checkpoints(config, layout),
-        "replaced by a later run": sorted(layout.root.rglob("*.replaced-*")),
+        "replaced by a later run": [
+            path
+            for path in sorted(layout.root.rglob("*.replaced-*"))
+            if not any(".replaced-" in part for part in path.relative_to(layout.root).parts[:-1])
+        ],
         "features, made again where they are missing": [layout.workspace / "features"],
         "downloads that a fetch left": [layout.downloads],
     }

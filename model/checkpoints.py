@@ -119,7 +119,9 @@ def check_content(folder: Path) -> None:
         PipelineError: If so; names the file and what to do.
     """
     record = _record(folder)
-    for name, digest in record.digests.items() if record else ():
+    if record is None:
+        return
+    for name, digest in record.digests.items():
         if name in record.files and file_digest(folder / name) != digest:
             msg = (
                 f"{folder / name} holds other bytes than were written (the disk, a copy?): "

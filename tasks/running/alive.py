@@ -29,6 +29,7 @@ from prefect.exceptions import PrefectException
 from prefect.states import Cancelled, Running
 
 from storage.locks import locked
+from tasks.running.notify import notify
 
 P = ParamSpec("P")
 # How the messages of those begin who take a run for dead that they do not see.
@@ -52,13 +53,23 @@ def alive(function: Callable[P, Any]) -> Callable[P, Any]:
         context = FlowRunContext.get()
         if context is None or context.flow_run is None:  # called as a plain function
             return function(*args, **kwargs)
-        run = context.flow_run
-        workspace = Path(str((context.parameters or {})["workspace"])).absolute()
-        path = runs_folder(workspace) / f"{run.id}.lock"
+        run, parameters = context.flow_run, context.parameters or {}
+        path = runs_folder(Path(str(parameters["workspace"])).absolute()) / f"{run.id}.lock"
+        is_inner = run.parent_task_run_id is not None
+        began_s = time.monotonic()
         with locked(path, f"run {run.name}", wait=True), _Watch(run.id, context.flow):
-            result = function(*args, **kwargs)
+            outcome: object = None
+            try:
+                outcome = function(*args, **kwargs)
+            except BaseException as error:
+                outcome = error
+                raise
+            finally:
+                seconds = time.monotonic() - began_s
+                place = None if is_inner else parameters["config"].notify
+                notify(place, run.name, outcome, seconds=seconds)
         path.unlink(missing_ok=True)
-        return result
+        return outcome
 
     return watched
 

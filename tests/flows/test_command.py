@@ -1,8 +1,12 @@
 """What all commands have in common."""
 
+import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -40,3 +44,44 @@ def test_a_workspace_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "cannot be written (Not a directory); choose another: --workspace DIR" in done.stderr
+
+
+@pytest.fixture
+def webhook() -> Iterator[tuple[str, list[str]]]:
+    """A webhook's address, and what it is told."""
+    told: list[str] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+            self.send_response(404 if self.path == "/gone" else 200)
+            self.end_headers()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", told
+    server.shutdown()
+
+
+@pytest.mark.parametrize("path", ["/hook", "/gone"])
+def test_the_end_of_a_run_is_told_to_a_webhook_once(
+    tmp_path: Path, webhook: tuple[str, list[str]], path: str
+) -> None:
+    """Once for the whole run, not for its stages; a webhook that is gone fails nothing else."""
+    address, told = webhook
+    arguments = ["--profile", "own-data", "--workspace", str(tmp_path), "--only", "convert"]
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.full_pipeline", *arguments, "--set", "notify=env:HOOK"],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+        | {"HOOK": f"{address}{path}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    (text,) = told
+    assert text.startswith("full-pipeline-own-data failed (")
+    assert "rows.csv" in text
+    assert ("answers 404" in done.stdout) == (path == "/gone")
+    assert address not in done.stdout + done.stderr

@@ -38,6 +38,7 @@ from flows.serving.prefect_server import (
     set_schedule,
 )
 from flows.serving.service import Service, keep_running
+from flows.serving.status import status_lines
 from reports.server import find_report
 from reports.server import serve as serve_folder
 from storage.errors import PipelineError
@@ -45,6 +46,7 @@ from storage.host.checks import check_port
 from storage.host.gpus import list_gpus
 from storage.layout import Layout
 from storage.locks import locked
+from storage.text import printable
 from tasks.running.gpus import LIMIT_VARIABLE, limit_name
 from tasks.running.turns import turn
 
@@ -60,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     options = _parse(arguments)
     config, layout = read_config(options)
+    if options.status:
+        _print_status(options, layout)
+        return 0
     os.chdir(ROOT)  # runs import the flows from here
     try:
         with ExitStack() as stack:
@@ -90,7 +95,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--pools", metavar="ADDRESS", help="serve work pools (prefect.yaml) of all hosts instead"
     )
+    parser.add_argument(
+        "--status", action="store_true", help="say what runs here, in one screen, and end"
+    )
     return parser.parse_args(arguments)
+
+
+def _print_status(options: argparse.Namespace, layout: Layout) -> None:
+    api_url = choose_api_url(PREFECT_API_URL.value(), options.port)
+    file = login_file(layout.workspace)
+    login = os.environ.get(VARIABLE) or (file.read_text().strip() if file.exists() else "")
+    with temporary_settings({PREFECT_API_URL: api_url, PREFECT_API_AUTH_STRING: login}):
+        for line in status_lines(layout, api_url):
+            print(printable(line))
 
 
 def _start(

@@ -63,7 +63,7 @@ def hold_gpus(count: int | None, purpose: str = "") -> Generator[list[str]]:
         )
         raise PipelineError(msg)
     with ExitStack() as stack:
-        before = [holder(_lock(gpu)) for gpu in gpus]
+        before = [holder(gpu_lock(gpu)) for gpu in gpus]
         held, locks = _wait_for(gpus, count, purpose)
         stack.callback(_close, locks)
         _enter_limits(stack, held, [before[gpus.index(gpu)] for gpu in held])
@@ -97,14 +97,14 @@ def _wait_for(gpus: Sequence[Gpu], count: int, purpose: str) -> tuple[list[Gpu],
         held: list[Gpu] = []
         locks: list[int] = []
         for gpu in sorted(gpus, key=lambda gpu: gpu.used_bytes):
-            lock = try_lock(_lock(gpu), purpose or "work") if len(held) < count else None
+            lock = try_lock(gpu_lock(gpu), purpose or "work") if len(held) < count else None
             if lock is not None:
                 held.append(gpu)
                 locks.append(lock)
         if len(held) == count:
             return held, locks
         holders[:] = [
-            f"GPU {gpu.name} is held by {holder(_lock(gpu))}" for gpu in gpus if gpu not in held
+            f"GPU {gpu.name} is held by {holder(gpu_lock(gpu))}" for gpu in gpus if gpu not in held
         ]
         _close(locks)
         return None
@@ -118,7 +118,8 @@ def _wait_for(gpus: Sequence[Gpu], count: int, purpose: str) -> tuple[list[Gpu],
     return wait_for(attempt, describe, WAIT_S)
 
 
-def _lock(gpu: Gpu) -> Path:
+def gpu_lock(gpu: Gpu) -> Path:
+    """A GPU's lock file, the same for all users of the host."""
     return locks_folder() / f"gpu-{gpu.name}.lock"
 
 

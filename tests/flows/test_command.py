@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from storage.locks import locked
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -85,3 +87,20 @@ def test_the_end_of_a_run_is_told_to_a_webhook_once(
     assert "rows.csv" in text
     assert ("answers 404" in done.stdout) == (path == "/gone")
     assert address not in done.stdout + done.stderr
+
+
+def test_status_without_a_server_tells_who_works_here(tmp_path: Path) -> None:
+    with locked(tmp_path / "locks" / "demo" / "convert.lock", "convert"):
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.serve", "--status", "--workspace", str(tmp_path)],
+            cwd=ROOT,
+            env={name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+            | {"PREFECT_API_URL": "http://127.0.0.1:9/api"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert "server     none answers at http://127.0.0.1:9/api" in done.stdout
+    assert f"works      process {os.getpid()} on " in done.stdout
+    assert " GB free" in done.stdout

@@ -1,6 +1,7 @@
 """What an operator does with `make serve` over weeks: schedules, pauses, outages, cancels."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -102,6 +103,23 @@ def runs(client: SyncPrefectClient, name: str) -> list[FlowRun]:
     return sorted(found, key=lambda run: run.created)
 
 
+def status(serve: Serve) -> str:
+    """The screen of `python -m flows.serve --status`."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "flows.serve", "--status", "--profile", "demo"),
+            *("--workspace", str(serve.workspace), "--port", str(serve.port)),
+        ],
+        cwd=ROOT,
+        env=serve.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_schedules_and_pauses_survive_restarts_and_a_cron_fires(serve: Serve) -> None:
     """Schedules made by CLI and pauses were gone after each restart of `make serve`."""
     with serving(serve, "schedule.cron='* * * * *'"), get_client(sync_client=True) as client:
@@ -122,6 +140,7 @@ def test_schedules_and_pauses_survive_restarts_and_a_cron_fires(serve: Serve) ->
         assert kept.schedule.cron == "0 5 * * 0"
         assert client.read_deployment_by_name("convert/convert").paused
         (ours,) = client.read_deployment_by_name(MAIN).schedules
+        await_true(lambda: "next       full-pipeline-demo at Sat" in status(serve), wait_s=60)
         assert (ours.slug, ours.schedule.cron) == ("profile", "0 3 * * 6")
     with serving(serve), get_client(sync_client=True) as client:
         assert client.read_deployment_by_name(MAIN).schedules == []
@@ -145,6 +164,11 @@ def test_cancel_works_after_an_outage_and_a_false_crash_is_taken_back(serve: Ser
         client.set_flow_run_state(run.id, Crashed(message="no heartbeat for 300 s"), force=True)
         await_true(lambda: client.read_flow_run(run.id).state_name == "Running", wait_s=30)
         assert is_alive(trainer)
+        screen = status(serve)
+        assert f"server     {api_url}" in screen
+        assert re.search(r"run +train-demo Running for .*, cancel works", screen)
+        assert re.search(r"works +process \d+ on .* for train/grpo, since", screen)
+        assert re.search(r"training +grpo: step \d+, \d+ s ago", screen)
         serve.run("flow-run", "cancel", str(run.id))
         await_true(lambda: client.read_flow_run(run.id).state_name == "Cancelled", wait_s=40)
         await_true(lambda: not is_alive(trainer), wait_s=5)

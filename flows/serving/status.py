@@ -1,0 +1,76 @@
+"""What runs in a workspace and on this host, in one screen: `python -m flows.serve --status`."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+
+from flows.serving.login import check_login
+from flows.serving.prefect_server import answers
+from storage.host.gpus import list_gpus
+from storage.layout import Layout
+from storage.locks import holder, is_locked
+from storage.records.training import METRICS, read_metrics
+from tasks.running.alive import runs_folder
+from tasks.running.console import format_duration
+from tasks.running.gpus import gpu_lock
+
+GB = 1e9
+UNDER_WAY = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING, StateType.PAUSED]
+
+
+def status_lines(layout: Layout, api_url: str) -> Iterator[str]:
+    """A line a fact: server and runs, who holds what, trainings, GPUs, disk."""
+    if answers(api_url):
+        check_login(api_url)
+        yield f"server     {api_url}"
+        with get_client(sync_client=True) as client:
+            yield from _runs(client, layout)
+    else:
+        yield f"server     none answers at {api_url}"
+    runs = runs_folder(layout.workspace)
+    for lock in sorted(layout.locks.rglob("*.lock")):
+        if lock.parent != runs and is_locked(lock):
+            yield f"works      {holder(lock)}"
+    for metrics in sorted(layout.root.glob(f"training/*/{METRICS}")):
+        if ".replaced-" not in metrics.parent.name:
+            ago = format_duration(time.time() - metrics.stat().st_mtime)
+            steps = [line.step for line in read_metrics(metrics.parent)]
+            yield f"training   {metrics.parent.name}: step {max(steps, default=0)}, {ago} ago"
+    for gpu in list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES")):
+        room = f"{gpu.used_bytes / GB:.0f} of {(gpu.memory_bytes or 0) / GB:.0f} GB used"
+        held = holder(gpu_lock(gpu)) if is_locked(gpu_lock(gpu)) else "free"
+        yield f"gpu        {gpu.name} {gpu.model}: {room}, {held}"
+    yield f"disk       {shutil.disk_usage(layout.workspace).free / GB:.0f} GB free"
+
+
+def _runs(client: SyncPrefectClient, layout: Layout) -> Iterator[str]:
+    """Runs under way, whether each can be cancelled, and the next that is planned."""
+    for run in _in_states(client, UNDER_WAY, limit=50):
+        lives = is_locked(runs_folder(layout.workspace) / f"{run.id}.lock")
+        if run.state is not None and run.parent_task_run_id is None:
+            since = format_duration((datetime.now(UTC) - run.state.timestamp).total_seconds())
+            heard = "cancel works" if lives else "no process of it in this workspace"
+            yield f"run        {run.name} {run.state.name} for {since}, {heard} ({run.id})"
+    for run in _in_states(client, [StateType.SCHEDULED], limit=1):
+        if run.expected_start_time is not None:
+            yield f"next       {run.name} at {run.expected_start_time:%a %d %b %H:%M %Z}"
+
+
+def _in_states(client: SyncPrefectClient, types: list[StateType], *, limit: int) -> list[FlowRun]:
+    wanted = FlowRunFilterState(type=FlowRunFilterStateType(any_=types))
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=wanted),
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+        limit=limit,
+    )

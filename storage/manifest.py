@@ -23,6 +23,7 @@ from storage.jsonl import append_line, read_appended, write_json
 
 REMEMBERED_BYTES = 16 << 20  # smaller files are read again in no time
 MAX_CHANGES = 4  # settings named in a reason
+MAX_SHOWN = 40  # characters of a value that is shown
 
 
 class Stamp(NamedTuple):
@@ -166,13 +167,12 @@ def read(path: Path) -> Manifest | None:
 def _difference(before: Mapping[str, Any], parts: Mapping[str, object]) -> str:
     """Which settings changed, ` (beta 0.04 -> 0.1, ...)`; empty if what they were is not known."""
     now = dict(_flat(parts.get("settings")))
-    changes = [
-        name
-        if "sha256:" in str(now.get(name, before.get(name)))
-        else f"{name} {before.get(name, 'not set')} -> {now.get(name, 'not set')}"
-        for name in before.keys() | now.keys()
-        if before.get(name) != now.get(name) or (name in before) != (name in now)
-    ]
+    changes: list[str] = []
+    for name in before.keys() | now.keys():
+        old, new = str(before.get(name, "not set")), str(now.get(name, "not set"))
+        is_shown = max(len(old), len(new)) <= MAX_SHOWN and "sha256:" not in old + new
+        if old != new:
+            changes.append(f"{name} {old} -> {new}" if is_shown else name)
     rest = len(changes) - MAX_CHANGES
     shown = sorted(changes)[:MAX_CHANGES] + [f"{rest} more"] * (rest > 0)
     return f" ({', '.join(shown)})" if before and changes else ""

@@ -234,7 +234,10 @@ def test_the_plan_says_what_would_run_and_why(workspace: Path) -> None:
     by_unit = {line.unit: (line.runs, line.reason) for line in lines}
     assert by_unit["fetch"] == (False, "done before, unchanged")
     assert by_unit["train/warm-start"] == (False, "done before, unchanged")
-    assert by_unit["train/grpo"] == (True, "changed: settings (prompt plain -> think)")
+    runs, reason = by_unit["train/grpo"]
+    assert runs
+    assert reason.startswith("changed: settings (prompt.")
+    assert "prompt.name answer -> think" in reason
     assert by_unit["evaluate"] == (True, "if train makes something else than before")
 
 

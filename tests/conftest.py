@@ -1,4 +1,4 @@
-"""What all tests share: examples, a usual SIGINT, an order in which two processes end together."""
+"""What all tests share: examples, and a usual SIGINT."""
 
 import os
 import signal
@@ -19,9 +19,3 @@ def pytest_configure() -> None:
     if os.environ.get("CI"):
         settings.load_profile("same-examples")
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first."""
-    slow_files = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow_files)

@@ -18,7 +18,7 @@ from prefect.testing.utilities import prefect_test_harness
 
 from tests.storage.wire import Wire, make_media, serve, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
 LARGEST_FILE_BYTES = 32 << 20  # Prefect's database takes 1 MB

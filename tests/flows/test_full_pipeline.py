@@ -24,7 +24,7 @@ from storage.manifest import file_digest
 from tasks.asked import asked_models
 from tests.flows.small_demo import SMALL
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 OVERRIDES = [
     *SMALL,

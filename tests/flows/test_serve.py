@@ -152,7 +152,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     assert process.wait(60) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_serve_starts_everything_and_prints_addresses_and_commands(served):
     serve, lines = served.serve, served.lines
     text = "".join(lines)
@@ -163,7 +163,7 @@ def test_serve_starts_everything_and_prints_addresses_and_commands(served):
     assert (serve.workspace / "prefect" / "prefect.db").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_server_asks_for_a_login_that_its_owner_alone_can_read(served):
     """Any local user, and any web page, could have a shell script run as the person serving."""
     serve = served.serve
@@ -183,7 +183,7 @@ def test_the_server_asks_for_a_login_that_its_owner_alone_can_read(served):
     assert 'wants a login: export PREFECT_API_AUTH_STRING="$(cat' in other
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_stage_is_a_deployment_that_shows_its_settings(served):
     serve = served.serve
     listed = serve.run("deployment", "ls").stdout
@@ -193,7 +193,7 @@ def test_every_stage_is_a_deployment_that_shows_its_settings(served):
     assert "Completions sampled per prompt, G." in " ".join(shown.split())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_schedule_gets_its_runs_and_the_server_logs_no_error(served):
     """Under SQLAlchemy 2.1.9 no schedule fired: Prefect's scheduler failed in each loop."""
     serve = served.serve
@@ -209,7 +209,7 @@ def test_a_schedule_gets_its_runs_and_the_server_logs_no_error(served):
     assert not [line for line in log.splitlines() if "| ERROR" in line or "Traceback" in line]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_deployment_s_run_is_watched_to_its_end_and_an_expected_failure_is_told(served):
     """Convert before fetch: the run fails with the stage's own message, and the command with 1."""
     serve = served.serve
@@ -218,7 +218,7 @@ def test_a_deployment_s_run_is_watched_to_its_end_and_an_expected_failure_is_tol
     assert "Flow run finished in state 'Failed'" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_bad_value_or_name_is_refused_before_anything_runs(served):
     serve = served.serve
     refused = serve.run("deployment", "run", "train/train", "-p", "config={}")
@@ -229,14 +229,14 @@ def test_a_bad_value_or_name_is_refused_before_anything_runs(served):
     assert "not found" in unknown.stdout + unknown.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_serve_on_the_workspace_says_so_in_one_line(served):
     serve = served.serve
     line = Serve(serve.workspace, free_port(), free_port()).fail()
     assert line.startswith(f"error: serving {serve.workspace} is busy: process ")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_workspace_on_the_same_server_says_so_in_one_line(served, tmp_path):
     serve = served.serve
     other = Serve(tmp_path / "other", serve.port, free_port())
@@ -254,7 +254,7 @@ def finished(served: Served) -> Served:
     return served
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_whole_pipeline_run_as_a_deployment_leaves_a_report_that_is_served(finished):
     serve = finished.serve
     address = f"http://127.0.0.1:{serve.report_port}/demo/"
@@ -265,14 +265,14 @@ def test_the_whole_pipeline_run_as_a_deployment_leaves_a_report_that_is_served(f
     assert models == {"warm-start-step-3", "grpo-step-2", "grpo-step-4"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_evaluation_that_stands_is_seen_as_skipped(finished):
     again = finished.serve.run("deployment", "run", "evaluate/evaluate", "--watch")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "Flow run finished successfully in 'Skipped'" in again.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_setting_is_changed_for_one_run_of_a_deployment(finished):
     """A rerun with another setting took a whole configuration as a parameter."""
     serve = finished.serve
@@ -295,7 +295,7 @@ def test_one_setting_is_changed_for_one_run_of_a_deployment(finished):
     assert "Validation failed for field 'overrides[0]'" in shapeless.stdout + shapeless.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sigterm_in_the_middle_of_a_training_leaves_nothing_behind(finished):
     serve, process = finished.serve, finished.process
     serve.run("deployment", "run", "train/train", "-p", "force=true")

@@ -120,7 +120,7 @@ def test_a_profile_without_a_training_on_several_hosts_has_nothing_to_join(
     assert errors.startswith("error: --join: no training of this profile runs on several hosts")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_of_an_older_version_is_refused_in_one_line_and_left_as_it_is(
     tmp_path: Path, model: Path
 ) -> None:
@@ -142,7 +142,7 @@ def finish(process: subprocess.Popen[str]) -> str:
     return output
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_trainer_is_tried_again_from_its_newest_checkpoint_and_ends_the_same(
     tmp_path: Path, model: Path
 ) -> None:
@@ -157,7 +157,7 @@ def test_a_killed_trainer_is_tried_again_from_its_newest_checkpoint_and_ends_the
     assert len(set(whole.weights.values())) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_that_continues_another_ends_as_if_it_had_not_stopped(
     tmp_path: Path, model: Path
 ) -> None:
@@ -181,7 +181,7 @@ def test_a_training_that_continues_another_ends_as_if_it_had_not_stopped(
     assert "skipped" in finish(site.start(others=[whole, longer]))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_checkpoint_that_is_gone_is_no_reason_to_train(tmp_path: Path, model: Path) -> None:
     """A deleted checkpoint made the next run delete the later ones, which were finished."""
     site = Site(tmp_path, "gap", model)
@@ -194,7 +194,7 @@ def test_a_checkpoint_that_is_gone_is_no_reason_to_train(tmp_path: Path, model: 
     assert site.weights == before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("keep_full", "made_again"), [(2, []), (1, [2, 4])])
 def test_without_its_last_checkpoint_a_training_goes_on_and_writes_none_over(
     tmp_path: Path, model: Path, keep_full: int, made_again: list[int]
@@ -219,7 +219,7 @@ def test_without_its_last_checkpoint_a_training_goes_on_and_writes_none_over(
         assert f"trains again from the start model; what came after it is kept in {kept}" in told
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_hosts_train_what_one_torchrun_does_though_one_loses_its_process(
     tmp_path: Path, model: Path
 ) -> None:

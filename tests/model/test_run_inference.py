@@ -213,7 +213,7 @@ def test_a_torn_line_is_thrown_away_and_the_rest_goes_on(bench, tmp_path) -> Non
     assert path.read_text().splitlines(keepends=True)[:7] == lines[:7]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_process_goes_on_where_it_was(bench, tmp_path) -> None:
     run = run_of(job_of(bench, tmp_path / "out"), batch_size=1, parity_questions=0)
     write_json(tmp_path / "run.json", run.model_dump(mode="json"))

@@ -545,7 +545,7 @@ def test_kills_at_random_moments_change_no_bit(
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_terminated_process_ends_at_once_and_the_same_command_finishes_the_run(
     tiny_model: Path, training_lines: Path, tmp_path: Path
 ) -> None:

@@ -38,7 +38,7 @@ from storage.host.supervisor import _parents_from_proc
 from tasks.running.child_process import supervised
 from tasks.running.gpus import hold_gpus
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
 # A flow in a file of its own, as a runner finds it.

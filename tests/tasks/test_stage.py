@@ -10,7 +10,7 @@ from storage.errors import PipelineError
 from tasks import stage as stages
 from tasks.stage import expected_errors_fail, run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module", autouse=True)

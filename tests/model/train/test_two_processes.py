@@ -164,7 +164,7 @@ def assert_same_training(small: Small, run: TrainingRun, expected: TrainingRun) 
             assert other[key] == pytest.approx(one[key], rel=1e-4, abs=1e-6), key
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_train_what_one_would_and_only_through_the_wrapped_forward(
     small: Small,
 ) -> None:
@@ -177,7 +177,7 @@ def test_two_processes_train_what_one_would_and_only_through_the_wrapped_forward
     assert (other - expected).norm() > 0.1 * expected.norm()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_number_of_devices_decides_nothing_and_may_change_on_the_way(small: Small) -> None:
     """On 4 GPUs it was another training than on 8, as prompts a step were counted by device."""
     shutil.copy(small.lines, small.lines.with_name("validation.jsonl"))
@@ -211,7 +211,7 @@ def test_a_step_that_does_not_divide_is_refused_with_the_nearest_that_do(small: 
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("sharding", "family"),
     [

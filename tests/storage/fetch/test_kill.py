@@ -32,7 +32,7 @@ def _wavs(layout: Layout) -> list[str]:
     return sorted(path.name for path in layout.clips.glob("*"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_three_kills_lose_no_clip_leave_no_bad_wav_and_redo_nothing(tmp_path):
     make_media(tmp_path / "media", seconds=6)
     layout = Layout(tmp_path / "workspace", "test", clip_length_s=1.0)

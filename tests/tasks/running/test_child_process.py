@@ -306,7 +306,7 @@ def test_one_task_s_failure_does_not_stop_the_others(tmp_path):
     assert lines == ["up"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_torchrun_s_silent_ranks_die_with_a_killed_parent(tmp_path, monkeypatch):
     """Each rank has a session of its own, so that no signal to a group reaches it."""
     monkeypatch.setenv("R1_AQA_GRACE_S", "2")

@@ -3,7 +3,6 @@
 import os
 import signal
 
-import pytest
 from hypothesis import settings
 
 # A commit is judged by the same examples each time; elsewhere every run tries others.

@@ -379,10 +379,12 @@ def halt_trainer(layout: Layout) -> None:
     pytest.fail("no trainer runs")
 
 
-def answers(layout: Layout) -> dict[str, str]:
-    """What every model said, and its score, by path."""
-    root = layout.root / "evaluation"
-    return {
-        str(path.parent): path.read_text() + path.with_name("score.json").read_text()
-        for path in root.glob("*/*/*/answers.jsonl")
-    }
+def answers(layout: Layout) -> dict[str, object]:
+    """What every model said, wherever that was made, and its score, by path."""
+    found: dict[str, object] = {}
+    for path in (layout.root / "evaluation").glob("*/*/*/answers.jsonl"):
+        said = [{**line, "made_in": ""} for line in read_jsonl(path)]
+        score = read_json(path.with_name("score.json"))
+        del score["hashes"]["answers"]
+        found[str(path.parent)] = (said, score)
+    return found

@@ -426,7 +426,9 @@ def test_examples_that_cannot_be_used_are_listed_with_the_reason(
 def test_fewer_examples_than_one_batch_are_refused(
     tiny_model: Path, training_lines: Path, tmp_path: Path
 ) -> None:
-    run = make_run(tiny_model, training_lines, tmp_path / "run", prompts_per_device=13)
+    run = make_run(
+        tiny_model, training_lines, tmp_path / "run", prompts_per_step=13, prompts_per_device=13
+    )
     with pytest.raises(PipelineError, match=r"12 of 12 examples .* the 13 of one batch"):
         train(run)
 

@@ -19,6 +19,7 @@ from flows.full_pipeline import flow_of
 from flows.pipeline_config import STAGES, PipelineConfig, StageName, load_config
 from flows.plan import plan
 from storage.errors import PipelineError
+from storage.jsonl import read_json, read_jsonl
 from storage.layout import Layout, list_checkpoints
 from storage.manifest import file_digest
 from tasks.asked import asked_models

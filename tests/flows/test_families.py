@@ -54,7 +54,7 @@ def test_a_family_is_fetched_for_trained_evaluated_reported_and_exported(
         (method, 2),
         (method, 4),
     }
-    silent = layout.evaluations.glob("grpo-step-4/demo-mmau-*/answer+silence/answers.jsonl")
+    silent = layout.evaluations.glob("grpo-step-*/demo-mmau-*/answer+silence/answers.jsonl")
     assert len(read_jsonl(next(iter(silent)))) == 30
     target = tmp_path / "exported"
     run("flows.export", tmp_path, port, *options, "grpo@4", "--merge", "--to", str(target))

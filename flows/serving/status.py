@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
@@ -56,21 +57,25 @@ def status_lines(layout: Layout, api_url: str) -> Iterator[str]:
 
 def _runs(client: SyncPrefectClient, layout: Layout) -> Iterator[str]:
     """Runs under way, whether each can be cancelled, and the next that is planned."""
-    for run in _in_states(client, UNDER_WAY, limit=50):
+    for run in _runs_in(client, UNDER_WAY):
         lives = is_locked(runs_folder(layout.workspace) / f"{run.id}.lock")
         if run.state is not None and run.parent_task_run_id is None:
             since = format_duration((datetime.now(UTC) - run.state.timestamp).total_seconds())
             heard = "cancel works" if lives else "no process of it in this workspace"
             yield f"run        {run.name} {run.state.name} for {since}, {heard} ({run.id})"
-    for run in _in_states(client, [StateType.SCHEDULED], limit=1):
+    for run in _runs_in(client, [StateType.SCHEDULED], after=datetime.now(UTC))[:1]:
         if run.expected_start_time is not None:
             yield f"next       {run.name} at {run.expected_start_time:%a %d %b %H:%M %Z}"
 
 
-def _in_states(client: SyncPrefectClient, types: list[StateType], *, limit: int) -> list[FlowRun]:
-    wanted = FlowRunFilterState(type=FlowRunFilterStateType(any_=types))
+def _runs_in(
+    client: SyncPrefectClient, types: list[StateType], *, after: datetime | None = None
+) -> list[FlowRun]:
+    """Runs in some states, the earliest first; those that are late already are not to come."""
     return client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(state=wanted),
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types)),
+            expected_start_time=FlowRunFilterExpectedStartTime(after_=after),
+        ),
         sort=FlowRunSort.EXPECTED_START_TIME_ASC,
-        limit=limit,
     )

@@ -75,7 +75,7 @@ def _runs_in(
     return client.read_flow_runs(
         flow_run_filter=FlowRunFilter(
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types)),
-            expected_start_time=FlowRunFilterExpectedStartTime(after_=after),
+            expected_start_time=FlowRunFilterExpectedStartTime.model_validate({"after_": after}),
         ),
         sort=FlowRunSort.EXPECTED_START_TIME_ASC,
     )

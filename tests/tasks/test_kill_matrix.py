@@ -260,7 +260,7 @@ def one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
-@pytest.mark.usefixtures("one_gpu")
+@pytest.mark.usefixtures("site", "one_gpu")
 def test_a_missing_limit_is_told_with_the_command_that_creates_it():
     remedy = "no concurrency limit gpu-0; `make serve` creates it, or: prefect gcl create gpu-0"
     with pytest.raises(PipelineError, match=remedy), hold_gpus(1):

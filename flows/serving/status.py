@@ -65,7 +65,8 @@ def _runs(client: SyncPrefectClient, layout: Layout) -> Iterator[str]:
             yield f"run        {run.name} {run.state.name} for {since}, {heard} ({run.id})"
     for run in _runs_in(client, [StateType.SCHEDULED], after=datetime.now(UTC))[:1]:
         if run.expected_start_time is not None:
-            yield f"next       {run.name} at {run.expected_start_time:%a %d %b %H:%M %Z}"
+            name = client.read_flow(run.flow_id).name  # a run is named when it begins
+            yield f"next       {name} at {run.expected_start_time:%a %d %b %H:%M %Z}"
 
 
 def _runs_in(

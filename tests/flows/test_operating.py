@@ -140,7 +140,7 @@ def test_schedules_and_pauses_survive_restarts_and_a_cron_fires(serve: Serve) ->
         assert kept.schedule.cron == "0 5 * * 0"
         assert client.read_deployment_by_name("convert/convert").paused
         (ours,) = client.read_deployment_by_name(MAIN).schedules
-        await_true(lambda: "next       full-pipeline-demo at Sat" in status(serve), wait_s=60)
+        await_true(lambda: "next       full-pipeline at Sat" in status(serve), wait_s=60)
         assert (ours.slug, ours.schedule.cron) == ("profile", "0 3 * * 6")
     with serving(serve), get_client(sync_client=True) as client:
         assert client.read_deployment_by_name(MAIN).schedules == []

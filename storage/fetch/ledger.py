@@ -63,7 +63,9 @@ class Ledger:
             self._connection.execute("PRAGMA synchronous=FULL")
             if is_new:
                 self._connection.execute("PRAGMA journal_mode=WAL")
-                self._connection.executescript(f"{SCHEMA}PRAGMA user_version={FORMAT};")
+                # All or nothing: tables without the format's number would be refused for ever.
+                script = f"BEGIN;{SCHEMA}PRAGMA user_version={FORMAT};COMMIT;"
+                self._connection.executescript(script)
 
     @contextmanager
     def _told(self) -> Generator[None]:

@@ -43,11 +43,13 @@ def status_lines(layout: Layout, api_url: str) -> Iterator[str]:
     for lock in sorted(layout.locks.rglob("*.lock")):
         if lock.parent != runs and is_locked(lock):
             yield f"works      {holder(lock)}"
-    for metrics in sorted(layout.root.glob(f"training/*/{METRICS}")):
-        if ".replaced-" not in metrics.parent.name:
-            ago = format_duration(time.time() - metrics.stat().st_mtime)
-            steps = [line.step for line in read_metrics(metrics.parent)]
-            yield f"training   {metrics.parent.name}: step {max(steps, default=0)}, {ago} ago"
+    for begun in sorted(layout.root.glob("training/*/run.json")):
+        folder = begun.parent
+        if ".replaced-" not in folder.name:
+            told = folder / METRICS if (folder / METRICS).exists() else begun
+            ago = format_duration(time.time() - told.stat().st_mtime)
+            steps = [line.step for line in read_metrics(folder)]
+            yield f"training   {folder.name}: step {max(steps, default=0)}, {ago} ago"
     for gpu in list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES")):
         room = f"{gpu.used_bytes / GB:.0f} of {(gpu.memory_bytes or 0) / GB:.0f} GB used"
         held = holder(gpu_lock(gpu)) if is_locked(gpu_lock(gpu)) else "free"

@@ -384,7 +384,8 @@ def answers(layout: Layout) -> dict[str, object]:
     """What every model said, wherever that was made, and its score, by path."""
     found: dict[str, object] = {}
     for path in (layout.root / "evaluation").glob("*/*/*/answers.jsonl"):
-        said = [{**line, "made_in": ""} for line in read_jsonl(path)]
+        lines = sorted(read_jsonl(path), key=lambda line: str(line["id"]))
+        said = [{**line, "made_in": ""} for line in lines]
         score = read_json(path.with_name("score.json"))
         del score["hashes"]["answers"]
         found[str(path.parent)] = (said, score)

@@ -28,7 +28,8 @@ COLUMNS = (
     "date",
     "note",
 )
-FURTHER_COLUMNS = ("variant", "prompt")  # may be left out, as `tasks`: `mix-sound-music=9.1;...`
+# These may be left out, as `tasks`: `mix-sound-music=9.1;...`
+FURTHER_COLUMNS = ("variant", "prompt", "weights")
 AVERAGE_TOLERANCE = 0.35  # points; rounding and dropped items explain less, a copied number more
 
 

@@ -204,6 +204,8 @@ class PublishedRow(Config):
     """`full` or `lora`; empty where it does not apply or is not known."""
     prompt: str = ""
     """Our name of its prompt: `answer`, `think`, `plain`; empty where it is not one of them."""
+    weights: str = ""
+    """Name on the hub, where they are released and this row is what to hold them to."""
     sound: float | None = None
     """Percent; None: not printed. So are the next three."""
     music: float | None = None

@@ -27,8 +27,6 @@ from storage.records.leading import Leading
 
 PAPER_SOURCE = "R1-AQA paper, arXiv 2503.11197"
 SILENCE = "silence"
-# Weights that anyone can load, by their name on the hub: the method of their published row.
-RELEASED = {"mispeech/r1-aqa": "GRPO", "Qwen/Qwen2-Audio-7B-Instruct": "direct"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +126,16 @@ def _achievement(
 def _silence(
     report: Report, benchmark: BenchmarkSheet, shown: EvaluationSheet, scorer: str
 ) -> EvaluationSheet | None:
+    def is_of_training(evaluation: EvaluationSheet) -> bool:
+        return shown.training is not None and evaluation.training == shown.training
+
     silent = [
         evaluation
         for evaluation in report.on(benchmark)
         if evaluation.key.control == SILENCE
         and scorer in evaluation.marks
         and evaluation.prompt == shown.prompt
-        and (evaluation.model == shown.model or evaluation.training == (shown.training or "-"))
+        and (evaluation.model == shown.model or is_of_training(evaluation))
     ]
     step = shown.step or 0
     return min(silent, key=lambda evaluation: abs((evaluation.step or 0) - step), default=None)
@@ -143,14 +144,10 @@ def _silence(
 def _released_row(
     report: Report, benchmark: BenchmarkSheet, evaluation: EvaluationSheet
 ) -> PublishedRow | None:
-    """The published row of released weights, asked with the prompt that it was published for."""
-    path, prompt = evaluation.run.model.path, evaluation.prompt
-    for row in report.published if path in RELEASED else ():
-        is_papers = row.source == PAPER_SOURCE and row.prompt == prompt
-        is_again = row.model.startswith(("R1-AQA", path.partition("/")[2])) and prompt == "answer"
-        is_same = row.method.startswith((f"{RELEASED[path]} +", f"{RELEASED[path]}, released"))
-        is_same = is_same or row.method == RELEASED[path]
-        if row.benchmark == benchmark.name and is_same and (is_papers or is_again):
+    """The published row of the same weights; one that names no prompt is of prompt `answer`."""
+    for row in report.published:
+        is_same = row.weights == evaluation.run.model.path and row.benchmark == benchmark.name
+        if row.weights and is_same and (row.prompt or "answer") == evaluation.prompt:
             return row
     return None
 

@@ -184,12 +184,12 @@ def test_what_is_only_partly_evaluated_is_left_out_and_said(tmp_path):
     assert "5 of 6 steps evaluated ; sft-step-30: 50 of 60, left out" in text
 
 
-def test_a_report_without_training_says_whether_the_published_value_agrees(tmp_path):
-    """Profile `released`: the models, their difference, the dash of the paper."""
+def write_released(tmp_path, benchmark):
+    """Profile `released`: two models of the hub, and none is trained."""
     layout, profile = write_experiment(
         tmp_path,
         num_questions=300,
-        benchmarks=(MINI,),
+        benchmarks=(benchmark,),
         trainings=(),
         start_models=("r1-aqa", "base"),
     )
@@ -200,7 +200,11 @@ def test_a_report_without_training_says_whether_the_published_value_agrees(tmp_p
     for folder, run in list_runs(layout.evaluations):
         model = run.model.model_copy(update={"path": hub[run.key.model]})
         run.model_copy(update={"model": model}).write(folder / "run.json")
-    report = read_report(layout, ReportConfig(), settings=profile)
+    return read_report(layout, ReportConfig(), settings=profile)
+
+
+def test_a_report_without_training_says_whether_the_published_value_agrees(tmp_path):
+    report = write_released(tmp_path, MINI)
     papers = {line.evaluation.model: line.paper.average for line in told(report).standings}
     assert papers == {"r1-aqa": 64.5, "base": 49.2}
     text = first_screen(report, tmp_path / "site")
@@ -208,6 +212,13 @@ def test_a_report_without_training_says_whether_the_published_value_agrees(tmp_p
     assert re.search(r"The published (64.5|49.2) lies (within|below|above) our interval", text)
     assert "2 models evaluated" in text
     assert "seed" not in text
+
+
+def test_a_start_model_is_held_to_its_own_published_row_and_not_to_that_of_what_it_became(tmp_path):
+    report = write_released(tmp_path, "mmar-2025-05")
+    papers = {line.evaluation.model: line.paper for line in told(report).standings}
+    assert (papers["base"].model, papers["base"].average) == ("Qwen2-Audio-Instruct (8.4B)", 30.0)
+    assert papers["r1-aqa"].average == 50.8
 
 
 def test_of_ten_trainings_only_those_that_the_sentence_names_are_coloured(tmp_path):

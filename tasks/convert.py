@@ -23,7 +23,7 @@ from storage.fetch.ledger import Ledger
 from storage.jsonl import write_jsonl
 from storage.layout import Layout
 from storage.records.account import DataAccount, SourceAccount
-from storage.records.clip import Clip
+from storage.records.clip import Clip, ClipState
 from storage.records.example import Dropped, Example
 from tasks.inputs import AnnotationFiles, read_annotations
 from tasks.running.console import say
@@ -146,15 +146,16 @@ def _take_avqa(
 ) -> Taken:
     audio_dir = _audio_dir(settings.convert, layout)
     with Ledger(layout.ledger, clip_length_s=layout.clip_length_s) as ledger:
-        states = ledger.states(files.clips)
-        sha256_by_clip = {row.clip.file_name: row.sha256 for row in ledger.rows(files.clips)}
+        rows = ledger.rows(files.clips)
+    states = {row.clip_id: ClipState(row.state, row.reason_code, row.message) for row in rows}
 
     def has_wav(clip: Clip) -> bool:
         return (layout.clips / clip.file_name).exists()
 
     train = avqa.convert(files.train, states, audio_dir=audio_dir, has_wav=has_wav)
     avqa.check_usable_share(train, settings.fetch.min_usable_share)
-    content = {f"{audio_dir}/{name}": sha256 or name for name, sha256 in sha256_by_clip.items()}
+    names = {row.clip.file_name: row.sha256 for row in rows}
+    content = {f"{audio_dir}/{name}": sha256 or name for name, sha256 in names.items()}
     taken = _held_out(source, Rows(list(train.examples), list(train.dropped)), content)
     if not files.validation:
         return taken

@@ -32,7 +32,7 @@ from storage.fetch.clip_rows import (
 )
 from storage.fetch.failures import Failure
 from storage.fetch.youtube import VideoFacts
-from storage.records.clip import Clip, ClipState
+from storage.records.clip import Clip
 
 MAX_VARIABLES = 900  # in one query; an old SQLite takes 999
 BUSY_WAIT_S = 30.0  # for another program's transaction
@@ -123,13 +123,6 @@ class Ledger:
     def _read(self, query: str, *values: object) -> list[Any]:
         with self._lock, self._told():
             return self._connection.execute(query, values).fetchall()
-
-    def states(self, clips: Iterable[Clip]) -> dict[str, ClipState]:
-        """How clips stand, by clip id."""
-        return {
-            row.clip_id: ClipState(row.state, row.reason_code, row.message)
-            for row in self.rows(clips)
-        }
 
     def write(
         self, row: ClipRow, *, run: int, seconds: float, video: VideoFacts | None = None

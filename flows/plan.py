@@ -14,7 +14,7 @@ from flows.pipeline_config import PipelineConfig, StageName
 from storage.errors import PipelineError
 from storage.layout import Layout
 from storage.world.make import is_made
-from tasks.asked import asked_models, control_jobs_of, evaluate_unit, jobs_of
+from tasks.asked import asked_models, control_jobs_of, evaluate_unit, jobs_of, profile_facts
 from tasks.convert import ConvertSettings, convert_unit
 from tasks.fetch import count_due_clips, fetch_unit
 from tasks.inputs import prepare_benchmarks, read_annotations
@@ -93,37 +93,42 @@ def _of_stage(
     config: PipelineConfig, layout: Layout, stage: StageName, *, force: bool
 ) -> Generator[Intention]:
     try:
-        for unit in _units(config, layout, stage):
-            verdict = unit.verdict(force=force)
-            yield Intention(unit.name, runs=not verdict.is_done, reason=verdict.reason)
-        if stage == "fetch":
-            annotations = read_annotations(config.avqa, layout, config.fetch.limit)
-            num_due = count_due_clips(annotations, config.fetch, layout)
-            if num_due:
-                yield Intention("fetch", runs=True, reason=f"{num_due} clips are due")
+        match stage:
+            case "fetch":
+                yield from _of_fetch(config, layout, force=force)
+            case "convert":
+                yield _of(convert_unit(convert_settings(config), layout), force=force)
+            case "train":
+                for training in config.train:
+                    yield _of(train_unit(training, layout), force=force)
+            case "evaluate":
+                asked = asked_models(config.train, config.evaluate, layout)
+                jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout))
+                jobs += control_jobs_of(jobs, config.train, config.evaluate, layout)
+                for job in jobs:
+                    yield _of(evaluate_unit(job, config.evaluate, layout), force=force)
+            case "report":
+                facts = profile_facts(config.train, config.evaluate, layout)
+                yield _of(report_unit(config, config.report, facts, layout), force=force)
     except PipelineError as error:
         yield Intention(stage, runs=True, reason=str(error))
+
+
+def _of_fetch(config: PipelineConfig, layout: Layout, *, force: bool) -> Generator[Intention]:
+    annotations = read_annotations(config.avqa, layout, config.fetch.limit)
+    if config.avqa:
+        yield _of(fetch_unit(annotations, config.fetch, layout), force=force)
+    num_due = count_due_clips(annotations, config.fetch, layout)
+    if num_due:
+        yield Intention("fetch", runs=True, reason=f"{num_due} clips are due")
+
+
+def _of(unit: Unit, *, force: bool) -> Intention:
+    verdict = unit.verdict(force=force)
+    return Intention(unit.name, runs=not verdict.is_done, reason=verdict.reason)
 
 
 def convert_settings(config: PipelineConfig) -> ConvertSettings:
     """What of a profile decides its examples."""
     benchmarks = config.evaluate.benchmarks
     return ConvertSettings(config.data, config.avqa, config.convert, config.fetch, benchmarks)
-
-
-def _units(config: PipelineConfig, layout: Layout, stage: StageName) -> list[Unit]:
-    match stage:
-        case "fetch":
-            annotations = read_annotations(config.avqa, layout, config.fetch.limit)
-            return [fetch_unit(annotations, config.fetch, layout)] if config.avqa else []
-        case "convert":
-            return [convert_unit(convert_settings(config), layout)]
-        case "train":
-            return [train_unit(training, layout) for training in config.train]
-        case "evaluate":
-            asked = asked_models(config.train, config.evaluate, layout)
-            jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout))
-            jobs += control_jobs_of(jobs, config.train, config.evaluate, layout)
-            return [evaluate_unit(job, config.evaluate, layout) for job in jobs]
-        case "report":
-            return [report_unit(config, config.train, config.evaluate, config.report, layout)]

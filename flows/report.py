@@ -18,6 +18,7 @@ from storage.errors import PipelineError
 from storage.jsonl import read_json
 from storage.layout import Layout
 from storage.records.model import checkpoint_key
+from tasks.asked import profile_facts
 from tasks.models import resolve
 from tasks.report import print_leaderboard, report, report_unit
 from tasks.running.alive import alive
@@ -45,10 +46,11 @@ def report_flow(
     """
     config = overridden(config, overrides, workspace=workspace)
     layout = config.layout(workspace)
-    settings = (json.loads(config.model_dump_json()), config.report, layout)
-    work = partial(run, report, *settings)
     with turn("report", layout.lock("report"), config.when_busy):
-        unit = report_unit(config, config.train, config.evaluate, config.report, layout)
+        facts = profile_facts(config.train, config.evaluate, layout)
+        settings = json.loads(config.model_dump_json())
+        work = partial(run, report, settings, config.report, facts, layout)
+        unit = report_unit(config, config.report, facts, layout)
         has_run = run_unit(unit, work, force=force)
         show_report(config, layout)
     return stage_state(has_run=has_run)

@@ -59,12 +59,21 @@ class Idle:
 def deciding(config: Config) -> dict[str, Any]:
     """The settings that decide what a stage makes, as JSON: all fields but those marked `Idle`."""
     dumped = config.model_dump(mode="json")
-    settings: dict[str, Any] = {}
-    for name, field in type(config).model_fields.items():
-        if Idle not in field.metadata:
-            value = getattr(config, name)
-            settings[name] = deciding(value) if isinstance(value, Config) else dumped[name]
-    return settings
+    fields = type(config).model_fields.items()
+    return {
+        name: _deciding_of(getattr(config, name), dumped[name])
+        for name, field in fields
+        if Idle not in field.metadata
+    }
+
+
+def _deciding_of(value: object, dumped: Any) -> Any:  # noqa: ANN401  a field's value as JSON
+    if isinstance(value, Config):
+        return deciding(value)
+    if isinstance(value, tuple):
+        entries = cast("tuple[object, ...]", value)
+        return [_deciding_of(*pair) for pair in zip(entries, dumped, strict=True)]
+    return dumped
 
 
 class AnnotationsConfig(Config):

@@ -3,16 +3,14 @@
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import cast
 
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from model.config import EvaluateConfig, TrainConfig
 from reports.config import ReportConfig
 from reports.numbers import leaderboard
 from reports.read import audio_roots, read_report
@@ -23,7 +21,7 @@ from reports.site.links import submission_file
 from storage import manifest
 from storage.config import Config, deciding
 from storage.layout import Layout
-from tasks.asked import profile_facts
+from storage.records.profile import ProfileFacts
 from tasks.running.console import say
 from tasks.stage import Unit, expected_errors_fail
 
@@ -42,30 +40,27 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def report_unit(
-    experiment: Config,
-    trainings: Sequence[TrainConfig],
-    evaluate: EvaluateConfig,
-    config: ReportConfig,
-    layout: Layout,
+    experiment: Config, config: ReportConfig, facts: ProfileFacts, layout: Layout
 ) -> Unit:
     """What decides the site: every manifest's digest, what the profile asks and of whom, settings.
 
-    Raises:
-        PipelineError: If a benchmark's questions cannot be had.
+    Args:
+        experiment: The whole profile.
+        config: Its settings of the report.
+        facts: What the profile asks and of whom.
+        layout: Where everything lies.
     """
     manifests = sorted((layout.root / "manifests").glob("*.json"))
     records = {path.name: manifest.read(path) for path in manifests if path.name != "report.json"}
     rows = config.rows
-    asked = profile_facts(trainings, evaluate, layout)
     return Unit(
         name="report",
         layout=layout,
         parts={
             "measurements": {name: record.digest for name, record in records.items() if record},
-            "settings": deciding(experiment)
-            | {"train": [deciding(training) for training in trainings]},
-            "benchmarks": asked.benchmarks,
-            "models": sorted(asked.models),
+            "settings": deciding(experiment),
+            "benchmarks": facts.benchmarks,
+            "models": sorted(facts.models),
             "further rows": manifest.file_digest(rows) if rows and rows.exists() else None,
         },
         outputs=(layout.site,),
@@ -74,17 +69,14 @@ def report_unit(
 
 @task(task_run_name="report", cache_policy=NO_CACHE)
 @expected_errors_fail
-def report(experiment: Mapping[str, object], config: ReportConfig, layout: Layout) -> None:
+def report(
+    experiment: Mapping[str, object], config: ReportConfig, facts: ProfileFacts, layout: Layout
+) -> None:
     """Read, render, and put leaderboard, summary and link on Prefect's pages."""
     from reports.site import render  # noqa: PLC0415  brings pyarrow, which the other stages never need
 
-    asked = profile_facts(
-        [TrainConfig.model_validate(entry) for entry in cast("list[object]", experiment["train"])],
-        EvaluateConfig.model_validate(experiment["evaluate"]),
-        layout,
-    )
     found = read_report(
-        layout, config, settings=experiment, provenance=provenance(layout), facts=asked
+        layout, config, settings=experiment, provenance=provenance(layout), facts=facts
     )
     roots = audio_roots(layout, experiment, found.benchmarks)
     render.render(found, layout.site, audio_roots=roots)

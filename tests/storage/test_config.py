@@ -21,9 +21,14 @@ class Outer(Config):
     inner: Inner | None = Inner()
 
 
+class Listed(Config):
+    inners: tuple[Inner, ...] = (Inner(), Inner(rate=2.0))
+
+
 def test_a_marked_field_decides_nothing_at_any_depth() -> None:
     assert deciding(Outer()) == {"seed": 1, "inner": {"rate": 1.0}}
     assert deciding(Outer(inner=None)) == {"seed": 1, "inner": None}
+    assert deciding(Listed()) == {"inners": [{"rate": 1.0}, {"rate": 2.0}]}
 
 
 def test_how_a_training_runs_does_not_decide_its_weights_and_what_it_learns_does() -> None:

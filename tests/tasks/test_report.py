@@ -7,6 +7,7 @@ import pytest
 from benchmarks.synthetic_experiment import make_questions
 from flows.pipeline_config import PipelineConfig
 from storage.jsonl import read_json, write_json, write_text
+from tasks.asked import profile_facts
 from tasks.report import report_unit
 from tasks.stage import Unit
 
@@ -23,7 +24,8 @@ def unit(workspace: Path, **settings) -> Unit:
         | settings
     )
     layout = config.layout(workspace)
-    return report_unit(config, config.train, config.evaluate, config.report, layout)
+    facts = profile_facts(config.train, config.evaluate, layout)
+    return report_unit(config, config.report, facts, layout)
 
 
 @pytest.fixture

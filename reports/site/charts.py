@@ -253,10 +253,10 @@ def ticks(low: float, high: float, *, most: int = 5) -> list[float]:
 
 
 def tick_text(value: float) -> str:
-    """A number of at most six characters: `0.75`, `7.5e-4`, never an offset."""
+    """A number of at most six characters: `0.75`, `7.5e-4`, `6.2e8`, never an offset."""
     if 0 < abs(value) < SMALLEST_PLAIN:
         return f"{value:.1e}".replace("e-0", "e-").replace(".0e", "e")
-    return f"{value:.6g}".replace("-", "\u2212")
+    return f"{value:.6g}".replace("e+0", "e").replace("-", "\u2212")
 
 
 def marks(look: Look, points: Sequence[tuple[float, float]], size: float) -> str:

@@ -6,14 +6,43 @@ again for it.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from pydantic import BaseModel, TypeAdapter
+
+from reports.numbers.leaderboard import method_name
 from reports.site.charts import MARKS, Look, Panel, Series, draw
+from reports.site.figures import COLOURS
 from reports.site.render import make_environment, policy, read_asset
-from storage.jsonl import read_json
 from storage.layout import Layout
 
-HUES = {"GRPO": "grpo", "GRPO, LoRA": "grpo", "SFT": "full", "SFT, LoRA": "lora"}
+HUES = {method_name(*trained): hue for trained, (hue, _) in COLOURS.items()}
+
+
+class Average(BaseModel):
+    """An accuracy of leaderboard.json, in percent; a published one has no interval."""
+
+    percent: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Exported(BaseModel):
+    """A row of leaderboard.json, as far as this page shows it."""
+
+    benchmark: str
+    model: str
+    training: str
+    method: str
+    step: int | None
+    prompt: str
+    scorer: str
+    """Empty for a published row."""
+    average: Average | None
+    num_questions: int | None
+
+
+LEADERBOARD = TypeAdapter(list[Exported])
 
 
 class Run(NamedTuple):
@@ -21,8 +50,8 @@ class Run(NamedTuple):
 
     experiment: str
     look: Look
-    lead: Mapping[str, Any]
-    """Its row to quote, as leaderboard.json has it."""
+    lead: Exported
+    """Its row to quote."""
     steps: Mapping[int, float]
     """Percent by step."""
 
@@ -34,14 +63,15 @@ def experiments_page(workspace: Path, experiments: Sequence[str]) -> str:
         workspace: Folder of all data.
         experiments: Names of those that have a report.
     """
-    groups: dict[str, dict[tuple[str, str, str], list[dict[str, Any]]]] = {}
+    groups: dict[str, dict[tuple[str, str, str], list[Exported]]] = {}
     for experiment in experiments:
         path = Layout(workspace, experiment).site / "leaderboard.json"
-        rows: list[dict[str, Any]] = read_json(path) if path.exists() else []
-        ours = [row for row in rows if row["scorer"]]  # a training's row to quote stands first
-        for row in (row for row in ours if row["scorer"] == ours[0]["scorer"]):
-            key = (experiment, row["training"] or row["model"], row["prompt"])
-            groups.setdefault(row["benchmark"], {}).setdefault(key, []).append(row)
+        rows = LEADERBOARD.validate_json(path.read_bytes()) if path.exists() else []
+        # A training's row to quote stands first.
+        ours = [row for row in rows if row.scorer and row.average]
+        for row in (row for row in ours if row.scorer == ours[0].scorer):
+            key = (experiment, row.training or row.model, row.prompt)
+            groups.setdefault(row.benchmark, {}).setdefault(key, []).append(row)
     places = {experiment: place for place, experiment in enumerate(experiments)}
     by_benchmark = {
         name: [
@@ -71,11 +101,11 @@ def experiments_page(workspace: Path, experiments: Sequence[str]) -> str:
     )
 
 
-def _run(index: int, place: int, key: tuple[str, str, str], rows: Sequence[dict[str, Any]]) -> Run:
+def _run(index: int, place: int, key: tuple[str, str, str], rows: Sequence[Exported]) -> Run:
     """Hue is the method, mark the experiment."""
     mark = list(MARKS)[place % len(MARKS)]
-    steps = {row["step"]: row["average"]["percent"] for row in rows if row["step"] is not None}
-    hue = HUES.get(rows[0]["method"], "other")
+    steps = {row.step: row.average.percent for row in rows if row.average and row.step is not None}
+    hue = HUES.get(rows[0].method, "other")
     look = Look(f"{key[0]}, {key[1]}", f"{hue} t{index}", mark)
     return Run(key[0], look, rows[0], dict(sorted(steps.items())))
 

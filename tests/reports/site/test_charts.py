@@ -79,6 +79,7 @@ def test_small_numbers_on_an_axis_need_no_offset():
         "1e-6",
     ]
     assert tick_text(0.75) == "0.75"
+    assert tick_text(6.2e8) == "6.2e8"  # bytes of memory
     assert tick_text(-5) == "\u22125"
 
 

@@ -17,7 +17,7 @@ from flows.pipeline_config import PipelineConfig
 from storage.errors import PipelineError
 from storage.layout import Layout
 from storage.records.model import FromTraining, parse_name
-from tasks.asked import asked_models, evaluate_unit, jobs_of, leading_of
+from tasks.asked import asked_models, done_of, jobs_of, leading_of
 from tasks.inputs import prepare_benchmarks
 from tasks.models import is_gone, trained
 from tasks.running.console import say
@@ -76,17 +76,16 @@ def measured_checkpoints(config: PipelineConfig, layout: Layout) -> list[Path]:
         return []
     asked = asked_models(finished, config.evaluate, layout)
     jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout))
-    names = [each.model for each in config.train]
-    names += [f"training:{each.continues}" for each in config.train if each.continues]
-    starts = [parse_name(name) for name in names]
+    starts = [parse_name(name) for each in config.train for name in each.needs]
     kept = {(start.name, start.step) for start in starts if isinstance(start, FromTraining)}
+    done = done_of(jobs, config.evaluate, layout)
     found: list[Path] = []
     for training in finished:
-        leading = leading_of(training, jobs, config.evaluate, layout)
+        leading = leading_of(training, jobs, done, config.evaluate)
         kept |= {(training.name, training.max_steps), (training.name, leading and leading.step)}
         for model in trained(training.name, layout):
             of_it = [job for job in jobs if job.asked.model.digest == model.digest]
-            stands = all(evaluate_unit(job, config.evaluate, layout).stands() for job in of_it)
+            stands = all(job.key in done for job in of_it)
             step = model.training.step if model.training else None
             is_asked_for = step is not None and training.checkpoints.is_marked(step)
             is_kept = is_asked_for or (training.name, step) in kept

@@ -15,13 +15,7 @@ from storage.benchmarks.prepare import Benchmark
 from storage.config import deciding
 from storage.errors import PipelineError
 from storage.layout import Layout
-from storage.records.evaluation import (
-    Decoding,
-    EvaluationRun,
-    Role,
-    RunKey,
-    Score,
-)
+from storage.records.evaluation import Decoding, EvaluationRun, Role, RunKey, Score
 from storage.records.leading import Done, Leading, leading
 from storage.records.model import ModelRef
 from storage.records.profile import ProfileFacts
@@ -30,8 +24,6 @@ from tasks.inputs import asked_benchmarks
 from tasks.models import is_gone, resolve, trained, trained_so_far
 from tasks.stage import Unit
 from tasks.train import is_finished, is_under_way
-
-SILENCE_LIMIT_S = 1800.0  # loading 7B weights from a cold disk takes minutes, a batch seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +132,9 @@ def asked_models(
             Asked(model, "checkpoint", training.method, variant, training.prompt)
             for model in models
         ]
-    starts = {
-        (start.digest, training.prompt.sha256): _asked_as_it_is("start", start, training.prompt)
-        for training in evaluated
-        if (start := resolve(training.model, layout))
-    }
+    start_of = {training.name: resolve(training.model, layout) for training in evaluated}
+    as_starts = [_asked_as_it_is("start", start_of[each.name], each.prompt) for each in evaluated]
+    starts = {start.digests: start for start in as_starts}
     for entry in config.models:
         if isinstance(entry, EndpointConfig):
             there = ModelRef(key=entry.name, path=entry.url, digest=entry.digest)
@@ -155,12 +145,12 @@ def asked_models(
         asked.append(_asked_as_it_is(role, model, entry.prompt))
     # A start model may itself be an evaluated checkpoint or a further model; it is asked once. A
     # checkpoint with the weights of its own training's start learned nothing and is no start model.
-    start_of = {training.name: resolve(training.model, layout).digest for training in evaluated}
     known = {
         asking.digests
         for asking in asked
         if (made_by := asking.model.training) is None
-        or start_of.get(made_by.name) != asking.model.digest
+        or made_by.name not in start_of
+        or start_of[made_by.name].digest != asking.model.digest
     }
     wanted = [start for key, start in starts.items() if key not in known] if config.base else []
     return wanted + asked
@@ -186,10 +176,11 @@ def control_jobs_of(
     controls = runs_of(config.controls)
     if not controls:
         return []
+    done = done_of(jobs, config, layout)
     steps = {
         training.name: leading.step
         for training in trainings
-        if (leading := leading_of(training, jobs, config, layout))
+        if (leading := leading_of(training, jobs, done, config))
     }
     starts = set(starts_of(trainings, layout).values())
     return [
@@ -201,23 +192,28 @@ def control_jobs_of(
     ]
 
 
-def leading_of(
-    training: TrainConfig, jobs: Sequence[Job], config: EvaluateConfig, layout: Layout
-) -> Leading | None:
-    """The step of a training that leads by the proper runs that are done."""
-    done: list[Done] = []
+def done_of(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout) -> dict[RunKey, Done]:
+    """The proper runs that stand, and what each gave under the first scorer."""
+    done: dict[RunKey, Done] = {}
     for job in jobs:
         if evaluate_unit(job, config, layout).stands():
             folder = job.folder(layout)
             counts = Score.read(folder / "score.json").by_scorer.get(config.scorers[0])
             run = EvaluationRun.read(folder / "run.json")
-            done.append(Done(run, run.num_questions, counts and counts.overall))
+            done[job.key] = Done(run, run.num_questions, counts and counts.overall)
+    return done
+
+
+def leading_of(
+    training: TrainConfig, jobs: Sequence[Job], done: Mapping[RunKey, Done], config: EvaluateConfig
+) -> Leading | None:
+    """The step of a training that leads by the proper runs that are done."""
     tests = {job.benchmark for job in jobs if job.benchmark.is_test}
     return leading(
         training.name,
         training.prompt.name,
         training.saved_steps,
-        done,
+        done.values(),
         num_asked=sum(benchmark.num_questions for benchmark in tests),
         declared=config.declared_step,
     )

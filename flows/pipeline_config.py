@@ -10,6 +10,7 @@ training (`train.grpo.learning_rate=2e-6`). `python -m flows.preflight --setting
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, cast, get_args, get_origin
@@ -134,8 +135,8 @@ class PipelineConfig(Config):
             if training.name in earlier:
                 msg = f"two trainings are named {training.name}; each needs its own name"
                 raise ValueError(msg)
-            for name in (training.model, f"training:{training.continues or ''}"):
-                start = parse_name(name) if name != "training:" else None
+            for name in training.needs:
+                start = parse_name(name)
                 if isinstance(start, FromTraining):
                     _check_start(training.name, start, earlier)
             if training.continues:
@@ -289,9 +290,14 @@ def _type_name(annotation: object) -> str:
     return "none" if annotation is NoneType else getattr(annotation, "__name__", str(annotation))
 
 
+@cache
+def _known_keys() -> frozenset[str]:
+    return frozenset(setting.key for setting in known_settings())
+
+
 def _nearest(place: Sequence[int | str]) -> str:
     wrong = ".".join(part for part in place if isinstance(part, str))
-    close = get_close_matches(wrong, [setting.key for setting in known_settings()], n=1, cutoff=0.4)
+    close = get_close_matches(wrong, sorted(_known_keys()), n=1, cutoff=0.4)
     return f"; the nearest is {close[0]}" if close else ""
 
 
@@ -345,7 +351,7 @@ def _pick(entries: list[Any], keys: Sequence[str], override: str) -> list[Any]:
             msg = f"--set {override}: there are {len(entries)} entries, counted from 0"
             raise PipelineError(msg)
         return [entries[int(key)]]
-    if ".".join(["train", *keys]) in {setting.key for setting in known_settings()}:
+    if ".".join(["train", *keys]) in _known_keys():
         return []
     named = [cast("dict[str, Any]", entry) for entry in entries if isinstance(entry, dict)]
     return [entry for entry in named if entry.get("name") == key]

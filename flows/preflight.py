@@ -15,7 +15,7 @@ from rich.text import Text
 
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import PipelineConfig, StageName, known_settings
-from model.config import ModelConfig
+from model.config import ModelConfig, TrainConfig
 from storage.errors import PipelineError
 from storage.host.checks import (
     Finding,
@@ -80,7 +80,7 @@ def preflight(config: PipelineConfig, layout: Layout, *, offline: bool) -> list[
         *check_python(ROOT / "pyproject.toml"),
         *check_writable(layout.workspace),
         *check_fetch_tools(config.fetch, datetime.now(UTC)),
-        *_check_disk(config, layout),
+        _check_disk(config.train, config, layout, num_clips=_clips_to_fetch(config, layout)),
         *_check_ports(config),
         *_check_gpus(config, layout, offline=offline),
         *_check_downloads(config, layout, offline=offline),
@@ -95,9 +95,7 @@ def check_stage(stage: StageName, config: PipelineConfig, layout: Layout) -> Non
     """
     findings = check_writable(layout.workspace)
     if stage == "train":
-        findings.append(
-            check_disk(layout.workspace, disk_needs(config.train, config.fetch, 0, layout.models))
-        )
+        findings.append(_check_disk(config.train, config, layout, num_clips=0))
         findings += _check_gpus(config, layout, offline=False)
     elif stage == "evaluate":
         starts = start_models(config.train)
@@ -115,9 +113,7 @@ def check_fetch(config: PipelineConfig, layout: Layout, due: Sequence[Clip]) -> 
         PipelineError: If something is missing; a line each.
     """
     findings = check_writable(layout.workspace)
-    findings.append(
-        check_disk(layout.workspace, disk_needs((), config.fetch, len(due), layout.models))
-    )
+    findings.append(_check_disk((), config, layout, num_clips=len(due)))
     findings += check_fetch_tools(config.fetch, datetime.now(UTC))
     findings += check_sources(config.fetch, offline=False, video_id=due[0].video_id)
     _tell("fetch", findings)
@@ -134,21 +130,21 @@ def _tell(stage: StageName, findings: Sequence[Finding]) -> None:
         raise PipelineError(msg)
 
 
-def _check_disk(config: PipelineConfig, layout: Layout) -> list[Finding]:
+def _check_disk(
+    trainings: Sequence[TrainConfig], config: PipelineConfig, layout: Layout, *, num_clips: int
+) -> Finding:
+    needs = disk_needs(trainings, config.fetch, num_clips, layout.models)
+    return check_disk(layout.workspace, needs)
+
+
+def _clips_to_fetch(config: PipelineConfig, layout: Layout) -> int:
     num_there = sum(1 for _ in layout.clips.glob("*.wav")) if layout.clips.is_dir() else 0
-    num_clips = max(0, _num_clips(config, layout) - num_there)
-    return [
-        check_disk(
-            layout.workspace, disk_needs(config.train, config.fetch, num_clips, layout.models)
-        )
-    ]
+    return max(0, _num_clips(config, layout) - num_there)
 
 
 def _num_clips(config: PipelineConfig, layout: Layout) -> int:
     """Clips that the profile asks for; for annotations that are not on this host, AVQA's number."""
-    if config.world is not None:
-        return 0
-    if config.avqa is None:
+    if config.world is not None or config.avqa is None:
         return 0
     if config.avqa.train.startswith(("http://", "https://")):
         return min(NUM_CLIPS, config.fetch.limit or NUM_CLIPS)

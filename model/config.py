@@ -15,6 +15,7 @@ from model.prompt import PROMPTS, PromptSetting
 from storage.config import BenchmarkConfig, Config, Idle, deciding
 from storage.errors import PipelineError
 from storage.manifest import digest_of
+from storage.records.model import TRAINING_PREFIX
 
 ControlName = Literal[
     "silence", "shuffled-audio", "first-choice", "longest-choice", "cyclic-shifts"
@@ -253,6 +254,16 @@ class TrainConfig(Config):
         """Steps of the training that it continues."""
         return int(self.continues.rpartition("@")[2]) if self.continues else 0
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the models that it begins with: its start, and the checkpoint it continues."""
+        return (self.model,) if self.continued is None else (self.model, self.continued)
+
+    @property
+    def continued(self) -> str | None:
+        """The checkpoint that it continues as a model's name, `training:NAME@STEP`."""
+        return self.continues and f"{TRAINING_PREFIX}{self.continues}"
+
     def check_continues(self, parent: "TrainConfig") -> None:
         """Refuse to go on from a training where the optimiser or the draws would not fit.
 
@@ -269,7 +280,7 @@ class TrainConfig(Config):
             msg = (
                 f"training {self.name} continues {self.continues}: it cannot with another "
                 f"{', '.join(other)}; take them out of the entry, or start it from "
-                f"training:{self.continues}"
+                f"{self.continued}"
             )
             raise ValueError(msg)
 

@@ -21,7 +21,7 @@ from storage.errors import PipelineError
 from storage.jsonl import read_jsonl
 from storage.layout import Layout, list_checkpoints, name_aside
 from storage.records.evaluation import list_runs
-from storage.records.model import TRAINING_PREFIX, ModelRef
+from storage.records.model import ModelRef
 from storage.records.training import METRICS, RUN, TrainingRecord, metrics_of
 from tasks.models import REMEDY, is_gone, resolve
 from tasks.running.child_process import run_child
@@ -63,8 +63,7 @@ def train_unit(training: TrainConfig, layout: Layout) -> Unit:
 
 def parent_of(training: TrainConfig, layout: Layout) -> ModelRef | None:
     """The checkpoint that a training continues."""
-    name = training.continues
-    return None if name is None else resolve(f"{TRAINING_PREFIX}{name}", layout)
+    return resolve(training.continued, layout) if training.continued else None
 
 
 def examples_digest(path: Path) -> str:

@@ -255,7 +255,9 @@ def test_ten_runs_at_once_end_well_and_do_the_work_once(serve: Serve) -> None:
 
         await_true(ended, wait_s=580)
         new = [run for run in client.read_flow_runs() if run.id not in before]
-        assert {run.state_name for run in new} <= {"Completed", "Skipped"}
+        ours = [run for run in new if not run.auto_scheduled]  # another test leaves a schedule
+        assert len(ours) >= len(began)
+        assert {run.state_name for run in ours} <= {"Completed", "Skipped"}
     assert_no_errors(serve.workspace)
 
 

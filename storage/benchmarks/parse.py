@@ -13,6 +13,7 @@ on some choices only. Duplicate choices (20 questions of the original, 27 of v05
 answers are compared by text.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -27,7 +28,7 @@ from storage.mapping import (
     distinct_ids,
     without_letters,
 )
-from storage.records.question import Question, list_ids
+from storage.records.question import Question, benchmark_key, list_ids
 from storage.tables import read_rows
 
 MMAU_FIELDS = RowMapping()
@@ -124,6 +125,15 @@ def write_questions(path: Path, questions: Iterable[Question]) -> None:
 def as_file(questions: Iterable[Question]) -> bytes:
     """The file of questions: a JSON list in MMAU's schema."""
     return to_document([to_row(question) for question in questions]).encode("utf-8", "replace")
+
+
+def keep_questions(name: str, content: bytes, root: Path) -> Path:
+    """Write a file of questions to `<root>/<key>/questions.json`, unless it is there and whole."""
+    key = benchmark_key(name, hashlib.sha256(content).hexdigest())
+    path = root / key / "questions.json"
+    if not path.exists() or path.read_bytes() != content:
+        write_bytes(path, content)
+    return path
 
 
 def from_validation(examples: Iterable[Mapping[str, object]]) -> list[Question]:

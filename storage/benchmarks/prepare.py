@@ -8,7 +8,6 @@ benchmarks/<name>-<8 characters of the questions' digest>/
 ```
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 
 from storage.audio import check_clips, common_folder, find_clip
 from storage.benchmarks.hub_clips import write_clips
-from storage.benchmarks.parse import as_file, from_validation, read_questions
+from storage.benchmarks.parse import as_file, from_validation, keep_questions, read_questions
 from storage.benchmarks.published import (
     HubAudio,
     address_of,
@@ -30,9 +29,8 @@ from storage.benchmarks.published import (
 from storage.benchmarks.sample import sample_name, write_sample
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
-from storage.jsonl import write_bytes
 from storage.manifest import digest_of, file_digest
-from storage.records.question import VALIDATION, Question, benchmark_key, list_ids
+from storage.records.question import VALIDATION, Question, list_ids
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -153,11 +151,7 @@ def prepare_validation_questions(examples: Iterable[Mapping[str, object]], root:
         replace(question, clips=(str(path.relative_to(folder)),))
         for question, path in zip(questions, paths, strict=True)
     ]
-    content = as_file(questions)
-    key = benchmark_key(VALIDATION, hashlib.sha256(content).hexdigest())
-    path = root / key / "questions.json"
-    if not path.exists():
-        write_bytes(path, content)
+    path = keep_questions(VALIDATION, as_file(questions), root)
     return HeldOut(path, questions, folder)
 
 

@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import Field, ValidationError
 
-from storage.benchmarks.parse import MMAU_FIELDS, as_file, parse_questions
+from storage.benchmarks.parse import MMAU_FIELDS, as_file, keep_questions, parse_questions
 from storage.config import BenchmarkConfig, Config, FileName, HubData
 from storage.download import download
 from storage.errors import PipelineError
 from storage.hub import lay_down, pinned
-from storage.jsonl import to_document, write_bytes
+from storage.jsonl import to_document
 from storage.manifest import digest_of, file_digest
 from storage.mapping import RowMapping
 from storage.records.document import Document
@@ -200,11 +200,8 @@ def prepare_questions(config: BenchmarkConfig, root: Path) -> Path:
     questions = _parse(content, known, source=address)
     is_as_published = _fields(known) == MMAU_FIELDS and content.lstrip()[:1] == b"["
     ours = content if is_as_published else as_file(questions)
-    key = benchmark_key(config.name, hashlib.sha256(ours).hexdigest())
-    path = root / key / "questions.json"
-    if not path.exists() or path.read_bytes() != ours:
-        write_bytes(path, ours)
-    Pin(address=address, sha256=sha256, key=key).write(pin_path)
+    path = keep_questions(config.name, ours, root)
+    Pin(address=address, sha256=sha256, key=path.parent.name).write(pin_path)
     return path
 
 

@@ -7,11 +7,11 @@ all tasks alike; so a larger sample holds the smaller one.
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from storage.benchmarks.parse import as_file, read_questions
-from storage.jsonl import write_bytes
-from storage.records.question import Question, benchmark_key
+from storage.benchmarks.parse import as_file, keep_questions, read_questions
+from storage.records.question import Question
 
 
 def sample_name(name: str, limit: int | None) -> str:
@@ -31,12 +31,10 @@ def write_sample(name: str, whole: Path, limit: int) -> Path:
         The sample's questions.json.
     """
     content = as_file(take_sample(read_questions(whole), limit))
-    key = benchmark_key(sample_name(name, limit), hashlib.sha256(content).hexdigest())
-    path = whole.parent.parent / key / "questions.json"
-    if not path.exists():
-        write_bytes(path, content)
-        audio = whole.parent / "audio"
-        audio.mkdir(exist_ok=True)
+    path = keep_questions(sample_name(name, limit), content, whole.parent.parent)
+    audio = whole.parent / "audio"
+    audio.mkdir(exist_ok=True)
+    with suppress(FileExistsError):
         (path.parent / "audio").symlink_to(os.path.relpath(audio, path.parent))
     return path
 

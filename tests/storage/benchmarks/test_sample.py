@@ -1,8 +1,10 @@
 """Samples of a benchmark."""
 
 from collections import Counter
+from pathlib import Path
 
-from storage.benchmarks.sample import take_sample
+from storage.benchmarks.parse import as_file, keep_questions
+from storage.benchmarks.sample import take_sample, write_sample
 from storage.records.question import Question
 
 QUESTIONS = [
@@ -22,3 +24,11 @@ def test_a_sample_depends_on_the_ids_alone_and_a_larger_one_holds_it() -> None:
     assert small == {question.id for question in take_sample(QUESTIONS[::-1], 20)}
     assert small < {question.id for question in take_sample(QUESTIONS, 60)}
     assert take_sample(QUESTIONS, 500) == QUESTIONS
+
+
+def test_a_sample_has_its_clips_also_where_its_making_was_killed(tmp_path: Path) -> None:
+    whole = keep_questions("made", as_file(QUESTIONS), tmp_path)
+    sample = write_sample("made", whole, 20)
+    (sample.parent / "audio").unlink()
+    assert write_sample("made", whole, 20) == sample
+    assert (sample.parent / "audio").resolve() == (whole.parent / "audio").resolve()

@@ -47,11 +47,6 @@ PromptSetting = Annotated[
 ]
 
 
-def as_audio_question(question: str) -> str:
-    """Ask about the audio what AVQA asks about the video; lower case only, as the original does."""
-    return question.replace("video", "audio")
-
-
 def target_text(answer: str, choices: Sequence[str], prompt: Prompt) -> str:
     """What fine-tuning teaches: e.g. the bare choice for `plain`, else the choice in its tag."""
     letter = ascii_uppercase[list(choices).index(answer)] if "{letter}" in prompt.target else ""

@@ -18,6 +18,7 @@ from storage.config import HubData
 from storage.errors import PipelineError
 from storage.jsonl import AppendLog, Record, read_json, write_bytes, write_json
 from storage.mapping import bare
+from storage.records.question import as_audio_question
 
 AUDIO_COLUMNS = ("audio", "context")
 QUESTION_COLUMNS = ("question", "instruction")
@@ -49,7 +50,7 @@ class Asked(NamedTuple):
 def as_asked(text: str, choices: Iterable[str], answer: str = "") -> Asked:
     """The form in which two rows are compared."""
     # R1-AQA's readers turn `video` into `audio`; it must not matter who did.
-    plain = text.strip().casefold().replace("video", "audio")
+    plain = as_audio_question(text.strip().casefold())
     stripped = tuple(bare(choice).strip().casefold() for choice in choices)
     return Asked(plain, stripped, bare(answer).strip().casefold())
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import soundfile  # pyright: ignore[reportMissingTypeStubs]  # it has none
 
 from model.checkpoints import is_whole
-from model.prompt import as_audio_question
 from storage import manifest
 from storage.errors import PipelineError
 from storage.host.checks import model_folder
@@ -32,6 +31,7 @@ from storage.records.model import (
     hub_key,
     parse_name,
 )
+from storage.records.question import as_audio_question
 from storage.records.sizes import ModelSizes, published_sizes
 from storage.records.training import RUN, TrainingRecord, base_of
 from tasks.running.child_process import run_child

@@ -16,11 +16,11 @@ from model.network.features import (
     too_short,
 )
 from model.own_functions import call_own, import_function
-from model.prompt import as_audio_question
 from storage.audio import SAMPLE_RATE_HZ, AudioFacts, check_audio
 from storage.errors import PipelineError
 from storage.jsonl import Record, read_jsonl, write_jsonl
 from storage.records.prompt import Prompt
+from storage.records.question import as_audio_question
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from storage.mapping import (
     distinct_ids,
     without_letters,
 )
-from storage.records.question import Question, benchmark_key, list_ids
+from storage.records.question import Question, as_audio_question, benchmark_key, list_ids
 from storage.tables import read_rows
 
 MMAU_FIELDS = RowMapping()
@@ -152,8 +152,7 @@ def from_validation(examples: Iterable[Mapping[str, object]]) -> list[Question]:
         except BadRowError as error:
             msg = f"the validation examples: line {number}, id {example.get('id')!r}: {error}"
             raise PipelineError(msg) from error
-        # AVQA asks about videos, training asks the same about the audio.
-        found.append(replace(question, question=question.question.replace("video", "audio")))
+        found.append(replace(question, question=as_audio_question(question.question)))
     return distinct_ids(found)  # nobody promises that AVQA's ids are unique
 
 

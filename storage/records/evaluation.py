@@ -34,8 +34,6 @@ from storage.records.model import ModelRef
 from storage.records.prompt import Prompt
 from storage.records.question import VALIDATION
 
-CONTROL_MARK = "+"  # between prompt and control in a folder's name
-
 Role = Literal["start", "checkpoint", "other", "imported"]
 ScorerName = Literal["official", "strict"]
 
@@ -55,15 +53,8 @@ class RunKey(Config):
     @property
     def folder(self) -> Path:
         """Where it lies, from the experiment's `evaluation` folder."""
-        control = f"{CONTROL_MARK}{self.control}" if self.control else ""
+        control = f"+{self.control}" if self.control else ""
         return Path(self.model, self.benchmark, f"{self.prompt}{control}")
-
-    @classmethod
-    def of_folder(cls, folder: Path) -> "RunKey":
-        """The key of a folder `<model>/<benchmark>/<prompt>[+<control>]`."""
-        model, benchmark, asked = folder.parts[-3:]
-        prompt, _, control = asked.partition(CONTROL_MARK)
-        return cls(model=model, benchmark=benchmark, prompt=prompt, control=control or None)
 
     @property
     def proper(self) -> "RunKey":

@@ -39,6 +39,11 @@ class Question:
     """E.g. `test-mini`."""
 
 
+def as_audio_question(question: str) -> str:
+    """Ask about the audio what AVQA asks about the video; lower case only, as the original does."""
+    return question.replace("video", "audio")
+
+
 def benchmark_key(name: str, questions_sha256: str) -> str:
     """Key of a benchmark: two files of questions under one name are two benchmarks."""
     return f"{NOT_IN_KEYS.sub('-', name)}-{questions_sha256[:DIGEST_CHARACTERS]}"

@@ -73,15 +73,6 @@ class World:
         """Folder of the media files that the server serves."""
         return self.folder / "media"
 
-    def texts(self) -> list[str]:
-        """Every question and choice, each once, for building a tokenizer."""
-        rows: list[Record] = [*read_json(self.annotations), *read_json(self.validation)]
-        texts = [row["question_text"].replace("video", "audio") for row in rows]
-        texts += [choice for row in rows for choice in row["multi_choice"]]
-        for question in read_json(self.questions):
-            texts += [question["question"], *question["choices"]]
-        return list(dict.fromkeys(texts))
-
 
 def make_world(config: WorldConfig, folder: Path) -> World:
     """Make a world, or take the one that stands there if it was made from the same settings.

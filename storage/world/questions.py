@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from storage.jsonl import Record
+from storage.records.question import as_audio_question
 from storage.world.sounds import NOISE_BY_DIFFICULTY, SOUNDS
 from storage.world.videos import Video
 
@@ -69,7 +70,7 @@ def benchmark_row(index: int, rng: np.random.Generator) -> Record:
     return {
         "id": question_id,
         "audio_id": f"./test-mini-audios/{question_id}.wav",
-        "question": text.replace("video", "audio"),
+        "question": as_audio_question(text),
         "choices": _choices(sound, num_choices=num_choices, rng=rng),
         "answer": sound,
         "dataset": "demo",

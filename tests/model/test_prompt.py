@@ -6,8 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from model.config import TrainConfig
-from model.prompt import PROMPTS, as_audio_question, target_text
+from model.prompt import PROMPTS, target_text
 from storage.records.prompt import Prompt, name_of
+from storage.records.question import as_audio_question
 
 CHOICES = ("motorboat", "Yacht's horn", 'a "b"')
 

@@ -236,11 +236,3 @@ def test_other_settings_make_another_world_in_its_place(world: make.World, tmp_p
     other = make.make_world(SMALL.model_copy(update={"seed": 8}), tmp_path / "world")
     assert other.questions.read_bytes() != world.questions.read_bytes()
     assert set(videos_of(other)).isdisjoint(videos_of(world))
-
-
-def test_texts_name_every_question_and_choice_once(world: make.World):
-    texts = world.texts()
-    assert len(texts) == len(set(texts))
-    assert set(SOUNDS) <= set(texts)
-    assert "What is happening in the audio?" in texts
-    assert not any("video" in text for text in texts)

@@ -231,7 +231,15 @@ OF_THE_CLIP: dict[str, tuple[Scenario, Expected]] = {
     ),
     "still processed": (
         _unplayable("We're processing this video. Check back later."),
-        Expected("retry", "unknown-answer"),
+        Expected("retry", "processing"),
+    ),
+    "page to be reloaded": (
+        _unplayable("The page needs to be reloaded."),
+        Expected("retry", "page-reload", attempts=0),
+    ),
+    "not embeddable": (
+        _unplayable("Video unavailable", "Playback on other websites has been disabled"),
+        Expected("retry", "not-embeddable", attempts=0),
     ),
     "unavailable, nothing more": (
         Scenario(refused("ERROR", "Video unavailable")),

@@ -13,6 +13,8 @@ from flows.preflight import check_stage
 from model.config import TrainConfig
 from storage.errors import PipelineError
 from storage.layout import Layout
+from tasks.asked import profile_facts
+from tasks.report import remade_meanwhile
 from tasks.running.alive import alive
 from tasks.running.torchrun import join
 from tasks.running.turns import turn
@@ -42,7 +44,9 @@ def train_flow(
     layout = config.layout(workspace)
     check_host = cache(partial(check_stage, "train", config, layout))  # before the first
     has_run: list[bool] = []
-    with marked_as_training(layout):
+    settings = config.model_dump(mode="json")
+    facts = partial(profile_facts, config.train, config.evaluate, layout)
+    with marked_as_training(layout), remade_meanwhile(settings, config.report, facts, layout):
         for training in config.train:  # one may start from another: its unit is known after it
             work = partial(_train, training, layout, check_host, anew=force)
             unit = f"train/{training.name}"

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Annotated
 
+from pydantic import Field
+
 from storage.config import Config, Idle
 
 
@@ -15,3 +17,5 @@ class ReportConfig(Config):
     """Your own CSV of further rows, with the columns of reports/published.csv."""
     url: Annotated[str, Idle] = "http://127.0.0.1:8090/"
     """Address at which `make serve` shows the reports, for the link on Prefect's pages."""
+    remake_s: Annotated[float, Idle, Field(ge=0)] = 60.0
+    """Seconds at least between two makings of the pages while a training runs; 0: none is made."""

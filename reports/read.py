@@ -96,6 +96,7 @@ def read_report(
     settings: Mapping[str, object],
     provenance: Provenance | None = None,
     facts: ProfileFacts | None = None,
+    while_training: bool = False,
 ) -> Report:
     """Read an experiment's folders.
 
@@ -105,12 +106,13 @@ def read_report(
         settings: The whole profile as JSON.
         provenance: What the caller knows of commit, versions and command.
         facts: Digests of what the profile asks for; None: what the settings' names tell.
+        while_training: Nothing need be evaluated yet.
 
     Raises:
         PipelineError: If nothing was evaluated, or files contradict each other.
     """
     runs = list_runs(layout.evaluations)
-    if not any(stored.is_scored for stored in runs):
+    if not while_training and not any(stored.is_scored for stored in runs):
         msg = (
             f"{layout.root / 'evaluation'} holds nothing to report; run the evaluate stage first "
             f"(its result is evaluation/<model>/<benchmark>/<prompt>/score.json)"

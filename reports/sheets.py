@@ -115,6 +115,12 @@ class TrainingSheet(Config):
     dropped: tuple[Count, ...] = ()
     """Examples that could not be used, by reason."""
 
+    @property
+    def progress(self) -> str:
+        """`as of step 120 of 500`; empty before the first step and after the last."""
+        at, last = max(self.curve.step, default=0), max(self.planned, default=0)
+        return f"as of step {at} of {last}" if 0 < at < last else ""
+
 
 class EvaluationSheet(Config):
     """One model's answers to one benchmark, asked in one way."""

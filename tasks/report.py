@@ -3,7 +3,9 @@
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,8 +22,12 @@ from reports.site import exports
 from reports.site.links import submission_file
 from storage import manifest
 from storage.config import Config, deciding
+from storage.errors import PipelineError
 from storage.layout import Layout
+from storage.locks import locked
+from storage.records.evaluation import list_runs
 from storage.records.profile import ProfileFacts
+from storage.records.training import METRICS
 from tasks.running.console import say
 from tasks.stage import Unit, expected_errors_fail
 
@@ -73,13 +79,7 @@ def report(
     experiment: Mapping[str, object], config: ReportConfig, facts: ProfileFacts, layout: Layout
 ) -> None:
     """Read, render, and put leaderboard, summary and link on Prefect's pages."""
-    from reports.site import render  # noqa: PLC0415  brings pyarrow, which the other stages never need
-
-    found = read_report(
-        layout, config, settings=experiment, provenance=provenance(layout), facts=facts
-    )
-    roots = audio_roots(layout, experiment, found.benchmarks)
-    render.render(found, layout.site, audio_roots=roots)
+    found = _make(experiment, config, facts, layout)
     rows = [row for row in leaderboard.rows(found) if exports.is_quoted(row)]
     create_table_artifact(
         [_artifact_row(row) for row in rows],
@@ -89,6 +89,80 @@ def report(
     create_markdown_artifact(exports.to_markdown(rows), key="leaderboard-markdown")
     link = f"{config.url.rstrip('/')}/{layout.experiment}/index.html"
     create_link_artifact(link, key="report")
+
+
+def _make(
+    experiment: Mapping[str, object],
+    config: ReportConfig,
+    facts: ProfileFacts | None,
+    layout: Layout,
+    *,
+    while_training: bool = False,
+) -> Report:
+    from reports.site import render  # noqa: PLC0415  brings pyarrow, which the other stages never need
+
+    found = read_report(
+        layout,
+        config,
+        settings=experiment,
+        provenance=provenance(layout),
+        facts=facts,
+        while_training=while_training,
+    )
+    roots = audio_roots(layout, experiment, found.benchmarks)
+    render.render(found, layout.site, audio_roots=roots)
+    return found
+
+
+@contextmanager
+def remade_meanwhile(
+    experiment: Mapping[str, object],
+    config: ReportConfig,
+    find_facts: Callable[[], ProfileFacts],
+    layout: Layout,
+) -> Generator[None]:
+    """Make the pages again while the block runs, as trainings log; in a thread of its own.
+
+    Args:
+        experiment: The whole profile.
+        config: Its settings of the report; `remake_s` says how often.
+        find_facts: What the profile asks and of whom; asked for where something was evaluated.
+        layout: Where everything lies.
+    """
+    is_over = threading.Event()
+
+    def remake() -> None:
+        told = ""
+        while not is_over.wait(config.remake_s):
+            if not _is_behind(layout, config.remake_s):
+                continue
+            try:
+                with locked(layout.lock("report"), "report") as lock:
+                    if lock is not None:
+                        facts = find_facts() if list_runs(layout.evaluations) else None
+                        _make(experiment, config, facts, layout, while_training=True)
+            except (PipelineError, OSError) as error:  # what it reads may be replaced meanwhile
+                if str(error) != told:
+                    told = str(error)
+                    say(f"report: the pages were not made again: {error}")
+
+    thread = threading.Thread(target=remake, name="report", daemon=True)
+    if config.remake_s:
+        thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        if config.remake_s:
+            thread.join()
+
+
+def _is_behind(layout: Layout, seconds: float) -> bool:
+    """Whether a training has logged so long after the pages were made, or there are none."""
+    made = layout.site / "report.json"
+    logs = layout.root.glob(f"training/*/{METRICS}")
+    logged_s = max((log.stat().st_mtime for log in logs), default=0.0)
+    return logged_s > 0 and (not made.exists() or logged_s - made.stat().st_mtime >= seconds)
 
 
 def print_leaderboard(layout: Layout) -> None:

@@ -32,6 +32,8 @@ class Page(NamedTuple):
     title: str
     context: Mapping[str, object]
     """What the template is given."""
+    script: str = ""
+    """Further asset of ours, which loads data; empty: none."""
 
 
 def leaderboard_files(rows: Sequence[LeaderboardRow]) -> dict[str, str]:
@@ -87,7 +89,9 @@ def overview_pages(
             "in_matrix": asked,
         }
         pages.append(Page(files[name], "index.html", "Overview", context))
-    bare = {**shared, "story": None, "board": None, "matrix": None, "pairs": {}}
+    logged = next((training for training in report.trainings if training.curve.step), None)
+    curves = figures.training_figures(report, logged) if logged else []
+    bare = {**shared, "story": None, "board": None, "matrix": None, "pairs": {}, "curves": curves}
     return pages or [Page("index.html", "index.html", "Overview", bare)]
 
 
@@ -149,7 +153,8 @@ def questions_page(benchmarks: Sequence[QuestionData]) -> Page:
         benchmarks: Of `question_data.write_question_data`.
     """
     context = {"start": {"benchmarks": [benchmark._asdict() for benchmark in benchmarks]}}
-    return Page("questions.html", "questions.html", "Questions", context)
+    script = "questions.js" if benchmarks else ""
+    return Page("questions.html", "questions.html", "Questions", context, script)
 
 
 def provenance_page(report: Report) -> Page:

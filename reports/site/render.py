@@ -148,9 +148,9 @@ def make_environment() -> Environment:
 def render_page(environment: Environment, page: Page, report: Report) -> str:
     """One page with its style and script inside, both named by hash in its policy."""
     style, script = read_asset("report.css"), read_asset("report.js")
-    loads_data = page.template == "questions.html"
+    loads_data = bool(page.script)
     if loads_data:
-        script += read_asset("questions.js")
+        script += read_asset(page.script)
     return environment.get_template(page.template).render(
         **page.context,
         title=page.title,

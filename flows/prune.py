@@ -14,6 +14,7 @@ from pathlib import Path
 
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import PipelineConfig
+from model.checkpoints import end_of
 from storage.errors import PipelineError
 from storage.layout import Layout
 from storage.records.model import FromTraining, parse_name
@@ -81,8 +82,9 @@ def measured_checkpoints(config: PipelineConfig, layout: Layout) -> list[Path]:
     done = done_of(jobs, config.evaluate, layout)
     found: list[Path] = []
     for training in finished:
-        leading = leading_of(training, jobs, done, config.evaluate)
-        kept |= {(training.name, training.max_steps), (training.name, leading and leading.step)}
+        leading = leading_of(training, jobs, done, config.evaluate, layout)
+        end = end_of(training, layout.training(training.name))
+        kept |= {(training.name, end), (training.name, leading and leading.step)}
         for model in trained(training.name, layout):
             of_it = [job for job in jobs if job.asked.model.digest == model.digest]
             stands = all(job.key in done for job in of_it)

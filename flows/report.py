@@ -14,6 +14,7 @@ from prefect import flow
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import Override, PipelineConfig, overridden
 from flows.plan import run_if_due
+from model.checkpoints import end_of
 from storage.errors import PipelineError
 from storage.jsonl import read_json
 from storage.layout import Layout
@@ -79,7 +80,8 @@ def check_expectations(config: PipelineConfig, layout: Layout) -> None:
         return
     last = trainings[-1]
     start = _accuracy(config, layout, model=resolve(last.model, layout).key)
-    end = _accuracy(config, layout, model=checkpoint_key(last.name, last.max_steps))
+    last_step = end_of(last, layout.training(last.name)) or last.max_steps
+    end = _accuracy(config, layout, model=checkpoint_key(last.name, last_step))
     if expect.start_at_most is not None and start > expect.start_at_most:
         msg = (
             f"the start model has {start:.1%}, expected at most {expect.start_at_most:.0%}: "

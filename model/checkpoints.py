@@ -25,7 +25,7 @@ from storage.errors import PipelineError
 from storage.layout import checkpoint_step, list_checkpoints
 from storage.manifest import file_digest
 from storage.records.model import ModelRef
-from storage.records.training import CHECKPOINT, CheckpointRecord
+from storage.records.training import CHECKPOINT, CheckpointRecord, end_step
 
 LOADED = (".safetensors", ".pt")  # ends of the files that are worth a digest
 SAVING = "saving.part"  # folder in which a checkpoint is written
@@ -185,6 +185,8 @@ def settings_that_decide(
     flat: dict[str, JsonValue] = {"start_model_digest": start.digest}
     flat |= {} if parent is None else {"continues": parent.digest}
     for key, value in decided_by(config).items():
+        if key == "stop":  # it changes no step, and may be raised
+            continue
         if isinstance(value, dict):
             inner = cast("dict[str, JsonValue]", value)
             flat.update({f"{key}.{name}": inner_value for name, inner_value in inner.items()})
@@ -222,6 +224,17 @@ def last_step(training: Path) -> int | None:
     """Step of the newest whole checkpoint, resumable or not; None if there is none."""
     steps = [checkpoint_step(folder) for folder in list_checkpoints(training) if is_whole(folder)]
     return steps[-1] if steps else None
+
+
+def end_of(config: TrainConfig, training: Path) -> int | None:
+    """The step with which a training ends; None where its validation is still to tell."""
+    return end_step(training, config.max_steps, config.stop and config.stop.patience)
+
+
+def is_ended(config: TrainConfig, training: Path) -> bool:
+    """Whether the checkpoint of a training's last step is whole."""
+    last = last_step(training)
+    return last is not None and last == end_of(config, training)
 
 
 def _strip(folder: Path, record: CheckpointRecord) -> None:

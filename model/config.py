@@ -138,6 +138,14 @@ class CheckpointsConfig(Config):
         return not (self.weights == "all" or "best" in self.weights or self.is_marked(step))
 
 
+class StopConfig(Config):
+    """When a training ends before `max_steps`."""
+
+    patience: Annotated[int, Field(ge=1)]
+    """Validations in a row, one at each checkpoint, that are no better than the best before: with
+    the last of them it ends. One that has ended goes on where this is raised."""
+
+
 class TrainConfig(Config):
     """One training: one row of the leaderboard."""
 
@@ -234,6 +242,9 @@ class TrainConfig(Config):
     validation_questions: Annotated[int, Field(ge=0), Idle] = 0
     """Held-out questions (of `annotations.validation`) that are answered at each checkpoint by the
     training process itself: a curve, judged as the accuracy reward judges. 0: none."""
+    stop: StopConfig | None = None
+    """End early by these held-out questions, whose number and whose distance, `save_steps`, then
+    decide the outcome as well; None: train to `max_steps`."""
     evaluate: Annotated[bool, Idle] = True
     """Whether its checkpoints are evaluated; a warm start's need not be."""
     grpo: GrpoConfig = GrpoConfig()
@@ -316,6 +327,13 @@ class TrainConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _refuse_to_stop_by_nothing(self) -> "TrainConfig":
+        if self.stop is not None and not self.validation_questions:
+            msg = "stop ends a training by its validation: set validation_questions, e.g. to 200"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _refuse_uneven_rollouts(self) -> "TrainConfig":
         resamples = self.method == "grpo" and self.grpo.zero_variance == "resample"
         if self.sharding == "fsdp" and resamples:
@@ -337,8 +355,12 @@ def _nearest(number: int, fits: Callable[[int], bool]) -> str:
 
 def deciding_settings(training: TrainConfig) -> dict[str, Any]:
     """The settings that decide a training's weights; those of the other method are unused."""
-    unused = {"grpo", "sft"} - {training.method}
-    return {name: value for name, value in deciding(training).items() if name not in unused}
+    unused = {"grpo", "sft", "stop"} - {training.method}
+    found = {name: value for name, value in deciding(training).items() if name not in unused}
+    if training.stop:
+        by_it = {"stop", "save_steps", "validation_questions"}
+        found |= training.model_dump(mode="json", include=by_it)
+    return found
 
 
 def idle_settings(training: TrainConfig) -> dict[str, Any]:

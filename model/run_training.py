@@ -96,22 +96,29 @@ def train(run: TrainingRun) -> None:
         checkpoints.check_same_settings(resume_from, settings)
     if resume_from is not None and is_main_process():
         checkpoints.check_content(resume_from)
-    if checkpoints.last_step(run.output) == config.max_steps:
-        print(f"step {config.max_steps}/{config.max_steps} is done already")  # noqa: T201  progress
+    if checkpoints.is_ended(config, run.output):
+        step = checkpoints.last_step(run.output)
+        print(f"step {step}/{config.max_steps} is done already")  # noqa: T201  progress
         return
     check_memory(run)
     set_seed(config.seed)
     train_steps(load(run, settings, resume_from), resume_from)
     if is_main_process():
-        if checkpoints.last_step(run.output) != config.max_steps:
-            msg = f"{run.output} has no whole checkpoint-{config.max_steps}: train again"
+        step = checkpoints.end_of(config, run.output)
+        if step is None or not checkpoints.is_ended(config, run.output):
+            msg = f"{run.output} has no whole checkpoint-{step or config.max_steps}: train again"
             raise PipelineError(msg)
-        report_movement(run)
+        if config.stop and step < config.max_steps:
+            print(  # noqa: T201  the log of the training
+                f"stopped at step {step} of {config.max_steps}: {config.stop.patience} "
+                "validation(s) in a row were no better than the best before"
+            )
+        report_movement(run, run.output / f"checkpoint-{step}")
 
 
-def report_movement(run: TrainingRun) -> None:
-    """Write movement.json: how far each part of the model has moved."""
-    last = checkpoints.masters_of(run.output / f"checkpoint-{run.config.max_steps}")
+def report_movement(run: TrainingRun, last: Path) -> None:
+    """Write movement.json: how far each part of the model has moved up to a checkpoint."""
+    last = checkpoints.masters_of(last)
     movement = measure_movement(run.start_model, last, run.config)
     write_json(run.output / "movement.json", {part: m._asdict() for part, m in movement.items()})
     for part, moved in movement.items():

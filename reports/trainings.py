@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, cast
 
 from pydantic import BaseModel
@@ -16,6 +17,7 @@ from storage.records.training import (
     RUN,
     Sampled,
     TrainingRecord,
+    end_step,
     read_metrics,
     read_sampled,
     warnings_of,
@@ -35,13 +37,15 @@ class TrainingEntry(BaseModel):
     max_steps: int | None = None
     save_steps: int | None = None
     continues: str | None = None
+    stop: dict[str, int] | None = None
 
-    @property
-    def planned(self) -> tuple[int, ...]:
+    def planned(self, folder: Path) -> tuple[int, ...]:
         """Steps whose checkpoints are saved: every so many, and the last; empty: not known."""
         if self.max_steps is None or self.save_steps is None:
             return ()
-        steps = {*range(self.save_steps, self.max_steps + 1, self.save_steps), self.max_steps}
+        patience = self.stop["patience"] if self.stop else None
+        last = end_step(folder, self.max_steps, patience) or self.max_steps
+        steps = {*range(self.save_steps, last + 1, self.save_steps), last}
         before = int((self.continues or "@0").rpartition("@")[2])
         return tuple(sorted(step for step in steps if step > before))
 
@@ -64,7 +68,7 @@ def read_training_sheet(layout: Layout, entry: TrainingEntry) -> TrainingSheet:
         seed=entry.seed,
         start_model=entry.model,
         evaluated=entry.evaluate,
-        planned=entry.planned,
+        planned=entry.planned(folder),
         start=run.start if run else None,
         settings=run.settings if run else {},
         checkpoint_steps=tuple(step for step in steps if step is not None),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from model.checkpoints import end_of
 from model.config import EndpointConfig, EvaluateConfig, TrainConfig
 from model.infer.jobs import installed_versions
 from model.score.controls import runs_of
@@ -180,7 +181,7 @@ def control_jobs_of(
     steps = {
         training.name: leading.step
         for training in trainings
-        if (leading := leading_of(training, jobs, done, config))
+        if (leading := leading_of(training, jobs, done, config, layout))
     }
     starts = set(starts_of(trainings, layout).values())
     return [
@@ -205,14 +206,19 @@ def done_of(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout) -> dict
 
 
 def leading_of(
-    training: TrainConfig, jobs: Sequence[Job], done: Mapping[RunKey, Done], config: EvaluateConfig
+    training: TrainConfig,
+    jobs: Sequence[Job],
+    done: Mapping[RunKey, Done],
+    config: EvaluateConfig,
+    layout: Layout,
 ) -> Leading | None:
     """The step of a training that leads by the proper runs that are done."""
     tests = {job.benchmark for job in jobs if job.benchmark.is_test}
+    end = end_of(training, layout.training(training.name)) or training.max_steps
     return leading(
         training.name,
         training.prompt.name,
-        training.saved_steps,
+        [step for step in training.saved_steps if step <= end],
         done.values(),
         num_asked=sum(benchmark.num_questions for benchmark in tests),
         declared=config.declared_step,

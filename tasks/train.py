@@ -13,7 +13,7 @@ from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
-from model.checkpoints import find_resumable, last_step, step_of
+from model.checkpoints import end_of, find_resumable, is_ended, last_step, step_of
 from model.config import TrainConfig
 from model.training_record import decided_by, training_record
 from storage import manifest
@@ -44,26 +44,34 @@ def train_unit(training: TrainConfig, layout: Layout) -> Unit:
         )
         raise PipelineError(msg)
     folder = layout.training(training.name)
-    # `save_steps` may change on the way: what was saved is told when the last step is done.
-    earlier = frozenset(folder / f"checkpoint-{step}" for step in range(1, training.max_steps))
-    last = folder / f"checkpoint-{training.max_steps}"
+    # `save_steps` may change on the way, and `stop` end it: what was saved is told behind the end.
+    last = end_of(training, folder)
+    steps = {step: folder / f"checkpoint-{step}" for step in range(1, training.max_steps + 1)}
     return Unit(
         name=f"train/{training.name}",
         layout=layout,
         parts={
             "settings": decided_by(training),
-            "examples": examples_digest(layout.train_jsonl),
+            "examples": _learned_from(training, layout),
             "start model": resolve(training.model, layout).digest,
         }
         | ({"continues": parent.digest} if (parent := parent_of(training, layout)) else {}),
-        outputs=(*earlier, last, folder / "metrics.jsonl"),
-        may_go=earlier,
+        outputs=(*steps.values(), folder / METRICS),
+        may_go=frozenset(path for step, path in steps.items() if step != last),
     )
 
 
 def parent_of(training: TrainConfig, layout: Layout) -> ModelRef | None:
     """The checkpoint that a training continues."""
     return resolve(training.continued, layout) if training.continued else None
+
+
+def _learned_from(training: TrainConfig, layout: Layout) -> str:
+    """sha256 of the examples, and of those held out where these may end the training."""
+    digest = examples_digest(layout.train_jsonl)
+    if training.stop is None or not layout.validation_jsonl.exists():
+        return digest
+    return manifest.digest_of([digest, examples_digest(layout.validation_jsonl)])
 
 
 def examples_digest(path: Path) -> str:
@@ -135,7 +143,7 @@ def _record(
         start=start,
         parent=parent_of(training, layout),
         examples=layout.train_jsonl,
-        examples_sha256=examples_digest(layout.train_jsonl),
+        examples_sha256=_learned_from(training, layout),
         num_examples=len(read_jsonl(layout.train_jsonl)),
         num_devices=max(1, num_gpus) * training.num_hosts,
     )
@@ -163,13 +171,15 @@ def is_under_way(training: TrainConfig, layout: Layout) -> bool:
 def _is_same_training(folder: Path, training: TrainConfig, layout: Layout) -> bool:
     before = TrainingRecord.read(folder / RUN)
     start, parent = resolve(training.model, layout), parent_of(training, layout)
+    old, new = ({**of, "stop": None} for of in (before.settings, decided_by(training)))
     return (
-        before.settings == decided_by(training)
+        old == new  # `stop` changes no step: with another it goes on, unless it had ended before
+        and (last_step(folder) or 0) <= (end_of(training, folder) or training.max_steps)
         and before.start.digest == start.digest
         and (before.parent and before.parent.digest) == (parent and parent.digest)
         and (
             not layout.train_jsonl.exists()  # nobody can train by others; a report needs none
-            or before.examples_sha256 == examples_digest(layout.train_jsonl)
+            or before.examples_sha256 == _learned_from(training, layout)
         )
     )
 
@@ -203,7 +213,7 @@ def _set_aside_made_again(folder: Path, training: TrainConfig) -> None:
     begin = find_resumable(folder)
     step = step_of(begin) if begin else 0
     again = [path for path in list_checkpoints(folder) if step_of(path) > step]
-    if not again or last_step(folder) == training.max_steps:
+    if not again or is_ended(training, folder):
         return
     aside = name_aside(folder)
     aside.mkdir()
@@ -227,7 +237,7 @@ class _Progress:
 
     def __call__(self, line: str) -> None:
         """The child has said something: look how far it is."""
-        if line.startswith("warning: "):
+        if line.startswith(("warning: ", "stopped at ")):
             say(f"train {self._training.name}: {line}")
         if not self._metrics.look():
             return

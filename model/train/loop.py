@@ -140,6 +140,8 @@ def train_steps(inputs: TrainingInputs, resume_from: Path | None) -> None:
                 made_with=idle_settings(config) | {"num_devices": accelerator.num_processes},
                 kept=config.checkpoints,
             )
+            if is_stopped(session):
+                break
     session.log.close()
 
 
@@ -207,6 +209,14 @@ def validate(inputs: TrainingInputs, session: Session, means: Means) -> None:
         counts = torch.tensor([position < number for position in positions]).float()
         right = float((scored.reward_QGR[:, 0, 0].cpu() * counts).sum())
         means.add_sum("validation_accuracy", right, float(counts.sum()))
+
+
+def is_stopped(session: Session) -> bool:
+    """Whether validation ends the run here: the main process has all metrics, and tells."""
+    if session.config.stop is None:
+        return False
+    told = torch.tensor(float(session.log.is_stopped()), device=session.accelerator.device)
+    return bool(session.add_up(told))
 
 
 def make_method(inputs: TrainingInputs, session: Session) -> Method[Any]:

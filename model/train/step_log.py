@@ -30,6 +30,7 @@ from storage.records.training import (
     append_sampled,
     forget_after,
     read_metrics,
+    stopping_step,
     warnings_of,
 )
 
@@ -154,6 +155,11 @@ class StepLog:
         if self._is_main:
             for completion in sampled:
                 append_sampled(self._output, completion)
+
+    def is_stopped(self) -> bool:
+        """Whether validation has ended the run, as `stop` has it; False in other processes."""
+        stop = self._config.stop
+        return stop is not None and stopping_step(self._steps, stop.patience) is not None
 
     def close(self) -> None:
         """End the trackers."""

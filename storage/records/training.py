@@ -184,6 +184,34 @@ def read_metrics(folder: Path) -> list[StepMetrics]:
     return [by_step[step] for step in sorted(by_step)]
 
 
+def end_step(folder: Path, max_steps: int, patience: int | None) -> int | None:
+    """The step with which a training ends; None where its validation is still to tell.
+
+    Args:
+        folder: Of the training.
+        max_steps: Where it ends at the latest.
+        patience: Validations in a row without a better one that end it; None: they do not.
+    """
+    if patience is None:
+        return max_steps
+    steps = read_metrics(folder)
+    end = max_steps if steps and steps[-1].step >= max_steps else None
+    return stopping_step(steps, patience) or end
+
+
+def stopping_step(steps: Iterable[StepMetrics], patience: int) -> int | None:
+    """The first step with so many validations in a row that are no better than the best before."""
+    best, num_waited = -math.inf, 0
+    for metrics in steps:
+        accuracy = metrics.validation_accuracy
+        if accuracy is not None:
+            num_waited = 0 if accuracy > best else num_waited + 1
+            best = max(best, accuracy)
+            if num_waited == patience:
+                return metrics.step
+    return None
+
+
 def append_sampled(folder: Path, sampled: Sampled) -> None:
     """Append a completion to completions.jsonl."""
     append_line(folder / COMPLETIONS, asdict(sampled))

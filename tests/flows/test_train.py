@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
+from model.config import TrainConfig
 from model.network.tiny import build_tiny
 from storage.jsonl import read_json, read_jsonl
 from storage.layout import Layout, list_checkpoints
 from storage.manifest import file_digest
+from tasks.train import is_finished, is_under_way
 from tests.model.conftest import QUESTION, SOUNDS, write_training_lines
 
 ROOT = Path(__file__).parents[2]
@@ -180,6 +182,38 @@ def test_a_training_that_continues_another_ends_as_if_it_had_not_stopped(
     assert [row["step"] for row in read_jsonl(folders[1] / "metrics.jsonl")] == [5, 6]
     assert read_json(folders[1] / "run.json")["parent"]["key"] == "grpo-step-4"
     assert "skipped" in finish(site.start(others=[whole, longer]))
+
+
+@pytest.mark.long
+def test_a_training_ends_by_its_validation_and_goes_on_where_patience_is_raised(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that answers no held-out question right never gets better."""
+    monkeypatch.syspath_prepend(tmp_path)  # its reward
+    site = Site(tmp_path, "site", model)
+    shutil.copy(site.layout.train_jsonl, site.layout.validation_jsonl)
+    site.settings |= {"max_steps": 20, "validation_questions": 3, "stop": {"patience": 1}}
+    assert "stopped at step 4 of 20: 1 validation(s) in a row" in finish(site.start())
+    patient, impatient = (
+        TrainConfig.model_validate(site.settings | {"stop": {"patience": n}}) for n in (2, 1)
+    )
+    assert is_finished(impatient, site.layout)
+    assert is_under_way(patient, site.layout)
+    assert not is_finished(patient, site.layout)
+
+    site.settings |= {"stop": {"patience": 2}}
+    whole = site.settings | {"name": "whole"}
+    longer = {"name": "longer", "continues": "grpo@6", "max_steps": 8, "stop": None}
+    told = finish(site.start(others=[whole, longer]))
+    assert told.count("stopped at step 6 of 20") == 2
+    log = (site.folder / "trainer.log").read_text(encoding="utf-8")
+    assert "training from grpo/checkpoint-4" in log
+    at_once = site.layout.training("whole") / "checkpoint-6" / "model.safetensors"
+    assert site.weights["checkpoint-6"] == file_digest(at_once)
+    assert list(site.weights) == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+    assert (site.layout.training("longer") / "checkpoint-8").is_dir()
+    assert is_finished(patient, site.layout)
+    assert not is_under_way(impatient, site.layout)  # it has gone beyond: that is another training
 
 
 @pytest.mark.long

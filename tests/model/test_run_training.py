@@ -517,7 +517,7 @@ def test_kills_at_random_moments_change_no_bit(
         shutil.copy(training_lines, tmp_path / name)
     changes: dict[str, Any] = {"max_steps": 20, "save_steps": 2, "prompts_per_device": 1}
     changes |= {"lora": {"rank": 2, "dropout": 0.3}, "validation_questions": 3}
-    changes |= {"grpo": {"steps_per_rollout": 2}}
+    changes |= {"grpo": {"steps_per_rollout": 2}, "stop": {"patience": 5}}
     whole, killed = (make_run(tiny_model, lines, tmp_path / n, **changes) for n in ("a", "b"))
     train(whole)
     killed.record.write(killed.output / "run.json")
@@ -539,8 +539,9 @@ def test_kills_at_random_moments_change_no_bit(
         finally:
             process.stdout.close()
     assert num_kills > 1
-    expected = weights(whole.output / "checkpoint-20")
-    found = weights(killed.output / "checkpoint-20")
+    last = f"checkpoint-{checkpoints.last_step(whole.output)}"
+    assert last != "checkpoint-20"  # its validation ended it
+    expected, found = weights(whole.output / last), weights(killed.output / last)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert without_times(killed.output / "metrics.jsonl") == without_times(
         whole.output / "metrics.jsonl"

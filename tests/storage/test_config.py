@@ -61,6 +61,16 @@ def test_how_a_training_runs_does_not_decide_its_weights_and_what_it_learns_does
         assert deciding_settings(TrainConfig.model_validate(change)) != before, change
 
 
+def test_what_ends_a_training_early_decides_its_outcome() -> None:
+    settings = {"stop": {"patience": 2}, "validation_questions": 20}
+    before = deciding_settings(TrainConfig.model_validate(settings))
+    assert before["stop"] == {"patience": 2}
+    for change in ({"stop": {"patience": 3}}, {"save_steps": 50}, {"validation_questions": 30}):
+        assert deciding_settings(TrainConfig.model_validate(settings | change)) != before, change
+    with pytest.raises(ValueError, match=r"set validation_questions, e\.g\. to 200"):
+        TrainConfig.model_validate({"stop": {"patience": 2}})
+
+
 def test_the_other_methods_settings_are_unused() -> None:
     grpo = TrainConfig(method="grpo")
     assert deciding_settings(grpo) == deciding_settings(

@@ -182,6 +182,7 @@ def test_the_number_of_devices_decides_nothing_and_may_change_on_the_way(small: 
     """On 4 GPUs it was another training than on 8, as prompts a step were counted by device."""
     shutil.copy(small.lines, small.lines.with_name("validation.jsonl"))
     settings = {"save_steps": 1, "lora": {"rank": 2, "dropout": 0.5}, "validation_questions": 5}
+    settings |= {"max_steps": 9, "stop": {"patience": 1}}  # two validations alike end it
     one, two = small.make("one", 4, **settings), small.make("two", 1, **settings)
     train(one)
     small.launch(

@@ -15,6 +15,7 @@ from storage.records.training import (
     TrainingRecord,
     append_metrics,
     append_sampled,
+    end_step,
     forget_after,
     read_metrics,
     read_sampled,
@@ -50,6 +51,24 @@ RECORD = TrainingRecord(
     idle={"threads": 1},
     versions={"torch": "2.13.0"},
 )
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "end"),
+    [
+        ([0.5, None, 0.5, 0.6, 0.6, None, 0.5, 0.7], 7),  # twice in a row no better than 0.6
+        ([0.5, 0.4, 0.6, 0.5], None),
+        ([0.5, 0.5, 0.5], 3),
+        ([0.1] + [None] * 9, 10),
+    ],
+)
+def test_a_training_ends_with_its_patience_or_its_last_step_or_has_still_to_tell(
+    tmp_path: Path, accuracies: list[float | None], end: int | None
+) -> None:
+    for step, accuracy in enumerate(accuracies, start=1):
+        append_metrics(tmp_path, replace(METRICS, step=step, validation_accuracy=accuracy))
+    assert end_step(tmp_path, 10, 2) == end
+    assert end_step(tmp_path, 10, None) == 10
 
 
 def test_steps_are_read_as_they_were_written_from_flat_lines(tmp_path: Path) -> None:

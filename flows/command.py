@@ -62,7 +62,9 @@ def resume_command(config: PipelineConfig, workspace: Path) -> str:
     return shlex.join(["python", "-m", spec.name, *retry.parse_known_args(sys.argv[1:])[1]])
 
 
-def run_flow(flow: Any, config: PipelineConfig, layout: Layout, **parameters: object) -> Any:  # noqa: ANN401  a Flow, and what its run returned
+def run_flow(
+    flow: Callable[..., Any], config: PipelineConfig, layout: Layout, **parameters: object
+) -> Any:  # noqa: ANN401  what its run returned
     """Run a flow as this command's own, on a Prefect server of its own where none is set.
 
     Returns:
@@ -72,9 +74,10 @@ def run_flow(flow: Any, config: PipelineConfig, layout: Layout, **parameters: ob
         PipelineError: What the run ended with.
     """
     from flows.serving.own_server import own_server  # noqa: PLC0415  who runs nothing needs no Prefect
+    from tasks.running.prefect_form import as_flow  # noqa: PLC0415  the same
 
     with own_server(layout.workspace):
-        state = flow(config, layout.workspace, **parameters, return_state=True)
+        state = as_flow(flow)(config, layout.workspace, **parameters, return_state=True)
         state.result()
     return state
 

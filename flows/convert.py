@@ -7,28 +7,22 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from prefect import flow
-
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import Override, PipelineConfig, overridden
 from flows.plan import convert_settings, run_if_due
 from storage.data.dataset_folder import write_dataset
 from tasks.convert import convert, convert_unit
-from tasks.running.alive import alive
 from tasks.running.console import say
 from tasks.running.turns import turn
-from tasks.stage import expected_errors_fail, run, run_unit, stage_state
+from tasks.stage import run, run_unit
 
 
-@flow(name="convert", flow_run_name="convert-{config.experiment}")
-@alive
-@expected_errors_fail
 def convert_flow(
     config: PipelineConfig,
     workspace: Path = Path("workspace"),
     overrides: tuple[Override, ...] = (),
     force: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
-) -> object:
+) -> bool:
     """Write train.jsonl, validation.jsonl and dropped.jsonl.
 
     Args:
@@ -41,7 +35,7 @@ def convert_flow(
     settings, layout = convert_settings(config), config.layout(workspace)
     work = partial(run, convert, settings, layout)
     with turn("convert", layout.lock("convert"), config.when_busy):
-        return stage_state(has_run=run_unit(convert_unit(settings, layout), work, force=force))
+        return run_unit(convert_unit(settings, layout), work, force=force)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

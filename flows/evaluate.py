@@ -5,8 +5,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefect import flow
-
 from flows.command import Command, read_config, run_command, run_flow
 from flows.pipeline_config import Override, PipelineConfig, overridden
 from flows.plan import run_if_due
@@ -25,11 +23,10 @@ from tasks.asked import (
 )
 from tasks.evaluate import answer, describe_score, write_control_reports
 from tasks.inputs import make_world, prepare_benchmarks
-from tasks.running.alive import alive
 from tasks.running.child_process import stopping_children
 from tasks.running.console import say
 from tasks.running.turns import turn
-from tasks.stage import expected_errors_fail, run, stage_state
+from tasks.stage import run
 from tasks.train import is_finished
 from tasks.watching import describe_stop, is_training, seen_so_far
 
@@ -39,16 +36,13 @@ WATCH_EVERY_S = (
 START_WAIT_S = 180.0  # two commands typed one after the other; a cold, busy laptop starts in 60
 
 
-@flow(name="evaluate", flow_run_name="evaluate-{config.experiment}")
-@alive
-@expected_errors_fail
 def evaluate_flow(
     config: PipelineConfig,
     workspace: Path = Path("workspace"),
     overrides: tuple[Override, ...] = (),
     force: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
     watch: bool = False,  # noqa: FBT001, FBT002
-) -> object:
+) -> bool:
     """Answer and score what has not been answered; one child process a GPU.
 
     Args:
@@ -65,7 +59,7 @@ def evaluate_flow(
     check_declared_step(config.evaluate, config.train)
     num_watched = _watch(config, layout, force=force) if watch else 0
     num_run = _evaluate(config, layout, force=force and not watch)
-    return stage_state(has_run=num_run + num_watched > 0)
+    return num_run + num_watched > 0
 
 
 def _watch(config: PipelineConfig, layout: Layout, *, force: bool) -> int:
@@ -166,9 +160,11 @@ def _answer_all(jobs: list[Job], config: PipelineConfig, layout: Layout) -> None
     if len(parts) == 1:
         run(answer, jobs, config.evaluate, layout, 0)
         return
+    from tasks.running.prefect_form import as_task  # noqa: PLC0415  who plans runs nothing
+
     with stopping_children():
         futures = [
-            answer.submit(part, config.evaluate, layout, number)  # pyright: ignore[reportUnknownMemberType]  its overloads are partly untyped
+            as_task(answer).submit(part, config.evaluate, layout, number)  # pyright: ignore[reportUnknownMemberType]  its overloads are partly untyped
             for number, part in enumerate(parts)
         ]
         for future in futures:

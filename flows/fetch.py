@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 
-from prefect import flow
-
 from flows.command import Command, read_config, resume_command, run_command, run_flow
 from flows.pipeline_config import Override, PipelineConfig, overridden
 from flows.plan import run_if_due
@@ -26,24 +24,20 @@ from storage.fetch.run import FetchRun, Plan
 from storage.layout import Layout
 from tasks.fetch import fetch_batch, fetch_unit, show_account
 from tasks.inputs import make_world, read_annotations, served_world
-from tasks.running.alive import alive
 from tasks.running.console import Meter, format_duration, meter, say
 from tasks.running.turns import turn
-from tasks.stage import expected_errors_fail, run, stage_state
+from tasks.stage import run
 
 RETRYABLE = ("geo", "invalid", "unconfirmed", "credentials", "retry")
 
 
-@flow(name="fetch", flow_run_name="fetch-{config.experiment}")
-@alive
-@expected_errors_fail
 def fetch_flow(
     config: PipelineConfig,
     workspace: Path = Path("workspace"),
     overrides: tuple[Override, ...] = (),
     force: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
     deep: bool = False,  # noqa: FBT001, FBT002
-) -> object:
+) -> bool:
     """Fetch and trim the clips that are due.
 
     Args:
@@ -58,7 +52,7 @@ def fetch_flow(
     make_world(config.world, layout)
     # Of the workspace: its clips and their ledger are shared.
     with turn("fetch", layout.locks / "fetch.lock", config.when_busy):
-        return stage_state(has_run=_fetch_due(config, layout, force=force, deep=deep))
+        return _fetch_due(config, layout, force=force, deep=deep)
 
 
 def _fetch_due(config: PipelineConfig, layout: Layout, *, force: bool, deep: bool) -> bool:

@@ -13,20 +13,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
-from prefect import flow
-
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import STAGES, Override, PipelineConfig, StageName, overridden
 from flows.plan import print_plan, run_if_due
 from storage.errors import PipelineError
-from tasks.running.alive import alive
 from tasks.running.console import say
-from tasks.stage import expected_errors_fail, run
+from tasks.stage import run
 
 
-@flow(name="full-pipeline", flow_run_name="full-pipeline-{config.experiment}")
-@alive
-@expected_errors_fail
 def full_pipeline_flow(
     config: PipelineConfig,
     workspace: Path = Path("workspace"),
@@ -53,7 +47,7 @@ def full_pipeline_flow(
 
 
 def flow_of(stage: StageName) -> Callable[..., Any]:
-    """A stage's flow, imported when it is wanted: Prefect's schema of each takes 0.07 s."""
+    """A stage's flow, imported when it is wanted."""
     return getattr(import_module(f"flows.{stage}"), f"{stage}_flow")
 
 

@@ -3,7 +3,7 @@
 A command looks here first: where nothing is due it says so and starts neither a flow nor a server.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -33,7 +33,7 @@ class Intention(NamedTuple):
 
 
 def run_if_due(
-    flow: Any,  # noqa: ANN401  a Flow
+    flow: Callable[..., Any],
     stages: Sequence[StageName],
     config: PipelineConfig,
     layout: Layout,

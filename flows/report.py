@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
-
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import Override, PipelineConfig, overridden
 from flows.plan import run_if_due
@@ -22,21 +20,17 @@ from storage.records.model import checkpoint_key
 from tasks.asked import profile_facts
 from tasks.models import resolve
 from tasks.report import print_leaderboard, report, report_unit
-from tasks.running.alive import alive
 from tasks.running.console import say
 from tasks.running.turns import turn
-from tasks.stage import expected_errors_fail, run, run_unit, stage_state
+from tasks.stage import run, run_unit
 
 
-@flow(name="report", flow_run_name="report-{config.experiment}")
-@alive
-@expected_errors_fail
 def report_flow(
     config: PipelineConfig,
     workspace: Path = Path("workspace"),
     overrides: tuple[Override, ...] = (),
     force: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
-) -> object:
+) -> bool:
     """Render the site and the exports, and hold the result against the profile's bounds.
 
     Args:
@@ -54,7 +48,7 @@ def report_flow(
         unit = report_unit(config, config.report, facts, layout)
         has_run = run_unit(unit, work, force=force)
         show_report(config, layout)
-    return stage_state(has_run=has_run)
+    return has_run
 
 
 def show_report(config: PipelineConfig, layout: Layout) -> None:

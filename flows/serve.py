@@ -24,8 +24,8 @@ from flows import COMMAND_DEFAULTS
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import PipelineConfig
 from flows.serving.dead_runs import crash_dead_runs
-from flows.serving.deployments import FLOWS
 from flows.serving.login import VARIABLE, check_login, login_file, workspace_login
+from flows.serving.prefect_flows import FLOWS
 from flows.serving.prefect_server import (
     answers,
     create_limits,

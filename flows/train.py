@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from prefect import flow
-
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import Override, PipelineConfig, overridden
 from flows.plan import run_if_due
@@ -15,23 +13,19 @@ from storage.errors import PipelineError
 from storage.layout import Layout
 from tasks.asked import profile_facts
 from tasks.report import remade_meanwhile
-from tasks.running.alive import alive
 from tasks.running.torchrun import join
 from tasks.running.turns import turn
-from tasks.stage import expected_errors_fail, run, run_unit, stage_state
+from tasks.stage import run, run_unit
 from tasks.train import is_finished, set_aside, train, train_unit
 from tasks.watching import marked_as_training
 
 
-@flow(name="train", flow_run_name="train-{config.experiment}")
-@alive
-@expected_errors_fail
 def train_flow(
     config: PipelineConfig,
     workspace: Path = Path("workspace"),
     overrides: tuple[Override, ...] = (),
     force: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
-) -> object:
+) -> bool:
     """Train; a training that was killed goes on from its newest whole checkpoint.
 
     Args:
@@ -52,7 +46,7 @@ def train_flow(
             unit = f"train/{training.name}"
             with turn(unit, layout.lock(unit), config.when_busy):
                 has_run.append(run_unit(train_unit(training, layout), work, force=force))
-    return stage_state(has_run=any(has_run))
+    return any(has_run)
 
 
 def _train(

@@ -8,10 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from prefect import task
-from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
-
 from storage.audio import check_clips
 from storage.benchmarks.published import find_description
 from storage.config import AnnotationsConfig, BenchmarkConfig, ConvertConfig, FetchConfig
@@ -27,7 +23,7 @@ from storage.records.clip import Clip, ClipState
 from storage.records.example import Dropped, Example
 from tasks.inputs import AnnotationFiles, read_annotations
 from tasks.running.console import say
-from tasks.stage import Unit, expected_errors_fail
+from tasks.stage import Unit, task
 
 
 class ConvertSettings(NamedTuple):
@@ -85,8 +81,7 @@ def convert_unit(settings: ConvertSettings, layout: Layout) -> Unit:
     )
 
 
-@task(task_run_name="convert", cache_policy=NO_CACHE)
-@expected_errors_fail
+@task("convert")
 def convert(settings: ConvertSettings, layout: Layout) -> None:
     """Write train.jsonl, validation.jsonl, dropped.jsonl and the account of the rows."""
     avqa_files = read_annotations(settings.annotations, layout, settings.fetch.limit)
@@ -169,6 +164,8 @@ def _held_out(source: DataSource, rows: Rows, content: dict[str, str]) -> Taken:
 
 
 def _tell(account: DataAccount, layout: Layout) -> None:
+    from prefect.artifacts import create_table_artifact  # noqa: PLC0415  who plans runs nothing
+
     reasons = sum((Counter(source.dropped) for source in account.sources), Counter[str]())
     num_read = sum(source.num_read for source in account.sources)
     num_kept = sum(source.num_kept for source in account.sources)

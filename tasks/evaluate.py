@@ -8,9 +8,6 @@ without torch.
 import sys
 from collections.abc import Mapping, Sequence
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from model.config import EvaluateConfig, TrainConfig
 from model.infer.jobs import InferenceJob, InferenceRun, decoding_of
 from model.score.control_report import write_control_report
@@ -28,19 +25,12 @@ from tasks.asked import Job, evaluate_unit, starts_of
 from tasks.running.child_process import run_child
 from tasks.running.console import RecordFile, Show, meter, say
 from tasks.running.gpus import hold_gpus
-from tasks.stage import expected_errors_fail, is_transient
+from tasks.stage import task
 
 SILENCE_LIMIT_S = 1800.0  # loading 7B weights from a cold disk takes minutes, a batch seconds
 
 
-@task(
-    task_run_name="answer-{part}",
-    cache_policy=NO_CACHE,
-    retries=2,  # answers are kept
-    retry_delay_seconds=[10, 60],
-    retry_condition_fn=is_transient,
-)
-@expected_errors_fail
+@task("answer-{part}", goes_on=True)  # answers are kept
 def answer(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout, part: int) -> None:
     """Answer in one child process, on a GPU where there is one; then score each finished run.
 

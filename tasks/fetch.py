@@ -2,10 +2,6 @@
 
 from collections.abc import Sequence
 
-from prefect import task
-from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
-
 from storage import manifest
 from storage.config import FetchConfig, YoutubeSource, deciding
 from storage.fetch.account import FetchReport
@@ -15,7 +11,7 @@ from storage.fetch.run import BatchCounts, FetchRun
 from storage.layout import Layout
 from storage.records.clip import Clip
 from tasks.inputs import AnnotationFiles
-from tasks.stage import Unit, expected_errors_fail
+from tasks.stage import Unit, task
 
 
 def fetch_unit(annotations: AnnotationFiles, config: FetchConfig, layout: Layout) -> Unit:
@@ -43,8 +39,7 @@ def count_due_clips(annotations: AnnotationFiles, config: FetchConfig, layout: L
         return count_due(ledger, annotations.clips, layout.clips, lost_too=has_files)
 
 
-@task(task_run_name="fetch-{first}-to-{last}", cache_policy=NO_CACHE)
-@expected_errors_fail
+@task("fetch-{first}-to-{last}")
 def fetch_batch(run: FetchRun, batch: Sequence[Clip], first: int, last: int) -> BatchCounts:  # noqa: ARG001  first and last name the run
     """Fetch and trim a batch; each clip ends in the ledger as done, or with the reason why not.
 
@@ -56,6 +51,8 @@ def fetch_batch(run: FetchRun, batch: Sequence[Clip], first: int, last: int) -> 
 
 def show_account(report: FetchReport) -> None:
     """Put the table of reasons on Prefect's pages."""
+    from prefect.artifacts import create_table_artifact  # noqa: PLC0415  who plans runs nothing
+
     rows = [{"clips": report.num_usable, "state": "done", "reason": ""}]
     rows += [
         {"clips": each.count, "state": each.state, "reason": each.reason}

@@ -1,26 +1,18 @@
 """A stage's units of work: what decides each, whether it is done, how it is run and recorded.
 
 A stage is one unit (convert) or several (a training, a model on a benchmark). A unit is skipped
-when its manifest says that the same work was done and its outputs stand. Expected errors are
-states: a flow or task that meets one ends Failed with its message, without a traceback.
+when its manifest says that the same work was done and its outputs stand. Nothing here imports
+Prefect; what it makes of a flow and a task is tasks/running/prefect_form.py.
 """
 
-import functools
-import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec
-
-from prefect import State
-from prefect.states import Completed, Failed
+from typing import Any
 
 from storage import manifest
-from storage.errors import PipelineError
 from storage.layout import Layout
 from tasks.running.console import say
-
-P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,43 +69,26 @@ def run_unit(unit: Unit, work: Callable[[], object], *, force: bool) -> bool:
     return True
 
 
-def stage_state(*, has_run: bool) -> State[None] | None:
-    """How a stage's flow ends: `Skipped`, as Prefect's pages show it, where nothing was due."""
-    return None if has_run else Completed(name="Skipped", message="done before, unchanged")
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A function that Prefect runs as a task."""
+
+    function: Callable[..., Any]
+    run_name: str
+    """Of a run; `{parameter}` is replaced."""
+    goes_on: bool = False
+    """Whether another try goes on where the last one was, so that a transient error is tried again
+    twice."""
 
 
-class _WithoutTraceback(logging.Filter):
-    """Takes the traceback off log records of expected errors; Prefect adds one to each."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], PipelineError):
-            record.exc_info = record.exc_text = None
-        return True
+def task(run_name: str, *, goes_on: bool = False) -> Callable[[Callable[..., Any]], Task]:
+    """Make a function a task; see `Task`."""
+    return lambda function: Task(function, run_name, goes_on)
 
 
-for _name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
-    logging.getLogger(_name).addFilter(_WithoutTraceback())
-
-
-def expected_errors_fail(function: Callable[P, Any]) -> Callable[P, Any]:
-    """Let a flow or task end Failed on a PipelineError; `run` raises it for the caller."""
-
-    @functools.wraps(function)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401  whatever the function returns
-        try:
-            return function(*args, **kwargs)
-        except PipelineError as error:
-            return Failed(message=str(error), data=error)
-
-    return guarded
-
-
-def run(flow_or_task: Callable[..., Any], *args: object, **parameters: object) -> Any:  # noqa: ANN401  whatever it returns
+def run(work: Task | Callable[..., Any], *args: object, **parameters: object) -> Any:  # noqa: ANN401  whatever it returns
     """Run a flow or task here and now; returns its value, raises what it ended with otherwise."""
-    return flow_or_task(*args, **parameters, return_state=True).result()
+    from tasks.running.prefect_form import as_flow, as_task  # noqa: PLC0415  who plans runs nothing
 
-
-def is_transient(_task: object, _run: object, state: State[Any]) -> bool:
-    """Whether a failed task is worth another try: Prefect's `retry_condition_fn`."""
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, PipelineError) and error.is_transient
+    made = as_task(work) if isinstance(work, Task) else as_flow(work)
+    return made(*args, **parameters, return_state=True).result()

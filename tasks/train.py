@@ -9,10 +9,6 @@ from pathlib import Path
 from typing import cast
 from uuid import UUID
 
-from prefect import task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.cache_policies import NO_CACHE
-
 from model.checkpoints import end_of, find_resumable, is_ended, last_step, step_of
 from model.config import TrainConfig
 from model.training_record import decided_by, training_record
@@ -28,7 +24,7 @@ from tasks.running.child_process import run_child
 from tasks.running.console import RecordFile, Show, meter, say
 from tasks.running.gpus import hold_gpus
 from tasks.running.torchrun import calling, gpu_environment, interface_to, training_command
-from tasks.stage import Unit, expected_errors_fail, is_transient
+from tasks.stage import Unit, task
 
 SILENCE_LIMIT_S = (
     1800.0  # a child without a word for this long hangs; a step of the 7B takes seconds
@@ -88,14 +84,7 @@ def _examples_digest(path: Path, *_state: int) -> str:
     return manifest.digest_of(named)
 
 
-@task(
-    task_run_name="train-{training.name}",
-    cache_policy=NO_CACHE,
-    retries=2,  # each goes on from the newest whole checkpoint
-    retry_delay_seconds=[10, 60],
-    retry_condition_fn=is_transient,
-)
-@expected_errors_fail
+@task("train-{training.name}", goes_on=True)  # from the newest whole checkpoint
 def train(training: TrainConfig, layout: Layout) -> None:
     """Run one training to its last step, from wherever it stands.
 
@@ -248,9 +237,11 @@ class _Progress:
         if percent == self._shown_percent:
             return
         self._shown_percent = percent
+        from prefect import artifacts  # noqa: PLC0415  who plans runs nothing
+
         if self._artifact is None:
             key = f"train-{name}".replace(".", "-")
-            made = create_progress_artifact(percent, key=key, description=note)
+            made = artifacts.create_progress_artifact(percent, key=key, description=note)
             self._artifact = cast("UUID", made)  # typed as if it might be awaited
         else:
-            update_progress_artifact(self._artifact, percent, description=note)
+            artifacts.update_progress_artifact(self._artifact, percent, description=note)

@@ -22,7 +22,10 @@ def test_flow_files_with_flows_in_them_define_no_settings_classes() -> None:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         has_flow = any(
             isinstance(node, ast.FunctionDef)
-            and any("flow(" in ast.unparse(decorator) for decorator in node.decorator_list)
+            and (
+                node.name.endswith("_flow")
+                or any("flow(" in ast.unparse(decorator) for decorator in node.decorator_list)
+            )
             for node in tree.body
         )
         classes = [

@@ -11,33 +11,17 @@ import functools
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from prefect import Flow, serve
+from prefect import serve
 from prefect._internal import observers
 from prefect.deployments.runner import RunnerDeployment
 from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.services import critical_service_loop
 
 from flows.command import Command, read_config, run_command
-from flows.convert import convert_flow
-from flows.evaluate import evaluate_flow
-from flows.fetch import fetch_flow
-from flows.full_pipeline import full_pipeline_flow
 from flows.pipeline_config import PipelineConfig
-from flows.report import report_flow
-from flows.serving.score_flow import score_flow
-from flows.train import train_flow
+from flows.serving import prefect_flows
 
-FLOWS: tuple[Flow[..., Any], ...] = (
-    full_pipeline_flow,
-    fetch_flow,
-    convert_flow,
-    train_flow,
-    evaluate_flow,
-    report_flow,
-    score_flow,
-)
 POLL_S = 2.0  # between two looks for runs to start; Prefect's default is 10
 LAST = 99  # place in Prefect's form: the configuration is 20,000 pixels long, `only` was below it
 MAX_FAILED_LOOKS = 100_000  # two days of outage
@@ -57,9 +41,11 @@ def deployments(config: PipelineConfig, workspace: Path) -> list[RunnerDeploymen
             # By module: run from its file, a flow would have flows/ first on its import path.
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
-        for flow in FLOWS
+        for flow in prefect_flows.FLOWS
     ]
     for deployment in made:
+        _, _, function = (deployment.entrypoint or "").rpartition(".")
+        deployment.entrypoint = f"{prefect_flows.__name__}.{function}"
         fields = deployment._parameter_openapi_schema.properties  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  it has no public name
         fields.get("config", {})["position"] = LAST
         # Sent, these would delete every schedule that a user made, and end every pause of theirs.

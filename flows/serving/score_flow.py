@@ -6,7 +6,7 @@ from typing import Any
 from prefect import flow
 
 from flows.score import score_predictions
-from tasks.stage import expected_errors_fail
+from tasks.running.prefect_form import expected_errors_fail
 
 
 @flow(name="score")

@@ -9,11 +9,10 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from prefect.exceptions import MissingContextError
-from prefect.logging import get_run_logger
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -36,15 +35,22 @@ LINE_EVERY_S = 60.0  # without a terminal
 def say(text: str) -> None:
     """Tell the user something."""
     text = printable(text)
-    try:
-        logger = get_run_logger()
-    except MissingContextError:
-        logger = logging.getLogger(__name__)
+    logger = _logger()
     if logger.isEnabledFor(logging.INFO):
         logger.info(text)
     else:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
+
+
+def _logger() -> logging.Logger | logging.LoggerAdapter[Any]:
+    if "prefect" in sys.modules:  # else no run can have begun
+        from prefect.exceptions import MissingContextError  # noqa: PLC0415  who plans runs nothing
+        from prefect.logging import get_run_logger  # noqa: PLC0415  the same
+
+        with suppress(MissingContextError):
+            return get_run_logger()
+    return logging.getLogger(__name__)
 
 
 class Meter:

@@ -17,10 +17,6 @@ from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from pathlib import Path
 
-from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
-from prefect.concurrency.sync import concurrency
-from prefect.settings import PREFECT_API_URL
-
 from storage.errors import PipelineError
 from storage.host.gpus import Gpu, list_gpus
 from storage.locks import holder, try_lock
@@ -130,6 +126,10 @@ def _close(locks: Sequence[int]) -> None:
 
 
 def _enter_limits(stack: ExitStack, gpus: Sequence[Gpu], before: Sequence[str]) -> None:
+    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError  # noqa: PLC0415  who plans runs nothing
+    from prefect.concurrency.sync import concurrency  # noqa: PLC0415  the same
+    from prefect.settings import PREFECT_API_URL  # noqa: PLC0415  the same
+
     names = [name for gpu in gpus if (name := limit_name(gpu))]
     if (
         not names or not PREFECT_API_URL.value()

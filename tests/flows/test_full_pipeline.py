@@ -23,6 +23,7 @@ from storage.jsonl import read_json, read_jsonl
 from storage.layout import Layout, list_checkpoints
 from storage.manifest import file_digest
 from tasks.asked import asked_models
+from tasks.running.prefect_form import as_flow
 from tests.flows.small_demo import SMALL
 
 pytestmark = pytest.mark.long
@@ -59,7 +60,7 @@ def run(
     config = config_of(folder, *overrides)
     names: dict[StageName, str] = {}
     for stage in stages:
-        state = flow_of(stage)(config, folder, force=force, return_state=True)
+        state = as_flow(flow_of(stage))(config, folder, force=force, return_state=True)
         state.result()
         names[stage] = state.name
     return names
@@ -106,7 +107,16 @@ def test_where_nothing_is_due_a_command_starts_nothing_and_reads_no_heavy_packag
     workspace: Path,
 ) -> None:
     """It took 11 s of CPU, most of them for a Prefect server that had nothing to do."""
-    heavy = {"torch", "transformers", "pandas", "scipy", "statsmodels", "matplotlib", "fastapi"}
+    heavy = {
+        "prefect",
+        "torch",
+        "transformers",
+        "pandas",
+        "scipy",
+        "statsmodels",
+        "matplotlib",
+        "fastapi",
+    }
     code = (
         "import runpy, subprocess, sys\n"
         "def refuse(event, _): assert event != 'subprocess.Popen'\n"

@@ -19,10 +19,12 @@ from typing import NamedTuple
 
 import pytest
 import yaml
+from prefect.flows import load_flow_from_entrypoint
 
 from flows.pipeline_config import PipelineConfig, load_config
 from flows.serve import choose_api_url
-from flows.serving.deployments import FLOWS, deployments
+from flows.serving.deployments import deployments
+from flows.serving.prefect_flows import FLOWS
 from flows.serving.prefect_server import answers, is_loopback
 from flows.serving.service import Service, keep_running
 from storage.errors import PipelineError
@@ -410,10 +412,9 @@ def test_a_deployment_has_its_flow_s_name_and_the_profile_as_its_default(tmp_pat
         assert each.parameters["workspace"] == str(tmp_path)
         if each.flow_name != "score":  # scores a file of any tool
             assert PipelineConfig.model_validate(each.parameters["config"]) == config
-        module = each.flow_name.replace("-", "_")
-        # the command that scores needs no Prefect, so its flow has a file of its own
-        place = "flows.serving.score_flow" if module == "score" else f"flows.{module}"
-        assert each.entrypoint == f"{place}.{_function(each)}"
+        # the commands need no Prefect, so its form of their functions has a file of its own
+        assert each.entrypoint == f"flows.serving.prefect_flows.{_function(each)}"
+        assert load_flow_from_entrypoint(each.entrypoint).name == each.name
 
 
 def test_the_form_has_the_keys_as_titles_and_the_long_configuration_last(tmp_path):
@@ -434,13 +435,13 @@ def _function(deployment) -> str:
 def test_the_pools_deployments_have_the_paper_s_profile_and_names_that_are_not_served(tmp_path):
     """A name that was deployed for a pool and is then served crashes every run (Prefect 3.8.8)."""
     pools = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    served = {flow.fn.__module__ + "." + flow.fn.__name__: flow.name for flow in FLOWS}
+    served = {f"flows.serving.prefect_flows.{flow.fn.__name__}": flow.name for flow in FLOWS}
     for each in pools:
         assert each["name"] != served[each["entrypoint"]]
         config = PipelineConfig.model_validate(each["parameters"]["config"])
         assert config == load_config("paper", workspace=tmp_path)
     assert {each["entrypoint"] for each in pools} == set(served) - {
-        "flows.serving.score_flow.score_flow"
+        "flows.serving.prefect_flows.score_flow"
     }
 
 

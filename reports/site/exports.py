@@ -33,6 +33,11 @@ LATEX_ESCAPES = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     **{character: "\\" + character for character in "&%$#_{}"},
+    # After a row's end a bracket or star is an argument; two of these quotes are another sign.
+    **{character: f"{{{character}}}" for character in "[]*'`"},
+    DASH: r"\textendash{}",
+    "\u2014": r"\textemdash{}",
+    **dict(zip("\u00df\u00e6\u00f8\u0142", (r"\ss{}", r"\ae{}", r"\o{}", r"\l{}"), strict=True)),
 }
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 CONTROL_CHARACTERS = dict.fromkeys((*range(32), *range(127, 160), 8232, 8233), " ")
@@ -209,12 +214,14 @@ def to_latex(rows: Iterable[LeaderboardRow]) -> str:
     """One booktabs table a benchmark and scorer, for a paper's text width.
 
     Our rows to quote, other models and the paper's own; the best of each column in bold, intervals
-    small under it. Letters beyond Latin become their nearest, or their number in Unicode.
+    small beside them. Letters beyond Latin become their nearest, or their number in Unicode.
     """
-    return "\n".join(
-        _latex_table(title, [row for row in table if is_quoted(row) or row.source == PAPER_SOURCE])
+    shown = (
+        (title, [row for row in table if is_quoted(row) or row.source == PAPER_SOURCE])
         for title, table in tables(rows)
     )
+    needs = "% \\usepackage{booktabs, graphicx}"
+    return "\n".join([needs, *(_latex_table(title, table) for title, table in shown if table)])
 
 
 def is_quoted(row: LeaderboardRow) -> bool:
@@ -229,46 +236,46 @@ def _latex_table(title: str, table: Sequence[LeaderboardRow]) -> str:
         max((score.percent for score in column if score), default=0)
         for column in zip(*shown, strict=True)
     ]
+    names = (*map(str.capitalize, tasks), "Average")
+    heads = [rf"\multicolumn{{2}}{{c}}{{{_latex(name)}}}" for name in names]
     lines = [
         r"\begin{table}",
         r"\centering\footnotesize",
         rf"\caption{{Accuracy in percent on {_latex(title)}; small: 95\,\% interval.}}",
         rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', title.lower()).strip('-')}}}",
         r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
-        r"\begin{tabular}{ll" + "r" * (len(tasks) + 1) + "}",
+        r"\begin{tabular}{ll" + r"r@{\,}l" * len(best) + "}",
         r"\toprule",
-        " & ".join(
-            _latex(head) for head in ("Model", "Prompt", *map(str.capitalize, tasks), "Average")
-        )
-        + r" \\",
+        " & ".join(["Model", "Prompt", *heads]) + r" \\",
         r"\midrule",
     ]
     for row, scores in zip(table, shown, strict=True):
         name = ", ".join(part for part in (row.training or row.model, row.method) if part)
         cells = [_latex_score(score, at) for score, at in zip(scores, best, strict=True)]
-        lines.append(" & ".join([_latex(name), _latex(row.prompt or "--"), *cells]) + r" \\")
+        lines.append(" & ".join([_latex(name), _latex(row.prompt or DASH), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
 
 
 def _latex_score(score: Score | None, best: float) -> str:
+    """Two cells: the number and its interval."""
     if score is None:
-        return "--"
+        return "-- &"
     number = rf"\textbf{{{score.percent:.2f}}}" if score.percent == best else f"{score.percent:.2f}"
     if score.low is None or score.high is None:
-        return number
-    return rf"{number} {{\scriptsize {score.low:.1f}--{score.high:.1f}}}"
+        return f"{number} &"
+    return rf"{number} & {{\scriptsize {score.low:.1f}--{score.high:.1f}}}"
 
 
 def _latex(text: str) -> str:
     """Text in ASCII that LaTeX prints as it is."""
-    plain = unicodedata.normalize("NFKD", one_line(text).replace(DASH, "--"))
+    plain = unicodedata.normalize("NFKD", one_line(text))
     letters = (letter for letter in plain if not unicodedata.combining(letter))
-    return "".join(
-        LATEX_ESCAPES.get(letter, letter)
-        if letter.isascii()
-        else rf"\texttt{{U+{ord(letter):04X}}}"
+    shown = (
+        LATEX_ESCAPES.get(letter)
+        or (letter if letter.isascii() else rf"\texttt{{U+{ord(letter):04X}}}")
         for letter in letters
     )
+    return "".join(shown).replace("--", "-{}-")
 
 
 def print_table(rows: Iterable[LeaderboardRow], *, console: Console | None = None) -> None:

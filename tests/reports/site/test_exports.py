@@ -34,14 +34,23 @@ def test_latex_escapes_every_special_character():
         r"\textless{}l\textgreater{}" in text
     )
     assert r"\toprule" in text
-    assert r"\textbf{50.00} {\scriptsize 23.7--76.3}" in text
+    assert r"\textbf{50.00} & {\scriptsize 23.7--76.3}" in text
 
 
 def test_latex_is_ascii_whatever_the_names_hold():
     """A letter that pdflatex does not know stops a paper's build."""
     text = exports.to_latex([row("Qwen\u2013\u00e9\u732b\U0001f600 \u202e")])
     assert text.isascii()
-    assert r"Qwen--e\texttt{U+732B}\texttt{U+1F600} \texttt{U+202E}" in text
+    assert r"Qwen\textendash{}e\texttt{U+732B}\texttt{U+1F600} \texttt{U+202E}" in text
+
+
+def test_a_latex_name_is_no_argument_of_the_row_before_it_nor_a_ligature():
+    """`[x]` behind a row's end stopped pdflatex, xelatex and lualatex: "Missing number"."""
+    text = exports.to_latex([row("[x]"), row("*"), row("a--b ''c''", prompt="")])
+    assert text.startswith("% \\usepackage{booktabs, graphicx}\n")
+    rows = [line for line in text.splitlines() if "GRPO" in line]
+    assert [line.partition(",")[0] for line in rows] == ["{[}x{]}", "{*}", "a-{}-b {'}{'}c{'}{'}"]
+    assert r"& \textendash{} &" in rows[2]
 
 
 def test_latex_has_caption_label_and_each_columns_best_in_bold():
@@ -60,6 +69,7 @@ def test_latex_has_caption_label_and_each_columns_best_in_bold():
     assert "theirs" not in text
     assert text.count(r"\begin") == text.count(r"\end") == 2
     assert text.count("{") == text.count("}")
+    assert exports.to_latex(rows[-1:]).count("\n") == 0  # only published: no table without rows
 
 
 def test_csv_has_every_benchmarks_tasks_intervals_and_what_decided_the_row():

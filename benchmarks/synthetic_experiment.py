@@ -9,7 +9,7 @@ import hashlib
 import random
 import struct
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,7 +83,7 @@ def write_experiment(  # noqa: PLR0913  the tests vary each of them alone
         trainings: Their names; the method is what stands before the first `-`.
         with_fetch: Whether the clips' account is there.
         with_curves: Whether trainings logged metrics.
-        with_audio: Whether the questions have clips.
+        with_audio: Whether the questions have clips, and two of the usable training clips theirs.
         with_controls: Whether the silence control was run on start models and the last steps.
         num_thoughts: Sentences of thinking before each answer.
         start_models: Evaluated models that were not trained here.
@@ -99,7 +99,8 @@ def write_experiment(  # noqa: PLR0913  the tests vary each of them alone
         questions = make_questions(num_questions)
         write_json(layout.benchmark(benchmark) / "questions.json", questions)
         if with_audio:
-            _write_audio(layout.benchmark(benchmark) / "audio", questions)
+            names = (question["audio_id"] for question in questions)
+            _write_audio(layout.benchmark(benchmark) / "audio", names)
         for asked in _asked(start_models, entries, steps, with_controls=with_controls):
             gain = 0.0 if asked.step is None else 0.28 * asked.step / (asked.step + max(steps) / 4)
             gain *= 0.5 if asked.entry and asked.entry["method"] == "sft" else 1.0
@@ -113,6 +114,8 @@ def write_experiment(  # noqa: PLR0913  the tests vary each of them alone
             write_jsonl(layout.training(entry["name"]) / "metrics.jsonl", _metrics(max(steps)))
     if with_fetch:
         _write_fetch(layout)
+        if with_audio:
+            _write_audio(layout.clips, ("kept0000000_30.wav", "kept0000004_30.wav"))
     return layout, {
         "experiment": "demo",
         "train": entries,
@@ -371,7 +374,7 @@ def _write_fetch(layout: Layout) -> None:
         "by_state": {"done": usable, "invalid": 13, "geo": 2},
         "by_reason": by_reason,
         "silent": 1,
-        "short": 0,
+        "short": 4,
         "versions": {"yt-dlp": "2026.10.26"},
         "videos_per_hour": 240,
         "started": "2026-11-20T10:00:00Z",
@@ -382,11 +385,18 @@ def _write_fetch(layout: Layout) -> None:
     layout.fetch.mkdir(parents=True, exist_ok=True)
     with (layout.fetch / "clips.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["clip_id", "state", "reason", "source"])
+        writer.writerow(["clip_id", "state", "reason", "source", *("silent", "short", "cancelled")])
         writer.writerows(
-            [f"kept{index:07d}_000030", "done", "", "youtube"] for index in range(usable)
+            [
+                f"kept{index:07d}_000030",
+                *("done", "", "folder" if index % 5 == 3 else "youtube"),
+                *(int(index == 4), int(index % 60 == 4), 0),
+            ]
+            for index in range(usable)
         )
-        writer.writerows([loss["clip_id"], loss["state"], loss["reason"], ""] for loss in losses)
+        writer.writerows(
+            [loss["clip_id"], loss["state"], loss["reason"], "", 0, 0, 0] for loss in losses
+        )
     kinds = ("Happening", "Come From", "Where", "Which")
     write_jsonl(
         layout.train_jsonl,
@@ -407,8 +417,8 @@ def _write_fetch(layout: Layout) -> None:
     write_jsonl(layout.dropped_jsonl, dropped)
 
 
-def _write_audio(folder: Path, questions: Sequence[Json]) -> None:
-    """Twelve seconds of a quiet tone for each question, mono PCM16 at 8 kHz."""
+def _write_audio(folder: Path, names: Iterable[str]) -> None:
+    """Twelve seconds of a quiet tone under each name, mono PCM16 at 8 kHz."""
     samples = b"".join(
         struct.pack("<h", 2000 if index % 40 < 20 else -2000) for index in range(12 * 8000)
     )
@@ -419,8 +429,8 @@ def _write_audio(folder: Path, questions: Sequence[Json]) -> None:
         + struct.pack("<IHHIIHH", 16, 1, 1, 8000, 16000, 2, 16)
     )
     content = head + b"data" + struct.pack("<I", len(samples)) + samples
-    for question in questions:
-        write_bytes(folder / question["audio_id"], content)
+    for name in names:
+        write_bytes(folder / name, content)
 
 
 def withhold_answers(layout: Layout, benchmark: str) -> None:

@@ -7,19 +7,23 @@ after are put side by side.
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from reports.sheets import Count, FetchSheet, KeptRows, LostClip, RowsSheet, flat
+from reports.sheets import Count, FetchSheet, KeptRows, LostClip, RowsSheet, UsableClip, flat
 from storage.data import avqa
 from storage.errors import PipelineError
 from storage.jsonl import Record, read_appended, read_json, read_jsonl
 from storage.layout import Layout
 from storage.records.account import DataAccount
+from storage.records.clip import parse_video_name
 
 Row = Mapping[str, object]
 TypeKey = Literal["question_type", "question_relation"]
+NOTES = ("silent", "short", "cancelled")
+# What the account says of clips in sum; the pages count the clips.
+SUMS = {"requested", "usable", "by_state", "by_reason", "by_source", *NOTES}
 
 
 def read_fetch(layout: Layout) -> FetchSheet | None:
@@ -28,17 +32,22 @@ def read_fetch(layout: Layout) -> FetchSheet | None:
     if not path.exists():
         return None
     account: Record = read_json(path)
-    requested, usable = int(account.pop("requested")), int(account.pop("usable"))
-    facts = {
-        key: account[key] for key in account if key not in {"by_state", "by_reason", "by_source"}
-    }
-    done = [row for row in _read_csv(layout.fetch / "clips.csv") if row.get("state") == "done"]
+    rows = _read_csv(layout.fetch / "clips.csv")
     gone = read_appended(layout.fetch / "invalid.jsonl")
+    files = {path.name for path in layout.clips.glob("*.wav")}
     days = Counter(str(row.get("last_try") or "")[:10] or "unknown" for row in gone)
     return FetchSheet(
-        requested=requested,
-        usable=usable,
-        by_source=_counts(row.get("source") or "" for row in done),
+        folder=layout.clips.name,
+        usable=tuple(
+            UsableClip(
+                row["clip_id"],
+                row.get("source") or "",
+                ", ".join(note for note in NOTES if row.get(note) == "1"),
+                parse_video_name(row["clip_id"]).file_name in files,
+            )
+            for row in rows
+            if row["state"] == "done"
+        ),
         losses_by_day=tuple(Count(name=day, count=days[day]) for day in sorted(days)),
         lost=tuple(
             LostClip(
@@ -46,10 +55,11 @@ def read_fetch(layout: Layout) -> FetchSheet | None:
                 state=str(row.get("state")),
                 reason=str(row.get("reason") or ""),
                 message=str(row.get("message") or ""),
+                is_kept=parse_video_name(str(row["clip_id"])).file_name in files,
             )
             for row in gone
         ),
-        facts=tuple(flat(facts)),
+        facts=tuple(flat({key: account[key] for key in account if key not in SUMS})),
     )
 
 
@@ -72,12 +82,13 @@ def read_rows(layout: Layout, *, annotations: str | None) -> RowsSheet | None:
         return None
     kept = read_jsonl(layout.train_jsonl)
     dropped = read_appended(layout.dropped_jsonl)
+    reasons = Counter(str(row.get("reason") or "") for row in dropped).most_common()
     types = _question_types(layout, annotations) if dropped and annotations else {}
     typed = [{**types.get(str(row.get("id")), {}), **row} for row in dropped]
     return RowsSheet(
         kept=len(kept),
         dropped=len(dropped),
-        by_reason=_counts(str(row.get("reason") or "") for row in dropped),
+        by_reason=tuple(Count(name=reason, count=number) for reason, number in reasons),
         question_types=_kept_by(kept, typed, "question_type"),
         question_relations=_kept_by(kept, typed, "question_relation"),
         account=DataAccount.read(path) if (path := layout.data_account).exists() else None,
@@ -107,9 +118,3 @@ def _kept_by(kept: Sequence[Row], dropped: Sequence[Row], key: TypeKey) -> tuple
     return tuple(
         KeptRows(name=name, kept=kept_counts[name], dropped=lost_counts[name]) for name in names
     )
-
-
-def _counts(names: Iterable[str]) -> tuple[Count, ...]:
-    counted = Counter(names)
-    order = sorted(counted, key=lambda name: (-counted[name], name))
-    return tuple(Count(name=name, count=counted[name]) for name in order)

@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from storage.errors import PipelineError
 from storage.host.http_server import running
-from storage.layout import Layout
+from storage.layout import CLIPS_FOLDER, Layout
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 HEADERS = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
@@ -111,12 +111,17 @@ def find_file(folder: Path, name: str) -> Path | None:
 
 
 def find_report(workspace: Path, name: str) -> Path | str | None:
-    """A file of an experiment's report, `/paper/index.html`, or at `/` their list; nothing else."""
+    """A file of an experiment's report, `/paper/index.html`, a training clip's wav, or the list.
+
+    The pages' links to clips lead out of the experiment's folder: to `/clips/-HG3Omg_89c_30.wav`.
+    """
     name = name.lstrip("/")
     experiment, slash, rest = name.partition("/")
     experiments = sorted(site.parents[1].name for site in workspace.glob("*/site/index.html"))
     if experiment in experiments and slash:  # without it, its relative links would lead astray
         return find_file(Layout(workspace, experiment).site, rest)
+    if CLIPS_FOLDER.fullmatch(experiment) and rest.endswith(".wav"):
+        return find_file(workspace / experiment, rest)
     if name not in {"", "index.html", *experiments}:
         return None
     # Only this page needs the drawing and Jinja; a folder is served without.

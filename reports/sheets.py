@@ -5,7 +5,7 @@ Fractions stay 0..1 until they are shown.
 """
 
 from collections import Counter
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 from pydantic import Field, JsonValue
 
@@ -245,17 +245,30 @@ class LostClip(Config):
     reason: str
     message: str
     """Of what it was lost to; empty: none was kept."""
+    is_kept: bool = False
+    """Whether its wav is there all the same, as a silent one's is."""
+
+
+class UsableClip(NamedTuple):
+    """A clip that can be used; of 38,000 the names of fields would be half the file."""
+
+    clip: str
+    """Its id."""
+    source: str
+    """Where it came from; empty: not known."""
+    note: str
+    """`silent`, `short`, `cancelled`, or several of them; empty: as it should be."""
+    is_kept: bool
+    """Whether its wav is there."""
 
 
 class FetchSheet(Config):
-    """What became of the training audio."""
+    """What became of the training audio; every count of clips is of these two lists."""
 
-    requested: int
-    """Clips."""
-    usable: int
-    """Of these."""
-    by_source: tuple[Count, ...]
-    """Usable clips; an empty name: not known."""
+    folder: str
+    """Name of the clips' folder in the workspace."""
+    usable: tuple[UsableClip, ...]
+    """By id."""
     losses_by_day: tuple[Count, ...]
     """By the day (UTC) on which they were last found unusable."""
     lost: tuple[LostClip, ...] = ()
@@ -264,10 +277,26 @@ class FetchSheet(Config):
     """What else the account says, as name and text."""
 
     @property
+    def num_requested(self) -> int:
+        """Clips asked for."""
+        return len(self.usable) + len(self.lost)
+
+    @property
     def by_reason(self) -> list[tuple[str, str, int]]:
         """State, reason and number of the clips that cannot be used, the most first."""
         counted = Counter((clip.state, clip.reason) for clip in self.lost)
         return [(*key, count) for key, count in counted.most_common()]
+
+    @property
+    def by_source(self) -> list[tuple[str, int]]:
+        """Usable clips by where they came from, the most first."""
+        return Counter(clip.source for clip in self.usable).most_common()
+
+    @property
+    def by_note(self) -> list[tuple[str, int]]:
+        """Usable clips by what is noted of them; a clip may have several notes."""
+        notes = (note for clip in self.usable for note in clip.note.split(", ") if note)
+        return Counter(notes).most_common()
 
 
 class KeptRows(Config):

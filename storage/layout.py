@@ -37,6 +37,7 @@ RESERVED = {
     ),
     *("locks", "models", "prefect", "tmp", "world", "yt-dlp-cache"),
 }
+CLIPS_FOLDER = re.compile(r"clips(-[0-9.]+s)?")
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
 
 

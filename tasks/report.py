@@ -63,6 +63,7 @@ def report_unit(
             "settings": deciding(experiment),
             "benchmarks": facts.benchmarks,
             "models": sorted(facts.models),
+            "form of the report": Report.model_json_schema(),
             "further rows": manifest.file_digest(rows) if rows and rows.exists() else None,
         },
         outputs=(layout.site,),

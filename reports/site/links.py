@@ -9,6 +9,8 @@ from urllib.parse import urlencode
 from reports.numbers.comparisons import Asked, Comparison, Pair, Section
 from reports.report import Report
 from reports.sheets import EvaluationSheet
+from storage.layout import CLIPS_FOLDER
+from storage.records.clip import VIDEO_NAME, parse_video_name
 
 Key = TypeVar("Key", bound=Hashable)
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})")
@@ -106,6 +108,12 @@ def benchmark_slugs(report: Report) -> dict[str, str]:
 def submission_file(evaluation: EvaluationSheet) -> str:
     """File of predictions to submit, from the experiment's folder."""
     return f"evaluation/{evaluation.key.folder.as_posix()}/submission.json"
+
+
+def clip_address(folder: str, clip: str) -> str:
+    """Address of a training clip's wav, which lies beside the experiment's folder; empty: none."""
+    is_ours = CLIPS_FOLDER.fullmatch(folder) and VIDEO_NAME.fullmatch(clip)
+    return f"../../{folder}/{parse_video_name(clip).file_name}" if is_ours else ""
 
 
 def source_link(source: str) -> str:

@@ -16,7 +16,13 @@ from reports.sheets import BenchmarkSheet, flat
 from reports.site import figures
 from reports.site.boards import boards
 from reports.site.exports import to_csv, to_json, to_latex, to_markdown
-from reports.site.links import Links, benchmark_slugs, browse_link, submission_file
+from reports.site.links import (
+    Links,
+    benchmark_slugs,
+    browse_link,
+    clip_address,
+    submission_file,
+)
 from reports.site.question_data import QuestionData
 
 MOST_LISTED = 40  # gained or lost questions on a page; the question page has them all
@@ -142,8 +148,9 @@ def compare_pages(
 
 def data_page(report: Report) -> Page:
     """The account of the training audio and of the rows made from it."""
-    context = {"fetch": report.fetch, "rows": report.rows}
-    return Page("data.html", "data.html", "Training audio", context)
+    context = {"fetch": report.fetch, "rows": report.rows, "clip_address": clip_address}
+    script = "clips.js" if report.fetch else ""
+    return Page("data.html", "data.html", "Training audio", context, script)
 
 
 def questions_page(benchmarks: Sequence[QuestionData]) -> Page:

@@ -1,9 +1,10 @@
-"""The data of the question page, as classic scripts: pages opened from disk cannot fetch JSON.
+"""The data of the pages' lists, as classic scripts: pages opened from disk cannot fetch JSON.
 
 `data/<benchmark>/questions.js` holds the questions once and every model's marks and picks, one
 character a question (ten checkpoints of 1,000 questions: 10 KB a scorer). Each evaluation's raw
 outputs stand in a script of their own, loaded when a person opens a question: ten of them are 2 MB
-and grow with the length of the thoughts. Names out of data are values here, never keys.
+and grow with the length of the thoughts. `data/clips.js` lists the usable training clips. Names out
+of data are values here, never keys.
 """
 
 import json
@@ -13,8 +14,8 @@ from typing import NamedTuple
 
 from reports.numbers.tally import GroupKey, label_of
 from reports.report import Report
-from reports.sheets import BenchmarkSheet, EvaluationSheet
-from reports.site.links import benchmark_slugs
+from reports.sheets import BenchmarkSheet, EvaluationSheet, FetchSheet
+from reports.site.links import benchmark_slugs, clip_address
 from storage.jsonl import write_text
 
 CODED: tuple[GroupKey, ...] = ("task", "sub_category", "difficulty")  # columns of few values
@@ -57,6 +58,20 @@ def write_question_data(
             write_text(site / folder / f"{position:03d}.js", outputs)
         shown.append(QuestionData(benchmark.name, folder))
     return shown
+
+
+def write_clip_data(fetch: FetchSheet, site: Path) -> None:
+    """Write the script of the usable training clips; those whose wav is not there have a 0."""
+    clips = fetch.usable
+    there = (clip.is_kept and clip_address(fetch.folder, clip.clip) for clip in clips)
+    columns: dict[str, object] = {
+        "folder": fetch.folder,
+        "id": [clip.clip for clip in clips],
+        "source": _codes([clip.source or "unknown" for clip in clips]),
+        "note": _codes([clip.note for clip in clips]),
+        "there": "".join("01"[bool(is_there)] for is_there in there),
+    }
+    write_text(site / "data" / "clips.js", _call("clips", 0, columns))
 
 
 def _call(kind: str, index: int, value: dict[str, object]) -> str:

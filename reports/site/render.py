@@ -36,7 +36,7 @@ from reports.site.pages import (
     provenance_page,
     questions_page,
 )
-from reports.site.question_data import QuestionData, write_question_data
+from reports.site.question_data import QuestionData, write_clip_data, write_question_data
 from reports.site.spectrogram import draw_spectrograms
 from storage.jsonl import write_text
 
@@ -73,6 +73,8 @@ def render(report: Report, site: Path, *, audio_roots: Mapping[str, Path]) -> No
     audio = _publish_audio(report, part, audio_roots)
     pictures = {key: draw_spectrograms(clips, part, site) for key, clips in audio.items()}
     questions = write_question_data(report, part, audio=audio, pictures=pictures)
+    if report.fetch:
+        write_clip_data(report.fetch, part)
     environment = make_environment()
     for page in make_pages(report, rows, exports, questions, audio):
         text = _without_places(render_page(environment, page, report), report)
@@ -194,7 +196,9 @@ def _replace_folder(part: Path, site: Path) -> None:
     """
     for path in part.rglob("*.*"):
         before = site / path.relative_to(part)
-        if before.is_file() and filecmp.cmp(path, before, shallow=False):
+        if not before.is_file() or before.samefile(path):  # a clip is linked, not copied
+            continue
+        if filecmp.cmp(path, before, shallow=False):
             shutil.copystat(before, path)
     old = site.with_name(site.name + ".old")
     shutil.rmtree(old, ignore_errors=True)

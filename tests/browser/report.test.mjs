@@ -404,6 +404,25 @@ test('a spectrogram stands beside the player and seeks in it', async () => {
   await close();
 });
 
+test('usable training clips are listed, filtered and played from the workspace', async () => {
+  const { page, troubles, close } = await openPage(fromServer('whole/data.html'));
+  await page.waitForSelector('html[data-ready]');
+  assert.equal(await page.textContent('#count'), '185 of 185 clips.');
+  assert.equal(await page.locator('#rows tr').count(), 50);
+  await page.click('#next-page');
+  assert.match(await page.textContent('#rows tr'), /^kept0000050_000030/);
+  await page.selectOption('[name=note]', { label: 'silent, short' });
+  assert.equal(await page.textContent('#count'), '1 of 185 clips.');
+  const plays = () => page.locator('#rows audio').evaluate(async (audio) => { await audio.play(); audio.currentTime = 9; await new Promise((resolve) => { audio.onseeked = resolve; }); return audio.currentTime >= 9; });
+  assert.ok(await plays());
+  await page.selectOption('[name=note]', '');
+  await page.fill('[name=text]', 'KEPT0000001');
+  assert.equal(await page.locator('#rows tr').count(), 1);
+  assert.equal(await page.locator('#rows audio').count(), 0);
+  assert.deepEqual(troubles, []);
+  await close();
+});
+
 test('the first screen ends on the first screen, and the overview is short', async () => {
   const { page, close } = await openPage(fromDisk('whole/benchmark-mmau-test-mini-original.html'), { viewport: { width: 1440, height: 900 } });
   assert.ok(await page.evaluate(() => document.documentElement.scrollHeight) < 4000);

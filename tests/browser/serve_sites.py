@@ -60,6 +60,7 @@ def main() -> None:
             with_audio=True,
             with_controls=True,
         )
+        (folder / "clips").symlink_to(folder / "workspaces" / "whole" / "clips")
         write_site(folder, "hostile", payload=HOSTILE, num_questions=4, with_curves=False)
         write_site(
             folder,

@@ -16,7 +16,7 @@ from reports.report import Report
 from reports.site.render import render
 from reports.trainings import curve
 from storage.errors import PipelineError
-from storage.jsonl import read_json, read_jsonl, write_json, write_jsonl
+from storage.jsonl import read_json, read_jsonl, write_json, write_jsonl, write_text
 from storage.layout import Layout
 from storage.manifest import file_digest
 from storage.records.evaluation import (
@@ -253,17 +253,20 @@ def test_a_shifted_controls_answer_is_shown_at_its_place_in_the_benchmark(tmp_pa
 def test_every_lost_clip_stands_with_its_message_and_the_counts_agree(tmp_path):
     """A page said "silent 0" beside "silent 4": usable silent ones, and those lost for it."""
     layout, profile = write_experiment(tmp_path, num_questions=12, steps=(10,))
+    write_text(layout.clips / "lost0000003_30.wav", "silent ones stay")
     fetch = read(layout, profile).fetch
-    assert len(fetch.lost) == fetch.requested - fetch.usable == 15
+    assert [clip.clip for clip in fetch.lost if clip.is_kept] == ["lost0000003_000030"]
+    assert (len(fetch.lost), len(fetch.usable), fetch.num_requested) == (15, 185, 200)
     counted = Counter((clip.state, clip.reason) for clip in fetch.lost)
     assert counted == {(state, reason): count for state, reason, count in fetch.by_reason}
     assert counted["invalid", "private"] == 7
     assert all("the source says" in clip.message for clip in fetch.lost)
     render(read(layout, profile), tmp_path / "site", audio_roots={})
     page = (tmp_path / "site" / "data.html").read_text()
-    assert "usable, but silent" in page
+    assert "usable, but silent: the peak is under \u221260 dBFS</dt><dd>1 clip<" in page
     assert "<dt>silent</dt>" not in page
     assert page.count("the source says: private") == 7
+    assert page.count('src="../../clips/lost0000003_30.wav"') == page.count("<audio") == 1
 
 
 def test_kept_and_dropped_rows_are_counted_by_type_where_the_annotations_are_at_hand(tmp_path):

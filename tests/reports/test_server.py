@@ -158,6 +158,8 @@ def workspace(tmp_path):
         (tmp_path / experiment / "site" / "data" / "x.json").write_text("{}")
     (tmp_path / "paper" / "train.jsonl").write_text("secret")
     (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "-HG3Omg_89c_30.wav").write_bytes(b"RIFF")
+    (tmp_path / "clips" / "away.wav").symlink_to(tmp_path / "ledger.sqlite")
     (tmp_path / "ledger.sqlite").write_text("secret")
     return tmp_path
 
@@ -172,6 +174,7 @@ def test_the_reports_of_a_workspace_are_listed_and_served_by_experiment(workspac
         assert ask(address, "/paper/index.html")[1] == b"report of paper"
         assert ask(address, "/paper/data/x.json")[1] == b"{}"
         assert ask(address, "/paper")[1] == listed
+        assert ask(address, "/clips/-HG3Omg_89c_30.wav")[1] == b"RIFF"
 
 
 @pytest.mark.parametrize(
@@ -179,6 +182,10 @@ def test_the_reports_of_a_workspace_are_listed_and_served_by_experiment(workspac
     [
         "/ledger.sqlite",
         "/clips/",
+        "/clips/away.wav",
+        "/clips/../paper/train.jsonl",
+        "/clips-2s/none.wav",
+        "/media/-HG3Omg_89c_30.wav",
         "/paper/train.jsonl",
         "/paper/../train.jsonl",
         "/paper/%2e%2e/train.jsonl",

@@ -6,6 +6,7 @@ from benchmarks.synthetic_experiment import write_experiment
 from reports.config import ReportConfig
 from reports.read import audio_roots, read_report
 from reports.site.audio import audio_kind, find_clip, publish_audio
+from reports.site.links import clip_address
 from storage.records.question import Question
 
 WAV = b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(24)
@@ -84,7 +85,6 @@ def test_audio_is_where_the_profile_says_else_in_the_benchmarks_own_folder(tmp_p
         with_audio=True,
     )
     (tmp_path / "elsewhere").mkdir()
-    layout.clips.mkdir()
     profile["evaluate"]["benchmarks"] = [
         {"name": "demo-mmau", "audio": str(tmp_path / "elsewhere")},
         {"name": "other", "audio": "someone/dataset"},
@@ -95,6 +95,20 @@ def test_audio_is_where_the_profile_says_else_in_the_benchmarks_own_folder(tmp_p
         "other": layout.benchmark("other") / "audio",
         "validation": layout.clips,
     }
+
+
+@pytest.mark.parametrize(
+    ("folder", "clip", "address"),
+    [
+        ("clips", "-HG3Omg_89c_000030", "../../clips/-HG3Omg_89c_30.wav"),
+        ("clips-2.5s", "-HG3Omg_89c_000000", "../../clips-2.5s/-HG3Omg_89c_0.wav"),
+        ("clips", "../../../etc/passwd", ""),
+        ("clips/../..", "-HG3Omg_89c_000030", ""),
+        ("clips", '"><script>', ""),
+    ],
+)
+def test_a_training_clips_address_is_made_of_an_id_alone(folder, clip, address):
+    assert clip_address(folder, clip) == address
 
 
 def test_a_missing_audio_folder_publishes_nothing(tmp_path):

@@ -230,7 +230,7 @@ def test_names_that_would_collide_get_different_files():
 def test_question_data_are_plain_ascii_calls(site):
     for path in (site / "data").rglob("*.js"):
         text = path.read_bytes().decode("ascii")
-        call = re.fullmatch(r'reportData\("(questions|outputs)",\d+,(.*)\);\n', text, re.S)
+        call = re.fullmatch(r'reportData\("(questions|outputs|clips)",\d+,(.*)\);\n', text, re.S)
         assert call
         json.loads(call.group(2))
 

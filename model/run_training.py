@@ -214,21 +214,31 @@ def _reference(run: TrainingRun) -> nn.Module | None:
     if config.method == "sft" or config.grpo.beta == 0 or config.lora is not None:
         return None
     precision = "bf16" if torch.cuda.is_available() and config.precision != "fp32" else "fp32"
-    model = load_model(run.start_model, precision=precision, attention=config.attention)
+    model = load_model(
+        run.start_model,
+        precision=precision,
+        attention=config.attention,
+        is_empty=not is_main_process(),
+    )
     return model.requires_grad_(requires_grad=False)
 
 
 def _network(run: TrainingRun, resume_from: Path | None) -> nn.Module:
-    """The model to train, from the start model or from the checkpoint."""
-    config = run.config
+    """The model to train, from the start model or from the checkpoint; only one process reads."""
+    config, weights = run.config, run.start_model
+    if resume_from and config.lora is None:
+        weights = checkpoints.masters_of(resume_from)
+    base = load_base(
+        weights,
+        precision=config.precision,
+        attention=config.attention,
+        is_empty=not is_main_process(),
+    )
     if config.lora is not None:
-        base = load_base(run.start_model, precision=config.precision, attention=config.attention)
         model = load_adapter(base, resume_from) if resume_from else add_adapter(base, config.lora)
         return name_base(model, run.record.start, run.output.absolute())
-    weights = checkpoints.masters_of(resume_from) if resume_from else run.start_model
-    model = load_base(weights, precision=config.precision, attention=config.attention)
-    freeze_parts(model, config.freeze)
-    return model
+    freeze_parts(base, config.freeze)
+    return base
 
 
 def _tell(config: TrainConfig, checked: Checked, resume_from: Path | None) -> None:

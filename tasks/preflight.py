@@ -294,15 +294,15 @@ def forecast_hours(
 def check_host_memory(
     training: TrainConfig, num_processes: int, sizes: ModelSizes, host_bytes: float
 ) -> Finding:
-    """Whether a host holds what its processes read before it goes to the GPUs."""
+    """Whether a host holds what is read for the GPUs, and gathered from them for a checkpoint."""
     subject = f"training {training.name}"
     needed = estimate_host(training, sizes, num_processes=num_processes)
     text = (
-        f"{num_processes} process(es) want {needed / GB:.0f} GB of this host's memory at start, it "
+        f"{num_processes} process(es) want {needed / GB:.0f} GB of this host's memory, it "
         f"has {host_bytes / GB:.0f}"
     )
     if needed > host_bytes:
-        return Finding("warning", subject, f"{text}; the system may kill them: fewer num_gpus")
+        return Finding("warning", subject, f"{text}; the system may kill them")
     return Finding("ok", subject, text)
 
 

@@ -1,12 +1,19 @@
 """Models and processors from a folder or the hub, whatever their family."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoConfig,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 
 from model.config import Attention, Precision
 from model.network.family import Family, family_of, family_of_network, known_families, part_of
@@ -70,15 +77,20 @@ def load_model(
     precision: Precision,
     attention: Attention = "sdpa",
     device: torch.device | str = "cpu",
+    is_empty: bool = False,
 ) -> PreTrainedModel:
     """Load a model in evaluation mode, see `load_base`, and move it to a device."""
-    model = load_base(name, precision=precision, attention=attention)
+    model = load_base(name, precision=precision, attention=attention, is_empty=is_empty)
     model.to(torch.device(device))  # pyright: ignore[reportArgumentType]  transformers' wrapper hides the overloads
     return model.eval()
 
 
 def load_base(
-    name: str | Path, *, precision: Precision, attention: Attention = "sdpa"
+    name: str | Path,
+    *,
+    precision: Precision,
+    attention: Attention = "sdpa",
+    is_empty: bool = False,
 ) -> PreTrainedModel:
     """Load a model onto the CPU, a LoRA adapter merged into its base; what is idle is frozen.
 
@@ -86,13 +98,18 @@ def load_base(
         name: Folder or hub name.
         precision: `bf16` loads bf16 weights; `fp32` and `bf16-mixed` load fp32.
         attention: Of the packed pass.
+        is_empty: Read no weights, as another process will give them; what was never written to
+            takes no memory.
 
     Raises:
         PipelineError: If it cannot be loaded or is of no known family; says what was found.
     """
     base = base_of(name)
-    if base is None:
-        model = _load(name, torch.bfloat16 if precision == "bf16" else torch.float32)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    if is_empty:
+        model = _empty(name, dtype)
+    elif base is None:
+        model = _load(name, dtype)
     else:
         below = load_base(base, precision=precision)
         adapted: Any = PeftModel.from_pretrained(below, str(name)).merge_and_unload()
@@ -131,6 +148,20 @@ def _load(name: str | Path, dtype: torch.dtype) -> PreTrainedModel:
             "they would be random; the folder is incomplete, get it again"
         )
         raise PipelineError(msg)
+    return model
+
+
+def _empty(name: str | Path, dtype: torch.dtype) -> PreTrainedModel:
+    while base := base_of(name):
+        name = base
+    family, config = read_config(name)
+    with torch.device("meta"):
+        build = family.network._from_config  # noqa: SLF001  nothing public takes a type
+        model = build(config, dtype=dtype, attn_implementation="sdpa")
+    model.to_empty(device="cpu")
+    model.tie_weights()
+    with suppress(OSError):  # one that has none is told by its config
+        model.generation_config = GenerationConfig.from_pretrained(str(name))
     return model
 
 

@@ -31,7 +31,7 @@ from model.train.rewards import rewards_of
 from model.train.rollout import reward_completions
 from model.train.sampler import Sampler
 from model.train.sft_step import SftStep, target_end_id
-from model.train.sharding import gradient_sync, make_accelerator
+from model.train.sharding import gradient_sync, make_accelerator, share, share_weights
 from model.train.state import State, make_optimizer, make_scheduler
 from model.train.step import Method, MicroBatch, Session, step_metrics
 from model.train.step_log import Means, StepLog, Stopwatch
@@ -156,8 +156,10 @@ def begin(inputs: TrainingInputs, resume_from: Path | None) -> Loop:
     if config.gradient_checkpointing:
         network.activation_checkpointing_enable()
     policy = Policy(inputs.network)
+    weights = policy.state_dict() if accelerator.is_main_process else {}
     optimizer = make_optimizer(policy, config)
     policy, optimizer = accelerator.prepare(policy, optimizer)
+    share_weights(accelerator, policy, weights)
     end_id = None
     if config.method == "sft":
         end_id = target_end_id(inputs.processor, inputs.stop_ids)
@@ -226,6 +228,7 @@ def make_method(inputs: TrainingInputs, session: Session) -> Method[Any]:
     reference = None
     if inputs.reference is not None:
         reference = Policy(inputs.reference).to(session.accelerator.device)
+        share(session.accelerator, [*reference.parameters(), *reference.buffers()])
     return GrpoStep(session, reference)
 
 

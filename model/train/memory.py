@@ -88,8 +88,8 @@ def estimate(config: TrainConfig, sizes: ModelSizes, *, num_gpus: int = 1) -> Me
 def estimate_host(config: TrainConfig, sizes: ModelSizes, *, num_processes: int) -> float:
     """Bytes of a host's memory, at its largest moment.
 
-    Each process reads the policy and the reference before they go to its GPU; later one process
-    gathers what is sharded, with its optimiser, for a checkpoint.
+    One process reads the policy and the reference before they go to all GPUs; later it gathers
+    what is sharded, with its optimiser, for a checkpoint.
 
     Args:
         config: Of the training.
@@ -99,7 +99,7 @@ def estimate_host(config: TrainConfig, sizes: ModelSizes, *, num_processes: int)
     total = sizes.total
     width = BF16 if config.precision == "bf16" else FP32
     compute = FP32 if config.precision == "fp32" else BF16
-    loading = num_processes * total * (width + compute * _holds_reference(config))
+    loading = total * (width + compute * _holds_reference(config))
     gathering = 0 if config.sharding == "none" else 3 * FP32 * total
     return max(loading, gathering) + num_processes * PROCESS_BYTES
 

@@ -1,16 +1,23 @@
 """One process or many: what accelerate is told, and what it spreads over them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import FullyShardedDataParallelPlugin
-from torch import nn
+from accelerate.utils import FullyShardedDataParallelPlugin, InitProcessGroupKwargs
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from model.config import TrainConfig
+
+# The others wait while the main process reads: 34 GB from a slow disk take longer than NCCL's 10
+# minutes.
+WAIT = timedelta(minutes=30)
 
 
 def make_accelerator(config: TrainConfig, layers: Sequence[str]) -> Accelerator:
@@ -24,6 +31,7 @@ def make_accelerator(config: TrainConfig, layers: Sequence[str]) -> Accelerator:
         cpu=not torch.cuda.is_available(),
         mixed_precision="bf16" if config.precision == "bf16-mixed" else "no",
         fsdp_plugin=_sharding(config, layers),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)],
     )
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
     if plugin is not None and plugin.mixed_precision_policy is not None:
@@ -46,6 +54,27 @@ def _sharding(config: TrainConfig, layers: Sequence[str]) -> FullyShardedDataPar
         state_dict_type="FULL_STATE_DICT",
         cpu_ram_efficient_loading=False,
     )
+
+
+def share_weights(accelerator: Accelerator, policy: nn.Module, weights: dict[str, Any]) -> None:
+    """Give every process the weights that the main one alone has read: once a run, not 8 times.
+
+    Args:
+        accelerator: That has prepared the policy; DDP shares them by itself then.
+        policy: To get them.
+        weights: Of the main process before; empty in the others.
+    """
+    if is_sharded(accelerator):
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        set_model_state_dict(policy, weights, options=options)
+        share(accelerator, policy.buffers())
+
+
+def share(accelerator: Accelerator, tensors: Iterable[Tensor]) -> None:
+    """Give every process the numbers of the main one."""
+    if accelerator.num_processes > 1:
+        for tensor in tensors:
+            torch.distributed.broadcast(tensor.detach(), 0)
 
 
 def is_sharded(accelerator: Accelerator) -> bool:

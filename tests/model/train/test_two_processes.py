@@ -49,8 +49,16 @@ def begin_as_if_on_gpus(self, *args, **kwargs):
 state.PartialState.__init__ = begin_as_if_on_gpus
 import torch
 from accelerate import Accelerator
+from transformers import PreTrainedModel
 from model.run_training import main
 
+read = PreTrainedModel.from_pretrained.__func__
+
+def read_once(cls, *args, **kwargs):
+    assert os.environ["RANK"] == "0", "weights are read by each process"
+    return read(cls, *args, **kwargs)
+
+PreTrainedModel.from_pretrained = classmethod(read_once)
 backward = Accelerator.backward
 
 def backward_and_look(self, *args, **kwargs):

@@ -25,7 +25,8 @@ from tasks.evaluate import answer, describe_score, write_control_reports
 from tasks.inputs import make_world, prepare_benchmarks
 from tasks.running.child_process import stopping_children
 from tasks.running.console import say
-from tasks.running.turns import turn
+from tasks.running.gpus import is_any_free
+from tasks.running.turns import pause, turn
 from tasks.stage import run
 from tasks.train import is_finished
 from tasks.watching import describe_stop, is_training, seen_so_far
@@ -79,7 +80,8 @@ def _watch(config: PipelineConfig, layout: Layout, *, force: bool) -> int:
         is_running = is_training(layout)  # before looking: what it writes last is seen below
         has_run = has_run or is_running
         found = seen_so_far(config.train, layout)
-        if found != seen:
+        # Who waits in line for a GPU takes it between two trainings, or before a training's retry.
+        if found != seen and (not is_running or is_any_free()):
             num_run += _evaluate(config, layout, force=force and seen is None, so_far=True)
             seen = found
             continue
@@ -90,15 +92,16 @@ def _watch(config: PipelineConfig, layout: Layout, *, force: bool) -> int:
                 return num_run
             if has_run or time.monotonic() > give_up_s:
                 raise PipelineError(_why_ended(unfinished[0], layout, has_run=has_run))
+        waited_for = "its checkpoints" if found == seen else "a free GPU"
         state = (
-            "runs; waiting for its checkpoints"
+            f"the training runs; waiting for {waited_for}"
             if is_running
-            else f"is still to start; waiting {START_WAIT_S / 60:.0f} min for it"
+            else f"the training is still to start; waiting {START_WAIT_S / 60:.0f} min for it"
         )
         if state != told:
             told = state
-            say(f"evaluate: the training {state}")
-        time.sleep(WATCH_EVERY_S)
+            say(f"evaluate: {state}")
+        pause(WATCH_EVERY_S, state)
 
 
 def _why_ended(training: TrainConfig, layout: Layout, *, has_run: bool) -> str:

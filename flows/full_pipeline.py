@@ -4,11 +4,15 @@ The same through Prefect: `prefect deployment run full-pipeline/full-pipeline`.
 
 A stage whose outputs stand is skipped. `--only evaluate,report` runs just those, `--from train`
 leaves out what comes before, `--force` runs them although they are done, `--plan` says what would
-run and why.
+run and why. By `evaluate.while_training` checkpoints are evaluated as they come, in a flow run
+beside the training's; the stage `evaluate` then finds that done.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import copy_context
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +22,10 @@ from flows.pipeline_config import STAGES, Override, PipelineConfig, StageName, o
 from flows.plan import print_plan, run_if_due
 from storage.errors import PipelineError
 from tasks.running.console import say
+from tasks.running.turns import stop_event
 from tasks.stage import run
+
+STOP_S = 15.0  # an evaluation that is told to stop ends its child sooner
 
 
 def full_pipeline_flow(
@@ -43,7 +50,37 @@ def full_pipeline_flow(
     stages = chosen_stages(only, start_from)
     for number, stage in enumerate(stages, start=1):
         say(f"{number}/{len(stages)} {stage}")
-        run(flow_of(stage), config, workspace, force=force)
+        is_watched = stage == "train" and "evaluate" in stages and config.evaluate.while_training
+        # Forced work is done once: by the stage itself.
+        with _evaluating(config, workspace) if is_watched and not force else nullcontext():
+            run(flow_of(stage), config, workspace, force=force)
+
+
+@contextmanager
+def _evaluating(config: PipelineConfig, workspace: Path) -> Generator[None]:
+    """Evaluate checkpoints as they come while the block trains, and those that are left then.
+
+    A failure of it is told and ends nothing: the stage `evaluate` tries again.
+    """
+    stop = threading.Event()
+
+    def evaluate() -> None:
+        stop_event.set(stop)
+        try:
+            run(flow_of("evaluate"), config, workspace, watch=True)
+        except PipelineError as error:
+            say(f"evaluate: ended before the training: {error}")
+
+    # In the flow's context as it is before the training: its run then lies beside, not below.
+    thread = threading.Thread(target=copy_context().run, args=(evaluate,), daemon=True)
+    thread.start()
+    try:
+        yield
+        thread.join()
+    except BaseException:
+        stop.set()
+        thread.join(STOP_S)
+        raise
 
 
 def flow_of(stage: StageName) -> Callable[..., Any]:

@@ -470,3 +470,6 @@ class EvaluateConfig(Config):
     declared_step: Annotated[int | None, Idle] = None
     """Step whose row leads the report, declared before the test is seen; None: chosen on the
     validation file where there is one, else the last step."""
+    while_training: Annotated[bool, Idle] = False
+    """Let `full_pipeline` evaluate each checkpoint as it comes, where a GPU is free, on a host
+    without GPUs on the CPU; for a training that leaves one out (`train.num_gpus=7`)."""

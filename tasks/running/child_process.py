@@ -100,7 +100,7 @@ def stopping_children() -> Generator[None]:
     Python hands a signal to the main thread alone. Prefect then waits for the tasks' threads, which
     know nothing of it: for 30 s on cancel, for ever on a bare SIGTERM or Ctrl-C.
     """
-    stop = threading.Event()
+    stop = stop_event.get() or threading.Event()  # of a flow that has its own thread, that one's
     token = stop_event.set(stop)
     try:
         yield

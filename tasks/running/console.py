@@ -7,6 +7,7 @@ run's log in Prefect; in a terminal, where Prefect's own lines are turned off, i
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ from storage.text import printable
 
 Show = Callable[[int, str], None]  # `Meter.show`: how many are done, and a note
 LINE_EVERY_S = 60.0  # without a terminal
+_bar = threading.Lock()  # held by the one bar: two, in two threads, write over each other
 
 
 def say(text: str) -> None:
@@ -106,7 +108,7 @@ def meter(name: str, total: int, *, console: Console | None = None) -> Generator
         console: Where; None: this process's stderr.
     """
     console = console or Console(stderr=True)
-    if not console.is_terminal:
+    if not console.is_terminal or not _bar.acquire(blocking=False):
         yield Meter(name, total, None)
         return
     columns = (
@@ -120,8 +122,11 @@ def meter(name: str, total: int, *, console: Console | None = None) -> Generator
             markup=False,
         ),
     )
-    with Progress(*columns, console=console, transient=True, expand=True) as bar:
-        yield Meter(name, total, bar)
+    try:
+        with Progress(*columns, console=console, transient=True, expand=True) as bar:
+            yield Meter(name, total, bar)
+    finally:
+        _bar.release()
 
 
 class RecordFile:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from storage.errors import PipelineError
 from storage.host.gpus import Gpu, list_gpus
-from storage.locks import holder, try_lock
+from storage.locks import holder, is_locked, try_lock
 from tasks.running.console import say
 from tasks.running.turns import inherited, wait_for
 
@@ -65,6 +65,12 @@ def hold_gpus(count: int | None, purpose: str = "") -> Generator[list[str]]:
         _enter_limits(stack, held, [before[gpus.index(gpu)] for gpu in held])
         stack.enter_context(inherited(locks))
         yield [gpu.token for gpu in held]
+
+
+def is_any_free() -> bool:
+    """Whether work would find a GPU at once; on a host without GPUs it has the CPU."""
+    gpus = list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return not gpus or not all(is_locked(gpu_lock(gpu)) for gpu in gpus)
 
 
 def limit_name(gpu: Gpu) -> str:

@@ -80,12 +80,19 @@ def wait_for(attempt: Callable[[], T | None], describe: Callable[[], str], wait_
     reminded_s = -REMIND_S
     while (taken := attempt()) is None:
         text = describe()
-        stop = stop_event.get()
-        if stop is not None and stop.is_set():
-            msg = f"stopped with its flow while {text}"
-            raise PipelineError(msg)
         if time.monotonic() - reminded_s >= REMIND_S:
             reminded_s = time.monotonic()
             say(text)
-        time.sleep(wait_s)
+        pause(wait_s, text)
     return taken
+
+
+def pause(seconds: float, text: str) -> None:
+    """Wait a moment.
+
+    Raises:
+        PipelineError: If the flow is told to stop meanwhile; says that it did so while `text`.
+    """
+    if (stop_event.get() or threading.Event()).wait(seconds):
+        msg = f"stopped with its flow while {text}"
+        raise PipelineError(msg)

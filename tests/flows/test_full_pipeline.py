@@ -6,15 +6,18 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 
+from flows import STOPPED
 from flows.full_pipeline import flow_of
 from flows.pipeline_config import STAGES, PipelineConfig, StageName, load_config
 from flows.plan import plan
@@ -25,6 +28,8 @@ from storage.manifest import file_digest
 from tasks.asked import asked_models
 from tasks.running.prefect_form import as_flow
 from tests.flows.small_demo import SMALL
+from tests.flows.test_serve import descendants
+from tests.tasks.conftest import is_alive
 
 pytestmark = pytest.mark.long
 
@@ -33,6 +38,7 @@ OVERRIDES = [
     "world.port=18631",
     "train.1.method=sft",  # GRPO from a model that knows nothing earns and changes nothing
 ]
+SCORE = "grpo-step-{}/demo-mmau-????????/answer/score.json"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -307,14 +313,41 @@ def test_watching_takes_up_a_running_trainings_checkpoints_and_ends_with_it(
     _, error = begin.communicate(timeout=120)
     assert begin.returncode == 0, error
     layout = Layout(workspace, "watched")
-    held = "grpo-step-20/demo-mmau-????????/answer/score.json"
+    watch_until_the_training_is_killed(layout, overrides)
 
-    watching, training = start(workspace, overrides, "evaluate", "--watch"), None
+    # By one command, which is stopped and started again, on the CPU that both share.
+    overrides += ["evaluate.while_training=true"]
+    stop_while_it_trains(layout, overrides)
+    pipeline = start(workspace, overrides, "full_pipeline", "--from", "train")
+    said, error = pipeline.communicate(timeout=240)
+    assert pipeline.returncode == 0, error
+    assert "evaluate: every training is finished" in said
+    assert "evaluate: skipped (8 run(s) done before, unchanged)" in said
+    *_, pipeline_run = runs(workspace, "full-pipeline-watched")
+    *_, trained = runs(workspace, "train-watched")
+    *_, beside, after = runs(workspace, "evaluate-watched")
+    assert (beside.state, after.state) == ("Completed", "Skipped")
+    assert beside.began < trained.ended < after.began
+    assert beside.below == trained.below == after.below == pipeline_run.run_id
+
+    watching = start(workspace, overrides, "evaluate", "--watch")
+    said, error = watching.communicate(timeout=240)
+    assert (watching.returncode, error) == (0, "")
+    assert "evaluate: every training is finished" in said
+    seen = answers(layout)
+    assert len(seen) == 8  # the start model and three checkpoints, on the test and on validation
+    run(workspace, *overrides, stages=("evaluate",), force=True)
+    assert answers(layout) == seen
+
+
+def watch_until_the_training_is_killed(layout: Layout, overrides: list[str]) -> None:
+    """By two commands; the first checkpoint is evaluated while the trainer is halted."""
+    watching, training = start(layout.workspace, overrides, "evaluate", "--watch"), None
     try:
-        training = start(workspace, overrides, "train")
+        training = start(layout.workspace, overrides, "train")
         wait_for(layout.training("grpo") / "checkpoint-20", training)
         halt_trainer(layout)
-        wait_for_file(layout.evaluations, held, watching)
+        wait_for_file(layout.evaluations, SCORE.format(20), watching)
         assert training.poll() is None
         kill(training)
         said, error = watching.communicate(timeout=120)
@@ -328,17 +361,21 @@ def test_watching_takes_up_a_running_trainings_checkpoints_and_ends_with_it(
     assert error.startswith("error: no training runs any more: grpo has step ")
     assert "`python -m flows.train` goes on with it" in error
 
-    watching = start(workspace, overrides, "evaluate", "--watch")
-    training = start(workspace, overrides, "train")
-    assert training.wait(timeout=240) == 0
-    said, error = watching.communicate(timeout=240)
-    assert watching.returncode == 0, error
-    assert "evaluate: every training is finished" in said
-    training.communicate()
-    seen = answers(layout)
-    assert len(seen) == 8  # the start model and three checkpoints, on the test and on validation
-    run(workspace, *overrides, stages=("evaluate",), force=True)
-    assert answers(layout) == seen
+
+def stop_while_it_trains(layout: Layout, overrides: list[str]) -> None:
+    """Ctrl-C where a checkpoint was evaluated in one command with the training, which is halted."""
+    pipeline = start(layout.workspace, overrides, "full_pipeline", "--from", "train")
+    try:
+        wait_for(layout.training("grpo") / "checkpoint-40", pipeline)
+        halt_trainer(layout)
+        wait_for_file(layout.evaluations, SCORE.format(40), pipeline)
+        below = descendants(pipeline.pid)
+        os.killpg(pipeline.pid, signal.SIGINT)
+        _, error = pipeline.communicate(timeout=30)
+    finally:
+        kill(pipeline)
+    assert (pipeline.returncode, error) == (130, f"{STOPPED}\n")
+    assert not [pid for pid in below if is_alive(pid)]
 
 
 def start(folder: Path, overrides: list[str], stage: str, *options: str) -> subprocess.Popen[str]:
@@ -353,6 +390,28 @@ def start(folder: Path, overrides: list[str], stage: str, *options: str) -> subp
         start_new_session=True,
         env={**os.environ, "R1_AQA_GRACE_S": "1"},  # the halted trainer hears no SIGTERM
     )
+
+
+class Run(NamedTuple):
+    """A flow run of a command, as Prefect's database has it; times are ISO texts."""
+
+    run_id: str
+    below: str | None
+    """The run that began it."""
+    state: str
+    began: str
+    ended: str
+
+
+def runs(folder: Path, name: str) -> list[Run]:
+    """Oldest first."""
+    query = """
+        SELECT run.id, task.flow_run_id, run.state_name, run.start_time, run.end_time
+        FROM flow_run AS run LEFT JOIN task_run AS task ON task.id = run.parent_task_run_id
+        WHERE run.name = ? ORDER BY run.created
+    """
+    with contextlib.closing(sqlite3.connect(folder / "prefect" / "prefect.db")) as database:
+        return [Run(*row) for row in database.execute(query, [name])]
 
 
 def kill(process: subprocess.Popen[str]) -> None:

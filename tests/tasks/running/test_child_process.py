@@ -14,6 +14,7 @@ import pytest
 
 from storage.errors import PipelineError
 from tasks.running.child_process import last_error_line, name_of, run_child, stopping_children
+from tasks.running.turns import stop_event
 
 ROOT = Path(__file__).parents[3]
 
@@ -291,6 +292,23 @@ def test_a_signal_to_the_main_thread_stops_the_children_of_other_threads(silent_
         future.result()
     with pytest.raises(PipelineError, match="was stopped with its flow"):
         future.result()
+    silent_trainer.await_death(wait_s=1)
+
+
+def test_a_flow_in_a_thread_is_stopped_with_the_tasks_that_it_waits_for(tmp_path, silent_trainer):
+    stop = threading.Event()
+
+    def flow() -> None:
+        stop_event.set(stop)
+        with stopping_children():
+            run_child(silent_trainer.command, log=tmp_path / "log", on_line=lambda _: None)
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(contextvars.copy_context().run, flow)
+        silent_trainer.pids()
+        stop.set()
+        with pytest.raises(PipelineError, match="was stopped with its flow"):
+            future.result()
     silent_trainer.await_death(wait_s=1)
 
 

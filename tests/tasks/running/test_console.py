@@ -55,3 +55,13 @@ def test_name_count_and_time_left_fit_every_width_and_the_note_is_what_is_cut(wi
     assert shown.count("left") == 1
     assert all(part in shown for part in ("grpo-without-answer", "5.5 h left", "loss 0.01"))
     assert shown.endswith("…")
+
+
+def test_of_two_that_work_at_once_one_has_the_bar_and_the_other_says_lines() -> None:
+    """Two bars, of a training and of the evaluation beside it, wrote over each other."""
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True)
+    for _ in range(2):  # the bar is given back
+        with meter("grpo", 9, console=console), meter("evaluate", 2, console=console) as other:
+            other.show(2)
+    assert screen.getvalue().count("  evaluate  2/2\n") == 2  # said above the bar

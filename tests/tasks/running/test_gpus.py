@@ -14,7 +14,7 @@ import pytest
 from storage.errors import PipelineError
 from storage.host.gpus import Gpu, list_gpus
 from tasks.running.child_process import run_child, stopping_children
-from tasks.running.gpus import hold_gpus, limit_name, locks_folder
+from tasks.running.gpus import hold_gpus, is_any_free, limit_name, locks_folder
 
 ROOT = Path(__file__).parents[3]
 TWO_H200 = "0, GPU-aaa, NVIDIA H200, 143771, 0\n1, GPU-bbb, NVIDIA H200, 143771, 90000\n"
@@ -63,6 +63,15 @@ def test_a_host_without_gpus_works_on_its_cpu(host):
     for count in (None, 0, 8):
         with hold_gpus(count) as gpus:
             assert gpus == []
+
+
+def test_a_gpu_is_free_unless_all_are_held_and_a_host_without_has_its_cpu(host):
+    with hold_gpus(1):
+        assert is_any_free()
+    with hold_gpus(2):
+        assert not is_any_free()
+    host("")
+    assert is_any_free()
 
 
 def test_the_emptier_gpu_is_taken_first_and_all_by_default():

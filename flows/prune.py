@@ -1,9 +1,10 @@
 """Prune: free what the disk holds and nothing needs any more; sizes first, then a question.
 
-It names intermediate checkpoints whose evaluations stand (not the last one, not the one that leads,
-none that another training starts from or that the setting `checkpoints` keeps at even distances),
-what was kept aside as `NAME.replaced-N`, cached features, downloads that a run left. `--yes` does
-not ask. Prefect's runs of more than 30 days go by themselves (flows/serving/prefect_server.py).
+It names checkpoints of finished trainings that the setting `checkpoints` does not keep (never the
+last one, none that another training starts from), what was kept aside as `NAME.replaced-N`, cached
+features, downloads that a run left. Where all weights are kept, as by default, it says how much the
+best and the last alone would leave. `--yes` does not ask. Prefect's runs of more than 30 days go by
+themselves (flows/serving/prefect_server.py).
 """
 
 import shutil
@@ -11,10 +12,10 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import PipelineConfig
-from model.checkpoints import end_of
 from storage.errors import PipelineError
 from storage.layout import Layout
 from storage.records.model import FromTraining, parse_name
@@ -24,6 +25,8 @@ from tasks.models import is_gone, trained
 from tasks.running.console import say
 from tasks.running.turns import turn
 from tasks.train import is_finished
+
+LESS = "--set 'train.checkpoints.weights=[best,last]'"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,8 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def freeable(config: PipelineConfig, layout: Layout) -> dict[str, list[Path]]:
     """Folders that may go, by kind; looks at everything and changes nothing."""
+    checkpoints = settled_checkpoints(config, layout)
+    if checkpoints.by_less:
+        say(f"{_megabytes(checkpoints.by_less)}  more with {LESS}")
     kinds = {
-        "checkpoints whose evaluations stand": measured_checkpoints(config, layout),
+        "checkpoints that the setting `checkpoints` does not keep": checkpoints.free,
         "replaced by a later run": [
             path
             for path in sorted(layout.root.rglob("*.replaced-*"))
@@ -67,32 +73,39 @@ def freeable(config: PipelineConfig, layout: Layout) -> dict[str, list[Path]]:
     return {what: paths for what, paths in there.items() if paths}
 
 
-def measured_checkpoints(config: PipelineConfig, layout: Layout) -> list[Path]:
-    """Intermediate checkpoints of finished trainings whose evaluations all stand.
+class SettledCheckpoints(NamedTuple):
+    """Checkpoints of finished trainings that nothing needs."""
 
-    Not among them: a training's last, the one that leads, those that another goes on from.
-    """
-    finished = [each for each in config.train if each.evaluate and is_finished(each, layout)]
+    free: list[Path]
+    """Their training's settings do not keep them."""
+    by_less: list[Path]
+    """They stay because all weights do; the best and the last alone would leave them."""
+
+
+def settled_checkpoints(config: PipelineConfig, layout: Layout) -> SettledCheckpoints:
+    """Sort by settings and evaluations; a training's last and what another needs is not there."""
+    finished = [each for each in config.train if is_finished(each, layout)]
+    found = SettledCheckpoints([], [])
     if not finished:
-        return []
+        return found
     asked = asked_models(finished, config.evaluate, layout)
     jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout))
     starts = [parse_name(name) for each in config.train for name in each.needs]
-    kept = {(start.name, start.step) for start in starts if isinstance(start, FromTraining)}
+    needed = {(start.name, start.step) for start in starts if isinstance(start, FromTraining)}
     done = done_of(jobs, config.evaluate, layout)
-    found: list[Path] = []
     for training in finished:
         leading = leading_of(training, jobs, done, config.evaluate, layout)
-        end = end_of(training, layout.training(training.name))
-        kept |= {(training.name, end), (training.name, leading and leading.step)}
-        for model in trained(training.name, layout):
+        for model in trained(training.name, layout)[:-1]:
+            step = model.training.step if model.training else 0
+            if (training.name, step) in needed or is_gone(model):
+                continue
             of_it = [job for job in jobs if job.asked.model.digest == model.digest]
-            stands = all(job.key in done for job in of_it)
-            step = model.training.step if model.training else None
-            is_asked_for = step is not None and training.checkpoints.is_marked(step)
-            is_kept = is_asked_for or (training.name, step) in kept
-            if of_it and stands and not is_kept and not is_gone(model):
-                found.append(Path(model.path))
+            stands = bool(of_it) and all(job.key in done for job in of_it)
+            is_best = leading is not None and leading.step == step
+            if training.checkpoints.may_go(step, is_measured=stands, is_best=is_best):
+                found.free.append(Path(model.path))
+            elif training.checkpoints.weights == "all" and stands and not is_best:
+                found.by_less.append(Path(model.path))
     return found
 
 

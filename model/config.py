@@ -128,14 +128,18 @@ class CheckpointsConfig(Config):
     """Checkpoints whose weights stay, e.g. `[best, last, {every: 300}]`. Others go as the training
     passes them; with `best` they wait for their evaluation and for `python -m flows.prune`."""
 
-    def is_marked(self, step: int) -> bool:
-        """Whether a step's weights stay although others were measured as better."""
-        even = (each.every for each in self.weights if isinstance(each, EveryConfig))
-        return any(step % number == 0 for number in even)
+    def may_go(self, step: int, *, is_measured: bool = False, is_best: bool = False) -> bool:
+        """Whether the weights of a step that is not the last may go.
 
-    def may_go(self, step: int) -> bool:
-        """Whether an earlier step's weights may go although it was not evaluated."""
-        return not (self.weights == "all" or "best" in self.weights or self.is_marked(step))
+        Args:
+            step: Which.
+            is_measured: Its evaluations stand; any that was not may be the best.
+            is_best: It leads by them.
+        """
+        even = (each.every for each in self.weights if isinstance(each, EveryConfig))
+        if self.weights == "all" or any(step % number == 0 for number in even):
+            return False
+        return "best" not in self.weights or (is_measured and not is_best)
 
 
 class StopConfig(Config):
@@ -467,9 +471,9 @@ class EvaluateConfig(Config):
     """Take over answers that the same model gave before to the same prompt and clip, decoded alike,
     in any experiment of the workspace; one in a hundred is asked again, and all are if it differs.
     `--force` takes none over."""
-    declared_step: Annotated[int | None, Idle] = None
-    """Step whose row leads the report, declared before the test is seen; None: chosen on the
-    validation file where there is one, else the last step."""
     while_training: Annotated[bool, Idle] = False
     """Let `full_pipeline` evaluate each checkpoint as it comes, where a GPU is free, on a host
     without GPUs on the CPU; for a training that leaves one out (`train.num_gpus=7`)."""
+    declared_step: Annotated[int | None, Idle] = None
+    """Step whose row leads the report, declared before the test is seen; None: chosen on the
+    validation file where there is one, else the last step."""

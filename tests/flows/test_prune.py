@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.prune import LESS
 from storage.layout import Layout, list_checkpoints
 from tests.flows.test_at_once import run_at_once
 from tests.flows.test_signals import command, free_port
@@ -28,6 +29,11 @@ def test_it_frees_what_is_measured_or_left_and_nothing_is_made_again(tmp_path: P
     (kept_aside / "weights").write_bytes(b"0" * 3_000_000)
     said = run("prune", code=1)
     assert "3.0 MB  replaced by a later run" in said
+    assert f" MB  more with {LESS}\n" in said
+    assert "checkpoint-" not in said
+    every_step = (*every_step, "train.checkpoints.weights=[best,last]")
+    said = run("prune", code=1)
+    assert "demo/training/grpo/checkpoint-" in said
     assert said.endswith("nothing was freed: agree by --yes\n")
     assert len(list_checkpoints(layout.training("grpo"))) == 4
     run("prune", "--yes")

@@ -29,7 +29,7 @@ from prefect.exceptions import PrefectException
 from prefect.states import Cancelled, Running
 
 from storage.locks import locked
-from tasks.running.notify import notify
+from tasks.running.notify import notify, tells_low_disk
 
 P = ParamSpec("P")
 # How the messages of those begin who take a run for dead that they do not see.
@@ -54,10 +54,15 @@ def alive(function: Callable[P, Any]) -> Callable[P, Any]:
         if context is None or context.flow_run is None:  # called as a plain function
             return function(*args, **kwargs)
         run, parameters = context.flow_run, context.parameters or {}
-        path = runs_folder(Path(str(parameters["workspace"])).absolute()) / f"{run.id}.lock"
+        workspace, config = Path(str(parameters["workspace"])).absolute(), parameters["config"]
+        path = runs_folder(workspace) / f"{run.id}.lock"
         is_inner = run.parent_task_run_id is not None
         began_s = time.monotonic()
-        with locked(path, f"run {run.name}", wait=True), _Watch(run.id, context.flow):
+        look = functools.partial(
+            tells_low_disk, config.notify, run.name, workspace / config.experiment
+        )
+        watch = _Watch(run.id, context.flow, None if is_inner else look)
+        with locked(path, f"run {run.name}", wait=True), watch:
             outcome: object = None
             try:
                 outcome = function(*args, **kwargs)
@@ -66,8 +71,7 @@ def alive(function: Callable[P, Any]) -> Callable[P, Any]:
                 raise
             finally:
                 seconds = time.monotonic() - began_s
-                place = None if is_inner else parameters["config"].notify
-                notify(place, run.name, outcome, seconds=seconds)
+                notify(None if is_inner else config.notify, run.name, outcome, seconds=seconds)
         path.unlink(missing_ok=True)
         return outcome
 
@@ -75,14 +79,20 @@ def alive(function: Callable[P, Any]) -> Callable[P, Any]:
 
 
 class _Watch(threading.Thread):
-    """Reads the run's state now and then."""
+    """Reads the run's state now and then, and looks at the disk until it was told to be low."""
 
-    def __init__(self, run_id: UUID, flow: Flow[..., Any] | None) -> None:
+    def __init__(
+        self,
+        run_id: UUID,
+        flow: Flow[..., Any] | None,
+        tells_low_disk: Callable[[], bool] | None,
+    ) -> None:
         # In the run's own context: another one's Prefect has no server and would start one.
         super().__init__(name="watch", daemon=True, target=copy_context().run, args=[self._watch])
         self._run_id = run_id
         self._over = threading.Event()
         self._flow = flow
+        self._tells_low_disk = tells_low_disk
 
     def __enter__(self) -> None:
         self.start()
@@ -92,6 +102,8 @@ class _Watch(threading.Thread):
 
     def _watch(self) -> None:
         while not self._over.wait(LOOK_S):
+            if self._tells_low_disk and self._tells_low_disk():
+                self._tells_low_disk = None
             # The server is away or asks for another login: look again.
             with suppress(PrefectException, httpx.HTTPError):
                 self._look()

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from storage.locks import locked
+from storage.records.training import CHECKPOINT, CheckpointRecord
+from tasks.running.notify import tells_low_disk
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,6 +89,24 @@ def test_the_end_of_a_run_is_told_to_a_webhook_once(
     assert "rows.csv" in text
     assert ("answers 404" in done.stdout) == (path == "/gone")
     assert address not in done.stdout + done.stderr
+
+
+def test_low_disk_is_told_before_a_checkpoint_meets_it(
+    tmp_path: Path, webhook: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    address, told = webhook
+    root = tmp_path / "demo"
+    assert not tells_low_disk(address, "full-pipeline-demo", root)
+    size = 10**18  # no disk has room for another
+    record = CheckpointRecord(
+        step=2, can_resume=True, settings={}, made_with={}, files={"optimizer.pt": size}, digests={}
+    )
+    record.write(root / "training" / "grpo" / "checkpoint-2" / CHECKPOINT)
+    assert tells_low_disk(address, "full-pipeline-demo", root)
+    (text,) = told
+    assert text.startswith("full-pipeline-demo runs out of disk: ")
+    assert f" free at {tmp_path}, 1000000000.0 GB may be needed next; `python -m flows.p" in text
+    assert capsys.readouterr().out.startswith("low disk: ")
 
 
 def test_status_without_a_server_tells_who_works_here(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from storage.errors import PipelineError
 from storage.jsonl import read_json, read_jsonl
 from storage.layout import Layout, list_checkpoints
 from storage.manifest import file_digest
+from storage.records.training import CHECKPOINT, CheckpointRecord
 from tasks.asked import asked_models
 from tasks.running.prefect_form import as_flow
 from tests.flows.small_demo import SMALL
@@ -318,10 +319,16 @@ def test_watching_takes_up_a_running_trainings_checkpoints_and_ends_with_it(
     # By one command, which is stopped and started again, on the CPU that both share.
     overrides += ["evaluate.while_training=true"]
     stop_while_it_trains(layout, overrides)
+    size = {"optimizer.pt": 10**18}  # no disk has room for another
+    huge = CheckpointRecord(
+        step=1, can_resume=True, settings={}, made_with={}, files=size, digests={}
+    )
+    huge.write(layout.training("another") / "checkpoint-1" / CHECKPOINT)
     pipeline = start(workspace, overrides, "full_pipeline", "--from", "train")
     said, error = pipeline.communicate(timeout=240)
     assert pipeline.returncode == 0, error
     assert "evaluate: every training is finished" in said
+    assert said.count("low disk: ") == 1
     assert "evaluate: skipped (8 run(s) done before, unchanged)" in said
     *_, pipeline_run = runs(workspace, "full-pipeline-watched")
     *_, trained = runs(workspace, "train-watched")

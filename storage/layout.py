@@ -84,6 +84,11 @@ class Layout:
         return self.workspace / "yt-dlp-cache"
 
     @property
+    def temporary(self) -> Path:
+        """Folder of what Prefect's runner works in."""
+        return self.workspace / "tmp"
+
+    @property
     def locks(self) -> Path:
         """Folder of lock files."""
         return self.workspace / "locks"

@@ -8,6 +8,7 @@ and is then served crashes every run (Prefect 3.8.8: `FileNotFoundError .../None
 """
 
 import functools
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,6 +57,9 @@ def deployments(config: PipelineConfig, workspace: Path) -> list[RunnerDeploymen
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the deployments to the server of PREFECT_API_URL, until a signal comes."""
     config, layout = read_config(Command("deployments", __doc__).parse_args(arguments))
+    # Prefect's runner works in /tmp/runner_storage, which is of the user who served first (3.8.8).
+    layout.temporary.mkdir(exist_ok=True)
+    tempfile.tempdir = str(layout.temporary)
     # Prefect 3.8.8 calls it from its SIGTERM handler inside a loop, and forgets it; the runs end by
     # the runner's exit.
     warnings.filterwarnings("ignore", "coroutine 'Runner.astop' was never awaited")

@@ -454,7 +454,7 @@ class EvaluateConfig(Config):
     controls: Annotated[tuple[ControlName, ...], Idle] = ()
     """Controls to run on start models and last checkpoints; `cyclic-shifts` asks three more times,
     with the choices rotated by one, two and three places."""
-    batch_size: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[Annotated[int, Field(ge=1)] | None, Idle] = None
     """Questions decoded together; None: as many as a GPU's free memory holds, 16 on a CPU."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 256
     """Tokens after which an answer is cut off."""

@@ -124,10 +124,11 @@ class EvaluationRun(Document):
     def gives_answers_of(self, other: "EvaluationRun") -> bool:
         """Whether both runs give the same answers.
 
-        What a model is called and where it lies, which role it plays, and what was noted while it
-        answered decide nothing.
+        What a model is called and where it lies, which role it plays, how many questions were asked
+        at once, and what was noted meanwhile decide nothing.
         """
-        labels = {"model", "role", "method", "variant", "benchmark_name", "seconds"}
+        names = ("model", "role", "method", "variant", "benchmark_name", "seconds")
+        labels = dict.fromkeys(names, True) | {"decoding": {"batch_size"}}
         mine, others = ((run.model.digest, run.model_dump(exclude=labels)) for run in (self, other))
         return mine == others
 

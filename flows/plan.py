@@ -3,7 +3,10 @@
 A command looks here first: where nothing is due it says so and starts neither a flow nor a server.
 """
 
+import os
+import sys
 from collections.abc import Callable, Generator, Sequence
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -12,16 +15,32 @@ from rich.table import Column, Table
 from flows.command import run_flow
 from flows.pipeline_config import PipelineConfig, StageName
 from storage.errors import PipelineError
+from storage.host.checks import GB, free_bytes
+from storage.host.gpus import Gpu, list_gpus
 from storage.layout import Layout
+from storage.records.model import FromTraining, parse_name
 from storage.world.make import is_made
 from tasks.asked import asked_models, control_jobs_of, evaluate_unit, jobs_of, profile_facts
-from tasks.convert import ConvertSettings, convert_unit
-from tasks.fetch import count_due_clips, fetch_unit
+from tasks.convert import CLIPS_FOLDER, ConvertSettings, convert_unit
+from tasks.cost import (
+    NUM_CLIPS,
+    Cost,
+    answer_cost,
+    count_answers,
+    fetch_cost,
+    set_aside_by,
+    start_models,
+    sum_of,
+    train_cost,
+)
+from tasks.fetch import due_clips, fetch_unit
 from tasks.inputs import prepare_benchmarks, read_annotations
 from tasks.report import report_unit
 from tasks.running.console import say
 from tasks.stage import Unit
-from tasks.train import train_unit
+from tasks.train import is_under_way, train_unit
+
+WIDE = 1000  # columns of a plan that nobody sees in a terminal
 
 
 class Intention(NamedTuple):
@@ -30,6 +49,24 @@ class Intention(NamedTuple):
     unit: str
     runs: bool
     reason: str
+    cost: Callable[[], Cost] = Cost
+    """Asked for by a plan alone: it looks at GPUs and may measure a model."""
+    spreads: bool = True
+    """Whether what it makes may decide the stages behind it."""
+
+
+class Before(NamedTuple):
+    """What would run before a stage."""
+
+    stage: str
+    """The first that runs and may make something else than before; empty: none."""
+    due: list[str]
+    """Names of the trainings that run."""
+
+    def unit(self, name: str, *, was_done: bool) -> Intention:
+        """A unit of which nothing more can be told yet."""
+        reason = f"if {self.stage} makes something else than before"
+        return Intention(name, runs=True, reason=reason if was_done else f"after {self.stage}")
 
 
 def run_if_due(
@@ -63,50 +100,62 @@ def run_if_due(
 def print_plan(
     config: PipelineConfig, layout: Layout, stages: Sequence[StageName], *, force: bool
 ) -> None:
-    """Print a line for each unit of work of the chosen stages."""
+    """Print a line for each unit of work of the chosen stages, and what all of it would cost."""
     table = Table(Column("unit", overflow="fold"), "", Column("why", overflow="fold"), box=None)
+    costs: list[Cost] = []
+    unknown: list[str] = []
     for intention in plan(config, layout, stages, force=force):
-        table.add_row(intention.unit, "run" if intention.runs else "skip", intention.reason)
-    Console().print(table)
+        costs.append(intention.cost())
+        if intention.runs and intention.unit.startswith(("train/", "evaluate")):
+            unknown += [] if costs[-1].seconds else [intention.unit]
+        why = "; ".join(filter(None, (intention.reason, costs[-1].text())))
+        table.add_row(intention.unit, "run" if intention.runs else "skip", why)
+    # In a file or a pipe a line stays a line.
+    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    console.print(table)
+    if whole := sum_of(costs).text():
+        console.print(f" in all: {whole}; {free_bytes(layout.workspace) / GB:.0f} GB are free")
+    if unknown:
+        console.print(f" hours not known, nothing like it ran here yet: {', '.join(unknown)}")
 
 
 def plan(
     config: PipelineConfig, layout: Layout, stages: Sequence[StageName], *, force: bool
 ) -> Generator[Intention]:
-    """Look at each stage's units; what depends on something that will run is decided only then."""
-    running: str | None = None
+    """Look at each stage's units, also behind the first that runs and may change what they read."""
+    behind = ""
+    due: list[str] = []
     reads_world = bool({"fetch", "evaluate"} & set(stages))
     if config.world and reads_world and not is_made(config.world, layout.world):
-        running = "the made world"
+        behind = "the made world"
         yield Intention("world", runs=True, reason="not made yet with these settings")
     for stage in stages:
-        if running:
-            reason = f"if {running} makes something else than before"
-            yield Intention(stage, runs=True, reason=reason)
-            continue
-        for intention in _of_stage(config, layout, stage, force=force):
-            running = stage if intention.runs else running
+        ran = ""
+        for intention in _of_stage(config, layout, stage, Before(behind, due), force=force):
+            ran = stage if intention.runs and intention.spreads else ran
+            due += [intention.unit.partition("/")[2]] if intention.runs else []
             yield intention
+        behind = behind or ran
 
 
 def _of_stage(
-    config: PipelineConfig, layout: Layout, stage: StageName, *, force: bool
+    config: PipelineConfig, layout: Layout, stage: StageName, before: Before, *, force: bool
 ) -> Generator[Intention]:
     try:
         match stage:
-            case "fetch":
-                yield from _of_fetch(config, layout, force=force)
-            case "convert":
-                yield _of(convert_unit(convert_settings(config), layout), force=force)
             case "train":
-                for training in config.train:
-                    yield _of(train_unit(training, layout), force=force)
+                yield from _of_trainings(config, layout, before, force=force)
             case "evaluate":
-                asked = asked_models(config.train, config.evaluate, layout)
-                jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout))
-                jobs += control_jobs_of(jobs, config.train, config.evaluate, layout)
-                for job in jobs:
-                    yield _of(evaluate_unit(job, config.evaluate, layout), force=force)
+                yield from _of_evaluations(config, layout, before, force=force)
+            case _ if before.stage:
+                yield before.unit(stage, was_done=layout.manifest(stage).exists())
+            case "fetch":
+                yield _of_fetch(config, layout, force=force)
+            case "convert":
+                found = convert_unit(convert_settings(config), layout).verdict(force=force)
+                # Trainings know examples by what they hold: they stand in a moved workspace.
+                spreads = found.changed != (CLIPS_FOLDER,)
+                yield Intention(stage, not found.is_done, found.reason, spreads=spreads)
             case "report":
                 facts = profile_facts(config.train, config.evaluate, layout)
                 yield _of(report_unit(config, config.report, facts, layout), force=force)
@@ -114,13 +163,77 @@ def _of_stage(
         yield Intention(stage, runs=True, reason=str(error))
 
 
-def _of_fetch(config: PipelineConfig, layout: Layout, *, force: bool) -> Generator[Intention]:
-    annotations = read_annotations(config.avqa, layout, config.fetch.limit)
-    if config.avqa:
-        yield _of(fetch_unit(annotations, config.fetch, layout), force=force)
-    num_due = count_due_clips(annotations, config.fetch, layout)
-    if num_due:
-        yield Intention("fetch", runs=True, reason=f"{num_due} clips are due")
+def _of_fetch(config: PipelineConfig, layout: Layout, *, force: bool) -> Intention:
+    if not config.avqa:
+        return Intention("fetch", runs=False, reason="no source of `data` is AVQA")
+    try:
+        annotations = read_annotations(config.avqa, layout, config.fetch.limit)
+    except PipelineError as error:  # their size is known
+        num_clips = min(NUM_CLIPS, config.fetch.limit or NUM_CLIPS)
+        cost = partial(fetch_cost, config.fetch, num_clips, num_clips)
+        return Intention("fetch", runs=True, reason=str(error), cost=cost)
+    intention = _of(fetch_unit(annotations, config.fetch, layout), force=force)
+    due = due_clips(annotations, config.fetch, layout)
+    if not due.clips:
+        return intention
+    reason = f"{len(due.clips):,} clips are due"
+    if due.num_reopened:
+        names = ", ".join(due.reopened_by)
+        reason += f", of them {due.num_reopened:,} losses that may be won back from {names}"
+    num_videos = len({clip.video_id for clip in due.clips})
+    cost = partial(fetch_cost, config.fetch, len(due.clips), num_videos)
+    return Intention("fetch", runs=True, reason=reason, cost=cost)
+
+
+def _of_trainings(
+    config: PipelineConfig, layout: Layout, before: Before, *, force: bool
+) -> Generator[Intention]:
+    starts, due = start_models(config.train), set[str]()
+    for training in config.train:
+        names = [parse_name(name) for name in training.needs]
+        first = next((n.name for n in names if isinstance(n, FromTraining) and n.name in due), "")
+        if first or before.stage:
+            this, unit = Before(first or before.stage, []), f"train/{training.name}"
+            intention = this.unit(unit, was_done=layout.manifest(unit).exists())
+            anew = True
+        else:
+            intention = _of(train_unit(training, layout), force=force)
+            anew = force or not is_under_way(training, layout)
+        if intention.runs:
+            due.add(training.name)
+            lost = set_aside_by(training, layout, anew=anew)
+            reason = "; ".join(filter(None, (intention.reason, lost)))
+            cost = partial(train_cost, training, starts[training.name], layout, _gpus, anew=anew)
+            intention = intention._replace(reason=reason, cost=cost)
+        yield intention
+
+
+def _of_evaluations(
+    config: PipelineConfig, layout: Layout, before: Before, *, force: bool
+) -> Generator[Intention]:
+    start = next(iter(start_models(config.train).values()), "")
+    of_one = cache(lambda: answer_cost(config.evaluate, start, layout, _gpus))
+    if before.stage:
+        due = [each for each in config.train if before.stage != "train" or each.name in before.due]
+        held_out = config.annotations.validation_size if config.annotations.validation else 0
+        models, answers = count_answers(due, config.evaluate, held_out, layout)
+        intention = before.unit("evaluate", was_done=layout.evaluations.is_dir())
+        reason = f"{intention.reason}: {models} models" + f", {answers:,} answers" * bool(answers)
+        yield intention._replace(reason=reason, cost=lambda: of_one().times(answers))
+        return
+    asked = asked_models(config.train, config.evaluate, layout)
+    jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout))
+    for job in jobs + control_jobs_of(jobs, config.train, config.evaluate, layout):
+        intention = _of(evaluate_unit(job, config.evaluate, layout), force=force)
+        num = job.benchmark.num_questions * intention.runs
+        yield intention._replace(cost=lambda num=num: of_one().times(num) if num else Cost())
+
+
+def _gpus() -> list[Gpu]:
+    try:
+        return list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    except PipelineError:  # told when one is held
+        return []
 
 
 def _of(unit: Unit, *, force: bool) -> Intention:

@@ -30,18 +30,17 @@ from storage.host.gpus import list_gpus
 from storage.layout import Layout
 from storage.records.clip import Clip
 from storage.text import printable
+from tasks.cost import NUM_CLIPS, disk_needs, start_models
+from tasks.fetch import due_clips
 from tasks.inputs import read_annotations
 from tasks.preflight import (
-    NUM_CLIPS,
-    check_annotations,
     check_benchmark,
     check_data,
     check_evaluated,
     check_fetch_tools,
+    check_file,
     check_sources,
     check_training,
-    disk_needs,
-    start_models,
 )
 from tasks.running.console import say
 
@@ -138,19 +137,16 @@ def _check_disk(
 
 
 def _clips_to_fetch(config: PipelineConfig, layout: Layout) -> int:
-    num_there = sum(1 for _ in layout.clips.glob("*.wav")) if layout.clips.is_dir() else 0
-    return max(0, _num_clips(config, layout) - num_there)
-
-
-def _num_clips(config: PipelineConfig, layout: Layout) -> int:
-    """Clips that the profile asks for; for annotations that are not on this host, AVQA's number."""
+    """Clips that are due; for annotations that are not on this host, AVQA's number at most."""
     if config.world is not None or config.avqa is None:
         return 0
     if config.avqa.train.startswith(("http://", "https://")):
-        return min(NUM_CLIPS, config.fetch.limit or NUM_CLIPS)
+        num_there = sum(1 for _ in layout.clips.glob("*.wav"))
+        return max(0, min(NUM_CLIPS, config.fetch.limit or NUM_CLIPS) - num_there)
     try:
-        return len(read_annotations(config.avqa, layout, config.fetch.limit).clips)
-    except PipelineError:  # told by the check of the annotations
+        annotations = read_annotations(config.avqa, layout, config.fetch.limit)
+        return len(due_clips(annotations, config.fetch, layout).clips)
+    except PipelineError:  # told by the check of the annotations, or of the sources
         return 0
 
 
@@ -187,8 +183,8 @@ def _check_downloads(config: PipelineConfig, layout: Layout, *, offline: bool) -
     findings: list[Finding] = []
     if config.world is None:  # a made world brings its own
         files = (config.avqa.train, config.avqa.validation) if config.avqa else ()
-        paths = [path for path in files if path]
-        findings += check_annotations(paths, offline=offline)
+        for path in filter(None, files):
+            findings += check_file(path, "annotations", offline=offline)
         findings += [
             found for source in config.data for found in check_data(source, offline=offline)
         ]

@@ -61,6 +61,8 @@ class Verdict(NamedTuple):
 
     is_done: bool
     reason: str
+    changed: tuple[str, ...] = ()
+    """Which of the things that decide it did, where some did."""
 
 
 def digest_of(value: object) -> str:
@@ -121,7 +123,8 @@ def check(
             f"settings{_difference(manifest.settings, parts)}" if name == "settings" else name
             for name in changed
         ]
-        return Verdict(is_done=False, reason=f"changed: {', '.join(said) or 'unit'}")
+        reason = f"changed: {', '.join(said) or 'unit'}"
+        return Verdict(is_done=False, reason=reason, changed=tuple(changed))
     for name, stamp in manifest.outputs.items():
         state = _state(Path(name), stamp)
         if state == "missing" and any(Path(name).is_relative_to(folder) for folder in may_go):

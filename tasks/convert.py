@@ -25,6 +25,8 @@ from tasks.inputs import AnnotationFiles, read_annotations
 from tasks.running.console import say
 from tasks.stage import Unit, task
 
+CLIPS_FOLDER = "clips' folder"  # what a workspace's move alone changes
+
 
 class ConvertSettings(NamedTuple):
     """What of a profile decides its examples."""
@@ -68,7 +70,7 @@ def convert_unit(settings: ConvertSettings, layout: Layout) -> Unit:
                 settings.fetch.limit,
             ],
             "clips": sorted(_usable(read.clips, layout)),
-            "clips' folder": _audio_dir(settings.convert, layout),
+            CLIPS_FOLDER: _audio_dir(settings.convert, layout),
             "data": [source.model_dump(mode="json") for source in settings.data],
             "data's content": [source.decides(layout.datasets) for source in others],
         },

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from storage import manifest
-from storage.config import FetchConfig, YoutubeSource, deciding
+from storage.config import FetchConfig, deciding
 from storage.fetch.account import FetchReport
 from storage.fetch.ledger import Ledger
-from storage.fetch.reconcile import count_due
-from storage.fetch.run import BatchCounts, FetchRun
+from storage.fetch.reconcile import Due, list_due
+from storage.fetch.run import BatchCounts, FetchRun, open_sources
 from storage.layout import Layout
 from storage.records.clip import Clip
 from tasks.inputs import AnnotationFiles
@@ -30,13 +30,15 @@ def fetch_unit(annotations: AnnotationFiles, config: FetchConfig, layout: Layout
     )
 
 
-def count_due_clips(annotations: AnnotationFiles, config: FetchConfig, layout: Layout) -> int:
-    """Clips that a fetch would look at now; changes nothing."""
+def due_clips(annotations: AnnotationFiles, config: FetchConfig, layout: Layout) -> Due:
+    """What a fetch would look at now; changes nothing and asks nobody."""
     if not layout.ledger.exists():
-        return len(annotations.clips)
+        return Due(annotations.clips)
     with Ledger(layout.ledger, clip_length_s=layout.clip_length_s) as ledger:
-        has_files = any(not isinstance(source, YoutubeSource) for source in config.sources)
-        return count_due(ledger, annotations.clips, layout.clips, lost_too=has_files)
+        sources = open_sources(config, layout)
+        return list_due(
+            ledger, annotations.clips, layout.clips, sources, drop_silent=config.drop_silent
+        )
 
 
 @task("fetch-{first}-to-{last}")

@@ -1,8 +1,6 @@
-"""What a profile's trainings and sources need of this host: memory, disk, tools.
+"""What a profile's trainings and sources need of this host: memory, tools, networks.
 
-GPU memory is model/train/memory.py's estimate. Disk is counted: parameters times bytes, with
-AdamW's two
-moments beside the weights where a checkpoint can be resumed from.
+GPU memory is model/train/memory.py's estimate; disk and hours are in tasks/cost.py.
 """
 
 from collections.abc import Sequence
@@ -12,8 +10,8 @@ from pathlib import Path
 from shutil import which
 
 from model.config import EvaluateConfig, TrainConfig
-from model.train.flops import operations, peak_operations_per_s
-from model.train.memory import PROMPT_TOKENS, estimate, estimate_host, estimate_inference
+from model.train.flops import forecast_step_s
+from model.train.memory import estimate, estimate_host, estimate_inference
 from storage.benchmarks.published import find_description, find_prepared
 from storage.config import (
     BenchmarkConfig,
@@ -37,30 +35,14 @@ from storage.host.checks import (
 from storage.host.ffmpeg import ffmpeg_version
 from storage.host.gpus import Gpu
 from storage.layout import Layout
-from storage.records.model import FolderOrHub, FromTraining, Random, parse_name
+from storage.records.model import FolderOrHub, Random, parse_name
 from storage.records.sizes import ModelSizes
 from storage.records.training import base_of
 from tasks.models import sizes_of
 
-NUM_CLIPS = 40_425  # questions of AVQA's training file, about one clip each
-SAMPLE_BYTES = 2
-MEDIA_BYTES = 1.5e6  # a video of four minutes at 50 kbit/s
-SAMPLE_RATE_HZ = 16_000
-SHORT_ANSWER = 16  # tokens of `<answer>dog barking</answer>`
-CLIP_POSITIONS = 500  # of a clip of 10 s
-# Guessed, not measured: of a card's peak in passes; for a layer and token while sampling, where
-# launches are waited for.
-PEAK_SHARE, LAYER_S = 0.4, 0.001
 BIG_MODEL = 1e9  # parameters from which a CPU is no place to train
 WORK_SHARE = 0.85  # of a GPU's memory; the estimate is good to 15%
-MODEL_REMEDY = (
-    "on a host with access run `hf download {name}`, bring the folder printed, and "
-    "`--set train.model=FOLDER`"
-)
-EVALUATED_REMEDY = (
-    "on a host with access run `hf download {name}`, bring the folder printed, and give it as its "
-    "`model` in evaluate.models"
-)
+REMEDY = "on a host with access run `hf download {}`, bring the folder printed, and "
 
 
 def check_fetch_tools(config: FetchConfig, now: datetime) -> list[Finding]:
@@ -127,7 +109,7 @@ def check_benchmark(config: BenchmarkConfig, layout: Layout, *, offline: bool) -
     purpose = f"questions of {config.name}"
     questions = config.questions or (published.questions if published else "")
     if questions or not (published and published.rows):
-        findings = _check_file(questions or "", purpose, offline=offline)
+        findings = check_file(questions or "", purpose, offline=offline)
     else:
         remedy = f"bring {purpose} as a file and set `questions`"
         findings = [check_hub(published.rows.dataset, "dataset", offline=offline, remedy=remedy)]
@@ -143,7 +125,7 @@ def check_benchmark(config: BenchmarkConfig, layout: Layout, *, offline: bool) -
     return findings + ([each for each in found if each.level == "ok"] or found)[:1]
 
 
-def _check_file(path_or_url: str, purpose: str, *, offline: bool) -> list[Finding]:
+def check_file(path_or_url: str, purpose: str, *, offline: bool) -> list[Finding]:
     """Whether a file of the profile is there, or its address answers."""
     if not path_or_url.startswith(("http://", "https://")):
         if Path(path_or_url).exists():
@@ -160,14 +142,7 @@ def check_data(source: DataSource, *, offline: bool) -> list[Finding]:
     purpose = f"training rows, {source.label}"
     if isinstance(source, HubData):
         return [check_hub(source.dataset, "dataset", offline=offline, remedy=source.remedy)]
-    return _check_file(str(source.file), purpose, offline=offline) if source.file else []
-
-
-def check_annotations(paths: Sequence[str], *, offline: bool) -> list[Finding]:
-    """Whether AVQA's files are here or can be had."""
-    return [
-        finding for path in paths for finding in _check_file(path, "annotations", offline=offline)
-    ]
+    return check_file(str(source.file), purpose, offline=offline) if source.file else []
 
 
 def check_training(
@@ -191,7 +166,7 @@ def check_training(
         return refused
     if isinstance(parse_name(start_model), Random):
         return [Finding("ok", subject, f"{start_model} is made here and fits anywhere")]
-    remedy = MODEL_REMEDY.format(name=start_model)
+    remedy = REMEDY.format(start_model) + "`--set train.model=FOLDER`"
     findings = [check_hub(start_model, "model", offline=offline, remedy=remedy)]
     try:
         sizes = sizes_of(start_model, models)
@@ -245,13 +220,15 @@ def check_memory(training: TrainConfig, gpus: Sequence[Gpu], sizes: ModelSizes) 
         )
         return Finding("error", subject, text)
     needed = estimate(training, sizes, num_gpus=len(gpus) * training.num_hosts)
-    hours = forecast_hours(training, sizes, gpus[0].model, len(gpus) * training.num_hosts)
+    step_s = forecast_step_s(training, sizes, gpus[0].model, len(gpus) * training.num_hosts)
     cards = [gpu.memory_bytes for gpu in gpus if gpu.memory_bytes]
     if not cards:
         return Finding("warning", subject, f"wants {needed.text()}; nvidia-smi tells no sizes")
     hosts = f"{training.num_hosts} hosts with " if training.num_hosts > 1 else ""
     text = f"{hosts}{len(gpus)} GPU(s) of {min(cards) / GB:.0f} GB; it wants {needed.text()}"
-    text += f"; about {hours[0]:.1f} to {hours[1]:.1f} hours, guessed by count" if hours else ""
+    if step_s:
+        least, most = ((training.max_steps - training.steps_before) * s / 3600 for s in step_s)
+        text += f"; about {least:.1f} to {most:.1f} hours, guessed by count"
     if needed.total > min(cards):
         remedy = "more GPUs with sharding zero2 or fsdp, precision bf16 with adamw-8bit-sr, or lora"
         return Finding("error", subject, f"{text}: {remedy}")
@@ -259,36 +236,6 @@ def check_memory(training: TrainConfig, gpus: Sequence[Gpu], sizes: ModelSizes) 
         remedy = "it will be tight; gradient_checkpointing: true"
         return Finding("warning", subject, f"{text}: {remedy}")
     return Finding("ok", subject, text)
-
-
-def forecast_hours(
-    training: TrainConfig, sizes: ModelSizes, card: str, num_gpus: int
-) -> tuple[float, float] | None:
-    """Hours of a training by count, for short answers and for the longest allowed.
-
-    None for a card whose speed is not known. After ten steps the measured speed tells better.
-    """
-    peak = peak_operations_per_s(card)
-    if peak is None:
-        return None
-    samples = training.method == "grpo"
-    group = training.grpo.group_size if samples else 1
-    hours: list[float] = []
-    for num_tokens in (SHORT_ANSWER, training.grpo.max_completion_tokens if samples else 32):
-        predicted = training.prompts_per_step * group * num_tokens
-        needed = operations(
-            sizes,
-            text_tokens=training.prompts_per_step * PROMPT_TOKENS + predicted,
-            predicted_tokens=predicted,
-            encoder_positions=training.prompts_per_step * CLIP_POSITIONS,
-            num_forwards=samples + (samples and training.grpo.beta > 0),
-            freeze=training.freeze,
-            has_adapter=training.lora is not None,
-        )
-        step_s = needed / (peak * PEAK_SHARE * num_gpus)
-        step_s += samples * num_tokens * sizes.text_layers * LAYER_S
-        hours.append((training.max_steps - training.steps_before) * step_s / 3600)
-    return hours[0], hours[1]
 
 
 def check_host_memory(
@@ -320,7 +267,7 @@ def check_evaluated(
     """
     if not isinstance(parse_name(model), FolderOrHub):
         return []
-    remedy = EVALUATED_REMEDY.format(name=model)
+    remedy = REMEDY.format(model) + "give it as its `model` in evaluate.models"
     base = base_of(model)  # of an adapter
     names = (model, base) if base else (model,)
     findings = [check_hub(name, "model", offline=offline, remedy=remedy) for name in names]
@@ -341,56 +288,3 @@ def check_evaluated(
         return findings
     card = f"{min(cards) / GB:.0f} GB are there"
     return [*findings, Finding(level, "model", f"{text}, {card}; {remedy}")]
-
-
-def start_models(trainings: Sequence[TrainConfig]) -> dict[str, str]:
-    """For each training, the model at the bottom of its `training:` references."""
-    found: dict[str, str] = {}
-    for training in trainings:
-        start = parse_name(training.model)
-        earlier = found.get(start.name) if isinstance(start, FromTraining) else None
-        found[training.name] = earlier or training.model
-    return found
-
-
-def disk_needs(
-    trainings: Sequence[TrainConfig], fetch: FetchConfig, num_clips: int, models: Path
-) -> dict[str, float]:
-    """Bytes for clips and checkpoints, by what they are for.
-
-    Args:
-        trainings: Their checkpoints are kept, all with weights and the newest with optimiser state.
-        fetch: How long a clip is.
-        num_clips: Clips still to fetch.
-        models: Folder that keeps the sizes of models.
-    """
-    needs = {"clips": num_clips * fetch.clip_length_s * SAMPLE_RATE_HZ * SAMPLE_BYTES}
-    if fetch.keep_media:
-        needs["kept downloads"] = num_clips * MEDIA_BYTES
-    starts = start_models(trainings)
-    for training in trainings:
-        total = _parameters_of(starts[training.name], models)
-        needs[f"checkpoints of {training.name}"] = checkpoints_bytes(training, total)
-    return {name: size for name, size in needs.items() if size >= 1e7}
-
-
-def _parameters_of(model: str, models: Path) -> int:
-    """Of a start model; 0 for one whose size is not known or is told by another check."""
-    try:
-        sizes = None if isinstance(parse_name(model), Random) else sizes_of(model, models)
-    except PipelineError:
-        return 0
-    return sizes.total if sizes else 0
-
-
-def checkpoints_bytes(training: TrainConfig, num_parameters: float) -> float:
-    """Bytes of a training's checkpoints when it is done."""
-    if training.lora is not None:
-        num_parameters *= 0.01  # adapters, generously
-    steps, kept = training.saved_steps, training.checkpoints
-    num_full = min(kept.full, len(steps)) + 1  # one being written
-    num_kept = num_full + sum(not kept.may_go(step) for step in steps[: -kept.full])
-    weight = 4 if training.precision == "fp32" else 2
-    masters = 4 if training.precision == "bf16-mixed" and training.lora is None else 0
-    moments = 2 if training.optimizer == "adamw-8bit-sr" else 4 if weight + masters == 2 else 8
-    return num_parameters * (num_kept * weight + num_full * (masters + moments))

@@ -10,7 +10,8 @@ computes again.
 
 from collections.abc import Collection
 
-from model.config import PartName
+from model.config import PartName, TrainConfig
+from model.train.memory import PROMPT_TOKENS
 from storage.records.sizes import ModelSizes
 
 # Dense bf16 operations a second, from the makers' data sheets (SXM modules where there are two).
@@ -26,6 +27,11 @@ PEAK_OPERATIONS_PER_S = {
 }
 FORWARD_AND_BACKWARD = 3
 POSITIONS_OF_30_S = 1500  # pairs of mel frames
+SHORT_ANSWER = 16  # tokens of `<answer>dog barking</answer>`
+CLIP_POSITIONS = 500  # of a clip of 10 s
+# Guessed, not measured: of a card's peak in passes; for a layer and token while sampling, where
+# launches are waited for.
+PEAK_SHARE, LAYER_S = 0.4, 0.001
 
 
 def operations(
@@ -64,3 +70,47 @@ def operations(
 def peak_operations_per_s(device_name: str) -> float | None:
     """A GPU's speed by its name, e.g. `NVIDIA H100 80GB HBM3`; None if it is not known."""
     return next((peak for key, peak in PEAK_OPERATIONS_PER_S.items() if key in device_name), None)
+
+
+def forecast_step_s(
+    training: TrainConfig, sizes: ModelSizes, card: str, num_gpus: int
+) -> tuple[float, float] | None:
+    """Seconds of a training's step by count, for short answers and for the longest allowed.
+
+    None for a card whose speed is not known. After ten steps the measured speed tells better.
+    """
+    peak = peak_operations_per_s(card)
+    if peak is None:
+        return None
+    samples = training.method == "grpo"
+    group = training.grpo.group_size if samples else 1
+    seconds: list[float] = []
+    for num_tokens in (SHORT_ANSWER, training.grpo.max_completion_tokens if samples else 32):
+        predicted = training.prompts_per_step * group * num_tokens
+        needed = operations(
+            sizes,
+            text_tokens=training.prompts_per_step * PROMPT_TOKENS + predicted,
+            predicted_tokens=predicted,
+            encoder_positions=training.prompts_per_step * CLIP_POSITIONS,
+            num_forwards=samples + (samples and training.grpo.beta > 0),
+            freeze=training.freeze,
+            has_adapter=training.lora is not None,
+        )
+        sampling_s = samples * num_tokens * sizes.text_layers * LAYER_S
+        seconds.append(needed / (peak * PEAK_SHARE * num_gpus) + sampling_s)
+    return seconds[0], seconds[1]
+
+
+def forecast_answer_s(sizes: ModelSizes, card: str, num_tokens: int, at_once: int) -> float | None:
+    """Seconds of an answer by count, where so many are given at once; None as above."""
+    peak = peak_operations_per_s(card)
+    if peak is None:
+        return None
+    needed = operations(
+        sizes,
+        text_tokens=PROMPT_TOKENS + num_tokens,
+        predicted_tokens=num_tokens,
+        encoder_positions=CLIP_POSITIONS,
+        num_forwards=1 - FORWARD_AND_BACKWARD,  # one pass in all
+    )
+    return needed / (peak * PEAK_SHARE) + num_tokens * sizes.text_layers * LAYER_S / at_once

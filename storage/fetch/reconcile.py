@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from storage.fetch.cut import (
     FLOOR_DBFS,
@@ -21,7 +22,8 @@ from storage.fetch.cut import (
     num_samples_of,
 )
 from storage.fetch.ledger import ClipRow, Ledger
-from storage.fetch.retries import done, is_due
+from storage.fetch.retries import done, is_due, reopening
+from storage.fetch.sources import AudioSource
 from storage.records.clip import Clip
 
 WAV_HEADER_BYTES = 44  # RIFF, fmt and data headers as ffmpeg writes them with +bitexact
@@ -38,6 +40,17 @@ class Reconciled:
     """Wavs that got a row."""
     num_bad_files: int
     """Wavs of a wrong form or length without a row; left in place, overwritten when fetched."""
+
+
+class Due(NamedTuple):
+    """What is to do."""
+
+    clips: list[Clip]
+    """To be tried, or put right."""
+    num_reopened: int = 0
+    """Losses among them that a changed source or setting may serve: what a new source wins back."""
+    reopened_by: tuple[str, ...] = ()
+    """The sources that may."""
 
 
 def reconcile(
@@ -93,27 +106,41 @@ def condemned(path: Path) -> Path:
     return path.with_name(f"{path.name}.damaged")
 
 
-def count_due(ledger: Ledger, clips: Sequence[Clip], folder: Path, *, lost_too: bool) -> int:
-    """Clips that a run would try, or whose row or wav it would put right; changes nothing.
+def list_due(
+    ledger: Ledger,
+    clips: Sequence[Clip],
+    folder: Path,
+    sources: Sequence[AudioSource],
+    *,
+    drop_silent: bool,
+) -> Due:
+    """What a run would try, or whose row or wav it would put right; changes nothing.
 
     Args:
         ledger: Knows what was tried.
         clips: Those to look at.
         folder: The clips' folder.
-        lost_too: Count every clip that is not there: a source may have got it meanwhile.
+        sources: Those of the run.
+        drop_silent: Silent clips count as lost.
     """
     now_s, sizes = time.time(), _sizes(folder)
-    rows = ledger.rows(clips)
-    due = 0
-    for row in rows:
-        size = sizes.get(row.clip.file_name)
-        if row.state == "done":
-            due += not _is_whole(size, row)
-        else:
-            path = folder / row.clip.file_name
-            adopts = size is not None and _facts_of(path, row.clip_length_s) is not None
-            due += lost_too or adopts or is_due(row, now_s)
-    return len(clips) - len(rows) + due
+    rows = {row.clip_id: row for row in ledger.rows(clips)}
+    due: list[Clip] = []
+    reopened: list[list[str]] = []
+    for clip in clips:
+        row, size = rows.get(clip.clip_id), sizes.get(clip.file_name)
+        if row is None or is_due(row, now_s):
+            due.append(clip)
+        elif row.state == "done":
+            due += [] if _is_whole(size, row) else [clip]
+        elif again := reopening(row, sources, drop_silent=drop_silent):
+            due.append(clip)
+            hopeful = [source.name for source in again if source.may_hold(clip)]
+            reopened += [hopeful] if hopeful else []
+        elif size is not None and _facts_of(folder / clip.file_name, row.clip_length_s):
+            due.append(clip)  # its wav was brought
+    names = tuple(dict.fromkeys(name for names in reopened for name in names))
+    return Due(due, len(reopened), names)
 
 
 def _sizes(folder: Path) -> dict[str, int]:

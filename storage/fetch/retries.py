@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from storage.fetch.cut import WavFacts, num_samples_of
 from storage.fetch.failures import Failure
 from storage.fetch.ledger import ClipRow
-from storage.fetch.sources import Keys
+from storage.fetch.sources import AudioSource, Keys
 from storage.fetch.youtube import Media
 
 DAY_S = 86_400.0
@@ -53,6 +53,14 @@ def is_asked(row: ClipRow, keys: Keys) -> bool:
     """
     key = keys.with_access if row.state in {"geo", "credentials"} else keys.plain
     return key in row.asked.split("\n")
+
+
+def reopening(
+    row: ClipRow, sources: Iterable[AudioSource], *, drop_silent: bool
+) -> list[AudioSource]:
+    """Those that a loss is to be asked of again: changed, or new, since it was lost to them."""
+    is_taken = row.reason_code == "silent" and not drop_silent
+    return [source for source in sources if is_taken or not is_asked(row, source.keys(row.clip))]
 
 
 def asked_with(row: ClipRow, keys: Iterable[Keys]) -> str:

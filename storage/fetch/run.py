@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Self
 
 from storage.config import FetchConfig, FolderSource, HuggingFaceSource, YoutubeSource
@@ -164,7 +163,7 @@ class FetchRun:
         due.sort(key=lambda clip: clip.clip_id in refused)
         self._check_disk(len(due))
         eta_s = self.pace.eta_s(len({clip.video_id for clip in due}))
-        names = tuple(dict.fromkeys(name for names in reopened for name in names))
+        names = tuple(dict.fromkeys(source.name for sources in reopened for source in sources))
         return Plan(
             _batches(due, self.config.batch_size),
             len(due),
@@ -218,10 +217,16 @@ class FetchRun:
         # What a killed run left: downloads and cuts in flight.
         shutil.rmtree(self._downloads, ignore_errors=True)
         self._downloads.mkdir(parents=True)
-        sources: list[AudioSource] = [self._open_source(source) for source in self.config.sources]
-        if self.config.keep_media or self.layout.media.is_dir():
+        for source in self.config.sources:
+            if isinstance(source, HuggingFaceSource):
+                folder = self.layout.dataset(source.dataset, source.split)
+                self.laid_out.append(lay_out(source, self._rows, folder))
+        if self.config.keep_media:
             self.layout.media.mkdir(exist_ok=True)
-            sources.insert(0, self._folder(self.layout.media, "kept"))
+        sources = open_sources(self.config, self.layout, self.stop_event)
+        for source in sources:
+            if source.downloader:
+                source.downloader.check(self._downloads)
         self.versions = tool_versions()
         self.run = self.ledger.begin_run(
             config=self.config.model_dump_json(exclude={"sources": {"__all__": {"ytdlp"}}}),
@@ -248,28 +253,6 @@ class FetchRun:
             stop=self.stop_event,
             on_clip=self._on_clip,
         )
-
-    def _open_source(self, source: YoutubeSource | FolderSource | HuggingFaceSource) -> AudioSource:
-        match source:
-            case YoutubeSource():
-                downloader = Downloader(
-                    source,
-                    cache_dir=self.layout.ytdlp_cache,
-                    deadline_s=self.config.deadline_s,
-                    polite=self.config.videos_per_hour is not None,
-                    stop=self.stop_event,
-                )
-                downloader.check(self._downloads)
-                return YoutubeAudio(downloader, source)
-            case FolderSource():
-                return self._folder(source.path, "folder")
-            case HuggingFaceSource():
-                folder = self.layout.dataset(source.dataset, source.split)
-                self.laid_out.append(lay_out(source, self._rows, folder))
-                return self._folder(folder, "huggingface")
-
-    def _folder(self, path: Path, name: str) -> FolderAudio:
-        return FolderAudio(path, name=name, clip_length_s=self.config.clip_length_s)
 
     def _account(self) -> str:
         return account_of(self.ledger.losses(self.run))
@@ -306,6 +289,48 @@ class FetchRun:
         if error is not None:
             return "failed"
         return "stopped" if self.stop_event.is_set() else "finished"
+
+
+def open_sources(
+    config: FetchConfig, layout: Layout, stop: threading.Event | None = None
+) -> list[AudioSource]:
+    """The sources of a run, kept downloads first; nobody is asked, and nothing is written.
+
+    Args:
+        config: Which they are.
+        layout: Where kept downloads and what data sets gave lie; what is not there yet is empty.
+        stop: Breaks off downloads.
+
+    Raises:
+        PipelineError: If a folder is missing.
+    """
+    opened: list[AudioSource] = []
+    length_s = config.clip_length_s
+    if layout.media.is_dir():
+        opened.append(FolderAudio(layout.media, name="kept", clip_length_s=length_s))
+    for source in config.sources:
+        match source:
+            case YoutubeSource():
+                downloader = Downloader(
+                    source,
+                    cache_dir=layout.ytdlp_cache,
+                    deadline_s=config.deadline_s,
+                    polite=config.videos_per_hour is not None,
+                    stop=stop or threading.Event(),
+                )
+                opened.append(YoutubeAudio(downloader, source))
+            case FolderSource():
+                if not source.path.is_dir():
+                    msg = (
+                        f"fetch.sources: folder {source.path} is missing; name the one that holds "
+                        "the media files"
+                    )
+                    raise PipelineError(msg)
+                opened.append(FolderAudio(source.path, clip_length_s=length_s))
+            case HuggingFaceSource():
+                folder = layout.dataset(source.dataset, source.split)
+                opened.append(FolderAudio(folder, name="huggingface", clip_length_s=length_s))
+    return opened
 
 
 def _ignore(row: ClipRow) -> None:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from storage.config import YoutubeSource
-from storage.errors import PipelineError
 from storage.fetch.failures import Failure, Unavailable
 from storage.fetch.youtube import Downloader, Media
 from storage.records.clip import Clip
@@ -82,6 +81,10 @@ class AudioSource(Protocol):
         """What an answer about this clip depends on."""
         ...
 
+    def may_hold(self, clip: Clip) -> bool:
+        """Whether it is not known to lack the clip; nobody is asked."""
+        ...
+
     def find(self, clips: Sequence[Clip], folder: Path) -> dict[str, Found | Failure]:
         """Look for clips of one video.
 
@@ -116,6 +119,10 @@ class YoutubeAudio:
         plain = f"{self.name} {self._source.url_template}"
         return Keys(plain, f"{plain} access {digest}")
 
+    def may_hold(self, clip: Clip) -> bool:  # noqa: ARG002  the same for all
+        """Only an answer tells."""
+        return True
+
     def find(self, clips: Sequence[Clip], folder: Path) -> dict[str, Found | Failure]:
         """Download the video once; each clip is somewhere in it."""
         first_start_s = min(clip.start_s for clip in clips)
@@ -134,16 +141,7 @@ class FolderAudio:
     downloader: Downloader | None = None
 
     def __init__(self, root: Path, *, name: str = "folder", clip_length_s: float = 10.0) -> None:
-        """List the folder once.
-
-        Raises:
-            PipelineError: If there is no such folder.
-        """
-        if not root.is_dir():
-            msg = (
-                f"fetch.sources: folder {root} is missing; name the one that holds the media files"
-            )
-            raise PipelineError(msg)
+        """List the folder once; one that is not there is empty."""
         self._name = name
         self._root = root
         self._clip_length_s = clip_length_s
@@ -174,6 +172,10 @@ class FolderAudio:
             facts = path.stat()
             plain += f" {path.name}:{facts.st_size}:{facts.st_mtime_ns}"
         return Keys(plain, plain)
+
+    def may_hold(self, clip: Clip) -> bool:
+        """Whether a file is named after it; of a data set that was not read yet, any may be."""
+        return bool(self._candidates(clip)) or not self._root.is_dir()
 
     def find(self, clips: Sequence[Clip], folder: Path) -> dict[str, Found | Failure]:  # noqa: ARG002  nothing is downloaded
         """Look for the clip's own file first, then for a stretch around it or the whole video."""

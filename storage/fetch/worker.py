@@ -26,8 +26,8 @@ from storage.fetch.retries import (
     after_failure,
     after_success,
     asked_with,
-    is_asked,
     is_due,
+    reopening,
 )
 from storage.fetch.sources import NOT_THERE, AudioSource, Found, Keys
 from storage.records.clip import Clip
@@ -80,7 +80,7 @@ class ClipWorker:
         asked: dict[str, list[Keys]] = defaultdict(list)
         for source in self.sources:
             # A loss is asked only of what is new since; a clip that is due, of all.
-            asking = [row for row in rows if is_due(row, now_s) or self._is_new(row, source)]
+            asking = [row for row in rows if is_due(row, now_s) or source in self.reopening(row)]
             if not asking:
                 continue
             outcomes = self._ask(source, asking, folder)
@@ -101,18 +101,11 @@ class ClipWorker:
 
     def is_wanted(self, row: ClipRow, now_s: float) -> bool:
         """Whether a clip is due, or was lost to sources or settings that have changed since."""
-        return is_due(row, now_s) or (
-            row.state != "done" and any(self._is_new(row, source) for source in self.sources)
-        )
+        return is_due(row, now_s) or (row.state != "done" and bool(self.reopening(row)))
 
-    def reopening(self, row: ClipRow) -> list[str]:
+    def reopening(self, row: ClipRow) -> list[AudioSource]:
         """The sources that may serve a loss after all."""
-        return [source.name for source in self.sources if self._is_new(row, source)]
-
-    def _is_new(self, row: ClipRow, source: AudioSource) -> bool:
-        if row.reason_code == "silent" and not self.config.drop_silent:
-            return True
-        return not is_asked(row, source.keys(row.clip))
+        return reopening(row, self.sources, drop_silent=self.config.drop_silent)
 
     def _ask(
         self, source: AudioSource, rows: Sequence[ClipRow], folder: Path

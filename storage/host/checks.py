@@ -118,18 +118,23 @@ def check_disk(workspace: Path, needs: dict[str, float]) -> Finding:
         workspace: Folder on the disk in question; its nearest existing parent is asked.
         needs: Bytes by what they are for.
     """
-    existing = next(path for path in (workspace, *workspace.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
+    free = free_bytes(workspace)
     wanted = sum(needs.values())
     if not needs:
-        return Finding("ok", "disk", f"{free / GB:.0f} GB free at {existing}; little is wanted")
+        return Finding("ok", "disk", f"{free / GB:.0f} GB free at {workspace}; little is wanted")
     parts = " + ".join(f"{name} {size / GB:.1f}" for name, size in needs.items())
-    text = f"{free / GB:.0f} GB free at {existing}; wanted {wanted / GB:.1f} GB ({parts})"
+    text = f"{free / GB:.0f} GB free at {workspace}; wanted {wanted / GB:.1f} GB ({parts})"
     if free < wanted:
         return Finding("error", "disk", f"{text}: free some, or choose another --workspace")
     if free < 1.2 * wanted:
         return Finding("warning", "disk", f"{text}: it will be tight")
     return Finding("ok", "disk", text)
+
+
+def free_bytes(folder: Path) -> int:
+    """Of the disk that a folder lies on, or would."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
 def check_port(port: int, purpose: str, option: str) -> Finding:

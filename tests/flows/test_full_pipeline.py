@@ -256,7 +256,23 @@ def test_the_plan_says_what_would_run_and_why(workspace: Path) -> None:
     assert runs
     assert reason.startswith("changed: settings (prompt.")
     assert "prompt.name answer -> think" in reason
-    assert by_unit["evaluate"] == (True, "if train makes something else than before")
+    assert "starts anew; what is there (step 4, " in reason
+    assert reason.endswith(" and its evaluations are kept in grpo.replaced-1")
+    told = "if train makes something else than before: 3 models, 270 answers"  # to 30 + 60
+    assert by_unit["evaluate"] == (True, told)
+    costs = {line.unit: line.cost() for line in lines}
+    assert costs["train/grpo"].is_measured
+    assert costs["train/warm-start"] == costs["fetch"] == (0, None, False)
+
+
+def test_the_plan_of_a_moved_workspace_is_what_then_runs(workspace: Path, tmp_path: Path) -> None:
+    """It said of every stage behind convert that it runs `if convert makes something else`."""
+    moved = shutil.copytree(workspace, tmp_path / "moved")
+    config = config_of(moved, "evaluate.batch_size=7")  # decides nothing
+    lines = list(plan(config, config.layout(moved), STAGES, force=False))
+    assert {line.unit for line in lines if line.runs} == {"convert", "report"}
+    ran = run(moved)
+    assert {stage for stage, state in ran.items() if state == "Completed"} == {"convert", "report"}
 
 
 def test_settings_that_decide_nothing_leave_a_finished_training_alone(workspace: Path) -> None:

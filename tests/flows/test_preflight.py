@@ -1,5 +1,7 @@
 import os
+import re
 import socket
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from flows.preflight import check_stage, main, preflight
 from model.config import EvaluateConfig, LoraConfig, TrainConfig
 from model.network.measure import measure_config
 from model.network.tiny import build_tiny
+from model.train.flops import forecast_step_s
 from storage.benchmarks.parse import write_questions
 from storage.benchmarks.published import prepare_questions
 from storage.config import BenchmarkConfig, FetchConfig, FolderSource, HuggingFaceSource
@@ -28,6 +31,7 @@ from storage.host.gpus import Gpu
 from storage.layout import Layout
 from storage.records.question import Question
 from storage.records.sizes import published_sizes
+from tasks.cost import checkpoints_bytes, disk_needs, start_models
 from tasks.models import sizes_of
 from tasks.preflight import (
     check_benchmark,
@@ -37,10 +41,6 @@ from tasks.preflight import (
     check_settings,
     check_sources,
     check_training,
-    checkpoints_bytes,
-    disk_needs,
-    forecast_hours,
-    start_models,
 )
 
 QUESTION = Question("q", ("q.wav",), "Who?", ("dog", "cat"), "dog", "sound")
@@ -295,8 +295,13 @@ def test_the_hours_of_a_training_are_told_before_it() -> None:
     """16 tokens through 32 layers at 1 ms, and 16 prompts of 33e12 operations on 8 cards."""
     sizes = published_sizes("Qwen/Qwen2-Audio-7B-Instruct")
     assert sizes is not None
-    hours = forecast_hours(TrainConfig(), sizes, "NVIDIA H100 80GB HBM3", 8)
+    step_s = forecast_step_s(TrainConfig(), sizes, "NVIDIA H100 80GB HBM3", 8)
+    assert step_s is not None
+    assert step_s[0] == pytest.approx(0.512 + 528e12 / (8 * 0.4 * 989e12), rel=0.05)
+    assert step_s[1] > 10 * step_s[0]
+    assert forecast_step_s(TrainConfig(), sizes, "some other card", 8) is None
+    paper = TrainConfig(sharding="zero2", gradient_checkpointing=True)
+    told = check_memory(paper, [replace(H200, memory_bytes=10**12)] * 8, sizes).text
+    hours = re.fullmatch(r".*; about ([\d.]+) to [\d.]+ hours, guessed by count", told)
     assert hours is not None
-    assert hours[0] == pytest.approx(1000 * (0.512 + 528e12 / (8 * 0.4 * 989e12)) / 3600, rel=0.05)
-    assert hours[1] > 10 * hours[0]
-    assert forecast_hours(TrainConfig(), sizes, "some other card", 8) is None
+    assert float(hours[1]) == pytest.approx(1000 * step_s[0] / 3600, abs=0.1)

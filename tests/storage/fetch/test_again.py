@@ -14,8 +14,9 @@ from storage.config import FetchConfig, FolderSource, YoutubeSource
 from storage.errors import PipelineError
 from storage.fetch.account import write_account
 from storage.fetch.cut import measure_wav
-from storage.fetch.ledger import ClipRow
-from storage.fetch.run import FetchRun
+from storage.fetch.ledger import ClipRow, Ledger
+from storage.fetch.reconcile import list_due
+from storage.fetch.run import FetchRun, open_sources
 from storage.layout import Layout
 from storage.records.clip import Clip
 from tests.storage import offline_youtube as offline
@@ -84,6 +85,14 @@ def _lost(rows: Sequence[ClipRow]) -> list[tuple[str, str]]:
     return [(row.state, row.reason_code) for row in rows]
 
 
+def _due(config: FetchConfig, layout: Layout, clips: Sequence[Clip]):
+    """What a plan tells without asking anybody."""
+    with Ledger(layout.ledger, clip_length_s=2.0) as ledger:
+        sources = open_sources(config, layout)
+        due = list_due(ledger, clips, layout.clips, sources, drop_silent=config.drop_silent)
+    return len(due.clips), due.num_reopened, due.reopened_by
+
+
 def test_a_second_source_is_asked_for_what_the_first_lost_and_the_first_is_not_asked_again(
     media, layout, tmp_path
 ):
@@ -98,13 +107,16 @@ def test_a_second_source_is_asked_for_what_the_first_lost_and_the_first_is_not_a
     shutil.copy(media / "marker.m4a", shelf / "private-vid.m4a")
     offline.CALLS.clear()
     config = _config(youtube, FolderSource(path=shelf))
+    assert _due(config, layout, clips) == (3, 1, ("folder",))  # all are asked, one has a file
     plan, rows = _run(config, layout, clips)
     assert (plan.num_due, plan.num_reopened, plan.reopened_by) == (3, 3, ("folder",))
     assert _lost(rows) == [("done", ""), ("geo", "country"), ("invalid", "private")]
     assert not offline.CALLS
     assert _run(config, layout, clips)[0].num_due == 0
+    assert _due(config, layout, clips) == (0, 0, ())
     # A file put into the folder is enough.
     shutil.copy(media / "marker.webm", shelf / "country-vid.webm")
+    assert _due(config, layout, clips) == (1, 1, ("folder",))
     plan, rows = _run(config, layout, clips)
     assert (plan.num_due, rows[1].state) == (1, "done")
 
@@ -124,6 +136,7 @@ def test_a_proxy_reopens_what_was_hidden_from_this_country_alone(wire, layout):
     _run(_config(YoutubeSource()), layout, clips)
     offline.VIDEOS.update({"private-vid": _good(wire), "country-vid": _good(wire)})
     elsewhere = YoutubeSource(ytdlp={"source_address": "127.0.0.1"})
+    assert _due(_config(elsewhere), layout, clips) == (1, 1, ("youtube",))
     plan, rows = _run(_config(elsewhere), layout, clips)
     assert plan.num_due == 1
     assert _lost(rows) == [("invalid", "private"), ("done", "")]

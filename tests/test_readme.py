@@ -11,6 +11,23 @@ from pathlib import Path
 
 import pytest
 
+from flows.pipeline_config import PROFILES, load_config
+from model.train.memory import estimate
+from storage.host.gpus import Gpu
+from tasks.cost import (
+    NUM_CLIPS,
+    Cost,
+    answer_cost,
+    count_answers,
+    disk_needs,
+    start_models,
+    sum_of,
+    train_cost,
+)
+from tasks.models import sizes_of
+
+H100 = Gpu("GPU-a", "0", "NVIDIA H100 80GB HBM3", 80 << 30)
+SEVEN_B = "Qwen/Qwen2-Audio-7B-Instruct"
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 INLINE = re.compile(r"`((?:python -m|make) [^`]+)`")
@@ -85,3 +102,43 @@ def test_a_command_as_typed_works_or_says_in_one_line_what_is_missing(
     assert "Traceback" not in said
     errors = [line for line in said.splitlines() if line.startswith("error")]
     assert done.returncode == 0 or len(errors) == 1 or "flows.preflight" in command, said
+
+
+def _estimated(profile: str, models: Path) -> tuple[str, str, str]:
+    """GB a GPU of each training, GB of disk, and hours on H100s, as README rounds them."""
+    config = load_config(profile, workspace=models)
+    starts, num_clips = start_models(config.train), min(NUM_CLIPS, config.fetch.limit or NUM_CLIPS)
+    memory: list[str] = []
+    costs: list[Cost] = []
+    layout = config.layout(models)
+    for training in config.train:
+        sizes = sizes_of(starts[training.name], models)
+        assert sizes is not None
+        gpus = training.num_gpus or 8
+        memory.append(f"{estimate(training, sizes, num_gpus=gpus).total / 1e9:.0f}")
+        start = starts[training.name]
+        costs.append(
+            train_cost(training, start, layout, lambda gpus=gpus: [H100] * gpus, anew=True)
+        )
+    held_out = config.annotations.validation_size if config.annotations.validation else 0
+    _, num_answers = count_answers(config.train, config.evaluate, held_out, layout)
+    start = next(iter(starts.values()), SEVEN_B)
+    costs.append(answer_cost(config.evaluate, start, layout, lambda: [H100]).times(num_answers))
+    needs = disk_needs(config.train, config.fetch, num_clips, models) if config.train else {}
+    seconds = sum_of(costs).seconds
+    assert seconds is not None
+    hours = dict.fromkeys(f"{bound / 3600:.0f}" for bound in seconds)
+    disk = f"{sum(needs.values()) / 1e9:.0f}" if needs else ""
+    return ", ".join(memory), disk, " to ".join(hours)
+
+
+def test_the_table_of_profiles_is_what_the_estimators_say(tmp_path: Path) -> None:
+    rows = re.findall(
+        r"^\| `([\w-]+)` \|.*\| (.*)\| (.*)\| (.*)\|$", PAGES[0].read_text(), re.MULTILINE
+    )
+    told = {name: tuple(cell.strip() for cell in cells) for name, *cells in rows}
+    assert set(told) == {path.stem for path in PROFILES.glob("*.yaml")} - {"own-data"}
+    small = {name for name, cells in told.items() if not any(cells)}
+    assert small == {"demo", "real-questions", "example-row"}  # a laptop is enough
+    for name in told.keys() - small:
+        assert told[name] == _estimated(name, tmp_path), name

@@ -243,7 +243,7 @@ def test_ten_runs_at_once_end_well_and_do_the_work_once(serve: Serve) -> None:
     with serving(serve, f"world.port={free_port()}"), get_client(sync_client=True) as client:
         found = client.read_deployment_by_name(MAIN)
         before = {run.id for run in client.read_flow_runs()}
-        overrides = [[], ["evaluate.batch_size=30"]] * 5
+        overrides = [[], ["evaluate.max_new_tokens=200"]] * 5
         began = [
             client.create_flow_run_from_deployment(found.id, parameters={"overrides": each})
             for each in overrides

@@ -116,19 +116,15 @@ def _evaluate(
 ) -> int:
     """Run what is due, and say what cannot be; returns how many runs that were."""
     with turn("evaluate", layout.lock("evaluate"), config.when_busy):
-        return _evaluate_alone(config, layout, force=force, so_far=so_far)
-
-
-def _evaluate_alone(config: PipelineConfig, layout: Layout, *, force: bool, so_far: bool) -> int:
-    asked = asked_models(config.train, config.evaluate, layout, so_far=so_far)
-    jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout))
-    num_run = _run_due(jobs, config, layout, force=force, so_far=so_far)
-    controls: list[Job] = []
-    if not so_far:  # which step leads is known when a training's steps are all evaluated
-        controls = control_jobs_of(jobs, config.train, config.evaluate, layout)
-        num_run += _run_due(controls, config, layout, force=force, so_far=so_far)
-    if num_run and controls:
-        write_control_reports([*jobs, *controls], config.train, config.evaluate, layout)
+        asked = asked_models(config.train, config.evaluate, layout, so_far=so_far)
+        jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout))
+        num_run = _run_due(jobs, config, layout, force=force, so_far=so_far)
+        controls: list[Job] = []
+        if not so_far:  # which step leads is known when a training's steps are all evaluated
+            controls = control_jobs_of(jobs, config.train, config.evaluate, layout)
+            num_run += _run_due(controls, config, layout, force=force, so_far=so_far)
+        if num_run and controls:
+            write_control_reports([*jobs, *controls], config.train, config.evaluate, layout)
     if not num_run and not so_far:
         say(f"evaluate: skipped ({len(jobs) + len(controls)} run(s) done before, unchanged)")
     return num_run

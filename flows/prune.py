@@ -9,10 +9,9 @@ themselves (flows/serving/prefect_server.py).
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 from flows.command import Command, read_config, run_command
 from flows.pipeline_config import PipelineConfig
@@ -56,11 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def freeable(config: PipelineConfig, layout: Layout) -> dict[str, list[Path]]:
     """Folders that may go, by kind; looks at everything and changes nothing."""
-    checkpoints = settled_checkpoints(config, layout)
-    if checkpoints.by_less:
-        say(f"{_megabytes(checkpoints.by_less)}  more with {LESS}")
+    checkpoints = dict(settled_checkpoints(config, layout))
+    if more := [path for path, may_go in checkpoints.items() if not may_go]:
+        say(f"{_megabytes(more)}  more with {LESS}")
     kinds = {
-        "checkpoints that the setting `checkpoints` does not keep": checkpoints.free,
+        "checkpoints that the setting `checkpoints` does not keep": [
+            path for path, may_go in checkpoints.items() if may_go
+        ],
         "replaced by a later run": [
             path
             for path in sorted(layout.root.rglob("*.replaced-*"))
@@ -73,21 +74,14 @@ def freeable(config: PipelineConfig, layout: Layout) -> dict[str, list[Path]]:
     return {what: paths for what, paths in there.items() if paths}
 
 
-class SettledCheckpoints(NamedTuple):
-    """Checkpoints of finished trainings that nothing needs."""
+def settled_checkpoints(config: PipelineConfig, layout: Layout) -> Iterator[tuple[Path, bool]]:
+    """The checkpoints of finished trainings that nothing needs, and whether settings let them go.
 
-    free: list[Path]
-    """Their training's settings do not keep them."""
-    by_less: list[Path]
-    """They stay because all weights do; the best and the last alone would leave them."""
-
-
-def settled_checkpoints(config: PipelineConfig, layout: Layout) -> SettledCheckpoints:
-    """Sort by settings and evaluations; a training's last and what another needs is not there."""
+    Where they do not, they stay because all weights do: best and last alone would leave them.
+    """
     finished = [each for each in config.train if is_finished(each, layout)]
-    found = SettledCheckpoints([], [])
     if not finished:
-        return found
+        return
     asked = asked_models(finished, config.evaluate, layout)
     jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout))
     starts = [parse_name(name) for each in config.train for name in each.needs]
@@ -102,11 +96,9 @@ def settled_checkpoints(config: PipelineConfig, layout: Layout) -> SettledCheckp
             of_it = [job for job in jobs if job.asked.model.digest == model.digest]
             stands = bool(of_it) and all(job.key in done for job in of_it)
             is_best = leading is not None and leading.step == step
-            if training.checkpoints.may_go(step, is_measured=stands, is_best=is_best):
-                found.free.append(Path(model.path))
-            elif training.checkpoints.weights == "all" and stands and not is_best:
-                found.by_less.append(Path(model.path))
-    return found
+            may_go = training.checkpoints.may_go(step, is_measured=stands, is_best=is_best)
+            if may_go or (training.checkpoints.weights == "all" and stands and not is_best):
+                yield Path(model.path), may_go
 
 
 def _megabytes(paths: Sequence[Path]) -> str:

@@ -146,7 +146,11 @@ def _start(
         return services
     runner = Service(
         "runner of the deployments",
-        [sys.executable, "-m", "flows.serving.deployments", *_config_arguments(options, layout)],
+        [
+            *(sys.executable, "-m", "flows.serving.deployments", "--profile", options.profile),
+            *("--workspace", str(layout.workspace)),
+            *(word for override in options.set for word in ("--set", override)),
+        ],
         log=None,
         env={"PREFECT_LOGGING_LEVEL": _run_logging_level()},
     )
@@ -195,11 +199,6 @@ def _server(api_url: str, layout: Layout, *, may_be_reached: bool) -> Service:
         log=server_log(layout),
         env=server_environment(layout.workspace, api_url, os.environ[VARIABLE]),
     )
-
-
-def _config_arguments(options: argparse.Namespace, layout: Layout) -> list[str]:
-    overrides = [word for override in options.set for word in ("--set", override)]
-    return ["--profile", options.profile, "--workspace", str(layout.workspace), *overrides]
 
 
 def _run_logging_level() -> str:

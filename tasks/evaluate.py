@@ -30,7 +30,7 @@ from tasks.stage import task
 SILENCE_LIMIT_S = 1800.0  # loading 7B weights from a cold disk takes minutes, a batch seconds
 
 
-@task("answer-{part}", goes_on=True)  # answers are kept
+@task("answer-{part}-from-{jobs[0].asked.model.key}", goes_on=True)  # answers are kept
 def answer(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout, part: int) -> None:
     """Answer in one child process, on a GPU where there is one; then score each finished run.
 

@@ -7,7 +7,6 @@ training that was killed is told from one that takes its time.
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from model.config import TrainConfig
 from storage.layout import Layout, checkpoint_step, list_checkpoints
@@ -22,14 +21,14 @@ from tasks.train import is_under_way
 def marked_as_training(layout: Layout) -> Generator[None]:
     """Let others see that a training of this experiment runs; several may, beside each other."""
     # A look of is_training is waited for: it lasts for microseconds.
-    lock = locked(_lock(layout), shared=True, wait=True)
+    lock = locked(layout.lock("trainings"), shared=True, wait=True)
     with lock as descriptor, inherited([descriptor] if descriptor else []):
         yield
 
 
 def is_training(layout: Layout) -> bool:
     """Whether a training of this experiment runs, on any host that shares the workspace."""
-    return is_locked(_lock(layout))
+    return is_locked(layout.lock("trainings"))
 
 
 def seen_so_far(trainings: Sequence[TrainConfig], layout: Layout) -> list[tuple[str, int]]:
@@ -53,7 +52,3 @@ def describe_stop(training: TrainConfig, layout: Layout) -> str:
     log = folder / "trainer.log"
     word = last_error_line(log) if log.exists() else ""
     return f"{training.name} has {stands}" + (f" (its log ends: {word}; {log})" if word else "")
-
-
-def _lock(layout: Layout) -> Path:
-    return layout.lock("trainings")

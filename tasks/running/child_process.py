@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -77,7 +78,7 @@ def run_child(
             log.open("rb") as written,
         ):
             written.seek(start_byte)
-            _follow(child, written, on_line, _Limits(command, log, silence_s))
+            _follow(child, written, on_line, partial(_check, command, log, silence_s))
     if child.returncode:
         raise PipelineError(
             _describe(command, log, start_byte, child.returncode),
@@ -113,31 +114,18 @@ def stopping_children() -> Generator[None]:
         stop_event.reset(token)
 
 
-class _Limits:
-    """Tells when a child has been silent for too long."""
-
-    def __init__(self, command: Sequence[str], log: Path, silence_s: float | None) -> None:
-        self._name = name_of(command)
-        self._stop = stop_event.get()
-        self._log = log
-        self._silence_s = silence_s
-        self._heard_s = time.monotonic()
-
-    def heard(self) -> None:
-        """Note a sign of life."""
-        self._heard_s = time.monotonic()
-
-    def check(self) -> None:
-        """Raise if a limit is passed, or the flow was told to stop."""
-        if self._stop is not None and self._stop.is_set():
-            msg = f"{self._name} was stopped with its flow; its output is in {self._log}"
-            raise PipelineError(msg)
-        if self._silence_s is not None and time.monotonic() - self._heard_s > self._silence_s:
-            msg = (
-                f"{self._name} wrote nothing for {self._silence_s:g} s and was stopped as hung; "
-                f"running the stage again resumes it; its output is in {self._log}"
-            )
-            raise PipelineError(msg, is_transient=True)
+def _check(command: Sequence[str], log: Path, silence_s: float | None, silent_s: float) -> None:
+    """Raise if a child has been silent for too long, or the flow was told to stop."""
+    stop = stop_event.get()
+    if stop is not None and stop.is_set():
+        msg = f"{name_of(command)} was stopped with its flow; its output is in {log}"
+        raise PipelineError(msg)
+    if silence_s is not None and silent_s > silence_s:
+        msg = (
+            f"{name_of(command)} wrote nothing for {silence_s:g} s and was stopped as hung; "
+            f"running the stage again resumes it; its output is in {log}"
+        )
+        raise PipelineError(msg, is_transient=True)
 
 
 @contextmanager
@@ -190,16 +178,23 @@ def _follow(
     child: subprocess.Popen[bytes],
     written: BinaryIO,
     on_line: Callable[[str], None],
-    limits: _Limits,
+    check: Callable[[float], None],
 ) -> None:
-    """Hand over lines until the child has ended and all that it wrote was read."""
-    torn = b""
+    """Hand over lines until the child has ended and all that it wrote was read.
+
+    Args:
+        child: Its supervisor.
+        written: Its log, where its output begins.
+        on_line: Takes a line.
+        check: Raises if it is to be stopped; takes the seconds of its silence.
+    """
+    torn, heard_s = b"", time.monotonic()
     while True:
         has_ended = child.poll() is not None  # before reading: what it wrote last is then read too
         if not has_ended:
-            limits.check()
+            check(time.monotonic() - heard_s)
         if chunk := written.read():
-            limits.heard()
+            heard_s = time.monotonic()
             *lines, torn = re.split(rb"\r\n|\n|\r", torn + chunk)
             for line in lines:
                 _hand_over(line, on_line)

@@ -146,16 +146,14 @@ def training_command(
         host_index: Of this one; 0 is the first, where the address is.
     """
     program = ["-m", "model.run_training", str(run)]
+    if num_hosts == 1 and num_gpus <= 1:
+        return [sys.executable, *program]
+    host, _, port = address.rpartition(":")
+    place = [f"--nnodes={num_hosts}", f"--node-rank={host_index}"]
+    place += [f"--master-addr={host}", f"--master-port={port}"]
+    launcher = ["torch.distributed.run", *(place if num_hosts > 1 else ["--standalone"])]
     num_processes = f"--nproc-per-node={max(1, num_gpus)}"
-    if num_hosts > 1:
-        host, _, port = address.rpartition(":")
-        place = [f"--nnodes={num_hosts}", f"--node-rank={host_index}"]
-        place += [f"--master-addr={host}", f"--master-port={port}"]
-        return [sys.executable, "-m", "torch.distributed.run", *place, num_processes, *program]
-    if num_gpus > 1:
-        launcher = ["-m", "torch.distributed.run", "--standalone", num_processes]
-        return [sys.executable, *launcher, *program]
-    return [sys.executable, *program]
+    return [sys.executable, "-m", *launcher, num_processes, *program]
 
 
 def gpu_environment(gpus: Sequence[str]) -> dict[str, str]:

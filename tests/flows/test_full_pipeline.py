@@ -352,6 +352,9 @@ def test_watching_takes_up_a_running_trainings_checkpoints_and_ends_with_it(
     assert (beside.state, after.state) == ("Completed", "Skipped")
     assert beside.began < trained.ended < after.began
     assert beside.below == trained.below == after.below == pipeline_run.run_id
+    asked = task_names(workspace, beside)
+    assert asked
+    assert all(name.startswith("answer-0-from-grpo-step-") for name in asked)
 
     watching = start(workspace, overrides, "evaluate", "--watch")
     said, error = watching.communicate(timeout=240)
@@ -435,6 +438,12 @@ def runs(folder: Path, name: str) -> list[Run]:
     """
     with contextlib.closing(sqlite3.connect(folder / "prefect" / "prefect.db")) as database:
         return [Run(*row) for row in database.execute(query, [name])]
+
+
+def task_names(folder: Path, run: Run) -> list[str]:
+    query = "SELECT name FROM task_run WHERE flow_run_id = ?"
+    with contextlib.closing(sqlite3.connect(folder / "prefect" / "prefect.db")) as database:
+        return [name for (name,) in database.execute(query, [run.run_id])]
 
 
 def kill(process: subprocess.Popen[str]) -> None:

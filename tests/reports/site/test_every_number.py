@@ -1,13 +1,16 @@
 """Every number of every page, made again from answers.jsonl by a rule of a few lines.
 
-Nothing of `reports` is used here but to make the site: the counting, Wilson's and Agresti and Min's
-intervals, the exact sign test and Holm's correction stand below. A table that no check knows fails.
+Nothing of `reports` is used here but to make the site: the counting, Wilson's, Newcombe's and
+Agresti and Min's intervals, the exact sign test, its power and Holm's correction stand below. A
+table that no check knows fails. What is printed of records is held to them in test_every_record.py.
 """
 
 import json
 import math
+import random
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,27 @@ def change(before: list[bool], after: list[bool]) -> tuple[float, float, float, 
         p,
         gained,
         lost,
+    )
+
+
+def detectable(n: int, flip_share: float) -> float:
+    """Points that McNemar's test finds with 80 % power (Connor 1987), by bisection."""
+    low, high = 0.0, flip_share
+    for _ in range(60):
+        d = (low + high) / 2
+        need = Z * math.sqrt(flip_share) + 0.8416212335729143 * math.sqrt(flip_share - d * d)
+        low, high = (d, high) if math.sqrt(n) * d < need else (low, d)
+    return 100 * high
+
+
+def newcombe(theirs: int, ours: list[bool]) -> tuple[float, float]:
+    """Ends of ours minus theirs, of as many questions, unpaired."""
+    before = [index < theirs for index in range(len(ours))]
+    (a, b), (c, d) = wilson(before), wilson(ours)
+    points = share(ours) - share(before)
+    return (
+        points - math.hypot(share(ours) - c, b - share(before)),
+        points + math.hypot(d - share(ours), share(before) - a),
     )
 
 
@@ -117,13 +141,40 @@ def questions(experiment) -> list[dict]:
 @pytest.fixture(scope="module")
 def right(experiment, questions) -> dict[str, list[bool]]:
     """By `model`, or `model · prompt` of a start model, with `· silence` for the control."""
+    return judged(experiment, questions, lambda line, answer: line["answer"] == answer)
+
+
+@pytest.fixture(scope="module")
+def strict(experiment, questions) -> dict[str, list[bool]]:
+    """The same, where only what stands between the tags counts."""
+    return judged(experiment, questions, lambda line, answer: tagged(line) == answer)
+
+
+@pytest.fixture(scope="module")
+def readable(experiment, questions) -> dict[str, list[bool]]:
+    """The same: whether there is something between the tags."""
+    return judged(experiment, questions, lambda line, _: tagged(line) is not None)
+
+
+@pytest.fixture(scope="module")
+def answers(experiment, questions) -> dict[str, list[str]]:
+    """The same: what was answered."""
+    return judged(experiment, questions, lambda line, _: line["answer"])
+
+
+def tagged(line: dict) -> str | None:
+    found = re.fullmatch(r"<answer>(.*)</answer>", line["completion"])
+    return found and found[1]
+
+
+def judged(experiment, questions, rule) -> dict[str, list[bool]]:
     found = {}
     for path in experiment.evaluations.glob("*/*/*/answers.jsonl"):
         model, asked = path.parts[-4], path.parts[-2]
         prompt, _, control = asked.partition("+")
         name = f"{model} · {prompt}" if model == "tiny" else model
-        said = {line["id"]: line["answer"] for line in map(json.loads, path.open())}
-        marks = [said[question["id"]] == question["answer"] for question in questions]
+        said = {line["id"]: line for line in map(json.loads, path.open())}
+        marks = [rule(said[question["id"]], question["answer"]) for question in questions]
         found[f"{name} · {control}" if control else name] = marks
     return found
 
@@ -277,7 +328,7 @@ def check_heat(rows, right, questions, training, prompt):
         assert row[1:] == [str(len(groups[row[0]])), *shares]
 
 
-def check_controls(rows, proper, silent, questions):
+def check_controls(rows, proper, silent, questions, answers):
     tasks = groups_of(questions, "task")
     lost = [
         share(at(proper, tasks[t])) - share(at(silent, tasks[t]))
@@ -285,10 +336,12 @@ def check_controls(rows, proper, silent, questions):
     ]
     expected = [f"{share(silent):.1f}", *(f"{end:.1f}" for end in wilson(silent))]
     expected += [f"{share(proper) - share(silent):+.1f}", *(f"{points:+.1f}" for points in lost)]
-    assert [number for text in rows[1][1:7] for number in numbers(text)] == expected
+    same = sum(one == other for one, other in zip(*answers, strict=True))
+    expected.append(f"{100 * same / len(questions):.1f}")
+    assert [number for text in rows[1][1:] for number in numbers(text)] == expected
 
 
-def test_every_table_of_the_overview(experiment, right, questions):
+def test_every_table_of_the_overview(experiment, right, strict, questions):
     checks = {
         f"Leaderboard {BENCHMARK}, official scorer": check_leaderboard,
         f"Every pair on {BENCHMARK}": check_matrix,
@@ -297,9 +350,9 @@ def test_every_table_of_the_overview(experiment, right, questions):
     }
     found = tables_of(experiment.site / "index.html")
     for label, rows in found:
-        if "strict" not in label:
-            checks[label](rows, right, questions)
-    assert {label for label, _ in found} > set(checks)
+        marks = strict if "strict" in label else right
+        checks[label.replace("strict", "official")](rows, marks, questions)
+    assert len(found) == len(checks) + 1  # the leaderboard under two scorers
 
 
 def test_every_number_of_the_first_screen(experiment, right, questions):
@@ -335,37 +388,74 @@ def test_every_number_of_the_first_screen(experiment, right, questions):
     assert ends[1] == ("below" if low > 64.5 else "above" if high < 64.5 else "within")
     first = sum(question["choices"][0] == question["answer"] for question in questions)
     assert f"Always the first choice is right on {first / 2:.1f} %" in text
+    longest = sum(max(q["choices"], key=len) == q["answer"] for q in questions)
+    chance = sum(1 / len(question["choices"]) for question in questions)
+    assert f"always the longest on {longest / 2:.1f} %, a random one on {chance / 2:.1f} %" in text
+    shares = sorted(
+        flip_share(right[f"{name}-step-{one}"], right[f"{name}-step-{two}"])
+        for name in ("grpo", "sft")
+        for one, two in pairwise(STEPS)
+    )
+    flips = (shares[1] + shares[2]) / 2
+    assert f"{detectable(200, flips):.1f} points between our models are found" in text
+    assert f"(200 questions, {100 * flips:.0f} % of them answered otherwise" in text
+    gaps = [detectable(200, flip_share(right[a], right[b])) for a, b in pairs]
+    gaps = [
+        gap
+        for gap, (a, b) in zip(gaps, pairs, strict=True)
+        if gap < 100 * flip_share(right[a], right[b])
+    ]
+    assert f"Differences of {min(gaps):.1f} to {max(gaps):.1f} points are found" in text
+    assert "Training took 1.5 minutes of devices." in text  # twice 30 steps of 1.5 s
+    assert "6 of 6 steps evaluated" in text
 
 
-def test_every_number_of_the_pairs_pages(experiment, right, questions):
+def flip_share(one: list[bool], other: list[bool]) -> float:
+    return sum(a != b for a, b in zip(one, other, strict=True)) / len(one)
+
+
+def test_every_number_of_the_drawn_accuracy(experiment, right):
+    """What can be read out at each step, and the labels at the margin."""
+    svg = re.search(r'<svg class="wide".*?</svg>', (experiment.site / "index.html").read_text())[0]
+    read = re.findall(r'class="label halo">([\d.]+)<', svg)
+    trainings = {"grpo": "answer", "sft": "plain"}
+    marks = [right[f"tiny · {prompt}"] for prompt in trainings.values()]
+    marks += [right[f"{name}-step-{step}"] for step in STEPS for name in trainings]
+    assert read == [f"{share(each):.1f}" for each in marks]
+    labels = re.findall(r'class="label">([^<]+)<', svg)
+    last = {name: f"{share(right[f'{name}-step-30']):.1f}" for name in trainings}
+    assert set(labels) == {
+        f"GRPO {last['grpo']}",
+        f"SFT, LoRA {last['sft']}",
+        "paper 64.5",
+        "paper 56.4",
+    }
+
+
+def test_every_number_of_the_pairs_pages(experiment, right, strict, readable, questions):
     pages = sorted(experiment.site.glob("compare-*.html"))
     assert len(pages) >= 6  # every two of four, and a training's best step
     for page in pages:
         second, first = re.search(r"<h1>(.*?) against (.*?)</h1>", page.read_text()).groups()
+        tables = dict(reversed(tables_of(page)))
+        text, _, strict_text = text_of(page).partition("strict scorer")
+        check_section(text, tables, "official", (first, second), right)
+        check_section(strict_text, tables, "strict", (first, second), strict)
         before, after = right[first], right[second]
-        points, low, high, p, gained, lost = change(before, after)
-        text = text_of(page).partition("strict scorer")[0]
-        lede = re.search(r"is right on (.*?) by the exact McNemar", text)[1]
-        own = [
-            number
-            for marks in (after, before)
-            for number in (f"{share(marks):.1f}", *(f"{e:.1f}" for e in wilson(marks)))
-        ]
-        plain = lede.replace(second, "").replace(first, "").replace("95 % interval", "")
-        found = numbers(plain)
-        assert found[:1] + found[2:4] + found[4:7] == own
-        assert found[7:10] == [f"{value:+.1f}" for value in (points, low, high)]
-        assert p_text(p) in lede
-        assert f"disagree on {100 * (gained + lost) / 200:.1f} %" in text
+        *_, gained, lost = change(before, after)
         assert f"{gained} questions gained" in text
         assert f"{lost} questions lost" in text
-        tables = dict(reversed(tables_of(page)))
-        both = sum(a and b for a, b in zip(before, after, strict=True))
-        agreement = tables[f"Agreement on {BENCHMARK}, official"]
-        assert [row[1:] for row in agreement[1:]] == [
-            [str(both), str(lost)],
-            [str(gained), str(200 - both - gained - lost)],
-        ]
+        net = sum(strict[second]) - sum(strict[first])
+        by_form = sum(
+            b - a
+            for a, b, *read in zip(
+                *(strict[first], strict[second], readable[first], readable[second]), strict=True
+            )
+            if not all(read)
+        )
+        if by_form:
+            assert f"Of {net:+d} right answers, {by_form:+d} are on questions" in strict_text
+            assert f"readably it is {net - by_form:+d}." in strict_text
         check_changes(
             tables[f"Changes by task on {BENCHMARK}"], before, after, groups_of(questions, "task")
         )
@@ -378,8 +468,39 @@ def test_every_number_of_the_pairs_pages(experiment, right, questions):
         assert by_gain == sorted(by_gain, reverse=True)
 
 
+def check_section(text, tables, scorer, names, marks):
+    """A pair under one scorer: its first paragraphs and its table of agreement."""
+    before, after = (marks[name] for name in names)
+    points, low, high, p, gained, lost = change(before, after)
+    lede = re.search(r"is right on (.*?) by the exact McNemar", text)[1]
+    own = [
+        number
+        for each in (after, before)
+        for number in (f"{share(each):.1f}", *(f"{end:.1f}" for end in wilson(each)))
+    ]
+    found = numbers(lede.replace(names[1], "").replace(names[0], "").replace("95 % interval", ""))
+    assert found[:1] + found[2:4] + found[4:7] == own
+    assert found[7:10] == [f"{value:+.1f}" for value in (points, low, high)]
+    assert p_text(p) in lede
+    assert f"disagree on {100 * (gained + lost) / 200:.1f} %" in text
+    assert ("for each one lost" in text) == bool(lost)
+    assert not lost or f"; {gained / lost:.2f} gained for each one lost" in text
+    gap = detectable(200, (gained + lost) / 200)
+    is_found = gap < 100 * (gained + lost) / 200 - 1e-6
+    told = f"Differences of {gap:.1f} points are" if is_found else "no difference is"
+    assert f"{told} found with 80 % power" in text
+    both = sum(a and b for a, b in zip(before, after, strict=True))
+    agreement = tables[f"Agreement on {BENCHMARK}, {scorer}"]
+    assert [row[1:] for row in agreement[1:]] == [
+        [str(both), str(lost)],
+        [str(gained), str(200 - both - gained - lost)],
+    ]
+
+
 @pytest.mark.parametrize(("training", "prompt"), [("grpo", "answer"), ("sft", "plain")])
-def test_every_number_of_a_trainings_page(experiment, right, questions, training, prompt):
+def test_every_number_of_a_trainings_page(
+    experiment, right, readable, answers, questions, training, prompt
+):
     page = experiment.site / f"training-{training}.html"
     marks, start = right[f"{training}-step-30"], right[f"tiny · {prompt}"]
     for label, rows in tables_of(page):
@@ -389,7 +510,9 @@ def test_every_number_of_a_trainings_page(experiment, right, questions, training
         elif label.startswith("Sub-categories by step"):
             check_heat(rows, right, questions, training, prompt)
         elif label.startswith("Controls"):
-            check_controls(rows, marks, right[f"{training}-step-30 · silence"], questions)
+            names = (f"{training}-step-30", f"{training}-step-30 · silence")
+            asked = [answers[name] for name in names]
+            check_controls(rows, marks, right[names[1]], questions, asked)
         else:
             {"Accuracy by step": check_by_step}[label](rows, right, questions)
     text = text_of(page)
@@ -404,9 +527,29 @@ def test_every_number_of_a_trainings_page(experiment, right, questions, training
     assert f"{gained} gained, {lost} lost" in text
     best = max(STEPS, key=lambda step: (sum(right[f"{training}-step-{step}"]), -step))
     assert f"{share(right[f'{training}-step-{best}']):.1f} % at step {best}: optimistic" in text
+    corrected = re.search(r"Corrected for the choice: ([\d.]+) %", text)[1]
+    candidates = [right[f"{training}-step-{step}"] for step in STEPS]
+    assert abs(float(corrected) - left_out_score(candidates)) < 0.8  # other resamples
+    printed = {"grpo": 64.5, "sft": 56.4}[training]
+    ends = newcombe(round(printed * 2), marks)
+    assert f"{printed} % ours minus theirs {ends[0]:+.1f} to {ends[1]:+.1f} points" in text
+    assert f"{readable[f'{training}-step-30'].count(False)} not parsed" in text
+    assert "0.8 minutes of devices so far logged" in text  # 30 steps of 1.5 s
+    counts = {name: len(group) for name, group in groups_of(questions, "task").items()}
+    assert all(f"{name.capitalize()} n = {count}" in text for name, count in counts.items())
 
 
-def test_every_number_of_a_start_models_page(experiment, right, questions):
+def left_out_score(candidates: list[list[bool]]) -> float:
+    """Percent that the best of a resample scores on what the resample left out, on average."""
+    draw, size, scores = random.Random(7), len(candidates[0]), []
+    for _ in range(2000):
+        drawn = draw.choices(range(size), k=size)
+        best = max(candidates, key=lambda marks: sum(map(marks.__getitem__, drawn)))
+        scores.append(share(at(best, sorted(set(range(size)) - set(drawn)))))
+    return min(sum(scores) / len(scores), share(max(candidates, key=sum)))
+
+
+def test_every_number_of_a_start_models_page(experiment, right, answers, questions):
     page = experiment.site / "model-tiny.html"
     labels = [label for label, _ in tables_of(page)]
     assert labels.count(f"Difficulty on {BENCHMARK}") == 2  # a part a prompt
@@ -415,8 +558,9 @@ def test_every_number_of_a_start_models_page(experiment, right, questions):
     for label, rows in tables_of(page):
         if label.startswith("Controls"):  # the first table of a prompt's part
             prompt = next(prompts)
-            silent = right[f"tiny · {prompt} · silence"]
-            check_controls(rows, right[f"tiny · {prompt}"], silent, questions)
+            names = (f"tiny · {prompt}", f"tiny · {prompt} · silence")
+            asked = [answers[name] for name in names]
+            check_controls(rows, right[names[0]], right[names[1]], questions, asked)
             continue
         key = "difficulty" if label.startswith("Difficulty") else "sub-category"
         check_groups(rows, right[f"tiny · {prompt}"], None, groups_of(questions, key))

@@ -12,10 +12,12 @@ from pydantic import BaseModel, TypeAdapter
 
 from reports.numbers.leaderboard import method_name
 from reports.site.charts import MARKS, Look, Panel, Series, draw
-from reports.site.figures import COLOURS
+from reports.site.figures import COLOURS, MOST_COLOURED
 from reports.site.render import make_environment, policy, read_asset
 from storage.layout import Layout
 
+# The style's own rule, for more curves than an experiment colours.
+OFF = "body:has(#show-t{0}:not(:checked)) .charts .t{0} {{ display: none; }}\n"
 HUES = {method_name(*trained): hue for trained, (hue, _) in COLOURS.items()}
 
 
@@ -73,15 +75,18 @@ def experiments_page(workspace: Path, experiments: Sequence[str]) -> str:
             key = (experiment, row.training or row.model, row.prompt)
             groups.setdefault(row.benchmark, {}).setdefault(key, []).append(row)
     places = {experiment: place for place, experiment in enumerate(experiments)}
+    # A run's number is the same in every chart: one switch turns it off in all.
+    curves = dict.fromkeys(
+        key for found in groups.values() for key, rows in found.items() if rows[0].training
+    )
+    numbers = {key: number for number, key in enumerate(curves)}
     by_benchmark = {
-        name: [
-            _run(index, places[key[0]], key, rows)
-            for index, (key, rows) in enumerate(found.items())
-        ]
+        name: [_run(numbers.get(key, 0), places[key[0]], key, rows) for key, rows in found.items()]
         for name, found in groups.items()
     }
     drawn = {name: _overlay(name, runs) for name, runs in by_benchmark.items()}
     style, script = read_asset("report.css"), read_asset("report.js")
+    style += "".join(OFF.format(number) for number in range(MOST_COLOURED, len(curves)))
     return (
         make_environment()
         .get_template("experiments.html")
@@ -101,12 +106,12 @@ def experiments_page(workspace: Path, experiments: Sequence[str]) -> str:
     )
 
 
-def _run(index: int, place: int, key: tuple[str, str, str], rows: Sequence[Exported]) -> Run:
+def _run(number: int, place: int, key: tuple[str, str, str], rows: Sequence[Exported]) -> Run:
     """Hue is the method, mark the experiment."""
     mark = list(MARKS)[place % len(MARKS)]
     steps = {row.step: row.average.percent for row in rows if row.average and row.step is not None}
     hue = HUES.get(rows[0].method, "other")
-    look = Look(f"{key[0]}, {key[1]}", f"{hue} t{index}", mark)
+    look = Look(f"{key[0]}, {key[1]}", f"{hue} t{number}", mark)
     return Run(key[0], look, rows[0], dict(sorted(steps.items())))
 
 

@@ -39,7 +39,7 @@ async function openPage(address, options = {}) {
   page.on('pageerror', (error) => troubles.push(error.message));
   page.on('request', (request) => {
     const url = request.url();
-    if (!url.startsWith('file://' + sites.folder) && !url.startsWith(sites.address) && !url.startsWith('blob:')) troubles.push('asked for ' + url);
+    if (!url.startsWith('file://' + sites.folder) && !url.startsWith(sites.address) && !url.startsWith(sites.reports) && !url.startsWith('blob:')) troubles.push('asked for ' + url);
   });
   await page.goto(address);
   if (options.javaScriptEnabled !== false && address.includes('questions.html')) await page.waitForSelector('html[data-ready]');
@@ -331,6 +331,42 @@ test('published rows far from ours are folded and unfold without a script', asyn
   await page.locator('.every').first().check();
   assert.equal(await far.isVisible(), true);
   await close();
+});
+
+test('the first page of a workspace overlays the curves of its experiments, chosen by the reader', async () => {
+  for (const colorScheme of ['light', 'dark']) {
+    const { page, troubles, close } = await openPage(sites.reports, { colorScheme, bypassCSP: true });
+    assert.deepEqual(troubles, []);
+    await page.addScriptTag({ path: AXE });
+    const { violations } = await page.evaluate(() => window.axe.run());
+    assert.deepEqual(violations.map((one) => one.id), []);
+    await close();
+  }
+  const { page, troubles, close } = await openPage(sites.reports);
+  const section = page.locator('section', { has: page.locator('h2', { hasText: /^mmau-test-mini-original$/ }) });
+  const curves = section.locator('svg.wide .s');
+  assert.deepEqual((await section.locator('svg.wide .label').allTextContents()).toSorted(), ['first, grpo', 'first, sft', 'second, grpo']);
+  const lines = section.locator('svg.wide .line');
+  assert.equal(await lines.count(), 3);
+  const isShown = (paths) => paths.filter((path) => getComputedStyle(path.parentNode).display !== 'none').length;
+  const shown = () => lines.evaluateAll(isShown);
+  assert.equal(await shown(), 3);
+  const switches = page.locator('input[id^=show-]');
+  assert.equal(await switches.count(), 3);  // one a curve, for the charts of every benchmark
+  await switches.first().uncheck();
+  assert.equal(await shown(), 2);
+  assert.equal(await page.locator('svg.wide .line').evaluateAll(isShown), 3);
+  await switches.first().check();
+  assert.equal(await shown(), 3);
+  assert.ok(await curves.count() >= 3);
+  await section.locator('tbody a', { hasText: 'second' }).first().click();
+  assert.match(page.url(), /\/second\/$/);
+  assert.match(await page.textContent('h1'), /GRPO lifts/);
+  assert.deepEqual(troubles, []);
+  await close();
+  const phone = await openPage(sites.reports, { viewport: { width: 390, height: 800 } });
+  assert.equal(await phone.page.evaluate(() => document.documentElement.scrollWidth), 390);
+  await phone.close();
 });
 
 test('a gained question is heard and read on the page of its pair', async () => {

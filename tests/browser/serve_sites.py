@@ -1,9 +1,9 @@
 """Renders four sites for the browser tests and serves them until its input closes.
 
 `whole` has everything, audio included; `hostile` has text in every field that tries to leave its
-place; `large` has ten checkpoints of 1,000 questions, `huge` 40 of 10,000. Run from the
-repository's root: `python -m tests.browser.serve_sites`; prints one JSON line with folder and
-address.
+place; `large` has ten checkpoints of 1,000 questions, `huge` 40 of 10,000. A second server shows
+`whole` and `large` as the reports of a workspace. Run from the repository's root:
+`python -m tests.browser.serve_sites`; prints one JSON line with folder and addresses.
 """
 
 import json
@@ -21,7 +21,7 @@ from benchmarks.synthetic_experiment import (
 from reports.config import ReportConfig
 from reports.read import read_report
 from reports.report import Report, clean
-from reports.server import serve
+from reports.server import find_report, serve
 from reports.sheets import Provenance
 from reports.site.render import render
 
@@ -78,8 +78,12 @@ def main() -> None:
             benchmarks=("mmau-test-original",),
             with_curves=False,
         )
-        with serve(folder) as address:
-            sys.stdout.write(json.dumps({"folder": str(folder), "address": address}) + "\n")
+        for experiment, site in (("first", "whole"), ("second", "large")):
+            (folder / "all" / experiment).mkdir(parents=True)
+            (folder / "all" / experiment / "site").symlink_to(folder / site)
+        with serve(folder) as address, serve(folder / "all", find=find_report) as reports:
+            told = {"folder": str(folder), "address": address, "reports": reports}
+            sys.stdout.write(json.dumps(told) + "\n")
             sys.stdout.flush()
             sys.stdin.read()
 

@@ -51,6 +51,30 @@ def test_a_row_is_the_experiments_own_row_to_quote(workspace):
     assert row[4:6] == [str(lead["step"]), f"{lead['average']['percent']:.2f}"]
 
 
+def test_every_curve_has_a_switch_that_holds_for_all_benchmarks(tmp_path):
+    """A switch's number meant another run in the second benchmark, and from 10 on nothing."""
+    trainings = [f"grpo-{number}" for number in range(6)]
+    for name in ("one", "two"):
+        layout, profile = write_experiment(
+            tmp_path / name,
+            num_questions=6,
+            steps=(10, 20),
+            benchmarks=("demo-mmau", "other"),
+            trainings=trainings,
+            with_curves=False,
+        )
+        report = read_report(layout, ReportConfig(), settings=profile)
+        render(report, tmp_path / name / "site", audio_roots={})
+    page = experiments_page(tmp_path, ["one", "two"])
+    for number in range(12):
+        assert page.count(f'id="show-t{number}"') == 1
+        assert f"#show-t{number}:not(:checked)) .charts .t{number}" in page
+        label = f"{('one', 'two')[number // 6]}, grpo-{number % 6}"
+        for chart in re.findall(r'<svg class="wide".*?</svg>', page, re.DOTALL):
+            curve = re.search(rf'<g class="s grpo t{number}"><text[^>]*>([^<]+)<', chart)
+            assert curve[1] == label
+
+
 def test_names_are_text_and_the_page_runs_nothing_of_them(workspace):
     page = experiments_page(workspace, ["<script>x</script>"])
     assert "<script>x" not in page

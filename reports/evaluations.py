@@ -46,10 +46,13 @@ def read_sheet(stored: StoredRun, questions: Sequence[Question]) -> EvaluationSh
         raise PipelineError(msg)
     judged = [verdicts[question.id] for question in questions]
     given = [answers.get(question.id) for question in questions]
-    shift = int((run.key.control or "").removeprefix(SHIFT)) if _is_shifted(run.key.control) else 0
+    control = run.key.control or ""
+    shift = int(control.removeprefix(SHIFT)) if control.startswith(SHIFT) else 0
     sheet = EvaluationSheet(
         run=run,
-        marks={name: _marks(judged, name) for name in score.by_scorer},
+        marks={
+            name: "".join(MARKS[verdict.of(name)] for verdict in judged) for name in score.by_scorer
+        },
         picks="".join(
             _pick(verdict, shift=shift, num_choices=len(question.choices))
             for verdict, question in zip(judged, questions, strict=True)
@@ -64,14 +67,6 @@ def read_sheet(stored: StoredRun, questions: Sequence[Question]) -> EvaluationSh
     )
     _check_counts(folder, sheet, score)
     return sheet
-
-
-def _is_shifted(control: str | None) -> bool:
-    return control is not None and control.startswith(SHIFT)
-
-
-def _marks(verdicts: Sequence[Verdict], scorer: str) -> str:
-    return "".join(MARKS[verdict.of(scorer)] for verdict in verdicts)
 
 
 def _pick(verdict: Verdict, *, shift: int, num_choices: int) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel
+from pydantic import AliasPath, BaseModel, Field
 
 from reports.clips import read_fetch, read_rows
 from reports.config import ReportConfig
@@ -67,18 +67,13 @@ class EvaluateEntry(BaseModel):
     declared_step: int | None = None
 
 
-class AnnotationsEntry(BaseModel):
-    """Where AVQA's rows are."""
-
-    train: str | None = None
-
-
 class Profile(BaseModel):
     """What the report needs of an experiment's settings; other keys are passed over."""
 
     train: tuple[TrainingEntry, ...] = ()
     evaluate: EvaluateEntry = EvaluateEntry()
-    annotations: AnnotationsEntry = AnnotationsEntry()
+    annotations: str | None = Field(None, validation_alias=AliasPath("annotations", "train"))
+    """Where AVQA's rows are."""
 
 
 class Sorted(NamedTuple):
@@ -145,7 +140,7 @@ def read_report(
             if (path := stored.folder / "controls.json").exists()
         ),
         fetch=read_fetch(layout),
-        rows=read_rows(layout, annotations=profile.annotations.train),
+        rows=read_rows(layout, annotations=profile.annotations),
         published=read_published(config),
     )
     return cleaned(report)

@@ -98,22 +98,23 @@ def curve(lines: Sequence[Record]) -> Curve:
         if isinstance(line.get("step"), int)
     }
     steps = sorted(by_step)
-    names = sorted(
-        {name for line in by_step.values() for name, value in line.items() if _is_number(value)}
-    )
+    found = {
+        name
+        for line in by_step.values()
+        for name, value in line.items()
+        if _number(value) is not None
+    }
     columns = {
         name: tuple(_finite(by_step[step].get(name)) for step in steps)
-        for name in names
-        if name != "step"
+        for name in sorted(found - {"step"})
     }
     return Curve(step=tuple(steps), metrics=columns)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _number(value: object) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _finite(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return value
+    number = _number(value)
+    return number if number is not None and math.isfinite(number) else None

@@ -44,14 +44,7 @@ REPOSITORY = Path(__file__).parent.parent
 def report_unit(
     experiment: Config, config: ReportConfig, facts: ProfileFacts, layout: Layout
 ) -> Unit:
-    """What decides the site: every manifest's digest, what the profile asks and of whom, settings.
-
-    Args:
-        experiment: The whole profile.
-        config: Its settings of the report.
-        facts: What the profile asks and of whom.
-        layout: Where everything lies.
-    """
+    """What decides the site: manifests, settings, what the profile asks and of whom."""
     manifests = sorted((layout.root / "manifests").glob("*.json"))
     records = {path.name: manifest.read(path) for path in manifests if path.name != "report.json"}
     rows = config.rows
@@ -119,14 +112,7 @@ def remade_meanwhile(
     find_facts: Callable[[], ProfileFacts],
     layout: Layout,
 ) -> Generator[None]:
-    """Make the pages again while the block runs, as trainings log; in a thread of its own.
-
-    Args:
-        experiment: The whole profile.
-        config: Its settings of the report; `remake_s` says how often.
-        find_facts: What the profile asks and of whom; asked for where something was evaluated.
-        layout: Where everything lies.
-    """
+    """Make the pages again while the block runs, as trainings log; in a thread of its own."""
     is_over = threading.Event()
 
     def remake() -> None:

@@ -5,9 +5,10 @@ then the best of N steps, marked as chosen on the test, with the value that is l
 for the choice.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import ne
 from statistics import median
 
 from reports.numbers.best_step import BestOfN
@@ -162,17 +163,11 @@ def resolution(
     """
     shares: list[float] = []
     for training in report.trainings:
-        marks = [
-            evaluation.marks[scorer] for evaluation in report.steps(benchmark, scorer, training)
-        ]
-        shares += [_flip_share(first, second) for first, second in pairwise(marks)]
+        steps = report.steps(benchmark, scorer, training)
+        for before, after in pairwise(evaluation.marks[scorer] for evaluation in steps):
+            shares.append(sum(map(ne, before, after)) / len(before))
     flip_share = median(shares) if shares and median(shares) > 0 else USUAL_FLIP_SHARE
     return smallest_detectable_gap(len(benchmark.questions), flip_share=flip_share), flip_share
-
-
-def _flip_share(first: str, second: str) -> float:
-    pairs: Sequence[tuple[str, str]] = list(zip(first, second, strict=True))
-    return sum(before != after for before, after in pairs) / len(pairs)
 
 
 def paper_row(

@@ -34,14 +34,7 @@ class GroupRow:
 def group_rows(
     questions: Sequence[Question], key: GroupKey, *, marks: str, start_marks: str | None
 ) -> list[GroupRow]:
-    """A row a group.
-
-    Args:
-        questions: Of the benchmark.
-        key: What they are grouped by.
-        marks: Of the model shown.
-        start_marks: Of the model that it is compared with, if any.
-    """
+    """A row a group."""
     groups = group_indices(questions, key)
     groups = {
         name: group for name, group in groups.items() if tally(marks, indices=group).num_questions
@@ -67,18 +60,7 @@ def group_rows(
 
 
 def heat_rows(questions: Sequence[Question], steps: Sequence[str]) -> dict[str, list[Tally]]:
-    """Right answers by sub-category, then by step; without groups that a step was not judged on.
-
-    Args:
-        questions: Of the benchmark.
-        steps: Marks, in the order of the columns.
-    """
+    """Right answers by sub-category, then by step; without groups that a step was not judged on."""
     groups = group_indices(questions, "sub_category")
-    rows = {
-        name: [tally(marks, indices=group) for marks in steps] for name, group in groups.items()
-    }
-    return {
-        name: tallies
-        for name, tallies in rows.items()
-        if all(counted.num_questions for counted in tallies)
-    }
+    rows = {name: [tally(each, indices=group) for each in steps] for name, group in groups.items()}
+    return {name: row for name, row in rows.items() if all(count.num_questions for count in row)}

@@ -13,13 +13,7 @@ FIRST = ("sound", "music", "speech", "easy", "medium", "hard")
 
 
 def render(score: Score, verdicts: Sequence[Verdict], *, answered: Collection[str]) -> str:
-    """Tables of a file's score.
-
-    Args:
-        score: Of the file.
-        verdicts: Of every question.
-        answered: Ids of the questions that have a prediction.
-    """
+    """Tables of a file's score."""
     total, unparsed = score.num_questions, score.num_unparsed
     missing = [] if score.coverage is None else list(score.coverage.missing)
     lines = [

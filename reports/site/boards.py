@@ -84,13 +84,7 @@ class Boards:
 def boards(
     report: Report, rows: Sequence[LeaderboardRow], links: Mapping[str, str]
 ) -> list[Boards]:
-    """For each benchmark that was scored.
-
-    Args:
-        report: The report.
-        rows: Of `leaderboard.rows(report)`.
-        links: Page of each of our models.
-    """
+    """For each benchmark that was scored."""
     found: list[Boards] = []
     for benchmark in report.benchmarks:
         ours = [row for row in rows if row.benchmark == benchmark.name and row.is_ours]

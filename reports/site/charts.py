@@ -101,14 +101,9 @@ class _Frame:
 
 
 def draw(panel: Panel, *, width: int, height: int, css: str = "", margin: int = 54) -> str:
-    """An `<svg>` element as text.
+    """An `<svg>` element as text, sizes in px, labels in the margin at the right.
 
-    Args:
-        panel: What to draw.
-        width: Of the whole, px.
-        height: The same.
-        css: A further class, e.g. `wide`, by which the page shows it or not.
-        margin: Room for the labels at the right, px.
+    Its class, e.g. `wide`, lets the page show it or not.
     """
     xs = [x for series in panel.series for x in series.x] or [0.0, 1.0]
     columns = sum(series.result is not None for series in panel.series)

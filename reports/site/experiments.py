@@ -59,12 +59,7 @@ class Run(NamedTuple):
 
 
 def experiments_page(workspace: Path, experiments: Sequence[str]) -> str:
-    """The page as HTML; each experiment links to its own report.
-
-    Args:
-        workspace: Folder of all data.
-        experiments: Names of those that have a report.
-    """
+    """The page as HTML; each experiment links to its own report."""
     groups: dict[str, dict[tuple[str, str, str], list[Exported]]] = {}
     for experiment in experiments:
         path = Layout(workspace, experiment).site / "leaderboard.json"

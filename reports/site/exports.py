@@ -117,12 +117,12 @@ def _json_row(row: LeaderboardRow) -> dict[str, object]:
         "note": "; ".join(text for text in (row.disagreement, row.note) if text),
         "prompt_sha256": row.asked and row.asked.sha256,
         "prompt_text": row.asked and row.asked.text,
-        **({"further": further} if (further := _further(row)) else {}),
+        **(
+            {"further": {name: _json_score(score) for name, score in row.further.items()}}
+            if row.further
+            else {}
+        ),
     }
-
-
-def _further(row: LeaderboardRow) -> dict[str, object]:
-    return {name: _json_score(score) for name, score in row.further.items()}
 
 
 def mark_text(row: LeaderboardRow) -> str:

@@ -59,15 +59,7 @@ def overview_pages(
     comparisons: Sequence[Comparison],
     links: Links,
 ) -> list[Page]:
-    """The first screen of each benchmark, with its leaderboard and pairs; the first is the index.
-
-    Args:
-        report: The report.
-        rows: Of `leaderboard.rows(report)`.
-        exports: Of `leaderboard_files(rows)`.
-        comparisons: Of `comparisons.compare(report)`.
-        links: The pages.
-    """
+    """Each benchmark's first screen, leaderboard and pairs; the first is the index."""
     tables = {matrix.benchmark.key: matrix for matrix in matrices(report)}
     told = stories(report, tables.values())
     slugs = benchmark_slugs(report)
@@ -154,11 +146,7 @@ def data_page(report: Report) -> Page:
 
 
 def questions_page(benchmarks: Sequence[QuestionData]) -> Page:
-    """The question browser.
-
-    Args:
-        benchmarks: Of `question_data.write_question_data`.
-    """
+    """The question browser."""
     context = {"start": {"benchmarks": [benchmark._asdict() for benchmark in benchmarks]}}
     script = "questions.js" if benchmarks else ""
     return Page("questions.html", "questions.html", "Questions", context, script)

@@ -37,14 +37,7 @@ def write_question_data(
     audio: Mapping[str, Sequence[str | None]],
     pictures: Mapping[str, Sequence[str | None]] | None = None,
 ) -> list[QuestionData]:
-    """Write the scripts of every benchmark.
-
-    Args:
-        report: The report.
-        site: The site's folder.
-        audio: Addresses of the clips by the benchmark's key, in the order of its questions.
-        pictures: Of their spectrograms, the same.
-    """
+    """Write the scripts of every benchmark; clips and their pictures are addresses by its key."""
     slugs = benchmark_slugs(report)
     shown: list[QuestionData] = []
     for index, benchmark in enumerate(report.benchmarks):

@@ -97,15 +97,7 @@ def make_pages(
     questions: Sequence[QuestionData],
     audio: Clips,
 ) -> list[Page]:
-    """Every page of the site.
-
-    Args:
-        report: The report.
-        rows: Of `leaderboard.rows(report)`.
-        exports: Of `leaderboard_files(rows)`.
-        questions: Of `write_question_data`.
-        audio: Addresses of the clips.
-    """
+    """Every page of the site."""
     comparisons = compare(report)
     links = links_of(report, comparisons)
     return [

@@ -30,7 +30,7 @@ def draw_spectrograms(clips: Sequence[str | None], site: Path, before: Path) -> 
 
     Args:
         clips: Addresses within the site, e.g. `audio/demo/00017.wav`.
-        site: The site's folder.
+        site: Its folder.
         before: That of the last site.
     """
     return [clip and _draw(clip, site, before) for clip in clips]

@@ -237,6 +237,8 @@ in another terminal:
   {prefect} deployment run {MAIN} --watch
   {prefect} deployment run evaluate/evaluate --watch
   {prefect} deployment run report/report -p force=true --watch
+  {prefect} deployment schedule create {MAIN} --cron '0 3 * * 6'
+  {prefect} flow-run cancel ID   # told by: {shlex.quote(sys.executable)} -m flows.serve --status
 from your own computer (Prefect's page asks for that login):
   ssh -L {port}:127.0.0.1:{port} -L {report_port}:127.0.0.1:{report_port} {socket.gethostname()}
 Ctrl-C stops all of it.

@@ -32,7 +32,7 @@ def render(score: Score, verdicts: Sequence[Verdict], *, answered: Collection[st
     if not score.by_scorer:
         told = "the answers of this benchmark are withheld: no score, but a file to submit"
         return "\n".join([*lines, told])
-    lines += ["", f"{'':34}{'n':>5}" + "".join(f"{name:>10}  {'95 %':<13}" for name in SCORERS)]
+    lines += ["", f"{'':32}{'n':>5}" + "".join(f"{name:>9} {'95 %':<11}" for name in SCORERS)]
     lines.append(_line("all", [score.by_scorer[name].overall for name in SCORERS]))
     for group in GROUPS:
         tallies = [score.by_scorer[name].groups[group] for name in SCORERS]
@@ -57,8 +57,8 @@ def _line(label: str, tallies: Sequence[Tally]) -> str:
     for counted in tallies:
         low, high = wilson(counted.num_correct, counted.num_questions)
         interval = f"{100 * low:.1f}-{100 * high:.1f}"
-        cells += f"{100 * counted.accuracy:>10.2f}  {interval:<13}"
-    return f"{label[:34]:<34}{tallies[0].num_questions:>5}{cells}".rstrip()
+        cells += f"{100 * counted.accuracy:>9.2f} {interval:<11}"
+    return f"{label[:32]:<32}{tallies[0].num_questions:>5}{cells}".rstrip()
 
 
 def _count_reasons(verdicts: Sequence[Verdict]) -> list[str]:

@@ -7,8 +7,8 @@ export DO_NOT_TRACK := 1
 
 CHROMIUM ?= chromium
 
-# What the Python of a lent card lacks, or has in a version too old to train with.
-GPU_PACKAGES := transformers|tokenizers|safetensors|peft|torchao|soundfile|cffi|pycparser|soxr|pydantic|pydantic_core|annotated-types|typing-inspection
+# What the Python of a lent card lacks, or has in a version too old to train with; then what asks the hub, and pytest.
+GPU_PACKAGES := transformers|tokenizers|safetensors|peft|torchao|soundfile|cffi|pycparser|soxr|pydantic|pydantic_core|annotated-types|typing-inspection|requests|urllib3|idna|certifi|charset-normalizer|pytest|pluggy|iniconfig|hypothesis|sortedcontainers|Pygments
 GPU_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux_2_24_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux1_x86_64
 
 .PHONY: demo test test-long test-browser check format serve gpu-wheels clean

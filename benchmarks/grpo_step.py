@@ -1,13 +1,16 @@
 """One GRPO step, the naive way and the packed way, in one process and interleaved.
 
-    python -m benchmarks.grpo_step [--size tiny|medium|7b] [--prompts 1] [--repeats 5] [--json]
+    python -m benchmarks.grpo_step [--size tiny|medium|7b] [--prompts 1] [--repeats 5] [--lora]
+        [--json]
 
 Counted: rollout, policy forward, reference forward, policy backward. Not counted: mel features,
 rewards, the optimiser. With several prompts, both learn from one at a time (prompts_per_device 1);
 the naive way samples them so, too, as the original does, and ours in one rollout. The model has
-random weights and never ends a completion early. Added peak memory is the highest resident set (on
-a GPU: allocated tensors) during the step above what was there before it. A ratio is naive divided
-by packed: above 1, packed takes less. With --threads 1 on a CPU seconds are the process's own.
+random weights and never ends a completion early. With --lora, adapters learn, without dropout, and
+both take the base with the adapters off for the reference, as TRL does. Added peak memory is the
+highest resident set (on a GPU: allocated tensors) during the step above what was there before it. A
+ratio is naive divided by packed: above 1, packed takes less. With --threads 1 on a CPU seconds are
+the process's own.
 """
 
 import argparse
@@ -19,21 +22,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.naive_grpo import naive_logprob, naive_rollout
+from model.config import LoraConfig
 from model.network.features import Batch, Prompt, collate, mel_features, prompt_tokens, take
 from model.network.loading import load_base, load_processor
 from model.network.packed import prefill, score_completions
+from model.network.policy import add_adapter
 from model.network.sampling import Sampling, decode, uniform_numbers
 from model.network.tiny import build_tiny
 from model.prompt import PROMPTS
@@ -82,6 +88,15 @@ class Setup(NamedTuple):
     """The processor's, prompt by prompt."""
     prompts: Batch
     num_tokens: int
+    adapted: PeftModel | None = None
+    """The policy's adapters, without which it is the reference itself; None: a second model is."""
+
+    @contextmanager
+    def as_reference(self) -> Iterator[Any]:
+        """The reference, without gradient."""
+        off = self.adapted.disable_adapter() if self.adapted else nullcontext()
+        with torch.no_grad(), off:
+            yield self.policy if self.adapted else self.reference
 
     @property
     def num_prompts(self) -> int:
@@ -107,6 +122,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=16, help="tokens of each completion")
     parser.add_argument("--prompts", type=int, default=1, help="prompts of the step")
+    parser.add_argument("--lora", action="store_true", help="adapters learn, nothing else")
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch's choice")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     arguments = parser.parse_args()
@@ -115,8 +131,17 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     setup = make_setup(arguments.size, arguments.tokens, arguments.prompts)
+    if arguments.lora:
+        adapted = add_adapter(setup.policy, LoraConfig(dropout=0.0))
+        assert isinstance(adapted, PeftModel)
+        setup = setup._replace(adapted=adapted, reference=setup.policy)
     result = compare(setup, repeats=arguments.repeats)
-    result = {"size": arguments.size, "device": _device_name(setup), **result}
+    result = {
+        "size": arguments.size,
+        "lora": arguments.lora,
+        "device": _device_name(setup),
+        **result,
+    }
     print(json.dumps(result) if arguments.json else json.dumps(result, indent=1))
 
 
@@ -206,8 +231,8 @@ def naive_step(setup: Setup, *, seed: int) -> Measured:
                 )
             with phase("policy forward"):
                 logprob = naive_logprob(setup.policy, inputs, token_GC, group_size=GROUP_SIZE)
-            with phase("reference"), torch.no_grad():
-                reference = naive_logprob(setup.reference, inputs, token_GC, group_size=GROUP_SIZE)
+            with phase("reference"), setup.as_reference() as model:
+                reference = naive_logprob(model, inputs, token_GC, group_size=GROUP_SIZE)
             with phase("policy backward"):
                 _loss(logprob[None], reference[None], seed, setup.num_prompts).backward()
     return measured
@@ -240,8 +265,8 @@ def packed_step(setup: Setup, *, seed: int) -> Measured:
             }
             with phase("policy forward"):
                 logprob = score_completions(setup.policy, **scored).logprob_BGC
-            with phase("reference"), torch.no_grad():
-                reference = score_completions(setup.reference, **scored).logprob_BGC
+            with phase("reference"), setup.as_reference() as model:
+                reference = score_completions(model, **scored).logprob_BGC
             with phase("policy backward"):
                 _loss(logprob, reference, seed, setup.num_prompts).backward()
             if row == 0:

@@ -171,7 +171,7 @@ def load(
     checked = check_examples(examples, processor, config)
     if is_main_process():
         write_dropped(run.output / "dropped.jsonl", checked)
-        _tell(config, checked, resume_from)
+        _tell(run, checked, resume_from)
     return TrainingInputs(
         config=config,
         settings=settings,
@@ -241,14 +241,15 @@ def _network(run: TrainingRun, resume_from: Path | None) -> nn.Module:
     return base
 
 
-def _tell(config: TrainConfig, checked: Checked, resume_from: Path | None) -> None:
+def _tell(run: TrainingRun, checked: Checked, resume_from: Path | None) -> None:
     """Say what it learns from, and where from; the log of the training."""
     print(f"{len(checked.kept)} examples, {len(checked.dropped)} dropped")  # noqa: T201
     if checked.cut:
         ids = list_ids(checked.cut)
         print(f"{len(checked.cut)} clips are longer than the model hears; cut: {ids}")  # noqa: T201
+    rounded = ", as evaluated: rounded to bf16" if run.record.is_start_rounded else ""
     begin = (
-        "from the start model"
+        f"from the start model{rounded}"
         if resume_from is None
         else f"from {resume_from.parent.name}/{resume_from.name}"
     )
@@ -256,7 +257,7 @@ def _tell(config: TrainConfig, checked: Checked, resume_from: Path | None) -> No
         "; a loss near 0 is expected (it is beta x KL while each rollout serves one step): watch "
         "the reward"
     )
-    print(f"training {begin}{watch if config.method == 'grpo' else ''}", flush=True)  # noqa: T201
+    print(f"training {begin}{watch if run.config.method == 'grpo' else ''}", flush=True)  # noqa: T201
 
 
 def _end(signal_number: int, frame: FrameType | None) -> None:

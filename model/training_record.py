@@ -13,7 +13,7 @@ from model.config import TrainConfig, deciding_settings, idle_settings
 from model.own_functions import source_digest
 from storage.errors import PipelineError
 from storage.records.model import ModelRef
-from storage.records.training import TrainingRecord
+from storage.records.training import RUN, TrainingRecord
 
 OWN = "own functions"  # key of their digests among the settings
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "torchao")  # those that compute
@@ -54,6 +54,7 @@ def training_record(
         prompt=config.prompt.name,
         seed=config.seed,
         start=start,
+        is_start_rounded=_is_rounded(start),
         parent=parent,
         examples=examples,
         examples_sha256=examples_sha256,
@@ -63,6 +64,15 @@ def training_record(
         idle=idle_settings(config),
         versions=_versions(),
     )
+
+
+def _is_rounded(start: ModelRef) -> bool:
+    """Whether a start model's weights are rounded from the masters of its own training."""
+    run = Path(start.path).parent / RUN
+    if start.training is None or not run.exists():
+        return False
+    made_by = TrainingRecord.read(run)
+    return made_by.variant == "full" and made_by.settings.get("precision") == "bf16-mixed"
 
 
 def decided_by(config: TrainConfig) -> dict[str, JsonValue]:

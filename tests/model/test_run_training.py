@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,11 @@ from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
 from model import checkpoints
 from model.run_training import TrainingRun, train
+from model.training_record import training_record
 from storage.errors import PipelineError
+from storage.host.supervisor import SUPERVISED
 from storage.jsonl import read_json, read_jsonl
+from storage.records.model import ModelRef, TrainingRef
 from tests.model.conftest import training_run
 
 # A reward in which sampled nonsense differs, so that a random model has something to learn.
@@ -270,6 +275,16 @@ def test_weights_to_evaluate_are_bf16_and_masters_lie_in_the_newest_alone(
     movement = read_json(run.output / "movement.json")  # of bf16 weights, nearly none has moved
     assert movement["language_model"]["moved_share"] > 0.8
 
+    run.record.write(run.output / "run.json")
+    assert not run.record.is_start_rounded
+    made_by = TrainingRef(name="small", seed=42, step=5)
+    path = str(run.output / "checkpoint-5")
+    start = ModelRef(key="small-step-5", path=path, digest="5", training=made_by)
+    again = training_record(
+        run.config, start=start, examples=training_lines, num_examples=12, num_devices=1
+    )
+    assert again.is_start_rounded  # what was evaluated is what it starts from, and says so
+
 
 def test_a_checkpoint_of_other_bytes_is_not_gone_on_from(
     tiny_model: Path, training_lines: Path, tmp_path: Path
@@ -510,44 +525,55 @@ def test_a_frozen_part_and_the_table_of_positions_do_not_move(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("num_processes", [1, 2], ids=["one", "two, continued"])
 def test_kills_at_random_moments_change_no_bit(
-    tiny_model: Path, training_lines: Path, tmp_path: Path
+    tiny_model: Path, training_lines: Path, tmp_path: Path, num_processes: int
 ) -> None:
     """Passes, rollouts used twice, dropout, held-out questions: all follow from seed and step."""
-    lines = tmp_path / "train.jsonl"
+    lines, is_continued = tmp_path / "train.jsonl", num_processes > 1
     for name in ("train.jsonl", "validation.jsonl"):
         shutil.copy(training_lines, tmp_path / name)
     changes: dict[str, Any] = {"max_steps": 20, "save_steps": 2, "prompts_per_device": 1}
     changes |= {"lora": {"rank": 2, "dropout": 0.3}, "validation_questions": 3}
-    changes |= {"grpo": {"steps_per_rollout": 2}, "stop": {"patience": 5}}
+    changes |= {"grpo": {"steps_per_rollout": 2}, "progress_every_s": 1e-9}
+    changes |= {"checkpoints": {"full": 9}} if is_continued else {"stop": {"patience": 6}}
     whole, killed = (make_run(tiny_model, lines, tmp_path / n, **changes) for n in ("a", "b"))
-    train(whole)
-    killed.record.write(killed.output / "run.json")
-    command = [sys.executable, "-m", "model.run_training", str(killed.output / "run.json")]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] * is_continued
     paths = os.pathsep.join([str(Path.cwd()), str(tmp_path / "own")])
-    environment = os.environ | {"PYTHONPATH": paths}
+    environment = os.environ | {"PYTHONPATH": paths, SUPERVISED: "1"}  # none outlives its parent
+
+    def start(run: TrainingRun) -> subprocess.Popen[str]:
+        command = [*launcher, "-m", "model.run_training", str(run.output / "run.json")]
+        return subprocess.Popen(
+            [sys.executable, *command], stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    whole.record.write(whole.output / "run.json")
+    with start(whole) as process:
+        process.communicate()
+    parent, first = None, 0
+    if is_continued:
+        parent, first = ModelRef(key="a-4", path=str(whole.output / "checkpoint-4"), digest="4"), 4
+    killed.record.model_copy(update={"parent": parent}).write(killed.output / "run.json")
     moments, num_kills = random.Random(7), 0
-    while True:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        assert process.stdout is not None
-        is_begun = any(line.startswith("training from") for line in process.stdout)
-        try:  # killed behind its last checkpoint, there was nothing left to do
-            assert process.wait(timeout=moments.uniform(1, 4) if is_begun else None) == 0
-            break
-        except subprocess.TimeoutExpired:
+    for _ in range(2):
+        with start(killed) as process:
+            assert process.stdout is not None
+            steps = (line for line in process.stdout if line.startswith("step "))
+            next(islice(steps, moments.randrange(4), None), None)
+            time.sleep(moments.uniform(0, 0.2))
+            num_kills += process.poll() is None
             process.kill()
-            process.wait()
-            num_kills += 1
-        finally:
-            process.stdout.close()
-    assert num_kills > 1
+    with start(killed) as process:
+        process.communicate()
+    assert process.returncode == 0
+    assert num_kills == 2
     last = f"checkpoint-{checkpoints.last_step(whole.output)}"
-    assert last != "checkpoint-20"  # its validation ended it
+    assert (last == "checkpoint-20") == is_continued  # else its validation ended it
     expected, found = weights(whole.output / last), weights(killed.output / last)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert without_times(killed.output / "metrics.jsonl") == without_times(
-        whole.output / "metrics.jsonl"
-    )
+    rows = without_times(whole.output / "metrics.jsonl")
+    assert without_times(killed.output / "metrics.jsonl") == rows[first:]
 
 
 @pytest.mark.long

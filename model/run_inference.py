@@ -1,8 +1,9 @@
 """Entry point of the inference process: `python -m model.run_inference RUN.json`.
 
 RUN.json holds an `InferenceRun`: many jobs, so that imports are paid once, a model is loaded once
-for all of its jobs, and a benchmark's features are computed once for all models. A job's folder
-gets
+for all of its jobs, and a benchmark's features are computed once for all models. What jobs ask
+about the same clips is asked side by side, so that a clip is read once for all of it. A job's
+folder gets
 
 - run.json before the first answer: everything that decides the answers. A folder with another one
   is started anew;
@@ -17,8 +18,9 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from transformers import ProcessorMixin
@@ -46,8 +48,16 @@ from storage.host.checks import model_folder
 from storage.jsonl import write_json
 from storage.manifest import digest_of
 from storage.records.evaluation import Answer, Decoding
-from storage.records.prompt import Prompt
 from storage.records.question import list_ids
+
+
+class Asked(NamedTuple):
+    """One question of one job."""
+
+    folder: JobFolder
+    item: Item
+    kept: KeptAnswers | None
+    """What the workspace's experiments share; None: nothing."""
 
 
 def infer(run: InferenceRun) -> None:
@@ -102,19 +112,28 @@ def _infer_model(
         batch_size=decoding.batch_size,
     )
     readers = _digest(processor)
+    heard: dict[object, list[JobFolder]] = {}
     for folder in folders:
         job = folder.job
-        items = items_of(job, folder.questions)
-        _refuse_short(job, items, processor)
+        about = (job.questions, job.audio, job.run.key.control == "silence")
+        heard.setdefault(about, []).append(folder)
+    for group in heard.values():  # what is asked about the same clips is asked side by side
+        asked: list[Asked] = []
+        for folder in group:
+            job = folder.job
+            decides = [readers, _revision(job.model_path), decoder.model.device.type]
+            kept = KeptAnswers(run.kept, job, decides) if run.kept else None
+            items = items_of(job, folder.questions)
+            _refuse_short(job, items, processor)
+            asked += [Asked(folder, item, kept) for item in items]
+        items = [one.item for one in asked]
         prompts = PromptSet(
             Reader(items, processor, run.features),
             items,
             key=digest_of([readers, items]),
             cache=cache,
         )
-        decides = [readers, _revision(job.model_path), decoder.model.device.type]
-        kept = KeptAnswers(run.kept, job, decides) if run.kept else None
-        _answer(folder, items, prompts, decoder, run, kept)
+        _answer(asked, prompts, decoder, run)
 
 
 def _refuse_short(job: InferenceJob, items: Sequence[Item], processor: ProcessorMixin) -> None:
@@ -142,50 +161,59 @@ def _decoding(job: InferenceJob) -> Decoding:
 
 
 def _answer(
-    folder: JobFolder,
-    items: Sequence[Item],
-    prompts: PromptSet,
-    decoder: Decoder,
-    run: InferenceRun,
-    kept: KeptAnswers | None,
+    asked: Sequence[Asked], prompts: PromptSet, decoder: Decoder, run: InferenceRun
 ) -> None:
-    """Do one job; answers of an earlier run are kept."""
+    """Do jobs that ask about the same clips; answers of an earlier run are kept."""
     started_s = time.monotonic()
-    ids = [item.id for item in items]
-    if folder.job.run.key.control is None and run.evaluate.parity_questions:
-        _require_parity(folder.job, ids, prompts, decoder, run)
-    folder.start(_revision(folder.job.model_path))
-    if kept and run.evaluate.reuse:
-        _take_over(folder, items, prompts, decoder, kept)
-    wanted = [index for index in prompts.order if ids[index] not in folder.answered]
-    progress = Progress(folder.job.run.name, num_before=folder.num_answered, num_total=len(ids))
-    batch_size = decoder.at_once(prompts.longest)
-    batches = prompts.batches(wanted, batch_size=batch_size, num_workers=run.evaluate.workers)
+    places: dict[JobFolder, list[int]] = {}
+    for index in prompts.order:
+        places.setdefault(asked[index].folder, []).append(index)
+    for folder, indices in places.items():
+        if folder.job.run.key.control is None and run.evaluate.parity_questions:
+            _require_parity(folder.job, asked, indices, prompts, decoder, run)
+        folder.start(_revision(folder.job.model_path))
+        if run.evaluate.reuse:
+            _take_over(folder, [asked[index] for index in indices], indices, prompts, decoder)
+    wanted = [i for i in prompts.order if asked[i].item.id not in asked[i].folder.answered]
+    progress = {
+        folder: Progress(
+            folder.job.run.name, num_before=folder.num_answered, num_total=len(folder.questions)
+        )
+        for folder in places
+    }
+    batches = prompts.batches(
+        wanted, batch_size=decoder.at_once(prompts.longest), num_workers=run.evaluate.workers
+    )
     for indices, ready in batches:
-        asked = [items[index] for index in indices]
-        for item, answer in zip(
-            asked, _answers(asked, ready, decoder, folder.job.prompt), strict=True
+        questions = [asked[index] for index in indices]
+        for (folder, item, kept), answer in zip(
+            questions, _answers(questions, ready, decoder), strict=True
         ):
             folder.append(answer)
             if kept:
                 kept.keep(item, answer)
-        progress.show(folder.num_answered)
-    folder.finish(time.monotonic() - started_s)
-    progress.close()
+        for folder in places:
+            progress[folder].show(folder.num_answered)
+    for folder in places:
+        folder.finish((time.monotonic() - started_s) / len(places))
+        progress[folder].close()
 
 
 def _take_over(
     folder: JobFolder,
-    items: Sequence[Item],
+    asked: Sequence[Asked],
+    indices: Sequence[int],
     prompts: PromptSet,
     decoder: Decoder,
-    kept: KeptAnswers,
 ) -> None:
     """Write down what was answered before to the same, unless it is answered otherwise now."""
-    found = kept.find(item for item in items if item.id not in folder.answered)
+    kept = asked[0].kept
+    found = (
+        kept.find(one.item for one in asked if one.item.id not in folder.answered) if kept else {}
+    )
     if not found:
         return
-    index_of = {item.id: index for index, item in enumerate(items)}
+    index_of = {one.item.id: index for one, index in zip(asked, indices, strict=True)}
     checked = sorted(found)[::CHECKED_OF]
     ready = prompts.read([index_of[name] for name in checked])
     again = decoder.complete([encoded.prompt() for encoded in ready])
@@ -208,19 +236,20 @@ def _revision(model_path: str) -> str | None:
 
 
 def _answers(
-    items: Sequence[Item], ready: Sequence[EncodedPrompt], decoder: Decoder, prompt: Prompt
+    asked: Sequence[Asked], ready: Sequence[EncodedPrompt], decoder: Decoder
 ) -> list[Answer]:
     """The answers to a batch; what cannot be asked has an error instead of a completion."""
     readable = [index for index, item in enumerate(ready) if item.error is None]
     completions = decoder.complete([ready[index].prompt() for index in readable])
     answers = [
-        Answer(item.id, "", None, finished=False, error=read.error)
-        for item, read in zip(items, ready, strict=True)
+        Answer(one.item.id, "", None, finished=False, error=read.error)
+        for one, read in zip(asked, ready, strict=True)
     ]
     for index, completion in zip(readable, completions, strict=True):
-        extracted = extract_answer(completion.text, prompt, items[index].choices)
+        folder, item, _ = asked[index]
+        extracted = extract_answer(completion.text, folder.job.prompt, item.choices)
         answers[index] = Answer(
-            items[index].id,
+            item.id,
             completion.text,
             extracted.answer,
             num_tokens=len(completion.token_ids),
@@ -232,31 +261,30 @@ def _answers(
 
 
 def _require_parity(
-    job: InferenceJob, ids: Sequence[str], prompts: PromptSet, decoder: Decoder, run: InferenceRun
+    job: InferenceJob,
+    asked: Sequence[Asked],
+    indices: Sequence[int],
+    prompts: PromptSet,
+    decoder: Decoder,
+    run: InferenceRun,
 ) -> None:
     """Stop where a batch changes answers; asked once by what decides that, not by weights."""
     network, folder = decoder.model, run.features
     shape = {name: v for name, v in network.config.to_dict().items() if name != "_name_or_path"}
     on_gpu = network.device.type == "cuda"
     card = torch.cuda.get_device_name(network.device) if on_gpu else platform.processor()
-    sources = [path.read_text() for path in sorted(Path(__file__).parent.glob("network/*.py"))]
-    decides = [shape, _decoding(job).model_dump(), card, installed_versions(), sources]
+    decides = [shape, _decoding(job).model_dump(), card, installed_versions(), _sources()]
     note = None if folder is None else folder / f"parity-{digest_of(decides)[:16]}.json"
     if note is not None and note.exists():
         return
-    indices = evenly(prompts.order, run.evaluate.parity_questions)
-    asked = [
-        (ids[index], ready.prompt())
-        for index, ready in zip(indices, prompts.read(indices), strict=True)
-        if ready.error is None
-    ]
-    found = find_disagreements(
-        decoder, [name for name, _ in asked], [prompt for _, prompt in asked]
-    )
+    indices = evenly(indices, run.evaluate.parity_questions)
+    ready = zip(indices, prompts.read(indices), strict=True)
+    put = {asked[index].item.id: read.prompt() for index, read in ready if read.error is None}
+    found = find_disagreements(decoder, list(put), list(put.values()))
     if found:
         first = found[0]
         msg = (
-            f"{job.run.name}: {len(found)} of {len(asked)} questions are answered otherwise in a "
+            f"{job.run.name}: {len(found)} of {len(put)} questions are answered otherwise in a "
             f"batch than alone, first {first.id}: alone {first.alone!r}, in a batch "
             f"{first.in_batch!r} ({first.gap_nats:.3f} nats apart). A batch must not change "
             "answers: set evaluate.batch_size to 1, or evaluate.parity_questions to 0 to go on all "
@@ -265,7 +293,14 @@ def _require_parity(
         raise PipelineError(msg)
     if note is not None:
         note.parent.mkdir(parents=True, exist_ok=True)
-        write_json(note, {"run": job.run.name, "num_questions": len(asked), "card": card})
+        write_json(note, {"run": job.run.name, "num_questions": len(put), "card": card})
+
+
+@cache
+def _sources() -> str:
+    """Digest of what reads and decodes."""
+    room = sorted((Path(__file__).parent / "network").glob("*.py"))
+    return digest_of([path.read_text() for path in room])
 
 
 def _device(name: str) -> torch.device:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, ProcessorMixin
 
 from model.network.features import Batch, Prompt, collate
 from model.network.kv_cache import in_groups, rows_that_fit
 from model.network.loading import stop_tokens
-from model.network.packed import prefill, score_completions
+from model.network.packed import Prefilled, prefill, read_on, score_completions
 from model.network.sampling import decode
 from storage.errors import PipelineError
 
@@ -22,8 +23,6 @@ from storage.errors import PipelineError
 # the batch: bf16 keeps 8 bits, so sums in another order move a logit near 20 by up to 0.125, and
 # each of the two tokens by as much.
 TIE_NATS = {torch.float32: 1e-3, torch.bfloat16: 0.25}
-
-
 MOST_AT_ONCE = 128  # prompts: beyond it reading them takes longer than the steps that it saves
 
 
@@ -72,6 +71,7 @@ class Decoder:
         self._tokenizer = processor.tokenizer
         self._max_new_tokens = max_new_tokens
         self._stop_ids = stop_tokens(model, processor)
+        self._begun: tuple[list[bytes], Prefilled] | None = None
 
     def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
         """Complete prompts, as many at once as memory allows.
@@ -124,7 +124,7 @@ class Decoder:
     def _complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
         completed = decode(
             self.model,
-            prefill(self.model, self._batch(prompts)),
+            self._read(prompts),
             stop_ids=self._stop_ids,
             pad_id=self._tokenizer.pad_token_id,
             max_new_tokens=self._max_new_tokens,
@@ -137,6 +137,32 @@ class Decoder:
         )
         ends = completed.finished_BG[:, 0].tolist()
         return [Completion(*parts) for parts in zip(texts, ids, ends, strict=True)]
+
+    def _read(self, prompts: Sequence[Prompt]) -> Prefilled:
+        """Read prompts; what several share, up to the end of their audio, is read once.
+
+        A beginning that all of a batch share is kept for the next one: of silence there is one.
+        """
+        audio = self.model.config.audio_token_id
+        ends = [int((prompt.token_P == audio).nonzero()[-1]) + 1 for prompt in prompts]
+        pairs = list(zip(prompts, ends, strict=True))
+        heard = [Prompt(prompt.token_P[:end], prompt.mel) for prompt, end in pairs]
+        keys = [token_P.numpy().tobytes() + mel.mel_MF.numpy().tobytes() for token_P, mel in heard]
+        unlike = dict(zip(keys, heard, strict=True))
+        if 2 * len(unlike) > len(prompts):
+            return prefill(self.model, self._batch(prompts))
+        if self._begun is None or self._begun[0] != list(unlike):
+            self._begun = list(unlike), prefill(self.model, self._batch(list(unlike.values())))
+        read = self._begun[1]
+        if len(unlike) > 1:
+            self._begun = None
+        rest = [prompt.token_P[end:] for prompt, end in pairs]
+        lengths = torch.tensor([len(token_S) for token_S in rest])
+        token_BS = pad_sequence(rest, batch_first=True, padding_value=self._tokenizer.pad_token_id)
+        mask_BS = torch.arange(token_BS.shape[1]) < lengths[:, None]
+        rows = torch.tensor([list(unlike).index(key) for key in keys])
+        moved = (tensor.to(self.model.device) for tensor in (rows, token_BS, mask_BS))
+        return read_on(self.model, read, *moved)
 
     def _batch(self, prompts: Sequence[Prompt]) -> Batch:
         batch = collate(prompts, self._tokenizer.pad_token_id)

@@ -81,6 +81,7 @@ class Reader(Dataset[EncodedPrompt]):
                 raise PipelineError(msg)
         self._processor = processor
         self._store = FeatureStore(processor, memory_mb=0, folder=features)
+        self._silent: dict[float, Mel] = {}
 
     def __len__(self) -> int:
         """Number of items."""
@@ -101,7 +102,10 @@ class Reader(Dataset[EncodedPrompt]):
 
     def _mel(self, item: Item) -> Mel:
         if item.clip is None:
-            return mel_features(self._processor, silence(item.silence_s))
+            if item.silence_s not in self._silent:
+                mel = mel_features(self._processor, silence(item.silence_s))
+                self._silent[item.silence_s] = mel
+            return self._silent[item.silence_s]
         return self._store.features(item.clip)
 
 
@@ -130,7 +134,7 @@ class PromptCache:
 
 
 class PromptSet:
-    """One benchmark asked in one way: its prompts in batches of like lengths."""
+    """A benchmark's prompts in batches of like lengths, those about one clip side by side."""
 
     def __init__(
         self, reader: Reader, items: Sequence[Item], *, key: str, cache: PromptCache
@@ -147,7 +151,7 @@ class PromptSet:
         self._key = key
         self._cache = cache
         self._num_tokens = [guess_tokens(item, reader.family) for item in items]
-        self.order = by_length(self._num_tokens)
+        self.order = by_clip(items, self._num_tokens)
         self.longest = max(self._num_tokens, default=0.0)  # about so many tokens
 
     def read(self, indices: Sequence[int]) -> list[EncodedPrompt]:
@@ -180,22 +184,27 @@ class PromptSet:
             yield chunk, ready
 
 
-def by_length(num_tokens: Sequence[float]) -> list[int]:
-    """Positions of the items, the longest prompt first.
+def by_clip(items: Sequence[Item], num_tokens: Sequence[float]) -> list[int]:
+    """Positions of the items, the longest prompt first and behind it all others about its clip.
 
-    So like lengths share a batch, and whether memory suffices shows at once.
+    So like lengths share a batch, whether memory suffices shows at once, and a clip is read once
+    for all that is asked about it.
     """
-    return sorted(range(len(num_tokens)), key=lambda index: -num_tokens[index])
+    order = sorted(range(len(items)), key=lambda index: -num_tokens[index])
+    about: dict[Path | float, list[int]] = {}
+    for index in order:
+        about.setdefault(items[index].clip or items[index].silence_s, []).append(index)
+    return [index for group in about.values() for index in group]
 
 
 def split(
     indices: Sequence[int], num_tokens: Sequence[float], *, batch_size: int
 ) -> list[list[int]]:
-    """Cut positions, longest first, into batches that are full or would hold too much padding."""
+    """Cut positions, in their order, into batches that are full or would hold too much padding."""
     batches: list[list[int]] = []
     for index in indices:
-        is_full = not batches or len(batches[-1]) == batch_size
-        if is_full or num_tokens[index] < LEAST_SHARE * num_tokens[batches[-1][0]]:
+        lengths = [num_tokens[other] for other in (*(batches[-1] if batches else ()), index)]
+        if not batches or len(lengths) > batch_size or min(lengths) < LEAST_SHARE * max(lengths):
             batches.append([])
         batches[-1].append(index)
     return batches

@@ -11,8 +11,6 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicLayer
 
 ROOM = 64  # tokens: one copy of the cache in so many steps
-
-
 FREE_SHARE = 0.6  # of the free memory for keys and values; the rest reads the prompts
 
 Row = TypeVar("Row")
@@ -58,6 +56,15 @@ class RoomyLayer(DynamicLayer):
 def roomy_cache() -> Cache:
     """An empty cache."""
     return Cache(layer_class_to_replicate=RoomyLayer)
+
+
+def rows_of(cache: Cache, rows: Tensor) -> Cache:
+    """A cache of its own that holds these rows of another."""
+    made = roomy_cache()
+    for index, layer in enumerate(cache.layers):
+        kept: Any = layer
+        made.update(kept.keys[rows], kept.values[rows], index)
+    return made
 
 
 def token_bytes(config: PreTrainedConfig, *, element_bytes: int) -> int:

@@ -27,7 +27,7 @@ from transformers.masking_utils import sdpa_mask
 from model.config import Attention
 from model.network.family import family_of_network
 from model.network.features import Batch
-from model.network.kv_cache import roomy_cache
+from model.network.kv_cache import roomy_cache, rows_of
 from model.network.packing import pack
 from model.network.policy import mixed, place_tokens
 from model.network.vocabulary_head import HEAD_CHUNK, CompletionScores, score_tokens
@@ -78,6 +78,42 @@ def prefill(model: PreTrainedModel, prompt: Batch) -> Prefilled:
         cache=cache,
         last_BD=hidden_BPD[torch.arange(num_prompts, device=prompt_ids.device), length_B - 1],
         mask_BP=places_P < length_B[:, None],
+    )
+
+
+def read_on(
+    model: PreTrainedModel, read: Prefilled, rows: Tensor, token_BS: Tensor, mask_BS: Tensor
+) -> Prefilled:
+    """Read on behind what several prompts share, which was read once.
+
+    Args:
+        model: The model.
+        read: The beginnings.
+        rows: Of each prompt, which of them it begins with, (B,).
+        token_BS: What follows, right padded.
+        mask_BS: True for its real tokens.
+    """
+    num_rest = token_BS.shape[1]
+    begun_BP = read.mask_BP[rows]
+    places_S = torch.arange(num_rest, device=token_BS.device)
+    before_BSP = begun_BP[:, None].expand(-1, num_rest, -1)
+    earlier_BSS = (places_S <= places_S[:, None]).expand(len(rows), -1, -1)
+    cache = rows_of(read.cache, rows)
+    inner: Any = model
+    hidden_BSD = inner.model.language_model(
+        input_ids=token_BS,
+        attention_mask=family_of_network(model).as_mask(
+            torch.cat([before_BSP, earlier_BSS], -1)[:, None]
+        ),
+        position_ids=begun_BP.sum(-1, keepdim=True) + places_S,
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    last_B = mask_BS.sum(-1) - 1
+    return Prefilled(
+        cache=cache,
+        last_BD=hidden_BSD[torch.arange(len(rows), device=rows.device), last_B],
+        mask_BP=torch.cat([begun_BP, mask_BS], -1),
     )
 
 

@@ -444,6 +444,21 @@ def test_controls_change_what_is_heard_and_in_which_order_is_asked(bench, tmp_pa
     assert shifted[0].clip == plain[0].clip
 
 
+def test_jobs_about_the_same_clips_are_asked_side_by_side_with_the_answers_of_each_alone(
+    bench, tmp_path
+) -> None:
+    controls = ("cyclic-shift-1", "cyclic-shift-2", "shuffled-audio", "silence", None)
+    jobs = {
+        name: [job_of(bench, tmp_path / name / str(c), control=c) for c in controls]
+        for name in ("alone", "together")
+    }
+    for job in jobs["alone"]:
+        infer(run_of(job, batch_size=1, parity_questions=0))
+    infer(run_of(*jobs["together"], batch_size=8, parity_questions=0))
+    for alone, together in zip(jobs["alone"], jobs["together"], strict=True):
+        assert answers(together.output) == answers(alone.output)
+
+
 def test_a_clip_outside_its_folder_is_not_read(bench, tmp_path) -> None:
     (tmp_path / "audio").mkdir()
     soundfile.write(tmp_path / "secret.wav", np.zeros(16_000), 16_000)

@@ -11,7 +11,7 @@ from model.infer.prompts import (
     PromptCache,
     PromptSet,
     Reader,
-    by_length,
+    by_clip,
     evenly,
     guess_tokens,
     split,
@@ -29,11 +29,11 @@ def test_like_lengths_share_a_batch(tmp_path: Path) -> None:
     items.append(Item("gone", "What?", tmp_path / "gone.wav"))
     items.append(Item("wordy", "What? " * 400, None, 0.5))  # 600 tokens of text, 24 s of audio
     num_tokens = [guess_tokens(item, FAMILY) for item in items]
-    order = by_length(num_tokens)
-    assert order == [6, 4, 1, 3, 2, 0, 5]
+    order = by_clip(items, num_tokens)
+    assert order == [6, 0, 4, 1, 3, 2, 5]  # q0 hears what the first one hears
     # 25 tokens a second of audio and one for four letters: 612.5, 76.25, 51.25, 46.25, 26.25, ...
-    assert split(order, num_tokens, batch_size=4) == [[6], [4], [1, 3], [2], [0], [5]]
-    assert evenly(order, 3) == [6, 1, 2]
+    assert split(order, num_tokens, batch_size=4) == [[6], [0], [4], [1, 3], [2], [5]]
+    assert evenly(order, 3) == [6, 4, 3]
     assert evenly(order, 99) == order
 
 

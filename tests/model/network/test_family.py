@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.config import LoraConfig
+from model.infer.decoder import Decoder
 from model.network.family import Family, family_of, freeze_parts, known_families
-from model.network.features import Batch, Prompt, collate, mel_features, prompt_tokens
+from model.network.features import Batch, Mel, Prompt, collate, mel_features, prompt_tokens
 from model.network.loading import load_base, load_model, load_processor, stop_tokens
 from model.network.packed import prefill, score_completions
 from model.network.policy import add_adapter
@@ -27,6 +28,7 @@ GROUP, LONGEST = 3, 7
 DURATIONS_S = (2.0, 0.47)
 QUESTIONS = ("What is the source of the sound?", "Which?")
 FAMILIES = sorted(known_families())
+KINDS = ("inputs_embeds", "input_ids")
 
 
 class Case(NamedTuple):
@@ -157,6 +159,33 @@ def test_prefill_and_cache_decode_as_transformers_generates(case: Case) -> None:
             max_new_tokens=6,
         )
     assert torch.equal(found.token_BGC[:, 0], expected)
+
+
+def test_texts_about_a_clip_are_read_behind_it_and_answered_as_alone(case: Case) -> None:
+    texts = (*QUESTIONS, "What is it?")
+    clips = [Mel(*pair) for pair in zip(case.prompt["mel"], [200, 47], strict=True)]
+    prompts = [
+        Prompt(prompt_tokens(case.processor, text, clip.num_frames), clip)
+        for text in texts
+        for clip in clips
+    ]
+    read: list[tuple[str, int]] = []
+
+    def note(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+        read.extend((kind, len(kwargs[kind])) for kind in KINDS if kwargs.get(kind) is not None)
+
+    decoder = Decoder(case.network, case.processor, max_new_tokens=5, batch_size=6)
+    alone = [decoder.complete([prompt])[0] for prompt in prompts]
+    hook = case.network.model.language_model.register_forward_pre_hook(note, with_kwargs=True)
+    assert decoder.complete(prompts) == alone
+    assert read[:2] == [("inputs_embeds", 2), ("input_ids", 6)]  # two beginnings, six texts
+    read.clear()
+    of_one_clip = slice(0, 6, 2)
+    assert decoder.complete(prompts[of_one_clip]) == alone[of_one_clip]
+    assert decoder.complete(prompts[2:6:2]) == alone[2:6:2]
+    hook.remove()
+    begun = [size for kind, size in read if kind == "inputs_embeds"]
+    assert begun == [1]  # kept for the next batch
 
 
 def test_the_tower_on_real_frames_is_transformers_tower_on_whole_windows(case: Case) -> None:

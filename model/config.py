@@ -321,33 +321,24 @@ class TrainConfig(Config):
         raise PipelineError(msg)
 
     @model_validator(mode="after")
-    def _refuse_vanishing_updates(self) -> "TrainConfig":
+    def _refuse_contradictions(self) -> "TrainConfig":
+        resamples = self.method == "grpo" and self.grpo.zero_variance == "resample"
         if self.precision == "bf16" and self.optimizer == "adamw" and self.lora is None:
             msg = (
                 "precision bf16 with optimizer adamw: at learning rates like 1e-6 98% of bf16 "
                 "weights never move; use optimizer adamw-8bit-sr, or precision bf16-mixed"
             )
-            raise ValueError(msg)
-        return self
-
-    @model_validator(mode="after")
-    def _refuse_to_stop_by_nothing(self) -> "TrainConfig":
-        if self.stop is not None and not self.validation_questions:
+        elif self.stop is not None and not self.validation_questions:
             msg = "stop ends a training by its validation: set validation_questions, e.g. to 200"
-            raise ValueError(msg)
-        return self
-
-    @model_validator(mode="after")
-    def _refuse_uneven_rollouts(self) -> "TrainConfig":
-        resamples = self.method == "grpo" and self.grpo.zero_variance == "resample"
-        if self.sharding == "fsdp" and resamples:
+        elif self.sharding == "fsdp" and resamples:
             msg = (
                 "sharding fsdp with grpo.zero_variance resample: every process gathers each layer "
                 "with all the others, so all must sample equally often; use sharding zero2, or "
                 "zero_variance skip"
             )
-            raise ValueError(msg)
-        return self
+        else:
+            return self
+        raise ValueError(msg)
 
 
 def _nearest(number: int, fits: Callable[[int], bool]) -> str:

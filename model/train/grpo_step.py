@@ -133,8 +133,8 @@ class GrpoStep:
                 break
             redrawn |= set(rows)
             with session.watch.phase("features"):
-                places = [scored.drawn.positions[row] % draws.num_draws for row in rows]
-                spare = [draws.at(place + attempt * draws.num_draws) for place in places]
+                places = [scored.drawn.positions[row] % len(draws) for row in rows]
+                spare = [draws.at(place + attempt * len(draws)) for place in places]
                 drawn = session.collator(spare).to(session.accelerator.device)
             scored = replace_rows(scored, rows, self._sample(drawn), pad_id=self._sampler.pad_id)
         means.add_sum("resampled_share", len(redrawn), len(scored.texts))

@@ -107,17 +107,12 @@ class Draws(Dataset[Draw]):
         self._store = FeatureStore(processor, memory_mb=config.feature_memory_mb, folder=folder)
 
     def __len__(self) -> int:
-        """Draws of the whole run: more than enough after a resume."""
+        """Draws of the whole run: more than enough after a resume; what follows is spare."""
         return self._num_draws
 
     def __getitem__(self, index: int) -> Draw:
         """The draw at a place counted from the start of this part of the run."""
         return self.at(self._start + index)
-
-    @property
-    def num_draws(self) -> int:
-        """Draws of the whole run; positions from here on are spare, for resampling."""
-        return self._num_draws
 
     def at(self, position: int) -> Draw:
         """The draw at a position of the run; positions beyond its end give further draws."""

@@ -34,15 +34,11 @@ def make_optimizer(policy: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     """AdamW over what learns; biases and norms do not decay."""
     decayed = set(get_parameter_names(policy, [nn.LayerNorm], UNDECAYED))
     learning = [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
+    decaying = [parameter for name, parameter in learning if name in decayed]
+    others = [parameter for name, parameter in learning if name not in decayed]
     groups: list[dict[str, Any]] = [
-        {
-            "params": [parameter for name, parameter in learning if name in decayed],
-            "weight_decay": config.weight_decay,
-        },
-        {
-            "params": [parameter for name, parameter in learning if name not in decayed],
-            "weight_decay": 0.0,
-        },
+        {"params": decaying, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
     rate = config.grpo.learning_rate if config.method == "grpo" else config.sft.learning_rate
     if config.optimizer == "adamw":

@@ -139,7 +139,7 @@ def step_metrics(
         learning_rate: Of the step.
     """
     sums = session.add_up(means.as_tensor().to(session.accelerator.device)).cpu()
-    totals = dict(zip(means.names(), sums[:, 0].tolist(), strict=True))
+    totals = dict(zip(means.sums, sums[:, 0].tolist(), strict=True))
     seconds = session.watch.read()
     is_sampled = session.config.method == "grpo"
     age = (step - 1) % session.config.grpo.steps_per_rollout  # steps that learned from it before

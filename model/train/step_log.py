@@ -67,10 +67,6 @@ class Means:
         for name, mean in others.sums.items():
             self.add_sum(name, mean.total, mean.number)
 
-    def names(self) -> list[str]:
-        """Names in the order in which they came."""
-        return list(self.sums)
-
     def as_tensor(self) -> Tensor:
         """Sums and counts, float64, (names, 2), to be added up over devices."""
         return torch.tensor([list(mean) for mean in self.sums.values()], dtype=torch.float64)

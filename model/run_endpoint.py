@@ -21,9 +21,10 @@ import requests
 import soundfile  # pyright: ignore[reportMissingTypeStubs]  it has none
 
 from model.answers import extract_answer
+from model.command import run_command
 from model.config import EndpointConfig
 from model.infer.items import Item, items_of
-from model.infer.jobs import InferenceRun, JobFolder, Progress, run_command, say
+from model.infer.jobs import InferenceRun, JobFolder, Progress, read_run, say
 from storage.audio import SAMPLE_RATE_HZ, UnreadableAudioError, read_audio, silence
 from storage.errors import PipelineError
 from storage.records.evaluation import Answer
@@ -219,4 +220,4 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(sys.argv[1:], answer_all))
+    sys.exit(run_command(sys.argv[1:], "RUN.json", lambda path: answer_all(read_run(path))))

@@ -27,6 +27,7 @@ from transformers import ProcessorMixin
 from transformers.utils import logging as transformers_logging
 
 from model.answers import extract_answer
+from model.command import run_command
 from model.config import Precision
 from model.infer.decoder import Decoder, find_disagreements
 from model.infer.items import Item, items_of, num_samples
@@ -36,7 +37,7 @@ from model.infer.jobs import (
     JobFolder,
     Progress,
     installed_versions,
-    run_command,
+    read_run,
     say,
 )
 from model.infer.kept import CHECKED_OF, KeptAnswers
@@ -318,4 +319,4 @@ def _digest(processor: ProcessorMixin) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(sys.argv[1:], infer))
+    sys.exit(run_command(sys.argv[1:], "RUN.json", lambda path: infer(read_run(path))))

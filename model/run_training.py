@@ -20,6 +20,7 @@ from transformers import ProcessorMixin, set_seed
 from transformers.utils import logging as transformers_logging
 
 from model import checkpoints
+from model.command import run_command
 from model.config import TrainConfig
 from model.network.family import freeze_parts
 from model.network.loading import load_base, load_model, load_processor, stop_tokens
@@ -32,7 +33,6 @@ from model.train.sharding import is_main_process, world_size
 from model.train.state import measure_movement
 from model.training_record import card_text, config_of
 from storage.errors import PipelineError
-from storage.host.supervisor import die_with_parent
 from storage.jsonl import write_json
 from storage.records.question import list_ids
 from storage.records.training import TrainingRecord
@@ -59,17 +59,8 @@ class TrainingRun(NamedTuple):
 
 def main(arguments: list[str]) -> int:
     """Run the training that a file describes; an expected failure is one line and its exit code."""
-    die_with_parent()
     signal.signal(signal.SIGTERM, _end)
-    if len(arguments) != 1:
-        print("usage: python -m model.run_training RUN.json", file=sys.stderr)  # noqa: T201  a command
-        return 2
-    try:
-        train(read_run(Path(arguments[0])))
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201  a command
-        return error.exit_code
-    return 0
+    return run_command(arguments, "RUN.json", lambda path: train(read_run(Path(path))))
 
 
 def read_run(path: Path) -> TrainingRun:

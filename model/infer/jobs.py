@@ -6,9 +6,7 @@ run goes on where it was.
 """
 
 import platform
-import sys
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from importlib.metadata import version
@@ -21,7 +19,6 @@ from model.config import EndpointConfig, EvaluateConfig
 from storage.benchmarks.parse import read_questions
 from storage.config import Config
 from storage.errors import PipelineError
-from storage.host.supervisor import die_with_parent
 from storage.jsonl import AppendLog, read_json
 from storage.layout import name_aside
 from storage.manifest import file_digest
@@ -74,14 +71,14 @@ class InferenceRun(Config):
     """Folder that keeps clips' features."""
 
 
-def read_run(path: Path) -> InferenceRun:
+def read_run(path: str | Path) -> InferenceRun:
     """Read RUN.json.
 
     Raises:
         PipelineError: If it is missing or not an inference run; names what is wrong in it.
     """
     try:
-        return InferenceRun.model_validate(read_json(path))
+        return InferenceRun.model_validate(read_json(Path(path)))
     except ValidationError as error:
         msg = f"{path} is no inference run: {error}"
         raise PipelineError(msg) from error
@@ -209,17 +206,3 @@ class Progress:
 def say(line: str) -> None:
     """Tell the parent, who reads the output."""
     print(line, flush=True)  # noqa: T201  what the parent reads
-
-
-def run_command(arguments: Sequence[str], work: Callable[[InferenceRun], None]) -> int:
-    """A child's command: do what RUN.json says; an expected failure is one line, its exit code."""
-    if len(arguments) != 1:
-        print("usage: python -m model.run_inference RUN.json", file=sys.stderr)  # noqa: T201  a command
-        return 2
-    die_with_parent()
-    try:
-        work(read_run(Path(arguments[0])))
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201  a command
-        return error.exit_code
-    return 0

@@ -38,7 +38,7 @@ from tasks.inputs import prepare_benchmarks, read_annotations
 from tasks.report import report_unit
 from tasks.running.console import say
 from tasks.stage import Unit
-from tasks.train import is_under_way, train_unit
+from tasks.train import is_finished, is_under_way, train_unit
 
 WIDE = 1000  # columns of a plan that nobody sees in a terminal
 
@@ -55,18 +55,10 @@ class Intention(NamedTuple):
     """Whether what it makes may decide the stages behind it."""
 
 
-class Before(NamedTuple):
-    """What would run before a stage."""
-
-    stage: str
-    """The first that runs and may make something else than before; empty: none."""
-    due: list[str]
-    """Names of the trainings that run."""
-
-    def unit(self, name: str, *, was_done: bool) -> Intention:
-        """A unit of which nothing more can be told yet."""
-        reason = f"if {self.stage} makes something else than before"
-        return Intention(name, runs=True, reason=reason if was_done else f"after {self.stage}")
+def _behind(unit: str, first: str, *, was_done: bool) -> Intention:
+    """A unit of which nothing more can be told before `first` has run."""
+    reason = f"if {first} makes something else than before" if was_done else f"after {first}"
+    return Intention(unit, runs=True, reason=reason)
 
 
 def run_if_due(
@@ -107,7 +99,7 @@ def print_plan(
     for intention in plan(config, layout, stages, force=force):
         costs.append(intention.cost())
         if intention.runs and intention.unit.startswith(("train/", "evaluate")):
-            unknown += [] if costs[-1].seconds else [intention.unit]
+            unknown += [] if costs[-1].most_s else [intention.unit]
         why = "; ".join(filter(None, (intention.reason, costs[-1].text())))
         table.add_row(intention.unit, "run" if intention.runs else "skip", why)
     # In a file or a pipe a line stays a line.
@@ -131,7 +123,7 @@ def plan(
         yield Intention("world", runs=True, reason="not made yet with these settings")
     for stage in stages:
         ran = ""
-        for intention in _of_stage(config, layout, stage, Before(behind, due), force=force):
+        for intention in _of_stage(config, layout, stage, behind, due, force=force):
             ran = stage if intention.runs and intention.spreads else ran
             due += [intention.unit.partition("/")[2]] if intention.runs else []
             yield intention
@@ -139,16 +131,22 @@ def plan(
 
 
 def _of_stage(
-    config: PipelineConfig, layout: Layout, stage: StageName, before: Before, *, force: bool
+    config: PipelineConfig,
+    layout: Layout,
+    stage: StageName,
+    behind: str,
+    due: Sequence[str],
+    *,
+    force: bool,
 ) -> Generator[Intention]:
     try:
         match stage:
             case "train":
-                yield from _of_trainings(config, layout, before, force=force)
+                yield from _of_trainings(config, layout, behind, force=force)
             case "evaluate":
-                yield from _of_evaluations(config, layout, before, force=force)
-            case _ if before.stage:
-                yield before.unit(stage, was_done=layout.manifest(stage).exists())
+                yield from _of_evaluations(config, layout, behind, due, force=force)
+            case _ if behind:
+                yield _behind(stage, behind, was_done=layout.manifest(stage).exists())
             case "fetch":
                 yield _of_fetch(config, layout, force=force)
             case "convert":
@@ -186,19 +184,22 @@ def _of_fetch(config: PipelineConfig, layout: Layout, *, force: bool) -> Intenti
 
 
 def _of_trainings(
-    config: PipelineConfig, layout: Layout, before: Before, *, force: bool
+    config: PipelineConfig, layout: Layout, behind: str, *, force: bool
 ) -> Generator[Intention]:
     starts, due = start_models(config.train), set[str]()
     for training in config.train:
         names = [parse_name(name) for name in training.needs]
-        first = next((n.name for n in names if isinstance(n, FromTraining) and n.name in due), "")
-        if first or before.stage:
-            this, unit = Before(first or before.stage, []), f"train/{training.name}"
-            intention = this.unit(unit, was_done=layout.manifest(unit).exists())
+        first = next(
+            (n.name for n in names if isinstance(n, FromTraining) and n.name in due), behind
+        )
+        if first:
+            unit = f"train/{training.name}"
+            intention = _behind(unit, first, was_done=layout.manifest(unit).exists())
             anew = True
         else:
             intention = _of(train_unit(training, layout), force=force)
-            anew = force or not is_under_way(training, layout)
+            is_forced = force and is_finished(training, layout)
+            anew = is_forced or not is_under_way(training, layout)
         if intention.runs:
             due.add(training.name)
             lost = set_aside_by(training, layout, anew=anew)
@@ -209,15 +210,15 @@ def _of_trainings(
 
 
 def _of_evaluations(
-    config: PipelineConfig, layout: Layout, before: Before, *, force: bool
+    config: PipelineConfig, layout: Layout, behind: str, due: Sequence[str], *, force: bool
 ) -> Generator[Intention]:
     start = next(iter(start_models(config.train).values()), "")
     of_one = cache(lambda: answer_cost(config.evaluate, start, layout, _gpus))
-    if before.stage:
-        due = [each for each in config.train if before.stage != "train" or each.name in before.due]
+    if behind:
+        again = [each for each in config.train if behind != "train" or each.name in due]
         held_out = config.annotations.validation_size if config.annotations.validation else 0
-        models, answers = count_answers(due, config.evaluate, held_out, layout)
-        intention = before.unit("evaluate", was_done=layout.evaluations.is_dir())
+        models, answers = count_answers(again, config.evaluate, held_out, layout)
+        intention = _behind("evaluate", behind, was_done=layout.evaluations.is_dir())
         reason = f"{intention.reason}: {models} models" + f", {answers:,} answers" * bool(answers)
         yield intention._replace(reason=reason, cost=lambda: of_one().times(answers))
         return

@@ -34,74 +34,60 @@ SAMPLE_RATE_HZ = 16_000
 MEDIA_BYTES = 1.5e6  # a video of four minutes at 50 kbit/s
 AT_ONCE = 16  # questions, where memory decides
 SHOWN_BYTES = 1e7  # less is not told
-
-
 Gpus = Callable[[], Sequence[Gpu]]  # of this host; asked only where nothing was measured
 
 
 class Cost(NamedTuple):
-    """Of some work."""
+    """Of some work: disk, and seconds at least and at most; 0: not known."""
 
     size_bytes: float = 0.0
-    """Disk that it adds."""
-    seconds: tuple[float, float] | None = None
-    """Least and most; None: not known."""
-    is_measured: bool = False
-    """Whether a run here was as fast; False: by count."""
+    least_s: float = 0.0
+    most_s: float = 0.0
+    is_counted: bool = False
+    """Whether no run here was measured."""
 
     def text(self) -> str:
         """E.g. `12.94 GB, 28.1 h to 3.9 days by count`; empty if nothing is known."""
         parts = [f"{self.size_bytes / GB:.2f} GB"] if self.size_bytes >= SHOWN_BYTES else []
-        if self.seconds:
-            bounds = " to ".join(dict.fromkeys(map(format_duration, self.seconds)))
-            parts.append(f"{bounds} {'as measured' if self.is_measured else 'by count'}")
+        if self.most_s:
+            bounds = dict.fromkeys(map(format_duration, (self.least_s, self.most_s)))
+            parts.append(" to ".join(bounds) + (" by count" if self.is_counted else " as measured"))
         return ", ".join(parts)
 
     def times(self, count: int) -> "Cost":
         """Of so many."""
-        seconds = self.seconds and (self.seconds[0] * count, self.seconds[1] * count)
-        return Cost(self.size_bytes * count, seconds, self.is_measured)
+        size_bytes, least_s, most_s, is_counted = self
+        return Cost(size_bytes * count, least_s * count, most_s * count, is_counted)
 
 
 def sum_of(costs: Iterable[Cost]) -> Cost:
     """Of all of them, as far as it is known."""
-    known = list(costs)
-    bounds = [cost.seconds for cost in known if cost.seconds]
-    seconds = (sum(least for least, _ in bounds), sum(most for _, most in bounds))
-    is_measured = all(cost.is_measured for cost in known if cost.seconds)
-    return Cost(sum(cost.size_bytes for cost in known), seconds if bounds else None, is_measured)
+    sizes, least, most, counted = zip(Cost(), *costs, strict=True)
+    return Cost(sum(sizes), sum(least), sum(most), any(counted))
 
 
 def fetch_cost(config: FetchConfig, num_clips: int, num_videos: int) -> Cost:
     """Of clips that are due: their size, and the hours that YouTube's budget takes."""
     is_paced = any(isinstance(source, YoutubeSource) for source in config.sources)
-    eta_s = Pace(config.videos_per_hour).eta_s(num_videos) if is_paced else None
-    size_bytes = sum(_clip_needs(config, num_clips).values())
-    return Cost(size_bytes, None if eta_s is None else (eta_s, eta_s))
+    eta_s = (Pace(config.videos_per_hour).eta_s(num_videos) or 0.0) * is_paced
+    return Cost(sum(_clip_needs(config, num_clips).values()), eta_s, eta_s, is_counted=True)
 
 
 def train_cost(
     training: TrainConfig, start: str, layout: Layout, gpus: Gpus, *, anew: bool
 ) -> Cost:
-    """Of a training's steps that are still to do.
-
-    Args:
-        training: Its settings.
-        start: The model at the bottom of its `training:` references.
-        layout: Where it lies.
-        gpus: Those of this host.
-        anew: Whether it begins from the start, whatever is there.
-    """
+    """Of a training's steps that are still to do, of a model of the size of `start`."""
     folder = layout.training(training.name)
     took = [step.seconds["total"] for step in read_metrics(folder) if "total" in step.seconds]
-    sizes = _sizes_of(start, layout.models)
     step_s = (median(took), median(took)) if took else None
+    sizes = _sizes_of(start, layout.models)
     if not took and sizes and (used := gpus()[: training.num_gpus]):
         step_s = forecast_step_s(training, sizes, used[0].model, len(used) * training.num_hosts)
     there, done = (0, None) if anew else (bytes_in(folder), last_step(folder))
     left = training.max_steps - max(done or 0, training.steps_before)
     size_bytes = max(0, checkpoints_bytes(training, sizes.total if sizes else 0) - there)
-    return Cost(0, step_s, bool(took)).times(left)._replace(size_bytes=size_bytes)
+    one = Cost(0, *(step_s or (0, 0)), is_counted=not took)
+    return one.times(left)._replace(size_bytes=size_bytes)
 
 
 def answer_cost(config: EvaluateConfig, start: str, layout: Layout, gpus: Gpus) -> Cost:
@@ -109,15 +95,13 @@ def answer_cost(config: EvaluateConfig, start: str, layout: Layout, gpus: Gpus) 
     runs = [run for _, run in list_runs(layout.evaluations) if run.seconds]
     if runs:
         seconds = sum(run.seconds for run in runs) / sum(run.num_questions for run in runs)
-        return Cost(0, (seconds, seconds), is_measured=True)
+        return Cost(0, seconds, seconds)
     cards, sizes = gpus(), _sizes_of(start, layout.models)
     if not cards or sizes is None:
         return Cost()
-    lengths = (SHORT_ANSWER, config.max_new_tokens)
-    at_once = config.batch_size or AT_ONCE
+    lengths, at_once = (SHORT_ANSWER, config.max_new_tokens), config.batch_size or AT_ONCE
     found = [forecast_answer_s(sizes, cards[0].model, size, at_once) for size in lengths]
-    known = sorted(seconds for seconds in found if seconds is not None)
-    return Cost(0, (known[0], known[1])) if known else Cost()
+    return Cost(0, min(found), max(found), is_counted=True)
 
 
 def set_aside_by(training: TrainConfig, layout: Layout, *, anew: bool) -> str:

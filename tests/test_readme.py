@@ -125,9 +125,8 @@ def _estimated(profile: str, models: Path) -> tuple[str, str, str]:
     start = next(iter(starts.values()), SEVEN_B)
     costs.append(answer_cost(config.evaluate, start, layout, lambda: [H100]).times(num_answers))
     needs = disk_needs(config.train, config.fetch, num_clips, models) if config.train else {}
-    seconds = sum_of(costs).seconds
-    assert seconds is not None
-    hours = dict.fromkeys(f"{bound / 3600:.0f}" for bound in seconds)
+    whole = sum_of(costs)
+    hours = dict.fromkeys(f"{bound / 3600:.0f}" for bound in (whole.least_s, whole.most_s))
     disk = f"{sum(needs.values()) / 1e9:.0f}" if needs else ""
     return ", ".join(memory), disk, " to ".join(hours)
 

@@ -101,11 +101,11 @@ def forecast_step_s(
     return seconds[0], seconds[1]
 
 
-def forecast_answer_s(sizes: ModelSizes, card: str, num_tokens: int, at_once: int) -> float | None:
-    """Seconds of an answer by count, where so many are given at once; None as above."""
+def forecast_answer_s(sizes: ModelSizes, card: str, num_tokens: int, at_once: int) -> float:
+    """Seconds of an answer by count, where so many are given at once; 0: as None above."""
     peak = peak_operations_per_s(card)
     if peak is None:
-        return None
+        return 0.0
     needed = operations(
         sizes,
         text_tokens=PROMPT_TOKENS + num_tokens,

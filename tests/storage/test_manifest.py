@@ -20,7 +20,7 @@ def output(tmp_path: Path) -> Path:
 
 def test_work_that_was_never_committed_is_not_done(tmp_path: Path) -> None:
     verdict = manifest.check(tmp_path / "convert.json", "convert", {"settings": 1})
-    assert verdict == (False, "never done")
+    assert verdict == (False, "never done", ())
 
 
 def test_committed_work_is_done_until_a_part_of_its_key_changes(
@@ -30,7 +30,7 @@ def test_committed_work_is_done_until_a_part_of_its_key_changes(
     manifest.commit(record, "convert", {"settings": {"a": 1}, "clips": ["x"]}, [output])
     assert manifest.check(record, "convert", {"settings": {"a": 1}, "clips": ["x"]}).is_done
     changed = manifest.check(record, "convert", {"settings": {"a": 2}, "clips": ["x"]})
-    assert changed == (False, "changed: settings (a 1 -> 2)")
+    assert changed == (False, "changed: settings (a 1 -> 2)", ("settings",))
 
 
 def test_changed_settings_are_named_by_key_and_those_that_may_be_secret_without_value(

@@ -119,8 +119,8 @@ def _overlay(benchmark: str, runs: Sequence[Run]) -> str:
     values = [y for line in series for y in line.y if y is not None]
     if not values:
         return ""
-    panel = Panel(
-        f"Accuracy by step on {benchmark}", "", series, (min(values) - 2, max(values) + 2)
-    )
+    steps = sorted({x for line in series for x in line.x})
+    limits = (min(values) - 2, max(values) + 2)
+    panel = Panel(f"Accuracy by step on {benchmark}", "", series, limits, steps)
     wide = draw(panel, width=900, height=360, css="wide", margin=220)
     return wide + draw(panel, width=358, height=300, css="narrow", margin=120)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.synthetic_experiment import write_experiment
+from benchmarks.synthetic_experiment import withhold_answers, write_experiment
 from reports.config import ReportConfig
 from reports.read import read_report
 from reports.site.render import render
@@ -564,3 +564,49 @@ def test_every_number_of_a_start_models_page(experiment, right, answers, questio
             continue
         key = "difficulty" if label.startswith("Difficulty") else "sub-category"
         check_groups(rows, right[f"tiny · {prompt}"], None, groups_of(questions, key))
+
+
+def test_every_number_beside_the_tests_own(tmp_path):
+    """The larger split's columns, the held-out examples' curve and the predictions to submit."""
+    larger, kept = "mmau-test-original", "mmau-test-v05.15.25"
+    layout, profile = write_experiment(
+        tmp_path, num_questions=60, benchmarks=(BENCHMARK, larger, kept, "validation")
+    )
+    withhold_answers(layout, kept)
+    render(read_report(layout, ReportConfig(), settings=profile), layout.site, audio_roots={})
+    asked = json.loads((layout.benchmark(BENCHMARK) / "questions.json").read_text())
+    tasks = groups_of(asked, "task")
+
+    def cells_of(benchmark: str, model: str) -> list[list[str]]:
+        path = layout.evaluations / model / benchmark / "answer" / "answers.jsonl"
+        said = {line["id"]: line["answer"] for line in map(json.loads, path.open())}
+        marks = [said[question["id"]] == question["answer"] for question in asked]
+        return [
+            cell(marks),
+            *(cell(at(marks, tasks[task])) for task in ("sound", "music", "speech")),
+        ]
+
+    tables = dict(tables_of(layout.site / "index.html"))
+    checked = 0
+    for row in tables[f"Leaderboard {BENCHMARK}, official scorer"][2:]:
+        name, step, *_ = [*row[0].split(), "", ""]
+        names = {"grpo": "grpo-step-30", "tiny": "tiny", "step": f"grpo-step-{step}"}
+        if model := names.get(name):
+            own = cells_of(BENCHMARK, model) + cells_of(larger, model)
+            assert [numbers(text) for text in row[1:9]] == own
+            checked += 1
+    assert checked == 5
+    for row in tables["Predictions to submit"][1:]:
+        path = layout.root / row[5]
+        assert row[0] == kept
+        lines = [json.loads(line) for line in path.with_name("answers.jsonl").open()]
+        assert row[3:5] == [str(len(lines)), str(sum(tagged(line) is not None for line in lines))]
+    held_out = [
+        table
+        for label, table in tables_of(layout.site / "training-grpo.html")
+        if label == "Accuracy by step"
+    ][-1]
+    for row in held_out[1:]:
+        model = f"grpo-step-{row[1]}" if row[1] != "0" else "tiny"
+        assert [numbers(text) for text in row[2:]] == cells_of("validation", model)
+    assert len(held_out) == 5

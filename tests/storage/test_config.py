@@ -81,12 +81,7 @@ def test_the_other_methods_settings_are_unused() -> None:
 def test_the_speed_of_a_fetch_and_of_an_evaluation_decide_nothing() -> None:
     assert deciding(FetchConfig(workers=1, videos_per_hour=None)) == deciding(FetchConfig())
     assert deciding(FetchConfig(clip_length_s=2)) != deciding(FetchConfig())
-    assert set(deciding(EvaluateConfig())) == {
-        "scorers",
-        "batch_size",
-        "max_new_tokens",
-        "precision",
-    }
+    assert set(deciding(EvaluateConfig())) == {"scorers", "max_new_tokens", "precision"}
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-# Whole runs, one at a time: some of them start two processes.
+# Whole runs; the modules with the most tests first, so that neither worker ends long before the other.
 test-long: .venv/ready
-	$(BIN)/python -m pytest -q -m 'long and not gpu and not network'
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'long and not gpu and not network'
 
 # Needs Node 20; Chromium is installed where the system's packages can be (CHROMIUM=PATH names another).
 test-browser: .venv/ready

@@ -190,9 +190,11 @@ def test_a_child_runs_from_a_thread_as_well(silent_trainer, tmp_path):
 
 
 def start_parent(trainer, tmp_path: Path) -> subprocess.Popen[bytes]:
-    """Another process that sits in run_child."""
+    """Another process that sits in run_child, and heeds SIGHUP although these tests do not."""
     code = (
-        "import sys; from pathlib import Path; from tasks.running.child_process import run_child; "
+        "import signal, sys; from pathlib import Path; "
+        "from tasks.running.child_process import run_child; "
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL); "  # ignored under nohup
         "run_child(sys.argv[2:], log=Path(sys.argv[1]), on_line=print)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "log"), *trainer.command]

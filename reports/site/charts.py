@@ -7,6 +7,7 @@ give the same bytes.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,7 +18,7 @@ from markupsafe import escape
 from reports.site.exports import one_line
 
 SMALLEST_PLAIN = 0.001  # `0.001` fits beside the axis, `0.00075` does not
-MOST_DOTS = 30  # points of a curve that are marked one by one
+MOST_DOTS = 30  # points of a curve that are marked one by one; of more, those that no line reaches
 # px: between labels at the margin, between the margin's marks, between ticks, room for the y axis
 LABEL_GAP, COLUMN, TICK_GAP, LEFT, TOP, BOTTOM = 15, 11, 30, 38, 8, 22
 # Paths of radius 1 around the point; a mark is drawn in the colour of its series.
@@ -154,8 +155,8 @@ def _curve(frame: _Frame, series: Series, margin_x: float) -> tuple[str, float]:
         outline = "L".join("{:.1f} {:.1f}".format(*frame.at(x, y)) for x, y in edge)
         words.append(f'<path class="band" d="M{outline}z"/>')
     words.append(f'<path class="line" d="{_line(frame, series)}"/>')
-    if len(seen) <= MOST_DOTS:
-        words.append(marks(series.look, seen, 2.2))
+    dotted = seen if len(seen) <= MOST_DOTS else _alone(frame, series)
+    words.append(marks(series.look, dotted, 2.2))
     led = [place for (x, _), place in zip(points, seen, strict=True) if x == series.lead]
     words.append(marks(series.look, led, 5))
     label_y = seen[-1][1] if seen else frame.height - BOTTOM
@@ -180,6 +181,16 @@ def _line(frame: _Frame, series: Series) -> str:
             words.append("{}{:.1f} {:.1f}".format("M" if before is None else "L", *frame.at(x, y)))
         before = y
     return "".join(words)
+
+
+def _alone(frame: _Frame, series: Series) -> list[tuple[float, float]]:
+    """Points between two gaps."""
+    around = zip(series.x, [None, *series.y], series.y, [*series.y[1:], None], strict=False)
+    return [
+        frame.at(x, y)
+        for x, before, y, after in around
+        if y is not None and before is None and after is None
+    ]
 
 
 def _readouts(frame: _Frame, panel: Panel) -> list[str]:
@@ -248,10 +259,10 @@ def ticks(low: float, high: float, *, most: int = 5) -> list[float]:
 
 
 def tick_text(value: float) -> str:
-    """A number of at most six characters: `0.75`, `7.5e-4`, `6.2e8`, never an offset."""
-    if 0 < abs(value) < SMALLEST_PLAIN:
-        return f"{value:.1e}".replace("e-0", "e-").replace(".0e", "e")
-    return f"{value:.6g}".replace("e+0", "e").replace("-", "\u2212")
+    """A number in few characters: `0.75`, `7.5e-4`, `1.05e-6`, `6.2e10`, never an offset."""
+    size = abs(value)
+    text = f"{size:.5e}" if 0 < size < SMALLEST_PLAIN else f"{size:.6g}"
+    return ("\u2212" if value < 0 else "") + re.sub(r"\.?0*e\+?(-?)0*", r"e\1", text)
 
 
 def marks(look: Look, points: Sequence[tuple[float, float]], size: float) -> str:

@@ -79,8 +79,27 @@ def test_small_numbers_on_an_axis_need_no_offset():
         "1e-6",
     ]
     assert tick_text(0.75) == "0.75"
-    assert tick_text(6.2e8) == "6.2e8"  # bytes of memory
+    assert [tick_text(size) for size in (6.2e8, 6.2e10)] == ["6.2e8", "6.2e10"]  # bytes of memory
     assert tick_text(-5) == "\u22125"
+
+
+def test_every_tick_is_told_by_its_own_number():
+    """A learning rate that stayed at 1e-6 had an axis with 1e-6 twice, once for 1.05e-6."""
+    texts = ["9e-7", "9.5e-7", "1e-6", "1.05e-6", "1.1e-6"]
+    assert [tick_text(tick) for tick in ticks(0.9e-6, 1.1e-6)] == texts
+    assert tick_text(-7.5e-4) == "\u22127.5e-4"
+
+
+def test_a_point_between_two_gaps_is_seen_in_a_curve_of_any_length():
+    """Of more than 30 checkpoints' validations no line and no dot was drawn."""
+    values = [1.0 if x % 2 else None for x in range(80)]
+    alone = replace(CURVE, x=list(range(80)), y=values, band=(), lead=None, result=None)
+    (dots,) = [
+        node
+        for node in parsed(replace(PANEL, series=[alone], marked_x=())).iter()
+        if node.get("class") == "dot"
+    ]
+    assert dots.get("d").count("M") == 40
 
 
 def test_ticks_are_round_numbers_within_the_ends():

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from reports.sheets import TrainingSheet, flat
 
-NAMES = ("name",)  # a training's own name decides nothing of what it learns
+# A training's own name decides nothing of what it learns; a prompt's name stands for all of it.
+NAMES = ("name", "prompt")
 
 
 class Variants(NamedTuple):
@@ -37,4 +38,5 @@ def variants(trainings: Sequence[TrainingSheet]) -> list[Variants]:
 def _deciding(training: TrainingSheet) -> dict[str, str]:
     start = training.start.digest if training.start else ""
     own = {"seed": str(training.seed), "prompt": training.prompt, "start model": start[:12]}
-    return {key: text for key, text in flat(training.settings) if key not in NAMES} | own
+    settings = {key: value for key, value in training.settings.items() if key not in NAMES}
+    return dict(flat(settings)) | own

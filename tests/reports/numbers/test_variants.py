@@ -42,6 +42,18 @@ def test_a_training_stands_in_a_group_of_each_setting():
     }
 
 
+def test_a_prompt_is_one_setting_whatever_of_it_differs():
+    """Records hold the whole prompt: its name, text, form and rules made four differences."""
+    texts = {"answer": "{question} {choices}", "think": "Think. {question} {choices}"}
+    asked = [
+        training(name, prompt=name).model_copy(
+            update={"settings": {"prompt": {"name": name, "text": text, "extract": [name]}}}
+        )
+        for name, text in texts.items()
+    ]
+    assert [group.setting for group in variants(asked)] == ["prompt"]
+
+
 def test_one_that_recorded_nothing_yet_is_left_out():
     early = training("b").model_copy(update={"settings": {}})
     assert variants([training("a"), early]) == []

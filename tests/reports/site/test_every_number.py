@@ -5,6 +5,7 @@ Agresti and Min's intervals, the exact sign test, its power and Holm's correctio
 table that no check knows fails. What is printed of records is held to them in test_every_record.py.
 """
 
+import csv
 import json
 import math
 import random
@@ -495,6 +496,67 @@ def check_section(text, tables, scorer, names, marks):
         [str(both), str(lost)],
         [str(gained), str(200 - both - gained - lost)],
     ]
+
+
+def test_every_question_that_a_pairs_page_lists(experiment, right, answers, questions):
+    for page in experiment.site.glob("compare-*.html"):
+        html = page.read_text()
+        second, first = re.search(r"<h1>(.*?) against (.*?)</h1>", html).groups()
+        details = re.findall(r"<details[^>]*>(?:(?!</details>).)*", html, re.DOTALL)
+        lists = [text for text in details if re.search(r"\d+ questions (gained|lost)<", text)]
+        for text, (worse, better) in zip(lists, ((first, second), (second, first)), strict=True):
+            flips = [n for n in range(200) if right[better][n] and not right[worse][n]]
+            found = re.findall(r"<code[^>]*>(.*?)</code>", text)
+            assert found == [questions[index]["id"] for index in flips[:40]]
+            told = re.findall(r"<dd[^>]*>(.*?)</dd>", text)
+            assert told == [
+                said
+                for n in flips[:40]
+                for said in (questions[n]["answer"], answers[first][n], answers[second][n])
+            ]
+            assert (f"The first 40 of {len(flips)}" in text) == (len(flips) > 40)
+
+
+def test_every_number_of_the_exports(experiment, right, strict, questions):
+    """CSV and JSON, of every row of ours; Markdown and LaTeX, whose cells are of fewer digits."""
+    tasks = groups_of(questions, "task")
+    names = ("sound", "music", "speech", "average")
+    exported = json.loads((experiment.site / "leaderboard.json").read_text())
+    markdown = (experiment.site / "leaderboard.md").read_text().splitlines()
+    lines = (experiment.site / "leaderboard.tex").read_text().splitlines()
+    latex = [numbers(line.partition("&")[2].replace("--", " ")) for line in lines]
+    assert sum(len(found) == 12 for found in latex) == 2 * 4  # what is quoted, under two scorers
+    checked = []
+    with (experiment.site / "leaderboard.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row, same in zip(rows, exported, strict=True):
+        if not row["scorer"]:
+            continue  # published: as printed
+        marks = {"official": right, "strict": strict}[row["scorer"]][
+            key_of(row["model"], row["prompt"])
+        ]
+        cells, quoted = [], []
+        for name in names:
+            own = at(marks, tasks[name]) if name in tasks else marks
+            low, high = wilson(own)
+            assert [row[name], row[f"{name}_low"], row[f"{name}_high"]] == [
+                f"{percent:.2f}" for percent in (share(own), low, high)
+            ]
+            assert same[name] == {
+                "percent": round(share(own), 2),
+                "num_correct": sum(own),
+                "num_questions": len(own),
+                "low": round(low, 2),
+                "high": round(high, 2),
+            }
+            cells.append(f"{share(own):.2f} ({low:.1f}\u2013{high:.1f})")
+            quoted.append(cell(own))
+        assert row["num_questions"] == str(same["num_questions"]) == "200"
+        assert any(" | ".join(["", *cells, "200", ""]) in line for line in markdown)
+        if row["step"] in {"", "30"}:
+            assert [number for own in quoted for number in own] in latex
+        checked.append((row["model"], row["prompt"], row["scorer"]))
+    assert len(checked) == len(set(checked)) == 2 * 8
 
 
 @pytest.mark.parametrize(("training", "prompt"), [("grpo", "answer"), ("sft", "plain")])

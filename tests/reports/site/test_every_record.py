@@ -196,3 +196,34 @@ def test_what_a_trainings_page_says_of_its_controls_is_in_their_record(experimen
     told = text.partition("there are choices: ")[2].partition(" By difficulty")[0]
     names = ("num_consistent", "num_questions", "num_right_in_all")
     assert numbers(told) == [str(order[name]) for name in names]
+
+
+def test_every_count_of_what_is_left_out(tmp_path):
+    """Evaluations of another profile, one that is not finished, steps still to come."""
+    layout, profile = write_experiment(
+        tmp_path,
+        trainings=("grpo", "sft"),
+        settings={"grpo": {"max_steps": 40, "save_steps": 10}},
+        with_fetch=False,
+    )
+    profile["train"] = profile["train"][:1]
+    stopped = layout.evaluations / "grpo-step-20" / "demo-mmau" / "answer"
+    (stopped / "score.json").unlink()
+    for path, kept in (
+        (stopped / "answers.jsonl", 25),
+        (next(layout.evaluations.glob("sft-step-10/*/*/answers.jsonl")), 59),
+    ):
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:kept]))
+    render(read_report(layout, ReportConfig(), settings=profile), layout.site, audio_roots={})
+    page = layout.site / "index.html"
+    text = text_of(page)
+    assert "2 of 4 steps evaluated ; grpo-step-20: 25 of 60, left out" in text
+    assert "grpo: as of step 30 of 40." in text
+    counted = {
+        path.parts[-4]: len(lines_of(path))
+        for path in layout.evaluations.glob("sft-*/*/*/answers.jsonl")
+    }
+    assert sorted(counted.values()) == [59, 60, 60]
+    rows = dict(tables_of(page))["Not of this profile"][1:]
+    assert {row[0]: int(row[4]) for row in rows} == counted
+    assert "3 evaluations" in text

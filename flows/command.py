@@ -15,6 +15,7 @@ from flows.pipeline_config import PipelineConfig, load_config
 from storage.errors import PipelineError
 from storage.layout import Layout
 from storage.text import printable
+from tasks.stage import run
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -64,22 +65,16 @@ def resume_command(config: PipelineConfig, workspace: Path) -> str:
 
 def run_flow(
     flow: Callable[..., Any], config: PipelineConfig, layout: Layout, **parameters: object
-) -> Any:  # noqa: ANN401  what its run returned
+) -> None:
     """Run a flow as this command's own, on a Prefect server of its own where none is set.
-
-    Returns:
-        The run's state, final.
 
     Raises:
         PipelineError: What the run ended with.
     """
     from flows.serving.own_server import own_server  # noqa: PLC0415  who runs nothing needs no Prefect
-    from tasks.running.prefect_form import as_flow  # noqa: PLC0415  the same
 
     with own_server(layout.workspace):
-        state = as_flow(flow)(config, layout.workspace, **parameters, return_state=True)
-        state.result()
-    return state
+        run(flow, config, layout.workspace, **parameters)
 
 
 def run_command(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:

@@ -20,7 +20,7 @@ BEGINNING_S = 5.0  # a run's lock is made, then taken
 
 
 def crash_dead_runs(workspace: Path) -> None:
-    """Mark every run of a workspace as Crashed that is not over and whose process is gone."""
+    """Mark a workspace's runs that are not over, and their tasks, as Crashed where nobody works."""
     old_s = time.time() - BEGINNING_S
     paths = [path for path in runs_folder(workspace).glob("*.lock") if path.stat().st_mtime < old_s]
     dead = [path for path in paths if not is_locked(path)]
@@ -37,9 +37,9 @@ def crash_dead_runs(workspace: Path) -> None:
 
 def _crash(client: SyncPrefectClient, run_id: UUID) -> None:
     state = client.read_flow_run(run_id).state
-    if state is None or state.is_final():
-        return
-    client.set_flow_run_state(run_id, Crashed(message=GONE), force=True)
+    # A runner or a worker that saw it die has called it Crashed, but not its tasks.
+    if state is None or not state.is_final():
+        client.set_flow_run_state(run_id, Crashed(message=GONE), force=True)
     of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
     for task in client.read_task_runs(flow_run_filter=of_run):
         if task.state is None or not task.state.is_final():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed
@@ -261,13 +262,21 @@ def test_ten_runs_at_once_end_well_and_do_the_work_once(serve: Serve) -> None:
     assert_no_errors(serve.workspace)
 
 
-def test_a_run_killed_with_its_runner_is_called_crashed_within_a_minute(serve: Serve) -> None:
+def test_a_run_killed_alone_or_with_its_runner_is_crashed_with_its_tasks_within_a_minute(
+    serve: Serve,
+) -> None:
+    """Of one whose runner saw it die, the tasks were Running, or Retrying, for ever."""
+    locks = Path(serve.workspace, "locks", ".runs")
     with serving(serve, *LONG_TRAINING) as process, get_client(sync_client=True) as client:
-        serve.run("deployment", "run", "train/train", "-p", "force=true")
-        program(process.pid, "grpo/run.json")
-        run = runs(client, "train-demo")[-1]
-        os.kill(program(process.pid, "flows.serving.deployments"), signal.SIGKILL)
-        await_true(lambda: client.read_flow_run(run.id).state_name == "Crashed", wait_s=60)
-        # Its lock goes right after its state and its tasks' are set.
-        locks = Path(serve.workspace, "locks", ".runs")
-        await_true(lambda: not list(locks.glob("*")), wait_s=30)
+        for killed in ("prefect.engine", "flows.serving.deployments"):
+            serve.run("deployment", "run", "train/train", "-p", "force=true")
+            program(process.pid, "grpo/run.json")
+            run_id = runs(client, "train-demo")[-1].id
+            os.kill(program(process.pid, killed), signal.SIGKILL)
+            # Its lock goes right after its state and its tasks' are set.
+            await_true(lambda: not list(locks.glob("*")), wait_s=60)
+            assert client.read_flow_run(run_id).state_name == "Crashed"
+            of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
+            tasks = client.read_task_runs(flow_run_filter=of_run)
+            assert tasks
+            assert all(task.state is not None and task.state.is_final() for task in tasks)

@@ -10,21 +10,32 @@ beside the training's; the stage `evaluate` then finds that done.
 
 import argparse
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
-from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from flows.command import Command, read_config, run_command
+from flows.convert import convert_flow
+from flows.evaluate import evaluate_flow
+from flows.fetch import fetch_flow
 from flows.pipeline_config import STAGES, Override, PipelineConfig, StageName, overridden
 from flows.plan import print_plan, run_if_due
+from flows.report import report_flow, show_report
+from flows.train import train_flow
 from storage.errors import PipelineError
 from tasks.running.console import say
 from tasks.running.turns import stop_event
 from tasks.stage import run
 
+STAGE_FLOWS = {
+    "fetch": fetch_flow,
+    "convert": convert_flow,
+    "train": train_flow,
+    "evaluate": evaluate_flow,
+    "report": report_flow,
+}
 STOP_S = 15.0  # an evaluation that is told to stop ends its child sooner
 
 
@@ -53,7 +64,7 @@ def full_pipeline_flow(
         is_watched = stage == "train" and "evaluate" in stages and config.evaluate.while_training
         # Forced work is done once: by the stage itself.
         with _evaluating(config, workspace) if is_watched and not force else nullcontext():
-            run(flow_of(stage), config, workspace, force=force)
+            run(STAGE_FLOWS[stage], config, workspace, force=force)
 
 
 @contextmanager
@@ -67,7 +78,7 @@ def _evaluating(config: PipelineConfig, workspace: Path) -> Generator[None]:
     def evaluate() -> None:
         stop_event.set(stop)
         try:
-            run(flow_of("evaluate"), config, workspace, watch=True)
+            run(evaluate_flow, config, workspace, watch=True)
         except PipelineError as error:
             say(f"evaluate: ended before the training: {error}")
 
@@ -81,11 +92,6 @@ def _evaluating(config: PipelineConfig, workspace: Path) -> Generator[None]:
         stop.set()
         thread.join(STOP_S)
         raise
-
-
-def flow_of(stage: StageName) -> Callable[..., Any]:
-    """A stage's flow, imported when it is wanted."""
-    return getattr(import_module(f"flows.{stage}"), f"{stage}_flow")
 
 
 def chosen_stages(only: Sequence[StageName], start_from: StageName) -> list[StageName]:
@@ -136,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         full_pipeline_flow, stages, config, layout, force=options.force, **settings
     )
     if not has_run and "report" in stages:
-        import_module("flows.report").show_report(config, layout)
+        show_report(config, layout)
     return 0
 
 

@@ -18,7 +18,7 @@ import pytest
 from prefect.testing.utilities import prefect_test_harness
 
 from flows import STOPPED
-from flows.full_pipeline import flow_of
+from flows.full_pipeline import STAGE_FLOWS
 from flows.pipeline_config import STAGES, PipelineConfig, StageName, load_config
 from flows.plan import plan
 from storage.errors import PipelineError
@@ -67,7 +67,7 @@ def run(
     config = config_of(folder, *overrides)
     names: dict[StageName, str] = {}
     for stage in stages:
-        state = as_flow(flow_of(stage))(config, folder, force=force, return_state=True)
+        state = as_flow(STAGE_FLOWS[stage])(config, folder, force=force, return_state=True)
         state.result()
         names[stage] = state.name
     return names

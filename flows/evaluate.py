@@ -1,6 +1,5 @@
 """Evaluate: every checkpoint, and what it started from, on every benchmark of the profile."""
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from flows.plan import run_if_due
 from flows.preflight import check_stage
 from model.config import TrainConfig
 from storage.errors import PipelineError
-from storage.host.gpus import list_gpus
+from storage.host.gpus import visible_gpus
 from storage.layout import Layout
 from tasks.asked import (
     Job,
@@ -155,7 +154,7 @@ def _run_due(
 
 
 def _answer_all(jobs: list[Job], config: PipelineConfig, layout: Layout) -> None:
-    parts = _split(jobs, max(1, len(list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES")))))
+    parts = _split(jobs, max(1, len(visible_gpus())))
     if len(parts) == 1:
         run(answer, jobs, config.evaluate, layout, 0)
         return

@@ -3,7 +3,6 @@
 A command looks here first: where nothing is due it says so and starts neither a flow nor a server.
 """
 
-import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 from functools import cache, partial
@@ -16,18 +15,18 @@ from flows.command import run_flow
 from flows.pipeline_config import PipelineConfig, StageName
 from storage.errors import PipelineError
 from storage.host.checks import GB, free_bytes
-from storage.host.gpus import Gpu, list_gpus
+from storage.host.gpus import Gpu, visible_gpus
 from storage.layout import Layout
 from storage.records.model import FromTraining, parse_name
 from storage.world.make import is_made
 from tasks.asked import asked_models, control_jobs_of, evaluate_unit, jobs_of, profile_facts
 from tasks.convert import CLIPS_FOLDER, ConvertSettings, convert_unit
 from tasks.cost import (
-    NUM_CLIPS,
     Cost,
     answer_cost,
     count_answers,
     fetch_cost,
+    most_clips,
     set_aside_by,
     start_models,
     sum_of,
@@ -167,7 +166,7 @@ def _of_fetch(config: PipelineConfig, layout: Layout, *, force: bool) -> Intenti
     try:
         annotations = read_annotations(config.avqa, layout, config.fetch.limit)
     except PipelineError as error:  # their size is known
-        num_clips = min(NUM_CLIPS, config.fetch.limit or NUM_CLIPS)
+        num_clips = most_clips(config.fetch)
         cost = partial(fetch_cost, config.fetch, num_clips, num_clips)
         return Intention("fetch", runs=True, reason=str(error), cost=cost)
     intention = _of(fetch_unit(annotations, config.fetch, layout), force=force)
@@ -232,7 +231,7 @@ def _of_evaluations(
 
 def _gpus() -> list[Gpu]:
     try:
-        return list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        return visible_gpus()
     except PipelineError:  # told when one is held
         return []
 

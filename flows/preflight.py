@@ -4,7 +4,6 @@
 names what must be brought along, and where it goes.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -26,11 +25,11 @@ from storage.host.checks import (
     shared_memory_bytes,
     worst,
 )
-from storage.host.gpus import list_gpus
+from storage.host.gpus import visible_gpus
 from storage.layout import Layout
 from storage.records.clip import Clip
 from storage.text import printable
-from tasks.cost import NUM_CLIPS, disk_needs, start_models
+from tasks.cost import disk_needs, most_clips, start_models
 from tasks.fetch import due_clips
 from tasks.inputs import read_annotations
 from tasks.preflight import (
@@ -142,7 +141,7 @@ def _clips_to_fetch(config: PipelineConfig, layout: Layout) -> int:
         return 0
     if config.avqa.train.startswith(("http://", "https://")):
         num_there = sum(1 for _ in layout.clips.glob("*.wav"))
-        return max(0, min(NUM_CLIPS, config.fetch.limit or NUM_CLIPS) - num_there)
+        return max(0, most_clips(config.fetch) - num_there)
     try:
         annotations = read_annotations(config.avqa, layout, config.fetch.limit)
         return len(due_clips(annotations, config.fetch, layout).clips)
@@ -163,7 +162,7 @@ def _check_ports(config: PipelineConfig) -> list[Finding]:
 
 def _check_gpus(config: PipelineConfig, layout: Layout, *, offline: bool) -> list[Finding]:
     try:
-        gpus = list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        gpus = visible_gpus()
     except PipelineError as error:
         return [Finding("error", "gpus", str(error))]
     names = ", ".join(f"{gpu.name}: {gpu.model}" for gpu in gpus)
@@ -199,7 +198,7 @@ def _check_evaluated(
 ) -> list[Finding]:
     """The models that no training makes: those trained from, and the profile's further ones."""
     try:
-        gpus = list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        gpus = visible_gpus()
     except PipelineError:  # told by the check of the GPUs
         gpus = []
     models = dict.fromkeys(

@@ -19,6 +19,7 @@ from storage.errors import PipelineError
 from storage.layout import Layout
 from storage.records.model import FromTraining, parse_name
 from tasks.asked import asked_models, done_of, jobs_of, leading_of
+from tasks.cost import bytes_in
 from tasks.inputs import prepare_benchmarks
 from tasks.models import is_gone, trained
 from tasks.running.console import say
@@ -102,8 +103,7 @@ def settled_checkpoints(config: PipelineConfig, layout: Layout) -> Iterator[tupl
 
 
 def _megabytes(paths: Sequence[Path]) -> str:
-    files = [file for path in paths for file in path.rglob("*") if file.is_file()]
-    return f"{sum(file.lstat().st_size for file in files) / 1e6:8,.1f} MB"
+    return f"{sum(map(bytes_in, paths)) / 1e6:8,.1f} MB"
 
 
 def _is_agreed(paths: Sequence[Path]) -> bool:

@@ -43,7 +43,7 @@ from reports.server import find_report
 from reports.server import serve as serve_folder
 from storage.errors import PipelineError
 from storage.host.checks import check_port
-from storage.host.gpus import list_gpus
+from storage.host.gpus import visible_gpus
 from storage.layout import Layout
 from storage.locks import locked
 from storage.text import printable
@@ -139,7 +139,7 @@ def _start(
             "`make serve`, or start another server: --port 4300 --report-port 8190"
         )
         raise PipelineError(msg)
-    gpus = list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    gpus = visible_gpus()
     create_limits([name for gpu in gpus if (name := limit_name(gpu))])
     create_zombie_automation([flow.name for flow in FLOWS])
     if options.pools:  # their workers run the flows

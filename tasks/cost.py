@@ -37,6 +37,11 @@ SHOWN_BYTES = 1e7  # less is not told
 Gpus = Callable[[], Sequence[Gpu]]  # of this host; asked only where nothing was measured
 
 
+def most_clips(config: FetchConfig) -> int:
+    """Clips at most, where AVQA's annotations cannot be read."""
+    return min(NUM_CLIPS, config.limit or NUM_CLIPS)
+
+
 class Cost(NamedTuple):
     """Of some work: disk, and seconds at least and at most; 0: not known."""
 
@@ -182,7 +187,7 @@ def _sizes_of(model: str, models: Path) -> ModelSizes | None:
 
 def bytes_in(folder: Path) -> int:
     """Size of all that lies in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def checkpoints_bytes(training: TrainConfig, num_parameters: float) -> float:

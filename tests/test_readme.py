@@ -15,11 +15,11 @@ from flows.pipeline_config import PROFILES, load_config
 from model.train.memory import estimate
 from storage.host.gpus import Gpu
 from tasks.cost import (
-    NUM_CLIPS,
     Cost,
     answer_cost,
     count_answers,
     disk_needs,
+    most_clips,
     start_models,
     sum_of,
     train_cost,
@@ -107,7 +107,7 @@ def test_a_command_as_typed_works_or_says_in_one_line_what_is_missing(
 def _estimated(profile: str, models: Path) -> tuple[str, str, str]:
     """GB a GPU of each training, GB of disk, and hours on H100s, as README rounds them."""
     config = load_config(profile, workspace=models)
-    starts, num_clips = start_models(config.train), min(NUM_CLIPS, config.fetch.limit or NUM_CLIPS)
+    starts, num_clips = start_models(config.train), most_clips(config.fetch)
     memory: list[str] = []
     costs: list[Cost] = []
     layout = config.layout(models)

@@ -1,7 +1,5 @@
 """What runs in a workspace and on this host, in one screen: `python -m flows.serve --status`."""
 
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -18,7 +16,8 @@ from prefect.client.schemas.sorting import FlowRunSort
 
 from flows.serving.login import check_login
 from flows.serving.prefect_server import answers
-from storage.host.gpus import list_gpus
+from storage.host.checks import GB, free_bytes
+from storage.host.gpus import visible_gpus
 from storage.layout import Layout
 from storage.locks import holder, is_locked
 from storage.records.training import METRICS, read_metrics
@@ -26,7 +25,6 @@ from tasks.running.alive import runs_folder
 from tasks.running.console import format_duration
 from tasks.running.gpus import gpu_lock
 
-GB = 1e9
 UNDER_WAY = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING, StateType.PAUSED]
 
 
@@ -50,11 +48,11 @@ def status_lines(layout: Layout, api_url: str) -> Iterator[str]:
             ago = format_duration(time.time() - told.stat().st_mtime)
             steps = [line.step for line in read_metrics(folder)]
             yield f"training   {folder.name}: step {max(steps, default=0)}, {ago} ago"
-    for gpu in list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES")):
+    for gpu in visible_gpus():
         room = f"{gpu.used_bytes / GB:.0f} of {(gpu.memory_bytes or 0) / GB:.0f} GB used"
         held = holder(gpu_lock(gpu)) if is_locked(gpu_lock(gpu)) else "free"
         yield f"gpu        {gpu.name} {gpu.model}: {room}, {held}"
-    yield f"disk       {shutil.disk_usage(layout.workspace).free / GB:.0f} GB free"
+    yield f"disk       {free_bytes(layout.workspace) / GB:.0f} GB free"
 
 
 def _runs(client: SyncPrefectClient, layout: Layout) -> Iterator[str]:

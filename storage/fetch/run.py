@@ -28,6 +28,7 @@ from storage.fetch.retries import is_due
 from storage.fetch.sources import AudioSource, FolderAudio, YoutubeAudio
 from storage.fetch.worker import ClipWorker
 from storage.fetch.youtube import Downloader
+from storage.host.checks import GB, free_bytes
 from storage.layout import Layout
 from storage.records.clip import Clip
 from storage.records.example import Example
@@ -260,11 +261,11 @@ class FetchRun:
     def _check_disk(self, num_clips: int) -> None:
         clip_bytes = round(self.config.clip_length_s * SAMPLE_RATE_HZ * 2)
         needed = num_clips * clip_bytes + MIN_FREE_BYTES
-        free = shutil.disk_usage(self.layout.workspace).free
+        free = free_bytes(self.layout.workspace)
         if free < needed:
             msg = (
-                f"{self.layout.workspace} has {free / 1e9:.1f} GB free; {num_clips} clips need "
-                f"{needed / 1e9:.1f} GB. Free some space or name another folder: --workspace DIR"
+                f"{self.layout.workspace} has {free / GB:.1f} GB free; {num_clips} clips need "
+                f"{needed / GB:.1f} GB. Free some space or name another folder: --workspace DIR"
             )
             raise PipelineError(msg)
 

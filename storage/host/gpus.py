@@ -1,5 +1,6 @@
 """The GPUs of this host, as the driver's tool lists them; torch would take memory on each."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -27,6 +28,11 @@ class Gpu:
     """Its memory; None where the driver's tool is missing."""
     used_bytes: int = 0
     """Memory taken at the time of asking, by any program."""
+
+
+def visible_gpus() -> list[Gpu]:
+    """Those that CUDA_VISIBLE_DEVICES leaves to this process; as `list_gpus`."""
+    return list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def list_gpus(visible: str | None) -> list[Gpu]:

@@ -18,7 +18,7 @@ from contextvars import copy_context
 from pathlib import Path
 
 from storage.errors import PipelineError
-from storage.host.gpus import Gpu, list_gpus
+from storage.host.gpus import Gpu, visible_gpus
 from storage.locks import holder, is_locked, try_lock
 from tasks.running.console import say
 from tasks.running.turns import inherited, wait_for
@@ -50,7 +50,7 @@ def hold_gpus(count: int | None, purpose: str = "") -> Generator[list[str]]:
         PipelineError: If there are fewer GPUs than asked for, or a server is in use and their limit
             is not created.
     """
-    gpus = list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    gpus = visible_gpus()
     count = len(gpus) if count is None or not gpus else count
     if count > len(gpus):
         msg = (
@@ -69,7 +69,7 @@ def hold_gpus(count: int | None, purpose: str = "") -> Generator[list[str]]:
 
 def is_any_free() -> bool:
     """Whether work would find a GPU at once; on a host without GPUs it has the CPU."""
-    gpus = list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    gpus = visible_gpus()
     return not gpus or not all(is_locked(gpu_lock(gpu)) for gpu in gpus)
 
 

@@ -1,6 +1,5 @@
 """A line to whoever waits for a run: posted to a webhook when it ends, and when disk runs short."""
 
-import shutil
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ from prefect.client.schemas.objects import State
 
 from storage.config import reveal
 from storage.errors import PipelineError
+from storage.host.checks import GB, free_bytes
 from storage.records.training import CHECKPOINT, CheckpointRecord
 from storage.text import printable
 from tasks.running.console import format_duration, say
@@ -43,10 +43,10 @@ def tells_low_disk(place: str | None, run_name: str, root: Path) -> bool:
     with suppress(PipelineError, OSError):  # one is just being removed: the next look sees the rest
         for record in root.glob(f"training/*/*/{CHECKPOINT}"):
             wanted = max(wanted, sum(CheckpointRecord.read(record).files.values()))
-    free = shutil.disk_usage(root.parent).free
+    free = free_bytes(root)
     if free < wanted:
         text = (
-            f"{free / 1e9:.1f} GB are free at {root.parent}, {wanted / 1e9:.1f} GB may be needed "
+            f"{free / GB:.1f} GB are free at {root.parent}, {wanted / GB:.1f} GB may be needed "
             "next; `python -m flows.prune` tells what may go"
         )
         say(f"low disk: {text}")

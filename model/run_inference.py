@@ -127,7 +127,7 @@ def _infer_model(
             items = items_of(job, folder.questions)
             _refuse_short(job, items, processor)
             asked += [Asked(folder, item, kept) for item in items]
-        items = [one.item for one in asked]
+        items = [question.item for question in asked]
         prompts = PromptSet(
             Reader(items, processor, run.features),
             items,
@@ -210,11 +210,13 @@ def _take_over(
     """Write down what was answered before to the same, unless it is answered otherwise now."""
     kept = asked[0].kept
     found = (
-        kept.find(one.item for one in asked if one.item.id not in folder.answered) if kept else {}
+        kept.find(question.item for question in asked if question.item.id not in folder.answered)
+        if kept
+        else {}
     )
     if not found:
         return
-    index_of = {one.item.id: index for one, index in zip(asked, indices, strict=True)}
+    index_of = {question.item.id: index for question, index in zip(asked, indices, strict=True)}
     checked = sorted(found)[::CHECKED_OF]
     ready = prompts.read([index_of[name] for name in checked])
     again = decoder.complete([encoded.prompt() for encoded in ready])
@@ -243,8 +245,8 @@ def _answers(
     readable = [index for index, item in enumerate(ready) if item.error is None]
     completions = decoder.complete([ready[index].prompt() for index in readable])
     answers = [
-        Answer(one.item.id, "", None, finished=False, error=read.error)
-        for one, read in zip(asked, ready, strict=True)
+        Answer(question.item.id, "", None, finished=False, error=read.error)
+        for question, read in zip(asked, ready, strict=True)
     ]
     for index, completion in zip(readable, completions, strict=True):
         folder, item, _ = asked[index]

@@ -130,15 +130,16 @@ def remade_meanwhile(
                     told = str(error)
                     say(f"report: the pages were not made again: {error}")
 
+    if not config.remake_s:
+        yield
+        return
     thread = threading.Thread(target=remake, name="report", daemon=True)
-    if config.remake_s:
-        thread.start()
+    thread.start()
     try:
         yield
     finally:
         is_over.set()
-        if config.remake_s:
-            thread.join()
+        thread.join()
 
 
 def _is_behind(layout: Layout, seconds: float) -> bool:

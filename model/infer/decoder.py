@@ -160,7 +160,8 @@ class Decoder:
         lengths = torch.tensor([len(token_S) for token_S in rest])
         token_BS = pad_sequence(rest, batch_first=True, padding_value=self._tokenizer.pad_token_id)
         mask_BS = torch.arange(token_BS.shape[1]) < lengths[:, None]
-        rows = torch.tensor([list(unlike).index(key) for key in keys])
+        row_of = {key: row for row, key in enumerate(unlike)}
+        rows = torch.tensor([row_of[key] for key in keys])
         moved = (tensor.to(self.model.device) for tensor in (rows, token_BS, mask_BS))
         return read_on(self.model, read, *moved)
 

@@ -12,8 +12,14 @@ from reports.read import read_report
 from reports.report import Report
 from reports.sheets import Provenance
 from reports.site.render import render
+from storage.layout import Layout
 
 PROVENANCE = Provenance(commit="0123abc", command="python -m flows.full_pipeline")
+
+
+def render_site(layout: Layout, profile: dict[str, Any]) -> None:
+    """Read an experiment as it lies there, and render its site."""
+    render(read_report(layout, ReportConfig(), settings=profile), layout.site, audio_roots={})
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from reports.config import ReportConfig
 from reports.numbers.results import results_table
 from reports.read import read_report
 from reports.report import Report
-from reports.site.render import render
 from storage.errors import PipelineError
+from tests.reports.conftest import render_site
 
 
 def frame(report: Report) -> pd.DataFrame:
@@ -25,7 +25,7 @@ def layout(tmp_path_factory):
     layout, profile = write_experiment(
         tmp_path_factory.mktemp("results"), num_questions=12, steps=(10, 20), with_controls=True
     )
-    render(read_report(layout, ReportConfig(), settings=profile), layout.site, audio_roots={})
+    render_site(layout, profile)
     return layout
 
 

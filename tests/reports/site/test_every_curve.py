@@ -15,9 +15,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks.synthetic_experiment import write_experiment
-from reports.config import ReportConfig
-from reports.read import read_report
-from reports.site.render import render
+from tests.reports.conftest import render_site
 from tests.reports.site.test_every_number import (
     at,
     groups_of,
@@ -138,7 +136,7 @@ def experiment(tmp_path_factory):
     write_lines(layout.training("grpo") / "completions.jsonl", SAMPLED)
     dropped = [{"id": name, "reason": reason} for name, reason in ((1, "long"), (2, "no clip"))]
     write_lines(layout.training("grpo") / "dropped.jsonl", [*dropped, {"id": 3, "reason": "long"}])
-    render(read_report(layout, ReportConfig(), settings=profile), layout.site, audio_roots={})
+    render_site(layout, profile)
     return layout
 
 

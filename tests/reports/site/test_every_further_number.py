@@ -12,10 +12,8 @@ import pytest
 
 from benchmarks.synthetic_experiment import make_questions, write_experiment
 from model.config import TrainConfig, deciding_settings
-from reports.config import ReportConfig
-from reports.read import read_report
-from reports.site.render import render
 from storage.manifest import file_digest
+from tests.reports.conftest import render_site
 from tests.reports.site.test_every_number import numbers, share, tables_of, wilson
 
 STEPS = (10, 20, 30)
@@ -117,7 +115,7 @@ def experiment(tmp_path_factory):
     profile["evaluate"]["benchmarks"] = [
         {"name": name, "file": str(folder / f"{name}.yaml")} for name in known
     ]
-    render(read_report(layout, ReportConfig(), settings=profile), layout.site, audio_roots={})
+    render_site(layout, profile)
     return layout
 
 
@@ -242,7 +240,7 @@ def test_every_number_of_trainings_that_differ_in_one_setting(tmp_path):
         method = name.partition("-")[0]
         settings = deciding_settings(TrainConfig.model_validate({**entry, "method": method}))
         rewrite(layout.training(name) / "run.json", settings=settings)
-    render(read_report(layout, ReportConfig(), settings=profile), layout.site, audio_roots={})
+    render_site(layout, profile)
     deciding = {}
     for name in asked:
         run = json.loads((layout.training(name) / "run.json").read_text())

@@ -11,9 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks.synthetic_experiment import write_experiment
-from reports.config import ReportConfig
-from reports.read import read_report
-from reports.site.render import render
+from tests.reports.conftest import render_site
 from tests.reports.site.test_every_curve import PIXEL, axis, marks_of, number
 from tests.reports.site.test_every_number import change, holm, p_text, share, text_of, wilson
 
@@ -30,7 +28,7 @@ def experiment(tmp_path_factory):
         with_controls=True,
         with_fetch=False,
     )
-    render(read_report(layout, ReportConfig(), settings=profile), layout.site, audio_roots={})
+    render_site(layout, profile)
     return layout
 
 
@@ -115,7 +113,7 @@ def test_every_place_of_the_drawn_models(tmp_path):
     models = ("one", "two", "three")
     layout, profile = write_experiment(tmp_path, trainings=(), start_models=models)
     profile["evaluate"]["models"] = [{"name": name} for name in models]
-    render(read_report(layout, ReportConfig(), settings=profile), layout.site, audio_roots={})
+    render_site(layout, profile)
     drawn = strips_of(layout.site / "index.html", "Models with their intervals")
     assert len(drawn) == 2  # wide and narrow
     for rows in drawn:

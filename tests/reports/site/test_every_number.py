@@ -17,9 +17,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.synthetic_experiment import withhold_answers, write_experiment
-from reports.config import ReportConfig
-from reports.read import read_report
-from reports.site.render import render
+from tests.reports.conftest import render_site
 
 Z = 1.959963984540054
 BENCHMARK, STEPS = "mmau-test-mini-original", (10, 20, 30)
@@ -130,7 +128,7 @@ def experiment(tmp_path_factory):
         with_controls=True,
         with_fetch=False,
     )
-    render(read_report(layout, ReportConfig(), settings=profile), layout.site, audio_roots={})
+    render_site(layout, profile)
     return layout
 
 
@@ -635,7 +633,7 @@ def test_every_number_beside_the_tests_own(tmp_path):
         tmp_path, num_questions=60, benchmarks=(BENCHMARK, larger, kept, "validation")
     )
     withhold_answers(layout, kept)
-    render(read_report(layout, ReportConfig(), settings=profile), layout.site, audio_roots={})
+    render_site(layout, profile)
     asked = json.loads((layout.benchmark(BENCHMARK) / "questions.json").read_text())
     tasks = groups_of(asked, "task")
 

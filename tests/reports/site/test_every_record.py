@@ -15,6 +15,7 @@ from reports.config import ReportConfig
 from reports.read import read_report
 from reports.sheets import Provenance
 from reports.site.render import render
+from tests.reports.conftest import render_site
 from tests.reports.site.test_every_number import numbers, tables_of, text_of, wilson
 
 PROVENANCE = Provenance(
@@ -214,7 +215,7 @@ def test_every_count_of_what_is_left_out(tmp_path):
         (next(layout.evaluations.glob("sft-step-10/*/*/answers.jsonl")), 59),
     ):
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:kept]))
-    render(read_report(layout, ReportConfig(), settings=profile), layout.site, audio_roots={})
+    render_site(layout, profile)
     page = layout.site / "index.html"
     text = text_of(page)
     assert "2 of 4 steps evaluated ; grpo-step-20: 25 of 60, left out" in text

@@ -1,10 +1,9 @@
 r"""From a completion to an answer, and from a text to the one choice that it affirms.
 
-Two readers, for two uses. `extract_answer` goes by the rules that the prompt names, in their order:
-training pays by what it gives and the official rule judges it. The paper's prompts name
-`first-answer`, the original's (`<answer>(.*?)</answer>`, src/test_mmau.py of
-xiaomi-research/r1-aqa); here the tag may span lines, and the fall-back to the whole completion is
-left to the caller: an answer that was not given stays visible as None.
+`extract_answer` goes by the rules that the prompt names, in their order: training pays by what it
+gives and the official rule judges it. The paper's prompts name `first-answer`, the original's
+(`<answer>(.*?)</answer>`, src/test_mmau.py of xiaomi-research/r1-aqa); here the tag may span lines,
+and the caller falls back to the whole completion: an answer that was not given stays visible.
 
 `read_choice` reads as a careful person would, for the strict rule. Where a completion says where
 its answer stands, that place alone counts, in this order: after `</think>`; `<answer>` or
@@ -18,7 +17,7 @@ answer; a letter is never read where a choice's own text is that letter.
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, cast
 
@@ -106,7 +105,7 @@ def first_answer(text: str) -> str | None:
 
 def read_choice(completion: str, choices: Sequence[str]) -> Resolved:
     """Find the one choice that a completion affirms."""
-    if _find(completion, choices) is None and (after := _after_think(completion)):
+    if _find(completion, choices) is None and (after := RULES["after-think"](completion)):
         completion = after[0]
     elif THINK_START.match(completion) and not _tagged(completion, "answer|response"):
         return Resolved(None, "cut off while thinking")
@@ -140,41 +139,31 @@ def _tagged(completion: str, names: str) -> list[str]:
     return [text for text in tagged if text.strip()] or tagged
 
 
-def _after_think(completion: str) -> list[str]:
-    end = _last(THINK_END, completion)
-    return [completion[end.end() :]] if end else []
-
-
 def _said(completion: str) -> list[str]:
-    return [_sentence(completion[match.end() :]) for match in SAID.finditer(completion)]
+    """What follows "the answer is", up to the end of the sentence or of the line."""
+    texts = [completion[match.end() :].strip() for match in SAID.finditer(completion)]
+    return [re.split(r"[.!?](?=\s)|\n", text, maxsplit=1)[0] for text in texts]
 
 
-def _json_answers(completion: str) -> Iterator[str]:
-    for match in JSON_OBJECT.finditer(completion):
+def _json_answers(completion: str) -> list[str]:
+    found: list[str] = []
+    for text in JSON_OBJECT.findall(completion):
         try:
-            fields = cast("dict[str, object]", json.loads(match.group()))
+            fields = cast("dict[str, object]", json.loads(text))
         except ValueError:
             continue
-        yield from (
-            value
-            for key, value in fields.items()
-            if key.lower() in JSON_KEYS and isinstance(value, str)
-        )
-
-
-def _sentence(text: str) -> str:
-    """Up to the end of the sentence, or of the line."""
-    match = re.search(r"[.!?](?=\s)|\n", text.strip())
-    return text.strip()[: match.start()] if match else text.strip()
+        values = [value for key, value in fields.items() if key.lower() in JSON_KEYS]
+        found += [value for value in values if isinstance(value, str)]
+    return found
 
 
 def _find(answer: str, choices: Sequence[str]) -> Resolved | None:
     """The choice whose words the whole answer is."""
-    exact = _distinct([i for i, choice in enumerate(choices) if choice == answer], choices)
-    alike = _distinct([i for i, c in enumerate(choices) if _plain(c) == _plain(answer)], choices)
-    for found, reason in ((exact, "text"), (alike, "text, other case or spacing")):
-        if len(found) == 1:
-            return Resolved(found[0], reason)
+    if answer in choices:
+        return Resolved(choices.index(answer), "text")
+    alike = {choice for choice in choices if _plain(choice) == _plain(answer)}
+    if len(alike) == 1:
+        return Resolved(choices.index(alike.pop()), "text, other case or spacing")
     return Resolved(None, "fits several choices") if alike else None
 
 
@@ -230,7 +219,7 @@ def _by_name(answer: str, choices: Sequence[str]) -> Resolved:
         return Resolved(None, "affirms several choices")
     if not affirmed:
         return Resolved(None, "not a choice")
-    return Resolved(list(choices).index(affirmed.pop()), "named, and no other")
+    return Resolved(choices.index(affirmed.pop()), "named, and no other")
 
 
 def _affirmed(text: str, choices: Sequence[str]) -> set[str]:
@@ -251,20 +240,8 @@ def _affirmed(text: str, choices: Sequence[str]) -> set[str]:
 
 
 def _is_rejected(text: str, start: int, end: int) -> bool:
-    before = _last(CLAUSE_END, text[:start])
-    clause = text[before.end() if before else 0 : start]
+    clause = CLAUSE_END.split(text[:start])[-1]
     return REJECTS.search(clause) is not None or REJECTED.match(text[end:]) is not None
-
-
-def _distinct(indices: Sequence[int], choices: Sequence[str]) -> list[int]:
-    """The first position of each different text."""
-    first = {choices[index]: index for index in reversed(indices)}
-    return sorted(first.values())
-
-
-def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    matches = list(pattern.finditer(text))
-    return matches[-1] if matches else None
 
 
 def _even(text: str) -> str:
@@ -286,9 +263,9 @@ RULES: Mapping[RuleName, Callable[[str], list[str]]] = {
     "answer": lambda text: _tagged(text, "answer"),
     "response": lambda text: _tagged(text, "response"),
     "tag": lambda text: _tagged(text, "answer|response"),
-    "after-think": _after_think,
+    "after-think": lambda text: THINK_END.split(text)[1:][-1:],
     "boxed": BOXED.findall,
-    "json": lambda text: list(_json_answers(text)),
+    "json": _json_answers,
     "the-answer-is": _said,
     "whole": lambda text: [text],
 }

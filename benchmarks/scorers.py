@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from model.score.controls import first_choice, longest_choice
-from model.score.scorers import Prediction, is_right_officially, judge_all, score
+from model.score.scorers import Prediction, is_right_officially, judge_all
 from storage.benchmarks.parse import read_questions, with_duplicate_choices
 from storage.manifest import file_digest
 from storage.records.question import Question
@@ -28,6 +27,16 @@ def letter_of(question: Question) -> str:
 def right(question: Question) -> str:
     """The right choice's text."""
     return question.answer or ""
+
+
+def first_choice(question: Question) -> str:
+    """The choice shown first."""
+    return question.choices[0]
+
+
+def longest_choice(question: Question) -> str:
+    """The choice with the most characters; the first of them where several have."""
+    return max(question.choices, key=len)
 
 
 FORMS: dict[str, Form] = {
@@ -81,11 +90,12 @@ def main() -> None:
 def right_of(form: Form, questions: Sequence[Question]) -> dict[str, int]:
     """Right answers under each scorer, where every question is answered in one form."""
     said = {question.id: Prediction(form(question), form(question)) for question in questions}
-    counted = score(questions, judge_all(questions, said), ["official", "strict"])
-    by_scorer = {
-        name: tallies["overall"]["num_correct"] for name, tallies in counted["scorers"].items()
+    verdicts = judge_all(questions, said)
+    return {
+        "official": sum(verdict.official is True for verdict in verdicts),
+        "strict": sum(verdict.strict is True for verdict in verdicts),
+        "unparsed": sum(not verdict.parsed for verdict in verdicts),
     }
-    return {**by_scorer, "unparsed": counted["num_unparsed"]}
 
 
 def num_wrong_taken(questions: Sequence[Question]) -> int:

@@ -8,9 +8,8 @@ integers; shares are taken where they are shown.
 - Questions that need the audio: those that the start model gets wrong under silence; a gain on them
   is a gain in hearing, a gain on the others may be one in format or guessing.
 - Consistency: questions whose chosen text is the same in every order of the choices: four orders,
-  the proper one included, or as many as there are choices where these are fewer (two of two, three
-  of three; an order that comes again is not asked twice). Always answering "A" is consistent on no
-  question. Right in all: consistent, and right.
+  the proper one included, or as many as there are choices where these are fewer. Always answering
+  "A" is consistent on no question. Right in all: consistent, and right.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from model.config import ScorerName
 from model.score.controls import SHIFT_PREFIX, asked_questions, shift_of
-from model.score.scorers import GROUPS, tally
+from model.score.scorers import by_group, tally
 from storage.records.controls import Contribution, ControlReport, Heard, OrderConsistency
 from storage.records.evaluation import RunKey, Tally, Verdict, list_runs, read_verdicts
 from storage.records.question import Question
@@ -34,7 +33,7 @@ def write_control_report(
     scorers: Sequence[ScorerName],
     start: str | None = None,
 ) -> ControlReport | None:
-    """Write `controls.json` beside a proper run.
+    """Write `controls.json` beside a proper run; None where it has not run, or no control of it.
 
     Args:
         evaluation: The experiment's folder of evaluations.
@@ -43,16 +42,13 @@ def write_control_report(
         scorers: Scorers to count with.
         start: Key of the model that the training started from, whose silent run tells which
             questions need the audio; None: the model's own.
-
-    Returns:
-        What was written; None where there is no proper run, or no control of it.
     """
-    verdicts = _verdicts(evaluation, proper)
-    heard = verdicts.pop(None, None)
-    if heard is None or not verdicts:
+    controls = _verdicts(evaluation, proper)
+    heard = controls.pop("", None)
+    if heard is None or not controls:
         return None
-    controls = {name: run for name, run in verdicts.items() if name}
     shifted = {name: run for name, run in controls.items() if name.startswith(SHIFT_PREFIX)}
+    other_audio = {name: run for name, run in controls.items() if name not in shifted}
     deaf_key = proper.model_copy(update={"model": start or proper.model})
     deaf = _verdicts(evaluation, deaf_key).get("silence")
     report = ControlReport(
@@ -60,8 +56,7 @@ def write_control_report(
         contribution={
             scorer: {
                 name: contribution(questions, heard, run, scorer)
-                for name, run in controls.items()
-                if name not in shifted
+                for name, run in other_audio.items()
             }
             for scorer in scorers
         },
@@ -84,13 +79,9 @@ def contribution(
         (with_clip.of(scorer) is True, under_control.of(scorer) is True)
         for with_clip, under_control in zip(heard, control, strict=True)
     ]
-    groups: dict[str, dict[str, Heard]] = {}
-    for group, label_of in GROUPS.items():
-        by_label: dict[str, list[tuple[bool, bool]]] = {}
-        for question, pair in zip(questions, pairs, strict=True):
-            by_label.setdefault(label_of(question), []).append(pair)
-        groups[group] = {label: _count_pairs(by_label[label]) for label in sorted(by_label)}
-    return Contribution(overall=_count_pairs(pairs), groups=groups)
+    return Contribution(
+        overall=_count_pairs(pairs), groups=by_group(questions, pairs, _count_pairs)
+    )
 
 
 def right_where_deaf_is_wrong(heard: Verdicts, deaf: Verdicts, scorer: ScorerName) -> Tally:
@@ -131,11 +122,11 @@ def order_consistency(
     )
 
 
-def _verdicts(evaluation: Path, proper: RunKey) -> dict[str | None, Verdicts]:
-    """The verdicts of a model's proper run, under None, and of its controls, by their name."""
+def _verdicts(evaluation: Path, proper: RunKey) -> dict[str, Verdicts]:
+    """The verdicts of a model's controls by their name, of its proper run under an empty one."""
     folder = (evaluation / proper.folder).parent
     return {
-        stored.run.key.control: read_verdicts(stored.folder / "verdicts.jsonl")
+        stored.run.key.control or "": read_verdicts(stored.folder / "verdicts.jsonl")
         for stored in list_runs(evaluation, within=folder)
         if stored.run.key.proper == proper and stored.is_scored
     }

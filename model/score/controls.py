@@ -44,7 +44,12 @@ def asked_questions(questions: Sequence[Question], control: str | None) -> list[
     """The questions as a control asks them: choices rotated by a cyclic shift, else unchanged."""
     if control is None or not control.startswith(SHIFT_PREFIX):
         return list(questions)
-    return [replace(q, choices=_rotated(q.choices, shift_of(control))) for q in questions]
+    asked: list[Question] = []
+    for question in questions:
+        places = shift_of(control) % len(question.choices)
+        rotated = question.choices[places:] + question.choices[:places]
+        asked.append(replace(question, choices=rotated))
+    return asked
 
 
 def shift_of(control: str) -> int:
@@ -72,18 +77,3 @@ def shuffled_audio(
         following = dict(zip(clips, clips[1:] + clips[:1], strict=True))
         heard |= {question.id: following[question.clips] for question in by_task[task]}
     return heard
-
-
-def first_choice(question: Question) -> str:
-    """The choice shown first."""
-    return question.choices[0]
-
-
-def longest_choice(question: Question) -> str:
-    """The choice with the most characters; the first of them where several have."""
-    return max(question.choices, key=len)
-
-
-def _rotated(choices: tuple[str, ...], shift: int) -> tuple[str, ...]:
-    places = shift % len(choices)
-    return choices[places:] + choices[:places]

@@ -34,14 +34,7 @@ def write_imported(
     predictions: Mapping[str, Prediction],
     layout: Layout,
 ) -> Path:
-    """Write a scored file into an experiment's evaluations; returns the folder.
-
-    Args:
-        file: The predictions.
-        score: Of the file, whole.
-        verdicts: Of every question.
-        predictions: By question id.
-        layout: Of the experiment, which has asked the same questions.
+    """Write a scored file of predictions into an experiment's evaluations; returns the folder.
 
     Raises:
         PipelineError: If the file is partial or without a score, or the experiment has not asked
@@ -51,21 +44,6 @@ def write_imported(
         reason = "leaves questions out" if score.by_scorer else "has no score: answers are withheld"
         msg = f"{file} {reason}: only a whole scored file becomes a row of {layout.experiment}"
         raise PipelineError(msg)
-    key = folder_key(file.stem, score.hashes.answers)
-    run = _run(key, file, score, layout)
-    folder = layout.evaluations / run.key.folder
-    answers = [Answer(name, said.text, said.answer) for name, said in predictions.items()]
-    run.write(folder / "run.json")
-    write_jsonl(folder / "answers.jsonl", map(asdict, answers))
-    write_verdicts(folder / "verdicts.jsonl", verdicts)
-    score.write(folder / "score.json")
-    unit = f"import/{key}"  # so that the report knows that something came
-    manifest.commit(layout.manifest(unit), unit, {"file": score.hashes.answers}, [folder])
-    return folder
-
-
-def _run(key: str, file: Path, score: Score, layout: Layout) -> EvaluationRun:
-    """The record of such a run, on the benchmark as the experiment asked it."""
     asked = [stored.run for stored in list_runs(layout.evaluations)]
     same = next((run for run in asked if run.questions_sha256 == score.hashes.questions), None)
     if same is None:
@@ -76,9 +54,11 @@ def _run(key: str, file: Path, score: Score, layout: Layout) -> EvaluationRun:
             "its questions.json by --questions"
         )
         raise PipelineError(msg)
-    return EvaluationRun(
+    digest = score.hashes.answers
+    key = folder_key(file.stem, digest)
+    run = EvaluationRun(
         key=RunKey(model=key, benchmark=same.key.benchmark, prompt=PROMPT),
-        model=ModelRef(key=key, path=str(file.absolute()), digest=f"file:{score.hashes.answers}"),
+        model=ModelRef(key=key, path=str(file.absolute()), digest=f"file:{digest}"),
         role="imported",
         benchmark_name=same.benchmark_name,
         benchmark_digest=same.benchmark_digest,
@@ -88,3 +68,12 @@ def _run(key: str, file: Path, score: Score, layout: Layout) -> EvaluationRun:
         decoding=None,
         versions={},
     )
+    folder = layout.evaluations / run.key.folder
+    answers = [Answer(name, said.text, said.answer) for name, said in predictions.items()]
+    run.write(folder / "run.json")
+    write_jsonl(folder / "answers.jsonl", map(asdict, answers))
+    write_verdicts(folder / "verdicts.jsonl", verdicts)
+    score.write(folder / "score.json")
+    unit = f"import/{key}"  # so that the report knows that something came
+    manifest.commit(layout.manifest(unit), unit, {"file": digest}, [folder])
+    return folder

@@ -16,7 +16,7 @@ Different from the published script on purpose: a missing prediction is wrong, n
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from model.answers import read_choice
 from model.config import ScorerName
@@ -39,12 +39,9 @@ from storage.records.evaluation import (
 from storage.records.question import Question, list_ids
 
 WORD = re.compile(r"\b\w+\b")
-GROUPS: dict[str, Callable[[Question], str]] = {
-    "task": lambda question: question.task,
-    "difficulty": lambda question: question.difficulty,
-    "category": lambda question: question.category,
-    "sub-category": lambda question: question.sub_category,
-}
+GROUPS = ("task", "difficulty", "category", "sub-category")
+Mark = TypeVar("Mark")
+Count = TypeVar("Count")
 
 
 class Prediction(NamedTuple):
@@ -151,68 +148,65 @@ def score_folder(
         scorers: Scorers to count with; the verdicts carry both.
 
     Raises:
-        PipelineError: If questions have no answer line, or lines answer no question.
+        PipelineError: If questions have no answer line; names the missing ids.
     """
     answers_path = folder / "answers.jsonl"
     run = EvaluationRun.read(folder / "run.json")
     asked = asked_questions(questions, run.key.control)
-    answers = {answer.id: answer for answer in read_answers(answers_path)}
-    check_ids(questions, answers, source=str(answers_path))
-    predictions = {name: _prediction(answer) for name, answer in answers.items()}
+    predictions = {answer.id: _prediction(answer) for answer in read_answers(answers_path)}
+    missing = [question.id for question in questions if question.id not in predictions]
+    if missing:
+        msg = (
+            f"{answers_path} covers {len(questions) - len(missing)} of {len(questions)} questions; "
+            f"missing: {list_ids(missing)}. A partial file has no score: answer the rest"
+        )
+        raise PipelineError(msg)
     verdicts = judge_all(asked, predictions)
     hashes = Hashes(questions=run.questions_sha256, answers=file_digest(answers_path))
     result = score(asked, verdicts, scorers, benchmark=run.benchmark_name, hashes=hashes)
     write_verdicts(folder / "verdicts.jsonl", verdicts)
     if not result.by_scorer:
-        # What a clip that cannot be read leaves unanswered is sent as an empty prediction.
-        sent = {name: given or Prediction("", None) for name, given in predictions.items()}
-        write_json(folder / "submission.json", submission_rows(asked, sent))
+        write_json(folder / "submission.json", submission_rows(asked, predictions))
     result.write(folder / "score.json")
     return result
 
 
-def check_ids(questions: Sequence[Question], ids: Iterable[str], *, source: str) -> None:
-    """Refuse predictions that leave questions out, or answer none of them.
-
-    Raises:
-        PipelineError: Names the missing ids, or the unknown ones.
-    """
-    given, asked = set(ids), {question.id for question in questions}
-    missing = [question.id for question in questions if question.id not in given]
-    unknown = sorted(given - asked)
-    if unknown:
-        msg = (
-            f"{source}: {len(unknown)} of {len(given)} ids are not in the benchmark "
-            f"({list_ids(unknown)}): are these answers to another benchmark or version?"
-        )
-        raise PipelineError(msg)
-    if missing:
-        msg = (
-            f"{source} covers {len(asked) - len(missing)} of {len(asked)} questions; "
-            f"missing: {list_ids(missing)}. A partial file has no score: answer the rest"
-        )
-        raise PipelineError(msg)
-
-
 def submission_rows(
-    questions: Iterable[Question], predictions: Mapping[str, Prediction | None]
+    questions: Sequence[Question], predictions: Mapping[str, Prediction | None]
 ) -> list[Record]:
     """Rows of a submission file: MMAU's keys, and the prediction under both names that MMAU uses.
+
+    What a clip that cannot be read leaves unanswered is sent as an empty prediction.
 
     Raises:
         PipelineError: If a question has no prediction; names the ids.
     """
-    asked = list(questions)
-    missing = [question.id for question in asked if predictions.get(question.id) is None]
+    missing = [question.id for question in questions if question.id not in predictions]
     if missing:
         msg = f"a submission needs every question: {len(missing)} missing, {list_ids(missing)}"
         raise PipelineError(msg)
     rows: list[Record] = []
-    for question in asked:
+    for question in questions:
         prediction = predictions[question.id]
-        text = "" if prediction is None else prediction.scored
+        text = prediction.scored if prediction else ""
         rows.append({**to_row(question), "model_output": text, "model_prediction": text})
     return rows
+
+
+def by_group(
+    questions: Sequence[Question],
+    marks: Sequence[Mark],
+    count: Callable[[Sequence[Mark]], Count],
+) -> dict[str, dict[str, Count]]:
+    """Count the marks, one a question, by task, difficulty, category, sub-category and label."""
+    counted: dict[str, dict[str, Count]] = {}
+    for group in GROUPS:
+        by_label: dict[str, list[Mark]] = {}
+        for question, mark in zip(questions, marks, strict=True):
+            label: str = getattr(question, group.replace("-", "_"))
+            by_label.setdefault(label, []).append(mark)
+        counted[group] = {label: count(by_label[label]) for label in sorted(by_label)}
+    return counted
 
 
 def _words(text: str) -> set[str]:
@@ -228,10 +222,4 @@ def _count(
     questions: Sequence[Question], verdicts: Sequence[Verdict], scorer: ScorerName
 ) -> Counts:
     is_right = [verdict.of(scorer) is True for verdict in verdicts]
-    groups: dict[str, dict[str, Tally]] = {}
-    for group, label_of in GROUPS.items():
-        by_label: dict[str, list[bool]] = {}
-        for question, right in zip(questions, is_right, strict=True):
-            by_label.setdefault(label_of(question), []).append(right)
-        groups[group] = {label: tally(by_label[label]) for label in sorted(by_label)}
-    return Counts(overall=tally(is_right), groups=groups)
+    return Counts(overall=tally(is_right), groups=by_group(questions, is_right, tally))

@@ -2,13 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.score.controls import (
-    asked_questions,
-    first_choice,
-    longest_choice,
-    runs_of,
-    shuffled_audio,
-)
+from model.score.controls import asked_questions, runs_of, shuffled_audio
 from storage.records.question import Question
 
 
@@ -74,9 +68,3 @@ def test_shuffled_audio_stays_in_its_task_and_moves_every_clip(tasks, seed) -> N
 def test_shuffled_audio_is_the_same_each_time() -> None:
     questions = [make(f"q{index}") for index in range(20)]
     assert shuffled_audio(questions) == shuffled_audio(list(reversed(questions)))
-
-
-def test_the_trivial_baselines_pick_the_first_and_the_first_of_the_longest() -> None:
-    question = make("q", "ab", "abcd", "dcba", "a")
-    assert first_choice(question) == "ab"
-    assert longest_choice(question) == "abcd"

@@ -262,7 +262,7 @@ def test_a_partial_folder_is_refused_with_the_missing_ids(tmp_path: Path) -> Non
 
 
 def test_answers_to_another_benchmark_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match=r"not in the benchmark \(other\)"):
+    with pytest.raises(PipelineError, match="covers 0 of 3 questions; missing: q1, q2, q3"):
         score_folder(answered(tmp_path, [line("other", "A", "A")]), THREE, ["strict"])
 
 

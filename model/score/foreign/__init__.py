@@ -11,7 +11,7 @@
 | ms-swift | infer's JSON lines | `response` | clip's file name, else messages |
 | any other | a shape of `file`, by id or prompt | `response`, `prediction`, `pred`, ... | id, ... |
 
-The readers of the tools are in `tools`, how rows find their questions in `match`. A row that brings
+The readers of the tools are in `row`, how rows find their questions in `match`. A row that brings
 its question, choices or answer is held against the benchmark's: ids are the same in all versions of
 MMAU, and only these tell which version was answered. Every faulty row is counted, none hides
 another.
@@ -22,15 +22,13 @@ taken out, which is what R1-AQA does before it calls that script.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from model.answers import first_answer
-from model.score.foreign.file import Raw, read_file
+from model.score.foreign.file import read_file
 from model.score.foreign.match import differences, match_rows
 from model.score.foreign.row import PUBLISHED_KEYS, TEXT_KEYS, Fault, Row, tell, to_row
-from model.score.foreign.tools import as_mmau
 from model.score.scorers import Prediction
 from storage.errors import PipelineError
 from storage.records.question import Question, list_ids
@@ -38,16 +36,13 @@ from storage.records.question import Question, list_ids
 Versions = Mapping[str, Sequence[Question]]
 
 
-@dataclass(frozen=True, slots=True)
-class Imported:
+class Imported(NamedTuple):
     """A file of predictions."""
 
     predictions: dict[str, Prediction]
     """By question id; ids whose text is null are left out."""
     key: str
     """The key that held the texts."""
-    num_rows: int
-    """Rows of the file."""
 
 
 def read_predictions(
@@ -71,11 +66,18 @@ def read_predictions(
             question or several, or say otherwise than the benchmark; all of them are counted.
     """
     raw, unread = read_file(path)
-    rows = [_to_row(row, key) for row in raw]
+    keys = (key,) if key else TEXT_KEYS
+    rows = [to_row(place, fields, keys=keys) for place, fields in raw]
     if not rows:
         msg = f"{path} holds no predictions" + (f": {tell(unread, len(unread))}" if unread else "")
         raise PipelineError(msg)
-    leading = _leading_key(raw, rows, key, path)
+    found = {name for row in rows for name in row.texts}
+    leading = next((name for name in keys if name in found), None)
+    if leading is None:
+        present = ", ".join(sorted({str(name) for row in raw for name in row.fields}))
+        wanted = key or f"one of {', '.join(keys)}; name yours by --key"
+        msg = f"{path} has keys {present}: expected the prediction under {wanted}"
+        raise PipelineError(msg)
     names, unmatched = match_rows(rows, questions)
     faults = [*unread, *unmatched]
     asked_by_id = {question.id: question for question in questions}
@@ -96,35 +98,7 @@ def read_predictions(
         told = tell(faults, len(raw) + len(unread))
         msg = f"{path}: {told}. {_remedy(faults, strays, others)}"
         raise PipelineError(msg)
-    return Imported(predictions, leading, len(rows))
-
-
-def _to_row(raw: Raw, key: str | None) -> Row:
-    fields = as_mmau(raw.fields)
-    if key is None:
-        return to_row(raw.place, fields)
-    return to_row(raw.place, {**raw.fields, **fields}, keys=(key,))
-
-
-def _leading_key(raw: Sequence[Raw], rows: Sequence[Row], key: str | None, path: Path) -> str:
-    """The first key that holds texts.
-
-    Raises:
-        PipelineError: If there is none.
-    """
-    expected = (key,) if key else TEXT_KEYS
-    found = {name for row in rows for name in row.texts}
-    present = {str(name) for row in raw for name in row.fields}
-    leading = next((name for name in expected if name in (found or present)), None)
-    if leading is None:
-        keys = ", ".join(sorted(present))
-        wanted = ", ".join(expected)
-        msg = (
-            f"{path} has keys {keys}: expected the prediction under "
-            f"{wanted if key else f'one of {wanted}; name yours by --key'}"
-        )
-        raise PipelineError(msg)
-    return leading
+    return Imported(predictions, leading)
 
 
 def _prediction(row: Row, name: str) -> Prediction | Fault:

@@ -15,11 +15,11 @@ A row that cannot be read becomes a fault and hides no other.
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from model.score.foreign.row import ID_KEYS, TEXT_KEYS, Fault
+from model.score.foreign.row import Fault
 from storage.errors import PipelineError
 from storage.jsonl import Record
 
@@ -43,52 +43,36 @@ def read_file(path: Path) -> tuple[list[Raw], list[Fault]]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        msg = f"{path} is missing"
-        raise PipelineError(msg) from error
     except (OSError, UnicodeDecodeError) as error:
         msg = f"{path} is not a text file ({error}): expected {KINDS}"
         raise PipelineError(msg) from error
     if path.suffix.lower() in {".csv", ".tsv"}:
         return _sort(_csv_rows(text, path))
     try:
-        document: Any = json.loads(text)
+        document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if "\n" not in text.strip():
+        rows, faults = _sort(_lines(text))
+        if not rows:  # one broken document, of one line or many
             msg = f"{path} is not JSON ({error}): expected {KINDS}"
             raise PipelineError(msg) from error
-        found = _sort(_lines(text))
-        if not found[0]:  # one broken document, of many lines
-            msg = f"{path} is not JSON ({error}): expected {KINDS}"
-            raise PipelineError(msg) from error
-        return found
-    rows = _rows_in(document)
-    if rows is None:
+        return rows, faults
+    if not isinstance(document, list | dict):
         msg = f"{path} holds {type(document).__name__}: expected {KINDS}"
         raise PipelineError(msg)
-    return _sort((f"row {index}", row) for index, row in enumerate(rows))
+    return _sort((f"row {index}", row) for index, row in enumerate(_rows_in(document)))
 
 
-def _rows_in(document: Any) -> Sequence[object] | None:  # noqa: ANN401  decoded JSON
-    """The rows of one JSON document; None where it holds none."""
+def _rows_in(document: Any) -> Iterable[object]:  # noqa: ANN401  decoded JSON
+    """The rows of a JSON list, or of an object by id."""
     if isinstance(document, list):
         return cast("list[object]", document)
-    if not isinstance(document, dict):
-        return None
     fields = cast("Record", document)
-    inner = fields.get("data")
-    if isinstance(inner, list | dict) and not set(fields) & {*ID_KEYS, *TEXT_KEYS}:
+    inner = fields.get("data", fields.get("evaluation_data"))
+    if isinstance(inner, list | dict):
         return _rows_in(inner)
-    lists = [cast("list[Any]", value) for value in fields.values() if isinstance(value, list)]
-    if len(lists) == 1 and lists[0] and isinstance(lists[0][0], dict):
-        return lists[0]
-    if set(fields) & {*ID_KEYS, *TEXT_KEYS}:
-        return [fields]  # JSON lines with one line
     return [
-        {"id": name, **cast("Record", value)}
-        if isinstance(value, dict)
-        else {"id": name, "prediction": value}
-        for name, value in fields.items()
+        {"id": name, **(cast("Record", row) if isinstance(row, dict) else {"prediction": row})}
+        for name, row in fields.items()
     ]
 
 
@@ -119,7 +103,7 @@ def _csv_rows(text: str, path: Path) -> Iterator[tuple[str, object]]:
         raise PipelineError(msg) from error
 
 
-def _sort(found: Iterator[tuple[str, object]]) -> tuple[list[Raw], list[Fault]]:
+def _sort(found: Iterable[tuple[str, object]]) -> tuple[list[Raw], list[Fault]]:
     rows: list[Raw] = []
     faults: list[Fault] = []
     for place, value in found:

@@ -8,14 +8,15 @@ the beat count), rows are taken in the benchmark's order, if there are as many o
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from model.score.foreign.row import LETTERED, Fault, Row, plain, without_letters
+from model.score.foreign.row import Fault, Row, plain
+from storage.mapping import bare
 from storage.records.question import Question, list_ids
 
 MARKUP = re.compile(r"<[^<>]*>")  # "<audio>", "<sound>" before a question
-LONE_LETTER = re.compile(r"\(?([A-Z])[).]?")
+LETTER = re.compile(r"(?:\(([A-Z])\)|([A-Z])(?:[.):]|$))\s*(.*)", re.IGNORECASE | re.DOTALL)
 
 
 def match_rows(
@@ -23,29 +24,37 @@ def match_rows(
 ) -> tuple[list[str | None], list[Fault]]:
     """The question id of each row, None where there is none, and the faults of such rows."""
     known = {question.id for question in questions}
-    ids_by_clip: dict[str, list[str]] = {}
+    texts = [(plain(question.question), question) for question in questions]
+    ids_by_clip: dict[str, tuple[str, ...]] = {}
     for question in questions:
-        ids_by_clip.setdefault(Path(question.clips[0]).stem, []).append(question.id)
-    names: list[str | None] = [None] * len(rows)
+        clip = Path(question.clips[0]).stem
+        ids_by_clip[clip] = (*ids_by_clip.get(clip, ()), question.id)
     faults: list[Fault] = []
-    asked: list[int] = []
+    rows_by_ids: dict[tuple[str, ...], list[int]] = {}
     for index, row in enumerate(rows):
-        by_clip = ids_by_clip.get(row.clip, [])
-        if row.id in known:
-            names[index] = row.id
+        by_clip = ids_by_clip.get(row.clip, ())
+        if row.id is not None:
+            ids = (row.id,) if row.id in known else ()
+        else:
+            ids = by_clip if len(by_clip) == 1 else _ids_in(row.prompt, texts)
+        if ids:
+            rows_by_ids.setdefault(ids, []).append(index)
         elif row.id is not None:
             faults.append(Fault("ids are not in the benchmark", row.id))
-        elif len(by_clip) == 1:
-            names[index] = by_clip[0]
         else:
-            asked.append(index)
-    faults += _match_prompts(rows, asked, names, questions) if asked else []
+            kind = "rows have no id, and their prompt holds no question of this benchmark"
+            faults.append(Fault(kind, row.place))
+    names: list[str | None] = [None] * len(rows)
+    for ids, indices in rows_by_ids.items():
+        if 1 < len(ids) != len(indices):
+            kind = f"rows ask what {len(ids)} questions ask, which is which cannot be told: add ids"
+            faults += [Fault(kind, rows[index].place, list_ids(ids)) for index in indices]
+            continue
+        for place, index in enumerate(indices):
+            names[index] = ids[min(place, len(ids) - 1)]
     count_by_id = Counter(name for name in names if name is not None)
-    faults += [
-        Fault("questions have more than one prediction", name)
-        for name, count in count_by_id.items()
-        if count > 1
-    ]
+    kind = "questions have more than one prediction"
+    faults += [Fault(kind, name) for name, count in count_by_id.items() if count > 1]
     return names, faults
 
 
@@ -67,18 +76,17 @@ def differences(row: Row, question: Question) -> Iterator[Fault]:
 
 def _asks(text: str, question: Question) -> bool:
     """Whether a text is the question, alone or in a prompt with the choices after it."""
-    asked, wanted = plain(text), plain(question.question)
+    asked, wanted = (plain(MARKUP.sub("", said)) for said in (text, question.question))
     rest = asked.partition(wanted)[2]
-    is_alone = wanted in (asked, plain(MARKUP.sub("", text)))
-    return is_alone or (wanted in asked and _holds_in_order(rest, question.choices))
+    return asked == wanted or (wanted in asked and _holds_in_order(rest, question.choices))
 
 
 def _offers(choices: tuple[str, ...] | str, question: Question) -> bool:
     if isinstance(choices, str):
         return _holds_in_order(plain(choices), question.choices)
-    wanted = tuple(map(plain, question.choices))
+    offered, wanted = tuple(map(plain, choices)), tuple(map(plain, question.choices))
     # A choice of the benchmark may itself begin with a letter.
-    return wanted in (tuple(map(plain, choices)), tuple(map(plain, without_letters(choices))))
+    return wanted in (offered, tuple(map(bare, offered)))
 
 
 def _is_answer(gold: object, question: Question) -> bool:
@@ -86,66 +94,28 @@ def _is_answer(gold: object, question: Question) -> bool:
     if question.answer is None or not isinstance(gold, str | int):
         return True  # withheld, or nothing that could be compared
     right = [i for i, choice in enumerate(question.choices) if choice == question.answer]
-    letters = [chr(ord("A") + index) for index in right]
     text, answer = plain(str(gold)), plain(question.answer)
     if text in map(plain, question.choices):  # "2" is a text among ["1", "2", "3"]
         return text == answer
-    if lone := LONE_LETTER.fullmatch(text):
-        return lone.group(1) in letters
-    lettered = LETTERED.match(text)
-    if lettered and (lettered.group(1) or lettered.group(2)) in letters:
-        return text[lettered.end() :] == answer
+    if lettered := LETTER.fullmatch(text):
+        letter = (lettered[1] or lettered[2]).upper()
+        return ord(letter) - ord("A") in right and lettered[3] in ("", answer)
     return text in map(str, right)
 
 
-def _match_prompts(
-    rows: Sequence[Row],
-    indices: Sequence[int],
-    names: list[str | None],
-    questions: Sequence[Question],
-) -> list[Fault]:
-    """Fill in the ids of rows by what they were asked."""
-    ids_by_text: dict[str, list[str]] = {}
-    for question in questions:
-        ids_by_text.setdefault(plain(question.question), []).append(question.id)
-    asked_by_id = {question.id: question for question in questions}
-    rows_by_ids: dict[tuple[str, ...], list[int]] = {}
-    faults: list[Fault] = []
-    for index in indices:
-        ids = _ids_in(rows[index].prompt, ids_by_text, asked_by_id)
-        if ids:
-            rows_by_ids.setdefault(ids, []).append(index)
-        else:
-            kind = "rows have no id, and their prompt holds no question of this benchmark"
-            faults.append(Fault(kind, rows[index].place))
-    for ids, places in rows_by_ids.items():
-        if 1 < len(ids) != len(places):
-            kind = f"rows ask what {len(ids)} questions ask, which is which cannot be told: add ids"
-            faults += [Fault(kind, rows[index].place, list_ids(ids)) for index in places]
-            continue
-        for place, index in enumerate(places):
-            names[index] = ids[min(place, len(ids) - 1)]
-    return faults
-
-
-def _ids_in(
-    prompt: str, ids_by_text: Mapping[str, list[str]], asked_by_id: Mapping[str, Question]
-) -> tuple[str, ...]:
+def _ids_in(prompt: str, texts: Sequence[tuple[str, Question]]) -> tuple[str, ...]:
     """Ids of the questions whose text a prompt holds, and then their choices in their order.
 
     Of the longest such text, and of those the ones with the longest choices.
     """
     asked = plain(prompt)
-    found = [text for text in ids_by_text if text in asked]
-    for text in sorted(found, key=len, reverse=True):
-        rest = asked.partition(text)[2]
-        ids = [
-            name for name in ids_by_text[text] if _holds_in_order(rest, asked_by_id[name].choices)
-        ]
-        most = max((sum(map(len, asked_by_id[name].choices)) for name in ids), default=0)
-        if ids:
-            return tuple(n for n in ids if sum(map(len, asked_by_id[n].choices)) == most)
-    return ()
+    found = [
+        ((len(text), sum(map(len, question.choices))), question.id)
+        for text, question in texts
+        if text in asked and _holds_in_order(asked.partition(text)[2], question.choices)
+    ]
+    longest = max((lengths for lengths, _ in found), default=None)
+    return tuple(name for lengths, name in found if lengths == longest)
 
 
 def _holds_in_order(text: str, choices: Sequence[str]) -> bool:

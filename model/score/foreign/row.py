@@ -1,4 +1,10 @@
-"""One prediction as any tool wrote it, in the words of MMAU's rows, and the faults of a file."""
+"""One prediction as any tool wrote it, in the words of MMAU's rows, and the faults of a file.
+
+Where a tool's row does not tell by its own keys, a reader of that tool adds what it lacks. Sources:
+EvolvingLMMs-Lab/lmms-eval@75571cf lmms_eval/loggers/evaluation_tracker.py and tasks/mmau/utils.py;
+NVIDIA-NeMo/RL@05056d0 nemo_rl/evals/eval.py and nemo_rl/data/datasets/eval_datasets/mmau.py;
+modelscope/ms-swift@0319d04 swift/pipelines/infer/infer.py.
+"""
 
 import ast
 import contextlib
@@ -9,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from model.answers import first_answer
 from storage.jsonl import Record
 from storage.records.question import list_ids
 
@@ -24,7 +31,6 @@ PROMPT_KEYS = ("prompt", "messages", "question", "query", "instruction", "input"
 CHOICE_KEYS = ("choice_a", "choice_b", "choice_c", "choice_d")
 GOLD_KEYS = ("answer_gt", "gt_answer", "ground_truth", "target")
 
-LETTERED = re.compile(r"\s*(?:\(([A-Z])\)|([A-Z])[.):])\s*", re.IGNORECASE)
 SPACE = re.compile(r"\s+")
 
 
@@ -57,7 +63,7 @@ class Row:
     """The question's text, where the row has it by itself."""
     choices: tuple[str, ...] | str
     """The row's own choices; text that is no list stays text; empty where it has none."""
-    gold: object = None
+    gold: object
     """The right choice as the row has it: text, letter or position; None where it does not say."""
 
 
@@ -74,6 +80,34 @@ def tell(faults: Iterable[Fault], num_rows: int) -> str:
     return "\n  ".join(lines)
 
 
+def lmms_eval(fields: Record) -> Record:
+    """A line of `--log_samples`: the raw text, not what the task's parser made of it.
+
+    What that parser cannot read is a random choice. `doc_id` is a position in the hub's rows, and
+    no id: MMAU's row stands in `submission`, MMAR's id in the metric, and else the prompt tells.
+    """
+    if "doc_id" not in fields or "filtered_resps" not in fields:
+        return {}
+    dicts = [cast("Record", value) for value in fields.values() if isinstance(value, dict)]
+    row = next((found for found in dicts if "id" in found), Record())
+    return {key: row[key] for key in ("id", "question", "choices") if key in row}
+
+
+def nemo_rl(fields: Record) -> Record:
+    """A row of evaluation_data.json, whose objects have become text in Python's form."""
+    info = _decoded(fields.get("extra_env_info"))
+    return {"target": cast("Record", info).get("ground_truth")} if isinstance(info, dict) else {}
+
+
+def ms_swift(fields: Record) -> Record:
+    """A line of `infer`, where `labels` is the answer as the data set has it."""
+    labels = fields.get("labels")
+    return {} if labels is None else {"target": first_answer(str(labels)) or labels}
+
+
+TOOLS = (lmms_eval, nemo_rl, ms_swift)
+
+
 def to_row(place: str, fields: Record, *, keys: Sequence[str] = TEXT_KEYS) -> Row:
     """Read a row with MMAU's keys, or others for the same things.
 
@@ -82,44 +116,23 @@ def to_row(place: str, fields: Record, *, keys: Sequence[str] = TEXT_KEYS) -> Ro
         fields: The decoded row.
         keys: Keys that may hold the prediction.
     """
-    found = next((fields[key] for key in ID_KEYS if fields.get(key) not in (None, "")), None)
+    for tool in TOOLS:
+        fields = {**fields, **tool(fields)}
+    found = _first(fields, ID_KEYS)
     question = fields.get("question")
-    choices = read_choices(fields.get("choices", [fields[k] for k in CHOICE_KEYS if k in fields]))
-    # `answer` beside choices is the benchmark's own; elsewhere it may be what was predicted.
-    gold_keys = ("answer", *GOLD_KEYS) if choices else GOLD_KEYS
+    choices = _choices(fields.get("choices", [fields[k] for k in CHOICE_KEYS if k in fields]))
+    listed = [choices] if isinstance(choices, str) else choices
     return Row(
         place=place,
         id=None if found is None else str(found),
         texts={key: fields[key] for key in keys if fields.get(key) is not None},
-        clip=_clip(fields),
-        prompt=_prompt(fields, choices),
+        clip=_clip(_first(fields, CLIP_KEYS)),
+        prompt="\n".join([_said(_first(fields, PROMPT_KEYS)), *listed]),
         question=question if isinstance(question, str) else None,
         choices=choices,
-        gold=next((fields[key] for key in gold_keys if fields.get(key) not in (None, "")), None),
+        # `answer` beside choices is the benchmark's own; elsewhere it may be what was predicted.
+        gold=_first(fields, ("answer", *GOLD_KEYS) if choices else GOLD_KEYS),
     )
-
-
-def read_choices(value: Any) -> tuple[str, ...] | str:  # noqa: ANN401  decoded JSON
-    """Choices as a list, a dict by letter, or the text of one; any other text as it is."""
-    for decode in (json.loads, ast.literal_eval):  # a CSV may hold Python's form of a list
-        if isinstance(value, str):
-            with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-                value = decode(value)
-    if isinstance(value, dict):
-        by_letter = cast("dict[str, Any]", value)
-        value = [by_letter[letter] for letter in sorted(by_letter)]
-    if isinstance(value, list | tuple):
-        return tuple(str(c) for c in cast("Sequence[Any]", value) if c is not None)
-    return "" if value is None else str(value)
-
-
-def without_letters(choices: Sequence[str]) -> tuple[str, ...]:
-    """Choices without "(A) " or "A. ", where every one has its letter; else as they are."""
-    matches = [LETTERED.match(choice) for choice in choices]
-    letters = [(m.group(1) or m.group(2)).upper() if m else "" for m in matches]
-    if letters != [chr(ord("A") + index) for index in range(len(choices))]:
-        return tuple(choices)
-    return tuple(LETTERED.sub("", choice, count=1) for choice in choices)
 
 
 def plain(text: str) -> str:
@@ -127,41 +140,43 @@ def plain(text: str) -> str:
     return SPACE.sub(" ", text.replace("\\'", "'").replace('\\"', '"')).strip()
 
 
-def messages_text(messages: Sequence[Any]) -> str:
-    """What the user's messages say; what the model answered is not the question."""
-    return "\n".join(_content(message) for message in messages)
+def _first(fields: Record, keys: Iterable[str]) -> Any:  # noqa: ANN401  decoded JSON
+    return next((fields[key] for key in keys if fields.get(key) not in (None, "")), None)
 
 
-def _prompt(fields: Record, choices: tuple[str, ...] | str) -> str:
-    for key in PROMPT_KEYS:
-        value = fields.get(key)
+def _decoded(value: Any) -> Any:  # noqa: ANN401  decoded JSON
+    """What a text holds as JSON or in Python's form, as in a CSV; other values as they are."""
+    for decode in (json.loads, ast.literal_eval):
         if isinstance(value, str):
-            return "\n".join([value, *([choices] if isinstance(choices, str) else choices)])
-        if isinstance(value, list):
-            return messages_text(cast("list[Any]", value))
-    return ""
+            with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+                value = decode(value)
+    return value
 
 
-def _content(message: Any) -> str:  # noqa: ANN401  decoded JSON
-    if not isinstance(message, dict):
-        return ""
-    fields = cast("Record", message)
-    content = fields.get("content")
-    if fields.get("role") == "assistant":
-        return ""
-    if isinstance(content, list):
-        parts = cast("list[Any]", content)
-        return "\n".join(str(part.get("text") or "") for part in parts if isinstance(part, dict))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  decoded JSON
-    return str(content or "")
+def _choices(value: Any) -> tuple[str, ...] | str:  # noqa: ANN401  decoded JSON
+    """Choices as a list, a dict by letter, or the text of one; any other text as it is."""
+    value = _decoded(value)
+    if isinstance(value, dict):
+        value = [text for _, text in sorted(cast("dict[str, Any]", value).items())]
+    if isinstance(value, list | tuple):
+        return tuple(str(c) for c in cast("Sequence[Any]", value) if c is not None)
+    return "" if value is None else str(value)
 
 
-def _clip(fields: Record) -> str:
-    for key in CLIP_KEYS:
-        value = fields.get(key)
-        if isinstance(value, list) and len(cast("list[Any]", value)) == 1:
-            value = cast("list[Any]", value)[0]
-        if isinstance(value, dict):  # as `datasets` holds a file: its bytes, and its name
-            value = cast("Record", value).get("path")
-        if isinstance(value, str) and value:
-            return Path(value).stem
-    return ""
+def _said(value: Any) -> str:  # noqa: ANN401  decoded JSON
+    """A text, or that of messages and their parts; what the model answered is not asked."""
+    if isinstance(value, list):
+        return "\n".join(map(_said, cast("list[Any]", value)))
+    if isinstance(value, dict):
+        fields = cast("Record", value)
+        is_asked = fields.get("role") != "assistant"
+        return _said(fields.get("text") or fields.get("content")) if is_asked else ""
+    return value if isinstance(value, str) else ""
+
+
+def _clip(value: Any) -> str:  # noqa: ANN401  decoded JSON
+    if isinstance(value, list) and len(cast("list[Any]", value)) == 1:
+        value = cast("list[Any]", value)[0]
+    if isinstance(value, dict):  # as `datasets` holds a file: its bytes, and its name
+        value = cast("Record", value).get("path")
+    return Path(value).stem if isinstance(value, str) else ""

@@ -63,22 +63,14 @@ def prefill(model: PreTrainedModel, prompt: Batch) -> Prefilled:
     needs no other mask: flash kernels take it, and half the products are left out.
     """
     prompt_ids = prompt["prompt_ids"]
-    num_prompts, longest = prompt_ids.shape
+    longest = prompt_ids.shape[1]
     length_B = prompt["prompt_mask"].sum(-1)
     places_P = torch.arange(longest, device=prompt_ids.device)
     prompt_ids = prompt_ids.gather(1, (places_P - length_B[:, None]) % longest)
     cache = roomy_cache()
-    inner: Any = model
-    hidden_BPD = inner.model.language_model(
-        inputs_embeds=embed_prompt(model, prompt_ids, prompt),
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
-    return Prefilled(
-        cache=cache,
-        last_BD=hidden_BPD[torch.arange(num_prompts, device=prompt_ids.device), length_B - 1],
-        mask_BP=places_P < length_B[:, None],
-    )
+    mask_BP = places_P < length_B[:, None]
+    embedded_BPD = embed_prompt(model, prompt_ids, prompt)
+    return Prefilled(cache, _read(model, cache, mask_BP, inputs_embeds=embedded_BPD), mask_BP)
 
 
 def read_on(
@@ -99,22 +91,47 @@ def read_on(
     before_BSP = begun_BP[:, None].expand(-1, num_rest, -1)
     earlier_BSS = (places_S <= places_S[:, None]).expand(len(rows), -1, -1)
     cache = rows_of(read.cache, rows)
-    inner: Any = model
-    hidden_BSD = inner.model.language_model(
+    last_BD = _read(
+        model,
+        cache,
+        mask_BS,
         input_ids=token_BS,
         attention_mask=family_of_network(model).as_mask(
             torch.cat([before_BSP, earlier_BSS], -1)[:, None]
         ),
         position_ids=begun_BP.sum(-1, keepdim=True) + places_S,
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
-    last_B = mask_BS.sum(-1) - 1
-    return Prefilled(
-        cache=cache,
-        last_BD=hidden_BSD[torch.arange(len(rows), device=rows.device), last_B],
-        mask_BP=torch.cat([begun_BP, mask_BS], -1),
     )
+    return Prefilled(cache, last_BD, mask_BP=torch.cat([begun_BP, mask_BS], -1))
+
+
+def _read(model: PreTrainedModel, cache: Cache, mask_BP: Tensor, **inputs: Tensor) -> Tensor:
+    """Read right-padded tokens into a cache; the hidden state at each row's last one, (B, D).
+
+    All that is used of the last layer's other tokens is keys and values: its queries, what its
+    attention gives out and its MLP, five sixths of its weights, are computed for the last alone.
+    """
+    inner: Any = model
+    layer = inner.model.language_model.layers[-1]
+    at = torch.arange(len(mask_BP), device=mask_BP.device), mask_BP.sum(-1) - 1
+
+    def take_last(_module: nn.Module, arguments: tuple[Tensor]) -> Tensor:
+        return arguments[0][at][:, None]
+
+    def repeat(_module: nn.Module, _arguments: tuple[Tensor], query_B1D: Tensor) -> Tensor:
+        return query_B1D.expand(-1, mask_BP.shape[1], -1)
+
+    attention = layer.self_attn
+    alone = (attention.q_proj, attention.o_proj, layer.mlp)
+    hooks = [module.register_forward_pre_hook(take_last) for module in alone]
+    hooks.append(attention.q_proj.register_forward_hook(repeat))
+    try:
+        hidden_BPD = inner.model.language_model(
+            past_key_values=cache, use_cache=True, **inputs
+        ).last_hidden_state
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return hidden_BPD[at]
 
 
 def score_completions(

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import DynamicCache
 
 from model.config import LoraConfig
 from model.infer.decoder import Decoder
 from model.network.family import Family, family_of, freeze_parts, known_families
 from model.network.features import Batch, Mel, Prompt, collate, mel_features, prompt_tokens
 from model.network.loading import load_base, load_model, load_processor, stop_tokens
-from model.network.packed import prefill, score_completions
+from model.network.packed import embed_prompt, prefill, score_completions
 from model.network.policy import add_adapter
 from model.network.sampling import decode
 from model.network.tiny import build_tiny
@@ -159,6 +160,41 @@ def test_prefill_and_cache_decode_as_transformers_generates(case: Case) -> None:
             max_new_tokens=6,
         )
     assert torch.equal(found.token_BGC[:, 0], expected)
+
+
+def interrupt(_module: object, _arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_is_left_out_of_the_last_layer_is_used_by_nothing(case: Case) -> None:
+    """Hidden state, keys and values are the whole forward's, prompt by prompt, with adapters too;
+    and a reading that fails leaves the model whole.
+    """
+    network: Any = load_model(case.folder, precision="fp32")
+    add_adapter(network, LoraConfig(rank=2, dropout=0.0))
+    for name, parameter in network.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    for model in (case.network, network):
+        language_model = model.model.language_model
+        with torch.no_grad():
+            read = prefill(model, case.prompt)
+            embedded = embed_prompt(model, case.prompt["prompt_ids"], case.prompt)
+            for row, mask in enumerate(case.prompt["prompt_mask"].bool()):
+                cache = DynamicCache()
+                alone = language_model(
+                    inputs_embeds=embedded[row, mask][None], past_key_values=cache, use_cache=True
+                ).last_hidden_state
+                assert (read.last_BD[row] - alone[0, -1]).abs().max() < 1e-5
+                for ours, theirs in zip(read.cache.layers, cache.layers, strict=True):
+                    for one, other in ((ours.keys, theirs.keys), (ours.values, theirs.values)):
+                        assert (one[row, :, : mask.sum()] - other[0]).abs().max() < 1e-5
+            stop = language_model.norm.register_forward_pre_hook(interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                prefill(model, case.prompt)
+            stop.remove()
+        layer = language_model.layers[-1]
+        assert not any(m._forward_pre_hooks or m._forward_hooks for m in layer.modules())
 
 
 def test_texts_about_a_clip_are_read_behind_it_and_answered_as_alone(case: Case) -> None:

@@ -117,7 +117,7 @@ def ledger_commits_per_s(path: Path, num_commits: int = 500) -> float:
     with Ledger(path) as ledger:
         began_s = time.perf_counter()
         for _ in range(num_commits):
-            ledger.write(row, run=1, seconds=0.0)
+            ledger.write([row], run=1)
         return num_commits / (time.perf_counter() - began_s)
 
 
@@ -133,7 +133,7 @@ def reconcile(layout: Layout, *, num_rows: int) -> dict[str, float]:
         for clip in clips
     ]
     with Ledger(layout.ledger) as ledger:
-        ledger.replace(rows)
+        ledger.write(rows)
     with FetchRun(FetchConfig(videos_per_hour=None), layout, resume_command="x") as run:
         began_s = time.perf_counter()
         assert run.plan(clips).num_due == 0

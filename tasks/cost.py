@@ -16,7 +16,7 @@ from model.train.flops import SHORT_ANSWER, forecast_answer_s, forecast_step_s
 from storage.benchmarks.published import find_description, find_prepared
 from storage.config import BenchmarkConfig, FetchConfig, YoutubeSource
 from storage.errors import PipelineError
-from storage.fetch.pace import Pace
+from storage.fetch.gate import Pace
 from storage.host.checks import GB
 from storage.host.gpus import Gpu
 from storage.jsonl import read_json

@@ -7,7 +7,7 @@ from storage.config import FetchConfig, deciding
 from storage.fetch.account import FetchReport
 from storage.fetch.ledger import Ledger
 from storage.fetch.reconcile import Due, list_due
-from storage.fetch.run import BatchCounts, FetchRun, open_sources
+from storage.fetch.run import FetchRun, open_sources
 from storage.layout import Layout
 from storage.records.clip import Clip
 from tasks.inputs import AnnotationFiles
@@ -42,13 +42,13 @@ def due_clips(annotations: AnnotationFiles, config: FetchConfig, layout: Layout)
 
 
 @task("fetch-{first}-to-{last}")
-def fetch_batch(run: FetchRun, batch: Sequence[Clip], first: int, last: int) -> BatchCounts:  # noqa: ARG001  first and last name the run
+def fetch_batch(run: FetchRun, batch: Sequence[Clip], first: int, last: int) -> None:  # noqa: ARG001  first and last name the run
     """Fetch and trim a batch; each clip ends in the ledger as done, or with the reason why not.
 
     Network errors are recorded with the time of the next try; a full disk or a missing ffmpeg ends
     the stage. No retries of Prefect's: the ledger knows what to try again and when.
     """
-    return run.fetch_batch(batch)
+    run.fetch_batch(batch)
 
 
 def show_account(report: FetchReport) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from storage.fetch.avqa_hub import LaidOut
 from storage.fetch.ledger import ClipRow, Ledger
-from storage.fetch.youtube import VideoFacts
+from storage.fetch.sources import VideoFacts
 from storage.jsonl import Record, write_json, write_jsonl, write_text
 from storage.records.clip import Clip
 
@@ -54,10 +54,6 @@ class FetchReport:
     """Clips by state."""
     by_reason: tuple[ReasonCount, ...]
     """Clips that are not done, by state and reason, the most frequent first."""
-    num_silent: int
-    """Done clips whose peak is below -60 dBFS."""
-    num_short: int
-    """Done clips whose source ends inside the clip."""
     next_try: float | None
     """When the first clip is due again, seconds since 1970; None if none waits."""
 
@@ -79,27 +75,32 @@ def write_account(
     """Write the files of an experiment and return what they say in sum."""
     rows = ledger.rows(clips)
     done = [row for row in rows if row.state == "done"]
+    lost = [row for row in rows if row.state != "done"]
     videos = ledger.videos(row.clip for row in done)
-    report = _report(rows)
-    write_jsonl(folder / "invalid.jsonl", (_invalid(row) for row in rows if row.state != "done"))
-    write_text(folder / "clips.csv", _csv(CSV_COLUMNS, map(_values, rows)))
+    reasons = Counter((row.state, row.reason_code) for row in lost)
+    report = FetchReport(
+        num_requested=len(rows),
+        num_usable=len(done),
+        by_state=dict(Counter(row.state for row in rows)),
+        by_reason=tuple(ReasonCount(*key, count) for key, count in reasons.most_common()),
+        next_try=min((row.next_try for row in rows if row.next_try is not None), default=None),
+    )
+    write_jsonl(folder / "invalid.jsonl", map(_loss, lost))
+    _write_csv(folder / "clips.csv", CSV_COLUMNS, map(_values, rows))
     facts = (astuple(videos[video_id]) for video_id in sorted(videos))
-    write_text(folder / "videos.csv", _csv(list(VideoFacts.__slots__), facts))
+    _write_csv(folder / "videos.csv", list(VideoFacts.__slots__), facts)
     tries = [at for row in rows for at in (row.first_try, row.last_try) if at is not None]
     record = {
         "requested": report.num_requested,
         "usable": report.num_usable,
         "by_state": report.by_state,
         "by_reason": [asdict(reason) for reason in report.by_reason],
-        "silent": report.num_silent,
-        "short": report.num_short,
+        "silent": sum(row.silent for row in done),
+        "short": sum(row.short for row in done),
         "cancelled": sum(row.cancelled for row in done),
         "by_source": dict(Counter(row.source for row in done)),
         "by_licence": dict(Counter(_licence(videos.get(row.video_id)) for row in done)),
-        "datasets": [
-            {"rows": dataset.num_rows, "matched": dataset.num_matched, "clips": dataset.num_clips}
-            for dataset in laid_out
-        ],
+        "datasets": [dataset._asdict() for dataset in laid_out],
         "source_bytes": sum(row.source_bytes or 0 for row in rows),
         "versions": dict(versions),
         "videos_per_hour": videos_per_hour,
@@ -112,21 +113,7 @@ def write_account(
     return report
 
 
-def _report(rows: Sequence[ClipRow]) -> FetchReport:
-    done = [row for row in rows if row.state == "done"]
-    reasons = Counter((row.state, row.reason_code) for row in rows if row.state != "done")
-    return FetchReport(
-        num_requested=len(rows),
-        num_usable=len(done),
-        by_state=dict(Counter(row.state for row in rows)),
-        by_reason=tuple(ReasonCount(*key, count) for key, count in reasons.most_common()),
-        num_silent=sum(row.silent for row in done),
-        num_short=sum(row.short for row in done),
-        next_try=min((row.next_try for row in rows if row.next_try is not None), default=None),
-    )
-
-
-def _invalid(row: ClipRow) -> Record:
+def _loss(row: ClipRow) -> Record:
     return {
         "clip_id": row.clip_id,
         "state": row.state,
@@ -143,12 +130,10 @@ def _licence(facts: VideoFacts | None) -> str:
     return "unknown" if facts is None else facts.licence or "YouTube's own"
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    write_text(path, text.getvalue())
 
 
 def _values(row: ClipRow) -> list[object]:

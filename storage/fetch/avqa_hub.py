@@ -13,10 +13,9 @@ The commit that was found first is kept, and a download goes on at that commit o
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from storage.config import HuggingFaceSource
 from storage.errors import PipelineError
@@ -35,24 +34,22 @@ from storage.records.clip import Clip
 from storage.records.example import Example
 
 DONE = "laid-out.json"
+SUFFIX = ".audio"  # whatever the container: ffmpeg looks into it
 
 
-@dataclass(frozen=True, slots=True)
-class LaidOut:
-    """What came of a data set."""
+class LaidOut(NamedTuple):
+    """What came of a data set, counted."""
 
-    folder: Path
-    """Audio files named by clip id."""
-    num_rows: int
-    """Rows in the data set."""
-    num_matched: int
-    """Rows that belong to one annotation."""
-    num_clips: int
+    rows: int
+    """Its rows, or files."""
+    matched: int
+    """Those that belong to one annotation."""
+    clips: int
     """Clips that they hold."""
 
 
 def lay_out(source: HuggingFaceSource, rows: Sequence[Example], folder: Path) -> LaidOut:
-    """Write the audio of matched rows into `folder`, once.
+    """Write the audio of matched rows into `folder` once, named by clip id.
 
     Args:
         source: Data set and split.
@@ -68,30 +65,27 @@ def lay_out(source: HuggingFaceSource, rows: Sequence[Example], folder: Path) ->
         )
         raise PipelineError(msg)
     if (folder / DONE).exists() and source.revision in {None, read_json(folder / COMMIT)}:
-        counts = read_json(folder / DONE)
-        return LaidOut(folder, counts["rows"], counts["matched"], counts["clips"])
+        return LaidOut(**read_json(folder / DONE))
     commit = _check_commit(source, folder)
     named = _named_files(commit.files, rows)
     if named:
-        wanted = {file: folder / f"{clip.clip_id}.audio" for file, clip in named.items()}
+        wanted = {file: _clip_file(folder, clip) for file, clip in named.items()}
         download_files(source, commit.name, wanted)
-        counts = {"rows": len(commit.files), "matched": len(named), "clips": len(named)}
-        write_json(folder / DONE, counts)
-        return LaidOut(folder, len(commit.files), len(named), len(named))
-    laid_down = lay_down(source, commit.name, folder, suffix=".audio")
-    questions = [asked_by(record) for record in laid_down]
-    clips = match_rows(questions, rows)
-    missing = [
-        {"row": index, **question._asdict()}
-        for index, (question, clip) in enumerate(zip(questions, clips, strict=True))
-        if clip is None
-    ]
-    write_jsonl(folder / "unmatched.jsonl", missing)
-    num_clips = _name_by_clip(clips, folder)
-    num_matched = len(questions) - len(missing)
-    counts = {"rows": len(questions), "matched": num_matched, "clips": num_clips}
-    write_json(folder / DONE, counts)
-    return LaidOut(folder, len(questions), num_matched, num_clips)
+        laid_out = LaidOut(len(commit.files), len(named), len(named))
+    else:
+        records = lay_down(source, commit.name, folder, suffix=SUFFIX)
+        questions = [asked_by(record) for record in records]
+        clips = match_rows(questions, rows)
+        missing = [
+            {"row": index, **questions[index]._asdict()}
+            for index, clip in enumerate(clips)
+            if clip is None
+        ]
+        write_jsonl(folder / "unmatched.jsonl", missing)
+        num_clips = _name_by_clip([folder / record["clip"] for record in records], clips)
+        laid_out = LaidOut(len(clips), len(clips) - len(missing), num_clips)
+    write_json(folder / DONE, laid_out._asdict())
+    return laid_out
 
 
 def match_rows(questions: Sequence[Asked], rows: Sequence[Example]) -> list[Clip | None]:
@@ -108,7 +102,8 @@ def match_rows(questions: Sequence[Asked], rows: Sequence[Example]) -> list[Clip
         places[0] if len(places := positions.get(question, [])) == 1 else None
         for question in questions
     ]
-    if _is_rising(place for place in found if place is not None):
+    certain = [place for place in found if place is not None]
+    if certain == sorted(set(certain)):  # the data set keeps the annotations' order
         _settle_by_order(questions, found, positions, num_rows=len(rows))
     matched = [None if place is None else rows[place].clip for place in found]
     for index, question in enumerate(questions):
@@ -142,16 +137,6 @@ def _settle_by_order(
                     found[index] = place
 
 
-def _is_rising(places: Iterable[int]) -> bool:
-    """Whether the data set keeps the annotations' order."""
-    last = -1
-    for place in places:
-        if place <= last:
-            return False
-        last = place
-    return True
-
-
 def _known_by(row: Example) -> Asked:
     return as_asked(row.question_text, row.multi_choice, row.multi_choice[row.answer])
 
@@ -172,35 +157,32 @@ def _check_commit(source: HuggingFaceSource, folder: Path) -> Commit:
         PipelineError: If it is another one, or the hub does not say.
     """
     commit = find_commit(source)
-    found = commit.name
-    kept = read_json(folder / COMMIT) if (folder / COMMIT).exists() else found
-    if kept != found:
+    kept = read_json(folder / COMMIT) if (folder / COMMIT).exists() else commit.name
+    if kept != commit.name:
         msg = (
-            f"fetch.sources: {source.dataset} was begun at commit {kept}, and now is {found}: rows "
-            f"of two commits are not mixed. Set `revision: {kept}`, or remove {folder}"
+            f"fetch.sources: {source.dataset} was begun at commit {kept}, and now is "
+            f"{commit.name}: rows of two commits are not mixed. Set `revision: {kept}`, or remove "
+            f"{folder}"
         )
         raise PipelineError(msg)
-    write_json(folder / COMMIT, found)
+    write_json(folder / COMMIT, kept)
     return commit
 
 
-def _name_by_clip(clips: Sequence[Clip | None], folder: Path) -> int:
+def _name_by_clip(paths: Sequence[Path], clips: Sequence[Clip | None]) -> int:
     """Give files their clip's name and remove those of no clip; may be broken off and repeated.
 
     Returns:
         Number of clips.
     """
-    named: set[str] = set()
-    for index, clip in enumerate(clips):
-        path = _row_file(folder, index)
-        target = None if clip is None else folder / f"{clip.clip_id}.audio"
-        if target is not None and target.name not in named and path.exists():
-            path.replace(target)
+    named: set[Clip] = set()
+    for path, clip in zip(paths, clips, strict=True):
+        if clip is not None and clip not in named and path.exists():
+            path.replace(_clip_file(path.parent, clip))
         path.unlink(missing_ok=True)
-        if target is not None:
-            named.add(target.name)
+        named |= {clip} if clip else set()
     return len(named)
 
 
-def _row_file(folder: Path, index: int) -> Path:
-    return folder / f"row-{index:06d}.audio"
+def _clip_file(folder: Path, clip: Clip) -> Path:
+    return folder / f"{clip.clip_id}{SUFFIX}"

@@ -22,7 +22,7 @@ import signal
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import ffmpeg  # pyright: ignore[reportMissingTypeStubs]  # it has none
 import numpy as np
@@ -32,9 +32,7 @@ from storage.host.ffmpeg import find_ffmpeg
 
 SAMPLE_RATE_HZ = 16_000  # what Qwen2-Audio hears
 SILENT_BELOW_DBFS = -60.0
-FLOOR_DBFS = (
-    -120.0
-)  # digital silence has no level; below one step of 16 bits (-90 dBFS) all is the same
+FLOOR_DBFS = -120.0  # digital silence has no level; below one step of 16 bits (-90) all is the same
 LEAD_S = 2  # decoded and dropped before the start; longer than any codec's priming
 CUT_TIMEOUT_S = 60.0
 SHORTEST_CLIP_S = 1.0  # a source that ends this soon after the start has nothing to ask about
@@ -91,8 +89,7 @@ class WavFacts:
         return self.peak_dbfs < SILENT_BELOW_DBFS
 
 
-@dataclass(frozen=True, slots=True)
-class _Cut:
+class _Cut(NamedTuple):
     """What to cut, and what the first look at the file says of how."""
 
     source: Path
@@ -107,28 +104,27 @@ class _Cut:
     """MPEG-TS counts from the first packet of what is read, so the picture is read as well."""
 
 
-@dataclass(frozen=True, slots=True)
-class Announced:
-    """What was said of a download's length, against which it is held."""
-
-    duration_s: float
-    """Rounded, so it is compared within 0.5 s."""
-    is_fragmented: bool
-    """A missing fragment shifts all that follows, so the whole length must agree."""
-
-
 def cut_clip(
     source: Path,
     target: Path,
     *,
     start_s: float,
     clip_length_s: float,
-    announced: Announced | None = None,
+    announced_s: float | None = None,
+    is_fragmented: bool = False,
 ) -> WavFacts:
     """Cut a clip from a media file: mono, 16 kHz, PCM16, flushed to the disk.
 
     A source that ends inside the clip gives a shorter wav, of at least one second; up to 50 ms
     missing at its end are filled with zeros.
+
+    Args:
+        source: The media file.
+        target: The wav to write.
+        start_s: Where in the source it starts.
+        clip_length_s: Seconds of a whole clip.
+        announced_s: What was said of a download's length; rounded, so compared within 0.5 s.
+        is_fragmented: A missing fragment shifts all that follows, so the whole length must agree.
 
     Raises:
         CutError: `not-media`, `no-audio`, `not-finite`, `start-beyond-end`, `too-short`,
@@ -141,33 +137,27 @@ def cut_clip(
     if refined != cut:
         cut, log = refined, _run_ffmpeg(refined)
     source_s = _declared_duration_s(log)
-    if announced is not None and announced.is_fragmented and source_s is not None:
-        _check_whole(source_s, announced.duration_s)
+    whole_s = announced_s if is_fragmented else None
+    if source_s and whole_s and abs(source_s - whole_s) > DURATION_TOLERANCE_S:
+        msg = f"announced as {whole_s:g} s, but its fragments make {source_s:.2f} s"
+        raise CutError("truncated", msg)
     facts = measure_wav(target)
     if facts.rms_dbfs < QUIET_DBFS or "Audio: pcm_f" in log:
         facts = replace(facts, is_cancelled=_is_cancelled(cut, facts))
     num_missing = num_samples_of(clip_length_s) - facts.num_samples
-    if num_missing == 0:
-        return facts
-    if num_missing <= MAX_PADDING:
+    if num_missing > MAX_PADDING:
+        _check_end(cut, facts, source_s, announced_s)
+    elif num_missing:
         _fit(target, num_samples_of(clip_length_s))
         return replace(measure_wav(target), is_cancelled=facts.is_cancelled)
-    _check_end(cut, facts, source_s, announced.duration_s if announced else None)
     return facts
-
-
-def _check_whole(source_s: float, announced_s: float) -> None:
-    if abs(source_s - announced_s) > DURATION_TOLERANCE_S:
-        msg = f"announced as {announced_s:g} s, but its fragments make {source_s:.2f} s"
-        raise CutError("truncated", msg)
 
 
 def _check_end(
     cut: _Cut, facts: WavFacts, source_s: float | None, announced_s: float | None
 ) -> None:
     """Refuse a clip whose source breaks off before the end that was told, or is too short."""
-    start_s = cut.start_s
-    end_s = start_s + facts.duration_s
+    start_s, end_s = cut.start_s, cut.start_s + facts.duration_s
     wanted_s = start_s + cut.clip_length_s
     if source_s is not None and end_s + DURATION_TOLERANCE_S < min(source_s, wanted_s):
         msg = f"the file says it is {source_s:.2f} s long, but decodes only to {end_s:.2f} s"
@@ -177,7 +167,8 @@ def _check_end(
         msg = f"announced as {announced_s:g} s, but its audio ends at {ends_s:.2f} s"
         raise CutError("truncated", msg)
     if facts.num_samples == 0:
-        msg = f"the clip starts at {start_s:g} s, but the source is {_seconds(source_s)} long"
+        length = "less than that" if source_s is None else f"{source_s:.2f} s"
+        msg = f"the clip starts at {start_s:g} s, but the source is {length} long"
         raise CutError("start-beyond-end", msg)
     if facts.duration_s < min(SHORTEST_CLIP_S, cut.clip_length_s / 2):
         msg = f"the source ends {facts.duration_s:.2f} s after the clip's start at {start_s:g} s"
@@ -190,7 +181,6 @@ def measure_wav(path: Path) -> WavFacts:
     Raises:
         CutError: `not-media`, if it is not a mono PCM16 wav of 16 kHz.
     """
-    content = path.read_bytes()
     try:
         with soundfile.SoundFile(path) as file:
             form = (file.samplerate, file.channels, file.subtype)
@@ -199,13 +189,11 @@ def measure_wav(path: Path) -> WavFacts:
         raise CutError("not-media", f"{path.name} is no wav: {error}") from error
     if form != (SAMPLE_RATE_HZ, 1, "PCM_16"):
         raise CutError("not-media", f"{path.name} is {form}, expected 16 kHz, mono, PCM_16")
-    peak = 0 if samples.size == 0 else int(np.abs(samples.astype(np.int32)).max())
-    mean_square = 0.0 if samples.size == 0 else float(np.mean(np.square(samples, dtype=np.float64)))
     return WavFacts(
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         num_samples=int(samples.size),
-        peak_dbfs=_dbfs(peak),
-        rms_dbfs=_dbfs(math.sqrt(mean_square)),
+        peak_dbfs=_dbfs(int(np.abs(samples.astype(np.int32)).max(initial=0))),
+        rms_dbfs=_dbfs(_rms(samples)),
     )
 
 
@@ -223,6 +211,11 @@ def _fit(path: Path, num_samples: int) -> None:
         os.fsync(file.fileno())
 
 
+def _rms(samples: np.ndarray) -> float:
+    """Root mean square; 0 of nothing."""
+    return math.sqrt(np.mean(np.square(samples, dtype=np.float64))) if samples.size else 0.0
+
+
 def _dbfs(level: float) -> float:
     """Level of a 16-bit amplitude; full scale is 32,768."""
     return FLOOR_DBFS if level <= 0 else round(20 * math.log10(level / 32_768), 2)
@@ -236,8 +229,7 @@ def _refine(cut: _Cut, log: str) -> _Cut:
     start = START_LINE.search(described)
     start_s = float(start.group(1)) if start and container.startswith(OWN_ZERO) else 0.0
     has_video = ": Video: " in described and "attached pic" not in described
-    return replace(
-        cut,
+    return cut._replace(
         track=max(range(len(tracks)), key=lambda index: _rank(tracks[index]), default=0),
         offset_s=start_s if start_s > LATE_START_S else 0.0,
         keeps_video_clock=container.startswith("mpegts") and has_video and cut.start_s <= LEAD_S,
@@ -259,27 +251,27 @@ def _is_cancelled(cut: _Cut, facts: WavFacts) -> bool:
     Raises:
         CutError: `not-finite`, if a sample is NaN or infinite.
     """
-    command = _command(replace(cut, target=Path("pipe:1")), ac=2, acodec="pcm_f32le", f="f32le")
+    command = _command(cut._replace(target=Path("pipe:1")), ac=2, acodec="pcm_f32le", f="f32le")
     samples = np.frombuffer(_run(command).stdout, dtype=np.float32)
     if not np.isfinite(samples).all():
         raise CutError("not-finite", "the clip holds samples that are not numbers")
-    level = math.sqrt(float(np.mean(np.square(samples, dtype=np.float64)))) if samples.size else 0.0
-    return _dbfs(level * 32_768) > max(facts.rms_dbfs + CANCELLED_DB, SILENT_BELOW_DBFS)
+    return _dbfs(_rms(samples) * 32_768) > max(facts.rms_dbfs + CANCELLED_DB, SILENT_BELOW_DBFS)
 
 
 def _run_ffmpeg(cut: _Cut) -> str:
     """Run the cut; returns what ffmpeg said."""
-    target = cut.target
     done = _run(_command(cut))
     log = done.stderr.decode("utf-8", errors="replace")
-    for number in (errno.ENOSPC, errno.EFBIG):
-        if os.strerror(number) in log or (
-            number == errno.EFBIG and done.returncode == -signal.SIGXFSZ
-        ):
-            raise OSError(number, os.strerror(number), str(target))
-    if done.returncode != 0 or not target.exists():
-        raise _cut_error(log, done.returncode)
-    with target.open("rb") as file:
+    for number, limit in ((errno.ENOSPC, None), (errno.EFBIG, -signal.SIGXFSZ)):
+        if os.strerror(number) in log or done.returncode == limit:
+            raise OSError(number, os.strerror(number), str(cut.target))
+    if done.returncode != 0 or not cut.target.exists():
+        if "matches no streams" in log:
+            raise CutError("no-audio", "the file has no audio track")
+        last = log.strip().rpartition("\n")[2].strip() or "no message"
+        msg = f"ffmpeg cannot read it (exit {done.returncode}): {last}"[:300]
+        raise CutError("not-media", msg)
+    with cut.target.open("rb") as file:
         os.fsync(file.fileno())
     return log
 
@@ -328,21 +320,9 @@ def _command(cut: _Cut, **form: object) -> list[str]:
     return cast("list[str]", tool.compile(stream, cmd=find_ffmpeg(), overwrite_output=True))
 
 
-def _cut_error(log: str, exit_code: int) -> CutError:
-    if "matches no streams" in log:
-        return CutError("no-audio", "the file has no audio track")
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    last = lines[-1] if lines else "no message"
-    return CutError("not-media", f"ffmpeg cannot read it (exit {exit_code}): {last}"[:300])
-
-
 def _declared_duration_s(log: str) -> float | None:
     match = DURATION_LINE.search(log)
     if match is None:
         return None
     hours, minutes, seconds = match.groups()
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-
-
-def _seconds(duration_s: float | None) -> str:
-    return "less than that" if duration_s is None else f"{duration_s:.2f} s"

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal
 
 import yaml
 from yt_dlp.networking.exceptions import HTTPError
@@ -78,73 +78,57 @@ class Unavailable(Exception):  # noqa: N818  it is an answer that a source gives
         self.failure = failure
 
 
-class _Message(NamedTuple):
-    """A line of messages.yaml."""
-
-    kind: str
-    reason: str
-    pattern: re.Pattern[str]
-
-
-def _read_messages() -> list[_Message]:
-    text = Path(__file__).with_name("messages.yaml").read_text(encoding="utf-8")
-    return [
-        _Message(
-            line["kind"],
-            line["reason"],
-            re.compile(line["text"].replace("'", "['\u2019]"), re.IGNORECASE),
-        )
-        for line in yaml.safe_load(text)
-    ]
-
-
-_MESSAGES = _read_messages()
+# (kind or `session`, reason, pattern): the lines of messages.yaml.
+_MESSAGES: list[tuple[Kind | Literal["session"], str, re.Pattern[str]]] = [
+    (
+        line["kind"],
+        line["reason"],
+        re.compile(line["text"].replace("'", "['\u2019]"), re.IGNORECASE),
+    )
+    for line in yaml.safe_load(Path(__file__).with_name("messages.yaml").read_text("utf-8"))
+]
 # Answers that say nothing of the video where the session was not given its formats.
 _DOUBTFUL = {"no-audio", "drm"}
 _HTTP_STATUS = re.compile(r"HTTP Error (\d{3})")
 
 
 def classify(error: Exception, warnings: Sequence[str], *, is_youtube: bool) -> Failure:
-    """Sort what yt-dlp raised.
+    """Sort what came out of `YoutubeDL.extract_info`.
 
     Args:
-        error: What came out of `YoutubeDL.extract_info`.
-        warnings: Its warnings for this video; a 429 of the player's interface shows only there.
+        error: What was raised.
+        warnings: yt-dlp's, for this video; a 429 of the player's interface shows only there.
         is_youtube: Whether YouTube was asked. There a 403 is a refusal of this address; on another
             server, of this file.
     """
-    cause = _cause(error)
+    exc_info = getattr(error, "exc_info", None)  # a DownloadError holds what it was raised for
+    cause: BaseException = exc_info[1] if exc_info and exc_info[1] is not None else error
     message = _clean(str(error))
     status = _http_status(cause, message)
-    local = _local_fault(cause)
-    if local is not None:
+    if (local := _local_fault(cause)) is not None:
         return Failure("local", local, message)
     if isinstance(cause, GeoRestrictedError):
         return Failure("geo", "country", message)
     for kind, reason, pattern in _MESSAGES:
         if kind != "session" and pattern.search(message):
-            failure = Failure(cast("Kind", kind), reason, message, status)
-            return _of_the_session(failure, warnings) if reason in _DOUBTFUL else failure
+            session = _fault_of_session(warnings) if reason in _DOUBTFUL else None
+            return session or Failure(kind, reason, message, status)
     if "Failed to extract any player response" in message:
         return _no_player_response(message, warnings)
     if status is not None:
-        return _by_status(status, message, cause, is_youtube=is_youtube)
+        kind = _kind_of(status, is_youtube=is_youtube)
+        wait_s = _retry_after_s(cause)
+        return Failure(kind, f"http-{status}", message, status, wait_s, is_youtube)
     return Failure("retry", _wire_reason(cause), message)
 
 
-def _of_the_session(failure: Failure, warnings: Sequence[str]) -> Failure:
-    """The failure, or the fault in our way of asking that the warnings beside it tell."""
+def _fault_of_session(warnings: Sequence[str]) -> Failure | None:
+    """The fault in our way of asking that the warnings tell."""
     for kind, reason, pattern in _MESSAGES:
         told = next((text for text in warnings if pattern.search(text)), None)
         if kind == "session" and told is not None:
             return Failure("extractor", reason, _clean(told))
-    return failure
-
-
-def _cause(error: Exception) -> BaseException:
-    """The error inside a DownloadError; the error itself where there is none."""
-    exc_info = getattr(error, "exc_info", None)
-    return exc_info[1] if exc_info and exc_info[1] is not None else error
+    return None
 
 
 def _clean(message: str) -> str:
@@ -174,26 +158,28 @@ def _local_fault(cause: BaseException) -> str | None:
 
 
 def _no_player_response(message: str, warnings: Sequence[str]) -> Failure:
-    statuses = [int(found) for warning in warnings for found in _HTTP_STATUS.findall(warning)]
+    told = " ".join(warnings)
     for status in (429, 403):
-        if status in statuses:
+        if f"HTTP Error {status}" in told:
             return Failure("blocked", f"http-{status}", message, status)
-    if any("timed out" in warning for warning in warnings):
-        return Failure("retry", "timeout", message)
-    return Failure("retry", "no-player-response", message)
+    reason = "timeout" if "timed out" in told else "no-player-response"
+    return Failure("retry", reason, message)
 
 
-def _by_status(status: int, message: str, cause: BaseException, *, is_youtube: bool) -> Failure:
-    if status == 429 or (is_youtube and status == 403):
-        wait_s = _retry_after_s(cause)
-        return Failure("blocked", f"http-{status}", message, status, wait_s, is_youtube)
-    if status in {401, 403}:
-        return Failure("credentials", f"http-{status}", message, status)
-    if status == 451:
-        return Failure("geo", "http-451", message, status)
-    if status in {404, 410} and not is_youtube:
-        return Failure("invalid", f"http-{status}", message, status)
-    return Failure("retry", f"http-{status}", message, status)
+def _kind_of(status: int, *, is_youtube: bool) -> Kind:
+    match status:
+        case 429:
+            return "blocked"
+        case 403 if is_youtube:
+            return "blocked"
+        case 401 | 403:
+            return "credentials"
+        case 451:
+            return "geo"
+        case 404 | 410 if not is_youtube:
+            return "invalid"
+        case _:
+            return "retry"
 
 
 def _retry_after_s(cause: BaseException) -> float | None:

@@ -1,11 +1,9 @@
 """The account of every clip that any experiment of a workspace asked for: one SQLite file.
 
-States of a clip: `pending` (not tried, or given back while YouTube refused us), `done`, `invalid`,
-`unconfirmed`, `geo`, `credentials`, `retry`. `blocked` is a state of a run, never of a clip.
 Tables: `clip` (one row a clip and length), `video` (what a video says of itself), `attempt` (every
-try, appended), `run` (every run, with its versions). A clip's row and its attempt are one
-transaction, made after the wav has its final name: a kill leaves at most the clips in flight, which
-are done again.
+try, appended), `run` (every run, with its versions). `blocked` is a state of a run, never of a
+clip. A clip's row and its attempt are one transaction, made after the wav has its final name: a
+kill leaves at most the clips in flight, which are done again.
 """
 
 import json
@@ -14,28 +12,33 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import astuple
+from contextlib import contextmanager
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any, Self
 
 from storage.errors import PipelineError
-from storage.fetch.clip_rows import (
-    COLUMNS,
-    FORMAT,
-    SCHEMA,
-    STATES,
-    ClipRow,
-    State,
-    as_row,
-    upsert,
-)
+from storage.fetch.clip_rows import COLUMNS, LOST, ClipRow, State, as_row, new_row
 from storage.fetch.failures import Failure
-from storage.fetch.youtube import VideoFacts
+from storage.fetch.sources import VideoFacts
 from storage.records.clip import Clip
 
-MAX_VARIABLES = 900  # in one query; an old SQLite takes 999
 BUSY_WAIT_S = 30.0  # for another program's transaction
+FORMAT = 2  # of the file, in its user_version; 1 had one row for all lengths of a clip
+NAMES = ", ".join(COLUMNS)
+CLIP = f"clip ({NAMES})"
+SELECT = f"SELECT {NAMES} FROM clip"  # noqa: S608  our own columns
+# Times are seconds since 1970, UTC; in SQL, datetime(last_try, 'unixepoch') shows them.
+SCHEMA = f"""
+CREATE TABLE clip ({NAMES}, PRIMARY KEY (clip_id, clip_length_s)) WITHOUT ROWID;
+CREATE TABLE video (video_id PRIMARY KEY, title, channel, upload_date, licence) WITHOUT ROWID;
+CREATE TABLE attempt (
+  at, run, clip_id, state, reason_code, message, http_status, source, seconds
+);
+CREATE TABLE run (
+  run INTEGER PRIMARY KEY, started, finished, outcome DEFAULT 'running', config, versions
+);
+"""
 
 
 class Ledger:
@@ -56,16 +59,32 @@ class Ledger:
         self.clip_length_s = clip_length_s
         self._lock = threading.RLock()
         with self._told():
-            is_new = _is_new(path)
             self._connection = sqlite3.connect(
                 path, timeout=BUSY_WAIT_S, isolation_level=None, check_same_thread=False
             )
-            self._connection.execute("PRAGMA synchronous=FULL")
-            if is_new:
-                self._connection.execute("PRAGMA journal_mode=WAL")
-                # All or nothing: tables without the format's number would be refused for ever.
-                script = f"BEGIN;{SCHEMA}PRAGMA user_version={FORMAT};COMMIT;"
-                self._connection.executescript(script)
+            try:
+                self._check_format()
+            except BaseException:
+                self.close()
+                raise
+
+    def _check_format(self) -> None:
+        """Make the tables where there are none: not asked for yet, or killed before."""
+        ((found,),) = self._connection.execute("PRAGMA user_version")
+        ((num_tables,),) = self._connection.execute("SELECT count(*) FROM sqlite_master")
+        self._connection.execute("PRAGMA synchronous=FULL")
+        if found == FORMAT:
+            return
+        if found or num_tables:
+            msg = (
+                f"{self.path} is a ledger of format {found}, this program's is {FORMAT}: move it "
+                "away; whole wavs of 10 s in clips/ are adopted, so that only the losses are asked "
+                "for again"
+            )
+            raise PipelineError(msg)
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        # All or nothing: tables without the format's number would be refused for ever.
+        self._connection.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version={FORMAT};COMMIT;")
 
     @contextmanager
     def _told(self) -> Generator[None]:
@@ -90,75 +109,69 @@ class Ledger:
 
     def add(self, clips: Iterable[Clip]) -> None:
         """Ask for clips; those known keep their state."""
-        values = [(clip.clip_id, clip.video_id, clip.start_s, self.clip_length_s) for clip in clips]
+        rows = (new_row(clip, self.clip_length_s) for clip in clips)
         with self._transaction() as connection:
-            connection.executemany(
-                "INSERT INTO clip (clip_id, video_id, start_s, clip_length_s) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT DO NOTHING",
-                values,
-            )
+            _insert(connection, f"OR IGNORE INTO {CLIP}", map(_values, rows))
 
     def rows(self, clips: Iterable[Clip] | None = None) -> list[ClipRow]:
         """Rows of these clips, in their order; None: of all of this length."""
-        query = f"SELECT {COLUMNS} FROM clip WHERE clip_length_s = ?"  # noqa: S608  our own columns
+        query = f"{SELECT} WHERE clip_length_s = ?"
         if clips is None:
-            return [
-                as_row(row) for row in self._read(f"{query} ORDER BY clip_id", self.clip_length_s)
-            ]
+            return self._rows(f"{query} ORDER BY clip_id", self.clip_length_s)
         ids = [clip.clip_id for clip in clips]
-        by_id: dict[str, ClipRow] = {}
-        for begin in range(0, len(ids), MAX_VARIABLES):
-            part = ids[begin : begin + MAX_VARIABLES]
-            marks = ", ".join("?" * len(part))
-            found = self._read(f"{query} AND clip_id IN ({marks})", self.clip_length_s, *part)
-            by_id.update((row.clip_id, row) for row in map(as_row, found))
-        return [by_id[clip_id] for clip_id in ids if clip_id in by_id]
+        query += " AND clip_id IN (SELECT value FROM json_each(?))"
+        found = {row.clip_id: row for row in self._rows(query, self.clip_length_s, json.dumps(ids))}
+        return [found[clip_id] for clip_id in ids if clip_id in found]
 
     def videos(self, clips: Iterable[Clip]) -> dict[str, VideoFacts]:
         """What is known of the clips' videos, by video id."""
-        wanted = {clip.video_id for clip in clips}
-        found = (VideoFacts(*row) for row in self._read("SELECT * FROM video"))
-        return {facts.video_id: facts for facts in found if facts.video_id in wanted}
+        ids = json.dumps([clip.video_id for clip in clips])
+        query = "SELECT * FROM video WHERE video_id IN (SELECT value FROM json_each(?))"
+        return {row[0]: VideoFacts(*row) for row in self._read(query, ids)}
+
+    def _rows(self, query: str, *values: object) -> list[ClipRow]:
+        return [as_row(row) for row in self._read(query, *values)]
 
     def _read(self, query: str, *values: object) -> list[Any]:
         with self._lock, self._told():
             return self._connection.execute(query, values).fetchall()
 
     def write(
-        self, row: ClipRow, *, run: int, seconds: float, video: VideoFacts | None = None
+        self,
+        rows: Sequence[ClipRow],
+        *,
+        run: int | None = None,
+        seconds: float = 0.0,
+        video: VideoFacts | None = None,
     ) -> None:
-        """Record a try: the clip's row, one line of `attempt`, and its video's facts, together."""
-        with self._transaction() as connection:
-            upsert(connection, [row])
-            _note_attempt(connection, row, run=run, seconds=seconds)
-            if video is not None:
-                statement = "INSERT OR REPLACE INTO video VALUES (?, ?, ?, ?, ?)"
-                connection.execute(statement, astuple(video))
-
-    def note_refusal(self, clip_id: str, *, run: int, failure: Failure) -> None:
-        """Record that we were refused while asking for this clip; its state stays as it was."""
-        values = (time.time(), run, clip_id, failure.reason, failure.message, failure.http_status)
-        with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO attempt VALUES (?, ?, ?, 'blocked', ?, ?, ?, '', 0)", values
-            )
-            connection.execute(
-                "UPDATE clip SET reason_code = ?, message = ?, http_status = ? "
-                "WHERE clip_id = ? AND clip_length_s = ? AND state = 'pending'",
-                (*values[3:], clip_id, self.clip_length_s),
-            )
-
-    def replace(self, rows: Sequence[ClipRow], *, run: int | None = None) -> None:
-        """Write rows in one transaction: adopted or reset clips.
+        """Write rows over those of the same clips, with what belongs to them, in one transaction.
 
         Args:
             rows: The new rows.
-            run: The run that adopted them; None: no attempt is noted.
+            run: The run that tried or adopted them, a line of `attempt` each; None: no such lines.
+            seconds: That the try took.
+            video: What their video says of itself.
         """
         with self._transaction() as connection:
-            upsert(connection, rows)
-            for row in rows if run is not None else ():
-                _note_attempt(connection, row, run=run or 0, seconds=0.0)
+            _insert(connection, f"OR REPLACE INTO {CLIP}", map(_values, rows))
+            if run is not None:
+                attempts = (_attempt(row, run, seconds) for row in rows)
+                _insert(connection, "INTO attempt", attempts)
+            if video is not None:
+                _insert(connection, "OR REPLACE INTO video", [astuple(video)])
+
+    def note_refusal(self, clips: Iterable[Clip], *, run: int, failure: Failure) -> None:
+        """Record that we were refused while asking for these; their state stays as it was."""
+        told = (failure.reason, failure.message, failure.http_status)
+        with self._transaction() as connection:
+            for clip in clips:
+                line = (time.time(), run, clip.clip_id, "blocked", *told, "", 0.0)
+                _insert(connection, "INTO attempt", [line])
+                connection.execute(
+                    "UPDATE clip SET reason_code = ?, message = ?, http_status = ? "
+                    "WHERE clip_id = ? AND clip_length_s = ? AND state = 'pending'",
+                    (*told, clip.clip_id, self.clip_length_s),
+                )
 
     def take_back(self, run: int, states: Sequence[State], *, next_try: float) -> int:
         """Put what a run lost since its last success back to `retry`: it was not the clips' fault.
@@ -166,79 +179,61 @@ class Ledger:
         Returns:
             How many clips.
         """
-        since = (
-            "clip_id IN (SELECT clip_id FROM attempt WHERE run = ? AND rowid > (SELECT coalesce("
-            "max(rowid), 0) FROM attempt WHERE run = ? AND state = 'done' AND source = 'youtube')) "
-            "AND clip_length_s = ? AND instr(?, state)"
+        last_success = (
+            "SELECT coalesce(max(rowid), 0) FROM attempt "
+            "WHERE run = ? AND state = 'done' AND source = 'youtube'"
         )
-        values = (run, run, self.clip_length_s, " ".join(states))
-        with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO attempt SELECT ?, ?, clip_id, 'retry', 'taken-back', reason_code, "  # noqa: S608  our own names
-                f"http_status, '', 0 FROM clip WHERE {since}",
-                (time.time(), run, *values),
+        with self._lock:
+            ((since,),) = self._read(last_success, run)
+            lost = [row for row in self._tried(run, since=since) if row.state in states]
+            self.write(
+                [
+                    replace(
+                        row, state="retry", next_try=next_try, attempts=max(0, row.attempts - 1)
+                    )
+                    for row in lost
+                ],
+                run=run,
             )
-            return connection.execute(
-                "UPDATE clip SET state = 'retry', next_try = ?, attempts = max(0, attempts - 1), "  # noqa: S608  our own names
-                f"asked = '' WHERE {since}",
-                (next_try, *values),
-            ).rowcount
+        return len(lost)
 
     def losses(self, run: int) -> Counter[str]:
         """What a run counted as lost and still is, by reason."""
-        query = (
-            "SELECT reason_code, count(*) FROM clip WHERE clip_length_s = ? "
-            "AND state IN ('invalid', 'geo', 'credentials') "
-            "AND clip_id IN (SELECT clip_id FROM attempt WHERE run = ?) GROUP BY reason_code"
+        return Counter(row.reason_code for row in self._tried(run) if row.state in LOST)
+
+    def _tried(self, run: int, *, since: int = 0) -> list[ClipRow]:
+        """The clips that a run tried, as they stand."""
+        tried = "clip_id IN (SELECT clip_id FROM attempt WHERE run = ? AND rowid > ?)"
+        return self._rows(
+            f"{SELECT} WHERE {tried} AND clip_length_s = ?", run, since, self.clip_length_s
         )
-        return Counter(dict(self._read(query, self.clip_length_s, run)))
 
     def retry(self, state: str) -> int:
         """Put all clips of a state back to pending.
 
         Returns:
             How many.
-
-        Raises:
-            PipelineError: If there is no such state.
         """
-        allowed = [name for name in STATES if name not in {"pending", "done"}]
-        if state not in allowed:
-            msg = f"--retry {state}: expected one of {', '.join(allowed)}"
-            raise PipelineError(msg)
         with self._transaction() as connection:
-            done = connection.execute(
+            return connection.execute(
                 "UPDATE clip SET state = 'pending', attempts = 0, next_try = NULL, asked = '' "
                 "WHERE state = ? AND clip_length_s = ?",
                 (state, self.clip_length_s),
-            )
-            return done.rowcount
+            ).rowcount
 
     def merge(self, other: Path) -> int:
         """Take over what another ledger knows better: `done` before all, else the later try.
 
         Returns:
             How many rows were taken.
-
-        Raises:
-            PipelineError: If the other file is missing or no ledger.
         """
-        if not other.is_file():
-            msg = f"--merge {other}: there is no such ledger"
-            raise PipelineError(msg)
-        query = f"SELECT {COLUMNS} FROM clip"  # noqa: S608  our own columns
         with Ledger(other) as theirs:
-            their_rows = [as_row(row) for row in theirs._read(query)]
-            their_videos = theirs._read("SELECT * FROM video")
-        mine = {(row.clip_id, row.clip_length_s): row for row in map(as_row, self._read(query))}
-        taken = [
-            row for row in their_rows if _is_better(row, mine.get((row.clip_id, row.clip_length_s)))
-        ]
+            rows, videos = theirs._rows(SELECT), theirs._read("SELECT * FROM video")
+        mine = {(row.clip_id, row.clip_length_s): row for row in self._rows(SELECT)}
+        taken = [row for row in rows if _is_better(row, mine.get((row.clip_id, row.clip_length_s)))]
         with self._transaction() as connection:
-            upsert(connection, taken)
-            connection.executemany(
-                "INSERT OR IGNORE INTO video VALUES (?, ?, ?, ?, ?)", map(tuple, their_videos)
-            )
+            _insert(connection, f"OR REPLACE INTO {CLIP}", map(_values, taken))
+            _insert(connection, "OR IGNORE INTO video", videos)
         return len(taken)
 
     def begin_run(self, *, config: str, versions: Mapping[str, str]) -> int:
@@ -274,11 +269,6 @@ class Ledger:
         )
         return [str(row[0]) for row in self._read(query, source, limit)]
 
-    def refused_clips(self) -> set[str]:
-        """Clips for which a source refused us at some time."""
-        query = "SELECT DISTINCT clip_id FROM attempt WHERE state = 'blocked'"
-        return {str(row[0]) for row in self._read(query)}
-
     @contextmanager
     def _transaction(self) -> Generator[sqlite3.Connection]:
         with self._lock, self._told():
@@ -292,45 +282,20 @@ class Ledger:
                 raise
 
 
-def _note_attempt(
-    connection: sqlite3.Connection, row: ClipRow, *, run: int, seconds: float
-) -> None:
-    connection.execute(
-        "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            row.last_try or time.time(),
-            run,
-            row.clip_id,
-            row.state,
-            row.reason_code,
-            row.message,
-            row.http_status,
-            row.source,
-            round(seconds, 3),
-        ),
-    )
+def _insert(connection: sqlite3.Connection, into: str, rows: Iterable[Sequence[object]]) -> None:
+    """Add rows with a value for each column."""
+    for row in rows:
+        marks = ", ".join("?" * len(row))
+        connection.execute(f"INSERT {into} VALUES ({marks})", row)  # noqa: S608  our own names
 
 
-def _is_new(path: Path) -> bool:
-    """Whether there is no ledger yet; the file's format is looked at without writing to it.
+def _values(row: ClipRow) -> list[object]:
+    return [getattr(row, name) for name in COLUMNS]
 
-    Raises:
-        PipelineError: If it is another one.
-    """
-    if not path.exists() or path.stat().st_size == 0:
-        return True
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        found = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        is_empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-    if is_empty and not found:  # killed before the tables were made
-        return True
-    if found != FORMAT:
-        msg = (
-            f"{path} is a ledger of format {found}, this program's is {FORMAT}: move it away; "
-            "whole wavs of 10 s in clips/ are adopted, so that only the losses are asked for again"
-        )
-        raise PipelineError(msg)
-    return False
+
+def _attempt(row: ClipRow, run: int, seconds: float) -> tuple[object, ...]:
+    told = (row.state, row.reason_code, row.message, row.http_status, row.source)
+    return (time.time(), run, row.clip_id, *told, round(seconds, 3))
 
 
 def _explain(path: Path, error: sqlite3.DatabaseError) -> str:

@@ -1,16 +1,11 @@
-"""The tools that fetching rests on: yt-dlp, its JS runtime, ffmpeg.
-
-Checked at the start of a run.
-"""
+"""The tools that fetching rests on: yt-dlp, its JS runtime, ffmpeg; checked when a run starts."""
 
 import functools
-import re
-import shutil
-import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from yt_dlp.utils._jsruntime import DenoJsRuntime, NodeJsRuntime
 from yt_dlp.version import __version__ as ytdlp_version
 
 from storage.config import FetchConfig, YoutubeSource
@@ -20,8 +15,6 @@ from storage.host.ffmpeg import ffmpeg_version, find_ffmpeg
 
 OLDEST_YTDLP = (2026, 10, 26)  # its messages are those that storage/fetch/failures.py knows
 EJS_VERSION = "0.8.0"  # yt-dlp ignores any other than the one it names
-# The oldest JS runtimes that yt-dlp 2026.10.26 takes.
-JS_RUNTIMES = {"deno": (2, 3), "node": (22, 0)}
 
 
 def check_tools(config: FetchConfig) -> None:
@@ -64,21 +57,10 @@ def tool_versions() -> dict[str, str]:
 
 @functools.cache
 def find_js_runtime() -> str | None:
-    """The JS runtime that yt-dlp will use, e.g. `deno 2.9.8`.
-
-    None if there is none that is new enough.
-    """
-    for name, oldest in JS_RUNTIMES.items():
-        # yt-dlp, too, looks beside the interpreter, where the wheel `deno` lays its program.
-        program = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
-        if program is None:
-            continue
-        done = subprocess.run(
-            [program, "--version"], capture_output=True, text=True, timeout=30, check=False
-        )
-        match = re.search(r"(\d+)\.(\d+)\.(\d+)", done.stdout)
-        if match and (int(match.group(1)), int(match.group(2))) >= oldest:
-            return f"{name} {match.group(0)}"
+    """The JS runtime that yt-dlp will use, e.g. `deno 2.9.8`; None where none is new enough."""
+    for runtime in (DenoJsRuntime(), NodeJsRuntime()):
+        if runtime.info and runtime.info.supported:
+            return f"{runtime.info.name} {runtime.info.version}"
     return None
 
 

@@ -8,30 +8,17 @@
 """
 
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from storage.fetch.clip_rows import ClipRow
 from storage.fetch.cut import WavFacts, num_samples_of
 from storage.fetch.failures import Failure
-from storage.fetch.ledger import ClipRow
-from storage.fetch.sources import AudioSource, Keys
-from storage.fetch.youtube import Media
+from storage.fetch.sources import Media
 
 DAY_S = 86_400.0
 CLOCK_TOLERANCE_S = 60.0
 EXTRACTOR_WAIT_S = 3600.0  # a new yt-dlp is not out before
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A clip that was cut, and where from."""
-
-    facts: WavFacts
-    """What the wav holds."""
-    source: str
-    """Name of the source."""
-    media: Media | None
-    """The download it came from."""
 
 
 def is_due(row: ClipRow, now_s: float) -> bool:
@@ -44,29 +31,6 @@ def is_due(row: ClipRow, now_s: float) -> bool:
     if row.state not in {"retry", "unconfirmed"} or row.next_try is None:
         return False
     return row.next_try <= now_s or (row.last_try or 0.0) > now_s + CLOCK_TOLERANCE_S
-
-
-def is_asked(row: ClipRow, keys: Keys) -> bool:
-    """Whether a loss was had from a source, as this is now.
-
-    What opens doors (cookies, a proxy) matters only to what was behind one.
-    """
-    key = keys.with_access if row.state in {"geo", "credentials"} else keys.plain
-    return key in row.asked.split("\n")
-
-
-def reopening(
-    row: ClipRow, sources: Iterable[AudioSource], *, drop_silent: bool
-) -> list[AudioSource]:
-    """Those that a loss is to be asked of again: changed, or new, since it was lost to them."""
-    is_taken = row.reason_code == "silent" and not drop_silent
-    return [source for source in sources if is_taken or not is_asked(row, source.keys(row.clip))]
-
-
-def asked_with(row: ClipRow, keys: Iterable[Keys]) -> str:
-    """The row's list of sources with further ones."""
-    known = row.asked.split("\n") if row.asked else []
-    return "\n".join(dict.fromkeys([*known, *(key for pair in keys for key in pair)]))
 
 
 def done(row: ClipRow, facts: WavFacts, source: str) -> ClipRow:
@@ -91,12 +55,17 @@ def done(row: ClipRow, facts: WavFacts, source: str) -> ClipRow:
 
 
 def after_success(
-    row: ClipRow, served: Served, *, now_s: float, versions: dict[str, str]
+    row: ClipRow,
+    facts: WavFacts,
+    source: str,
+    media: Media | None,
+    *,
+    now_s: float,
+    versions: Mapping[str, str],
 ) -> ClipRow:
-    """The row of a clip that a source served."""
-    media = served.media
+    """The row of a clip that a source served, of a download if there was one."""
     return replace(
-        done(_tried(row, now_s), served.facts, served.source),
+        done(_tried(row, now_s), facts, source),
         format_id=media.format_id if media else None,
         bitrate_kbps=media.bitrate_kbps if media else None,
         language=media.language if media else None,

@@ -7,8 +7,6 @@ start adopts.
 
 import shutil
 import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass, replace
@@ -17,17 +15,15 @@ from typing import Self
 from storage.config import FetchConfig, FolderSource, HuggingFaceSource, YoutubeSource
 from storage.errors import BLOCKED_EXIT_CODE, PipelineError
 from storage.fetch.avqa_hub import LaidOut, lay_out
-from storage.fetch.cut import SAMPLE_RATE_HZ
+from storage.fetch.cut import num_samples_of
 from storage.fetch.failures import Failure
-from storage.fetch.gate import Gate, account_of
+from storage.fetch.gate import Breaker, Gate, Pace
 from storage.fetch.ledger import ClipRow, Ledger
-from storage.fetch.pace import Breaker, Pace
-from storage.fetch.reconcile import Reconciled, reconcile
+from storage.fetch.reconcile import condemn_damaged, list_due
 from storage.fetch.requirements import check_tools, tool_versions
-from storage.fetch.retries import is_due
-from storage.fetch.sources import AudioSource, FolderAudio, YoutubeAudio
+from storage.fetch.sources import FolderAudio
 from storage.fetch.worker import ClipWorker
-from storage.fetch.youtube import Downloader
+from storage.fetch.youtube import AudioSource, Downloader
 from storage.host.checks import GB, free_bytes
 from storage.layout import Layout
 from storage.records.clip import Clip
@@ -35,18 +31,6 @@ from storage.records.example import Example
 
 MIN_FREE_BYTES = 128 << 20  # for the downloads in flight and SQLite's log
 LAST_WORDS_S = 2.0  # for workers to break off and record; a stalled download takes half a minute
-
-
-@dataclass(frozen=True, slots=True)
-class BatchCounts:
-    """What became of a batch."""
-
-    num_clips: int
-    """Clips in the batch."""
-    by_state: dict[str, int]
-    """Clips of the batch by state after it."""
-    is_stopped: bool
-    """Whether a stop was asked for before its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +43,6 @@ class Plan:
     """Clips in all batches."""
     eta_s: float | None
     """Seconds that their videos take at the budget; None without one."""
-    reconciled: Reconciled
-    """What had to be put right between ledger and folder."""
     num_reopened: int = 0
     """Losses among those due that a changed source or setting may serve."""
     reopened_by: tuple[str, ...] = ()
@@ -98,15 +80,11 @@ class FetchRun:
         self.layout = replace(layout, clip_length_s=config.clip_length_s)
         self.stop_event = threading.Event()
         self.pace = Pace(config.videos_per_hour)
-        self.breaker = Breaker(
-            config.block_waits_s,
-            resume_command=resume_command,
-            account=self._account,
-            on_pause=on_pause,
-        )
         self.laid_out: list[LaidOut] = []
+        self._resume_command = resume_command
         self._rows = rows
         self._on_clip = on_clip or _ignore
+        self._on_pause = on_pause
         self._downloads = layout.downloads
 
     def __enter__(self) -> Self:
@@ -148,33 +126,25 @@ class FetchRun:
         """
         self._check_names(clips)
         self.ledger.add(clips)
-        reconciled = reconcile(
-            self.ledger,
-            clips,
-            self.layout.clips,
-            deep=deep,
-            drop_silent=self.config.drop_silent,
-            run=self.run,
-        )
-        now_s = time.time()
-        rows = [row for row in self.ledger.rows(clips) if self._worker.is_wanted(row, now_s)]
-        due = [row.clip for row in rows]
-        reopened = [self._worker.reopening(row) for row in rows if not is_due(row, now_s)]
-        refused = self.ledger.refused_clips()
-        due.sort(key=lambda clip: clip.clip_id in refused)
+        folder = self.layout.clips
+        if deep:
+            condemn_damaged(self.ledger, clips, folder)
+        drop_silent = self.config.drop_silent
+        found = list_due(self.ledger, clips, folder, self._sources, drop_silent=drop_silent)
+        adopted = {row.clip: row for row in found.mended if row.state == "done"}
+        self.ledger.write(list(adopted.values()), run=self.run)
+        self.ledger.write([row for row in found.mended if row.clip not in adopted])
+        due = [clip for clip in found.clips if clip not in adopted]
         self._check_disk(len(due))
-        eta_s = self.pace.eta_s(len({clip.video_id for clip in due}))
-        names = tuple(dict.fromkeys(source.name for sources in reopened for source in sources))
         return Plan(
             _batches(due, self.config.batch_size),
             len(due),
-            eta_s,
-            reconciled,
-            num_reopened=len(reopened),
-            reopened_by=names,
+            self.pace.eta_s(len({clip.video_id for clip in due})),
+            num_reopened=found.num_reopened,
+            reopened_by=found.reopened_by,
         )
 
-    def fetch_batch(self, batch: Sequence[Clip]) -> BatchCounts:
+    def fetch_batch(self, batch: Sequence[Clip]) -> None:
         """Fetch and cut a batch; each clip ends in the ledger as done, or with the reason why not.
 
         Raises:
@@ -186,8 +156,6 @@ class FetchRun:
         # Those for which we were refused, once more after all the others.
         pending = [row.clip for row in self.ledger.rows(batch) if row.state == "pending"]
         self._fetch_videos(_by_video(pending))
-        states = Counter(row.state for row in self.ledger.rows(batch))
-        return BatchCounts(len(batch), dict(states), self.stop_event.is_set())
 
     def _fetch_videos(self, videos: Sequence[Sequence[Clip]]) -> None:
         pool = ThreadPoolExecutor(self.config.workers, thread_name_prefix="fetch")
@@ -224,10 +192,10 @@ class FetchRun:
                 self.laid_out.append(lay_out(source, self._rows, folder))
         if self.config.keep_media:
             self.layout.media.mkdir(exist_ok=True)
-        sources = open_sources(self.config, self.layout, self.stop_event)
-        for source in sources:
-            if source.downloader:
-                source.downloader.check(self._downloads)
+        self._sources = open_sources(self.config, self.layout, self.stop_event)
+        for source in self._sources:
+            if isinstance(source, Downloader):
+                source.check(self._downloads)
         self.versions = tool_versions()
         self.run = self.ledger.begin_run(
             config=self.config.model_dump_json(exclude={"sources": {"__all__": {"ytdlp"}}}),
@@ -235,12 +203,13 @@ class FetchRun:
         )
         gate = Gate(
             pace=self.pace,
-            breaker=self.breaker,
+            breaker=Breaker(self.config.block_waits_s, self._on_pause),
             stop=self.stop_event,
             ledger=self.ledger,
             run=self.run,
             canary_video_id=self.config.canary_video_id,
             ytdlp_version=self.versions["yt-dlp"],
+            resume_command=self._resume_command,
         )
         self._worker = ClipWorker(
             config=self.config,
@@ -249,18 +218,14 @@ class FetchRun:
             ledger=self.ledger,
             run=self.run,
             versions=self.versions,
-            sources=sources,
+            sources=self._sources,
             gate=gate,
             stop=self.stop_event,
             on_clip=self._on_clip,
         )
 
-    def _account(self) -> str:
-        return account_of(self.ledger.losses(self.run))
-
     def _check_disk(self, num_clips: int) -> None:
-        clip_bytes = round(self.config.clip_length_s * SAMPLE_RATE_HZ * 2)
-        needed = num_clips * clip_bytes + MIN_FREE_BYTES
+        needed = num_clips * 2 * num_samples_of(self.config.clip_length_s) + MIN_FREE_BYTES
         free = free_bytes(self.layout.workspace)
         if free < needed:
             msg = (
@@ -319,7 +284,7 @@ def open_sources(
                     polite=config.videos_per_hour is not None,
                     stop=stop or threading.Event(),
                 )
-                opened.append(YoutubeAudio(downloader, source))
+                opened.append(downloader)
             case FolderSource():
                 if not source.path.is_dir():
                     msg = (

@@ -8,34 +8,27 @@ import os
 import shutil
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 from storage.config import FetchConfig
 from storage.errors import PipelineError
-from storage.fetch.cut import SILENT_BELOW_DBFS, Announced, CutError, WavFacts, cut_clip
+from storage.fetch.clip_rows import ClipRow
+from storage.fetch.cut import SILENT_BELOW_DBFS, CutError, WavFacts, cut_clip
 from storage.fetch.failures import LOCAL_ERRORS, Failure, Kind
 from storage.fetch.gate import Gate
-from storage.fetch.ledger import ClipRow, Ledger
-from storage.fetch.reconcile import condemned
-from storage.fetch.retries import (
-    Served,
-    after_failure,
-    after_success,
-    asked_with,
-    is_due,
-    reopening,
-)
-from storage.fetch.sources import NOT_THERE, AudioSource, Found, Keys
+from storage.fetch.ledger import Ledger
+from storage.fetch.reconcile import condemned, reopening
+from storage.fetch.retries import after_failure, after_success, is_due
+from storage.fetch.sources import NOT_THERE, Answer, Found, Media, VideoFacts
+from storage.fetch.youtube import AudioSource, Downloader
 from storage.records.clip import Clip
 
 # Which failure is told when several sources failed: the one that leaves most hope.
 HOPE = ("retry", "extractor", "unconfirmed", "credentials", "geo", "invalid")
-
-Outcome = Served | Failure
 
 
 @dataclass(frozen=True)
@@ -43,17 +36,15 @@ class ClipWorker:
     """Everything that the threads of a run share."""
 
     config: FetchConfig
-    """Clip length, waits, what to do with silence."""
     clips_dir: Path
     """Where the wavs go."""
+    media_dir: Path | None
+    """Where downloads are kept; None: nowhere."""
     ledger: Ledger
-    """Where the outcomes go."""
     run: int
     """The run's number in the ledger."""
     versions: dict[str, str]
     """Of yt-dlp and ffmpeg, for the ledger."""
-    media_dir: Path | None
-    """Where downloads are kept; None: nowhere."""
     sources: Sequence[AudioSource]
     """Asked in this order."""
     gate: Gate
@@ -73,140 +64,136 @@ class ClipWorker:
         Raises:
             PipelineError: On what stops the run: refusal for good, a full disk, an old yt-dlp.
         """
-        now_s = time.time()
-        began_s = time.monotonic()
-        rows = [row for row in self.ledger.rows(clips) if self.is_wanted(row, now_s)]
+        now_s, began_s = time.time(), time.monotonic()
+        rows = {row.clip_id: row for row in self.ledger.rows(clips)}
         failures: dict[str, Failure] = {}
-        asked: dict[str, list[Keys]] = defaultdict(list)
         for source in self.sources:
-            # A loss is asked only of what is new since; a clip that is due, of all.
-            asking = [row for row in rows if is_due(row, now_s) or source in self.reopening(row)]
+            asking = [row for row in rows.values() if self._is_asked_of(source, row, now_s)]
             if not asking:
                 continue
-            outcomes = self._ask(source, asking, folder)
-            if not outcomes:
+            failed = self._ask(source, asking, folder, began_s)
+            if failed is None:
                 return
             for row in asking:
-                outcome = outcomes[row.clip_id]
-                if isinstance(outcome, Served):
-                    self._record_success(row, outcome, seconds=time.monotonic() - began_s)
-                else:
-                    failures[row.clip_id] = _hopeful(failures.get(row.clip_id), outcome)
-                    asked[row.clip_id].append(source.keys(row.clip))
-            rows = [row for row in rows if not isinstance(outcomes.get(row.clip_id), Served)]
-        for row in rows:
-            told = replace(row, asked=asked_with(row, asked[row.clip_id]))
-            seconds = time.monotonic() - began_s
-            self._record_failure(told, failures[row.clip_id], now_s=now_s, seconds=seconds)
+                failure = failed.get(row.clip_id)
+                if failure is None:
+                    del rows[row.clip_id]
+                    continue
+                failures[row.clip_id] = _hopeful(failures.get(row.clip_id), failure)
+                asked = filter(None, [*row.asked.split("\n"), source.key(row.clip)])
+                rows[row.clip_id] = replace(row, asked="\n".join(dict.fromkeys(asked)))
+        for clip_id, row in rows.items():
+            if clip_id in failures:
+                self._record(self._after_failure(row, failures[clip_id], now_s), began_s)
 
-    def is_wanted(self, row: ClipRow, now_s: float) -> bool:
-        """Whether a clip is due, or was lost to sources or settings that have changed since."""
-        return is_due(row, now_s) or (row.state != "done" and bool(self.reopening(row)))
-
-    def reopening(self, row: ClipRow) -> list[AudioSource]:
-        """The sources that may serve a loss after all."""
-        return reopening(row, self.sources, drop_silent=self.config.drop_silent)
+    def _is_asked_of(self, source: AudioSource, row: ClipRow, now_s: float) -> bool:
+        """A clip that is due is asked of all, a loss only of what is new since."""
+        drop_silent = self.config.drop_silent
+        return is_due(row, now_s) or bool(reopening(row, [source], drop_silent=drop_silent))
 
     def _ask(
-        self, source: AudioSource, rows: Sequence[ClipRow], folder: Path
-    ) -> dict[str, Outcome]:
-        """What one source has of these clips; nothing if the run was stopped."""
+        self, source: AudioSource, rows: Sequence[ClipRow], folder: Path, began_s: float
+    ) -> dict[str, Failure] | None:
+        """Record what a source serves of these clips.
+
+        Returns:
+            Why it does not serve the others; None if the run was stopped, or we were refused.
+        """
+        if self.stop.is_set():
+            return None
         clips = [row.clip for row in rows]
         try:
-            if source.downloader is None:
-                found = {} if self.stop.is_set() else source.find(clips, folder)
+            if isinstance(source, Downloader):
+                answers = self.gate.ask(source, clips, folder)
             else:
-                found = self.gate.ask(source.downloader, source.find, clips, folder)
-            outcomes = {
-                row.clip_id: self._cut(source, row, found[row.clip_id], folder)
-                for row in rows
-                if row.clip_id in found
-            }
-            self._keep(outcomes.values())
-            return outcomes
+                answers = source.find(clips)
+            if not answers:
+                return None
+            media = _media_in(answers)
+            failed: dict[str, Failure] = {}
+            for row in rows:
+                outcome = self._cut(source, row, answers[row.clip_id], folder)
+                if isinstance(outcome, Failure):
+                    failed[row.clip_id] = outcome
+                else:
+                    self._record(outcome, began_s, media.facts if media else None)
+            if media and self.media_dir and len(failed) < len(rows):
+                media.path.replace(self.media_dir / f"{media.facts.video_id}{media.path.suffix}")
+            return failed
         finally:
             _empty(folder)
 
     def _cut(
-        self, source: AudioSource, row: ClipRow, found: Found | Failure, folder: Path
-    ) -> Outcome:
-        if isinstance(found, Failure):
-            if found.kind == "local":
-                raise _local(row.clip, found.message)
-            return found
+        self, source: AudioSource, row: ClipRow, answer: Answer, folder: Path
+    ) -> ClipRow | Failure:
+        if isinstance(answer, Failure):
+            if answer.kind == "local":
+                raise _local(row.clip, answer.message)
+            return answer
+        found, *others = answer
         cut = folder / f"cut-{row.clip.file_name}"
+        target = self.clips_dir / row.clip.file_name
         try:
             facts = self._cut_one(source, row, found, cut)
             if facts.is_silent and self.config.drop_silent:
                 message = f"peak {facts.peak_dbfs:g} dBFS, below {SILENT_BELOW_DBFS:g}"
                 return Failure("invalid", "silent", message)
-            target = self.clips_dir / row.clip.file_name
             _put_in_place(cut, target)
             condemned(target).unlink(missing_ok=True)
         except CutError as error:
-            if found.others and error.reason in {"not-media", "no-audio"}:
-                rest = replace(found, path=found.others[0], others=found.others[1:])
-                return self._cut(source, row, rest, folder)
+            if others and error.reason in {"not-media", "no-audio"}:
+                outcome = self._cut(source, row, others, folder)
+                if not (isinstance(outcome, Failure) and outcome.reason == "not-media"):
+                    return outcome
             return _cut_failure(source, error)
         except OSError as error:
             if error.errno in LOCAL_ERRORS:
                 raise _local(row.clip, str(error)) from error
             raise
-        return Served(facts, source.name, found.media)
+        versions = self.versions
+        return after_success(
+            row, facts, source.name, found.media, now_s=time.time(), versions=versions
+        )
 
     def _cut_one(self, source: AudioSource, row: ClipRow, found: Found, cut: Path) -> WavFacts:
         """Cut, and hold YouTube's download against the length that it announced.
 
         One file, whole, that ends early in the same way a second time is as long as it is.
         """
-        media = found.media
-        announced = None
-        if media and media.duration_s and source.downloader and source.downloader.is_youtube:
-            announced = Announced(media.duration_s, media.is_fragmented)
-        length_s = self.config.clip_length_s
+        media = found.media if _is_youtube(source) else None
+        clip_cut = partial(
+            cut_clip, found.path, cut, start_s=found.start_s, clip_length_s=row.clip_length_s
+        )
+        if media is None or not media.duration_s:
+            return clip_cut()
         try:
-            return cut_clip(
-                found.path,
-                cut,
-                start_s=found.start_s,
-                clip_length_s=length_s,
-                announced=announced,
-            )
+            return clip_cut(announced_s=media.duration_s, is_fragmented=media.is_fragmented)
         except CutError as error:
-            is_believed = announced is not None and not announced.is_fragmented
-            if not is_believed or (row.reason_code, row.message) != (error.reason, str(error)):
+            is_again = (row.reason_code, row.message) == (error.reason, str(error))
+            if media.is_fragmented or not is_again:
                 raise
-        return cut_clip(found.path, cut, start_s=found.start_s, clip_length_s=length_s)
+        return clip_cut()
 
-    def _keep(self, outcomes: Iterable[Outcome]) -> None:
-        """Move a download that served a clip to the kept ones."""
-        if self.media_dir is None:
-            return
-        for outcome in outcomes:
-            if isinstance(outcome, Served) and outcome.media and outcome.media.path.exists():
-                path = outcome.media.path
-                path.replace(self.media_dir / f"{outcome.media.facts.video_id}{path.suffix}")
-
-    def _record_success(self, row: ClipRow, served: Served, *, seconds: float) -> None:
-        new = after_success(row, served, now_s=time.time(), versions=self.versions)
-        video = served.media.facts if served.media else None
-        self.ledger.write(new, run=self.run, seconds=seconds, video=video)
-        self.on_clip(new)
-
-    def _record_failure(
-        self, row: ClipRow, failure: Failure, *, now_s: float, seconds: float
-    ) -> None:
-        if row.state != "pending" and not is_due(row, now_s):
+    def _after_failure(self, row: ClipRow, failure: Failure, now_s: float) -> ClipRow:
+        """The row after the failure; a loss that was reopened in vain stays what it was."""
+        if not is_due(row, now_s):
             before = Failure(cast("Kind", row.state), row.reason_code, row.message)
             if _hopeful(before, failure) is before:
-                self.ledger.write(row, run=self.run, seconds=seconds)
-                self.on_clip(row)
-                return
+                return row
             row = replace(row, attempts=0)
         waits_s = self.config.retry_waits_s
-        new = after_failure(row, failure, now_s=time.time(), waits_s=waits_s)
-        self.ledger.write(new, run=self.run, seconds=seconds)
-        self.on_clip(new)
+        return after_failure(row, failure, now_s=time.time(), waits_s=waits_s)
+
+    def _record(self, row: ClipRow, began_s: float, video: VideoFacts | None = None) -> None:
+        seconds = time.monotonic() - began_s
+        self.ledger.write([row], run=self.run, seconds=seconds, video=video)
+        self.on_clip(row)
+
+
+def _media_in(answers: Mapping[str, Answer]) -> Media | None:
+    """The download behind the answers, which is the same for all clips."""
+    found = (answer[0] for answer in answers.values() if not isinstance(answer, Failure))
+    return next((each.media for each in found), None)
 
 
 def _hopeful(first: Failure | None, second: Failure) -> Failure:
@@ -218,12 +205,14 @@ def _hopeful(first: Failure | None, second: Failure) -> Failure:
     return min(first, second, key=lambda failure: HOPE.index(failure.kind))
 
 
+def _is_youtube(source: AudioSource) -> bool:
+    return isinstance(source, Downloader) and source.is_youtube
+
+
 def _cut_failure(source: AudioSource, error: CutError) -> Failure:
     """YouTube's own files are sound: one that ffmpeg cannot read was broken on the way."""
-    is_from_youtube = source.downloader is not None and source.downloader.is_youtube
-    is_passing = error.reason == "cut-timeout" or (
-        is_from_youtube and error.reason in {"not-media", "truncated"}
-    )
+    is_broken = _is_youtube(source) and error.reason in {"not-media", "truncated"}
+    is_passing = is_broken or error.reason == "cut-timeout"
     return Failure("retry" if is_passing else "invalid", error.reason, str(error))
 
 

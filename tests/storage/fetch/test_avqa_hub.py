@@ -111,42 +111,45 @@ def test_a_data_set_serves_the_clips_that_its_rows_are_about(dataset_folder, tmp
         ("done", "huggingface"),
         ("invalid", "not-in-folder"),
     ]
-    assert (laid_out.num_rows, laid_out.num_matched, laid_out.num_clips) == (3, 2, 2)
-    unmatched = (laid_out.folder / "unmatched.jsonl").read_text().splitlines()
+    assert laid_out == (3, 2, 2)
+    folder = layout.dataset(str(dataset_folder), "train")
+    unmatched = (folder / "unmatched.jsonl").read_text().splitlines()
     assert [json.loads(line)["text"] for line in unmatched] == ["unheard of?"]
 
 
 def test_a_broken_off_download_goes_on_at_the_next_row(dataset_folder, tmp_path):
     rows = [_row(1), _row(2, text="Sure?")]
     source = HuggingFaceSource(dataset=str(dataset_folder))
-    whole = lay_out(source, rows, tmp_path / "whole")
+    folder = tmp_path / "whole"
+    whole = lay_out(source, rows, folder)
     broken = tmp_path / "broken"
     broken.mkdir()
     # As a kill leaves it: one row down, the second written but not yet noted.
     first_row = (tmp_path / "whole" / "rows.jsonl").read_text().splitlines(keepends=True)[0]
     (broken / "rows.jsonl").write_text(first_row)
-    shutil.copy(whole.folder / f"{rows[0].clip.clip_id}.audio", broken / "row-000000.audio")
+    shutil.copy(folder / f"{rows[0].clip.clip_id}.audio", broken / "row-000000.audio")
     (broken / "row-000001.audio.part").write_bytes(b"torn")
-    assert replace(lay_out(source, rows, broken), folder=whole.folder) == whole
+    assert lay_out(source, rows, broken) == whole
     for row in rows:
         name = f"{row.clip.clip_id}.audio"
-        assert (broken / name).read_bytes() == (whole.folder / name).read_bytes()
-    assert not list(whole.folder.glob("row-*"))
+        assert (broken / name).read_bytes() == (folder / name).read_bytes()
+    assert not list(folder.glob("row-*"))
 
 
 def test_a_torn_last_line_is_downloaded_again(dataset_folder, tmp_path):
     """A log with a torn last line gave every later clip the audio of the row before it."""
     rows = [_row(1), _row(2, text="Sure?")]
     source = HuggingFaceSource(dataset=str(dataset_folder))
-    whole = lay_out(source, rows, tmp_path / "whole")
+    folder = tmp_path / "whole"
+    whole = lay_out(source, rows, folder)
     broken = tmp_path / "broken"
     broken.mkdir()
-    first_row, second_row, *_ = (whole.folder / "rows.jsonl").read_text().splitlines(keepends=True)
+    first_row, second_row, *_ = (folder / "rows.jsonl").read_text().splitlines(keepends=True)
     (broken / "rows.jsonl").write_text(first_row + second_row[:20])
     for index, row in enumerate(rows):
-        clip = whole.folder / f"{row.clip.clip_id}.audio"
+        clip = folder / f"{row.clip.clip_id}.audio"
         shutil.copy(clip, broken / f"row-{index:06d}.audio")
-    assert replace(lay_out(source, rows, broken), folder=whole.folder) == whole
+    assert lay_out(source, rows, broken) == whole
 
 
 def test_a_data_set_that_cannot_be_read_is_named(tmp_path):
@@ -165,7 +168,7 @@ def test_rows_with_r1_aqas_names_are_told_by_them_alone(tmp_path):
         shutil.copy(tmp_path / "media" / "marker.wav", folder / name)
     source = HuggingFaceSource(dataset=str(tmp_path / "dataset"))
     laid_out = lay_out(source, rows, tmp_path / "out")
-    assert (laid_out.num_rows, laid_out.num_clips) == (3, 2)
+    assert (laid_out.rows, laid_out.clips) == (3, 2)
     for row in rows[:2]:
         audio = tmp_path / "out" / f"{row.clip.clip_id}.audio"
         assert audio.read_bytes() == (tmp_path / "media" / "marker.wav").read_bytes()
@@ -235,6 +238,6 @@ def test_the_hubs_commit_is_kept_and_another_one_refused(tmp_path):
 @pytest.mark.usefixtures("hub")
 def test_files_of_the_hub_come_by_name_and_at_the_commit_that_was_found(tmp_path):
     laid_out = lay_out(HuggingFaceSource(dataset="someone/avqa"), [_row(1), _row(2)], tmp_path)
-    assert (laid_out.num_rows, laid_out.num_clips) == (1, 1)
+    assert (laid_out.rows, laid_out.clips) == (1, 1)
     assert (tmp_path / "clip0000001_000030.audio").read_bytes() == _Hub.content
     assert f"/datasets/someone/avqa/resolve/{'a' * 40}/{_Hub.file}" in _Hub.asked

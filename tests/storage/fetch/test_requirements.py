@@ -52,7 +52,7 @@ def test_an_ffmpeg_is_found_without_one_in_the_system(tmp_path):
 
 def _without_runtime(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr("sysconfig.get_path", lambda _scheme: str(tmp_path))
 
 
 def test_youtube_without_a_js_runtime_is_refused_with_what_to_install(monkeypatch, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from storage.fetch.cut import WavFacts
 from storage.fetch.failures import Failure
 from storage.fetch.ledger import ClipRow
-from storage.fetch.retries import Served, after_failure, after_success, is_due
+from storage.fetch.retries import after_failure, after_success, is_due
 
 ROW = ClipRow("-HG3Omg_89c_000030", "-HG3Omg_89c", 30, 10.0)
 WAITS_S = (30.0, 300.0, 3600.0, 86_400.0)
@@ -62,7 +62,7 @@ def test_success_wipes_the_reason_and_keeps_the_first_try():
     failed = _fail(ROW, "retry", 100.0)
     facts = WavFacts("ab" * 32, 80_000, -61.0, -70.0)
     versions = {"yt-dlp": "2026.10.26", "ffmpeg": "9"}
-    row = after_success(failed, Served(facts, "folder", None), now_s=200.0, versions=versions)
+    row = after_success(failed, facts, "folder", None, now_s=200.0, versions=versions)
     assert (row.state, row.reason_code, row.next_try, row.http_status) == ("done", "", None, None)
     assert (row.attempts, row.first_try, row.last_try) == (2, 100.0, 200.0)
     assert (row.duration_s, row.short, row.silent) == (5.0, True, True)

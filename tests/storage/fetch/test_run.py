@@ -215,7 +215,6 @@ def test_a_good_wav_without_a_row_is_adopted_and_a_bad_one_is_not(wire, layout):
         file.truncate(1000)
     with FetchRun(config, layout, resume_command="x") as run:
         plan = run.plan(clips)
-        assert (plan.reconciled.num_adopted, plan.reconciled.num_bad_files) == (1, 1)
         assert [clip for batch in plan.batches for clip in batch] == [clips[1]]
         assert run.ledger.rows()[0].source == "adopted"
 
@@ -230,11 +229,9 @@ def test_a_stop_ends_the_run_between_clips_and_breaks_off_the_download(wire, lay
             target=lambda: (wait_until(lambda: wire.requests.total() >= 4), run.stop())
         )
         stopper.start()
-        counts = run.fetch_batch(batch)
+        run.fetch_batch(batch)
         stopper.join()
-        assert counts.is_stopped
-        assert counts.by_state == {"pending": 50}
-        assert {row.attempts for row in run.ledger.rows()} == {0}
+        assert [(row.state, row.attempts) for row in run.ledger.rows()] == [("pending", 0)] * 50
 
 
 @contextmanager

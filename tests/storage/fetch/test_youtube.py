@@ -10,7 +10,7 @@ from storage.errors import PipelineError
 from storage.fetch.failures import Unavailable
 from storage.fetch.requirements import check_tools
 from storage.fetch.run import FetchRun
-from storage.fetch.youtube import Downloader, _Worker, is_youtube
+from storage.fetch.youtube import Downloader, is_youtube
 from storage.layout import Layout
 from tests.storage import offline_youtube as offline
 from tests.storage.offline_youtube import PLAYABLE, Scenario, audio_format
@@ -59,9 +59,7 @@ def test_options_of_yt_dlp_are_passed_on_in_its_own_form_and_off_by_default(tmp_
         "retries": 7,
     }
     downloader = _downloader(YoutubeSource(ytdlp=options), tmp_path)
-    params = downloader._options(
-        _Worker(tmp_path, stop=threading.Event(), polite=False, is_youtube=True)
-    )
+    params = downloader._worker(tmp_path).client.params
     assert params["proxy"] == "http://127.0.0.1:9"
     assert params["extractor_args"] == {"youtube": {"player_client": ["web"], "lang": ["de"]}}
     assert params["cookiefile"] == str(tmp_path / "cookies.txt")

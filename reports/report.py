@@ -14,6 +14,7 @@ from pydantic_core import PydanticSerializationError
 from reports.numbers.tally import tally
 from reports.sheets import (
     Apart,
+    Asked,
     BenchmarkSheet,
     EvaluationSheet,
     FetchSheet,
@@ -36,11 +37,9 @@ class Report(Document):
     what: ClassVar[str] = "a report"
 
     experiment: str
-    """Its name."""
     profile: str
     """All settings, as JSON text."""
     provenance: Provenance = Provenance()
-    """How it was made."""
     scorers: tuple[str, ...]
     """The first leads."""
     declared_step: int | None = None
@@ -56,7 +55,6 @@ class Report(Document):
     apart: tuple[Apart, ...] = ()
     """Not of this profile."""
     controls: tuple[ControlReport, ...] = ()
-    """Where controls were run."""
     fetch: FetchSheet | None = None
     """None: nothing was fetched."""
     rows: RowsSheet | None = None
@@ -84,13 +82,13 @@ class Report(Document):
         """The training of a name."""
         return next(training for training in self.trainings if training.name == name)
 
+    def find(self, asked: Asked, benchmark: BenchmarkSheet) -> EvaluationSheet | None:
+        """A model's answers to a benchmark, if it has any."""
+        return self.by_key.get(RunKey(benchmark=benchmark.key, **asked._asdict()))
+
     def on(self, benchmark: BenchmarkSheet) -> list[EvaluationSheet]:
         """All evaluations on a benchmark, controls included."""
-        return [
-            evaluation
-            for evaluation in self.evaluations
-            if evaluation.key.benchmark == benchmark.key
-        ]
+        return [found for found in self.evaluations if found.key.benchmark == benchmark.key]
 
     def judged(self, benchmark: BenchmarkSheet, scorer: str) -> list[EvaluationSheet]:
         """Evaluations that a scorer judged, without controls."""
@@ -115,61 +113,39 @@ class Report(Document):
         return next((name for name in self.scorers if self.judged(benchmark, name)), None)
 
     @cached_property
+    def scored(self) -> list[tuple[BenchmarkSheet, str]]:
+        """The tests that were judged, each with its leading scorer."""
+        leading = [(benchmark, self.leading_scorer(benchmark)) for benchmark in self.tests]
+        return [(benchmark, scorer) for benchmark, scorer in leading if scorer]
+
+    @cached_property
     def leading(self) -> Mapping[str, Leading]:
         """The step to quote of each training that has one, and why."""
-        found = {training.name: self._leading(training) for training in self.trainings}
-        return {name: step for name, step in found.items() if step}
-
-    def _leading(self, training: TrainingSheet) -> Leading | None:
-        scorer = self.scorers[0]
+        first = self.scorers[0]
         done = [
             Done(
                 sheet.run,
                 len(sheet.parsed),
-                tally(sheet.marks[scorer]) if scorer in sheet.marks else None,
+                tally(sheet.marks[first]) if first in sheet.marks else None,
             )
             for sheet in self.evaluations
         ]
         done += [Done(found.run, found.answered.num_correct, None) for found in self.unfinished]
-        return leading_step(
-            training.name,
-            training.prompt,
-            training.planned,
-            done,
-            num_asked=sum(len(benchmark.questions) for benchmark in self.tests),
-            declared=self.declared_step,
-        )
-
-    def leading_evaluation(
-        self, benchmark: BenchmarkSheet, scorer: str, training: TrainingSheet
-    ) -> EvaluationSheet | None:
-        """That of the step to quote."""
-        step = self.leading.get(training.name)
-        own = self.steps(benchmark, scorer, training)
-        return next(
-            (evaluation for evaluation in own if step and evaluation.step == step.step), None
-        )
-
-    def start_evaluation(
-        self, benchmark: BenchmarkSheet, scorer: str, training: TrainingSheet
-    ) -> EvaluationSheet | None:
-        """That of the very model that a training started from, asked with the training's prompt.
-
-        A checkpoint of the training's own is never it: one that learned nothing has its weights.
-        """
-        start = training.start
-        judged = self.judged(benchmark, scorer) if start else []
-        return next(
-            (
-                evaluation
-                for evaluation in judged
-                if start
-                and evaluation.run.model.digest == start.digest
-                and evaluation.prompt == training.prompt
-                and evaluation.training != training.name
-            ),
-            None,
-        )
+        num_asked = sum(len(benchmark.questions) for benchmark in self.tests)
+        return {
+            training.name: step
+            for training in self.trainings
+            if (
+                step := leading_step(
+                    training.name,
+                    training.prompt,
+                    training.planned,
+                    done,
+                    num_asked=num_asked,
+                    declared=self.declared_step,
+                )
+            )
+        }
 
     def leads(self, evaluation: EvaluationSheet) -> bool:
         """Whether it is of a step to quote, asked as its training asks."""
@@ -180,13 +156,34 @@ class Report(Document):
             and evaluation.prompt == self.training(str(evaluation.training)).prompt
         )
 
+    def leading_evaluation(
+        self, benchmark: BenchmarkSheet, scorer: str, training: TrainingSheet
+    ) -> EvaluationSheet | None:
+        """That of the step to quote."""
+        own = self.steps(benchmark, scorer, training)
+        return next((evaluation for evaluation in own if self.leads(evaluation)), None)
+
+    def start_evaluation(
+        self, benchmark: BenchmarkSheet, scorer: str, training: TrainingSheet
+    ) -> EvaluationSheet | None:
+        """That of the very model that a training started from, asked with the training's prompt.
+
+        A checkpoint of the training's own is never it: one that learned nothing has its weights.
+        """
+        wanted = (training.start and training.start.digest, training.prompt)
+        for evaluation in self.judged(benchmark, scorer):
+            is_own = evaluation.training == training.name
+            if (evaluation.run.model.digest, evaluation.prompt) == wanted and not is_own:
+                return evaluation
+        return None
+
     @cached_property
     def prompts(self) -> Mapping[str, frozenset[str]]:
         """Prompts that each model was asked with."""
-        found: dict[str, set[str]] = {}
-        for evaluation in self.evaluations:
-            found.setdefault(evaluation.model, set()).add(evaluation.prompt)
-        return {model: frozenset(names) for model, names in found.items()}
+        asked = {evaluation.asked for evaluation in self.evaluations}
+        return {
+            model: frozenset(prompt for own, prompt in asked if own == model) for model, _ in asked
+        }
 
     def label(self, key: RunKey) -> str:
         """The model's key, with the prompt where it was asked with several, and the control."""
@@ -202,10 +199,6 @@ class Report(Document):
             for evaluation in self.evaluations
             if evaluation.key.benchmark in kept and evaluation.key.control is None
         )
-
-    def benchmark(self, key: str) -> BenchmarkSheet:
-        """The benchmark of a key."""
-        return next(benchmark for benchmark in self.benchmarks if benchmark.key == key)
 
 
 def cleaned(report: Report) -> Report:

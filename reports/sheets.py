@@ -13,7 +13,7 @@ from reports.numbers.tally import FIRST_TASKS
 from storage.config import Config
 from storage.records.account import DataAccount
 from storage.records.evaluation import EvaluationRun, RunKey, Tally
-from storage.records.model import ModelRef
+from storage.records.model import ModelRef, TrainingRef
 from storage.records.question import Question
 from storage.records.training import Sampled
 
@@ -22,17 +22,12 @@ class Provenance(Config):
     """Commit, versions and command: what stands beside every number."""
 
     command: str = ""
-    """As it was typed."""
     workspace: str = ""
-    """Folder of all data."""
     commit: str = ""
     """Of this program; empty outside a checkout."""
     uncommitted_changes: bool = False
-    """Whether the program differs from that commit."""
     python: str = ""
-    """Its version."""
     versions: dict[str, str] = Field(default_factory=dict)
-    """Of the packages, e.g. `torch: 2.13.0`."""
 
 
 class BenchmarkSheet(Config):
@@ -45,7 +40,6 @@ class BenchmarkSheet(Config):
     is_test: bool
     """False for the held-out examples, on which a step is chosen."""
     questions_sha256: str
-    """Of questions.json."""
     questions: tuple[Question, ...]
     """In the file's order, which every mark follows."""
     about: str = ""
@@ -67,7 +61,6 @@ class Count(Config):
     name: str
     """Of the kind; empty: not known."""
     count: int
-    """Of this kind."""
 
 
 class Curve(Config):
@@ -83,17 +76,12 @@ class TrainingSheet(Config):
     """One training of the profile."""
 
     name: str
-    """Unique in its experiment."""
     method: Literal["grpo", "sft"]
-    """How it learns."""
     variant: Literal["full", "lora"]
-    """Which weights it trains."""
     prompt: str
     """Of training and of its evaluation."""
     seed: int
-    """Of the profile."""
     start_model: str
-    """As the profile names it."""
     evaluated: bool
     """Whether its checkpoints are; False for a warm start that only the next one begins from."""
     planned: tuple[int, ...] = ()
@@ -101,9 +89,7 @@ class TrainingSheet(Config):
     start: ModelRef | None = None
     """What it started from, as it recorded; None: it has not begun."""
     checkpoint_steps: tuple[int, ...] = ()
-    """Steps of the checkpoints on the disk."""
     curve: Curve = Curve()
-    """What it logged."""
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     """Those that decided what it learned, as it recorded."""
     device_hours: float | None = None
@@ -122,6 +108,13 @@ class TrainingSheet(Config):
         return f"as of step {at} of {last}" if 0 < at < last else ""
 
 
+class Asked(NamedTuple):
+    """A model asked with one prompt."""
+
+    model: str
+    prompt: str
+
+
 class EvaluationSheet(Config):
     """One model's answers to one benchmark, asked in one way."""
 
@@ -137,13 +130,10 @@ class EvaluationSheet(Config):
     finished: str
     """`0` where the completion was cut off."""
     answers: tuple[str | None, ...]
-    """Extracted answers."""
     reasons: tuple[str, ...]
-    """Why each was judged as it was."""
     completions: tuple[str | None, ...]
     """Texts as they came; None where there is none."""
     num_tokens: tuple[int | None, ...]
-    """Tokens of each completion."""
     cut: tuple[str, ...] = ()
     """Ids of questions whose clip goes on beyond what the model hears."""
 
@@ -163,49 +153,54 @@ class EvaluationSheet(Config):
         return self.run.key.prompt
 
     @property
+    def asked(self) -> Asked:
+        """The model and how it was asked."""
+        return Asked(self.model, self.prompt)
+
+    @property
+    def submission_file(self) -> str:
+        """File of predictions to submit, from the experiment's folder."""
+        return f"evaluation/{self.key.folder.as_posix()}/submission.json"
+
+    @property
+    def made(self) -> TrainingRef | None:
+        """Training, seed and step whose checkpoint it is; None for every other model."""
+        return self.run.model.training if self.run.role == "checkpoint" else None
+
+    @property
     def training(self) -> str | None:
-        """Training whose checkpoint it is; None for every other model."""
-        ref = self.run.model.training
-        return ref.name if ref and self.run.role == "checkpoint" else None
+        """Name of that training."""
+        return self.made and self.made.name
 
     @property
     def step(self) -> int | None:
-        """Step of that checkpoint; None for every other model."""
-        ref = self.run.model.training
-        return ref.step if ref and self.run.role == "checkpoint" else None
+        """Step of that checkpoint."""
+        return self.made and self.made.step
 
 
 class Unfinished(Config):
     """An evaluation that has not answered every question yet."""
 
     run: EvaluationRun
-    """How it is asked."""
     answered: Tally
-    """Questions answered, of questions asked."""
 
 
 class Apart(Config):
     """An evaluation that lies in the folder and is not of this profile; it counts for nothing."""
 
     key: RunKey
-    """Which."""
     reason: str
     """Why not, e.g. `step 300 of grpo is not saved by its settings`."""
     num_answered: int
-    """Questions that it answered."""
 
 
 class PublishedRow(Config):
     """One published result, accuracies in percent as printed."""
 
     benchmark: str
-    """The version is part of its name."""
     version: str = ""
-    """The same alone."""
     model: str
-    """As the source names it."""
     method: str = ""
-    """The same."""
     variant: str = ""
     """`full` or `lora`; empty where it does not apply or is not known."""
     prompt: str = ""
@@ -220,15 +215,11 @@ class PublishedRow(Config):
     tasks: dict[str, float] = Field(default_factory=dict)
     """Percent of tasks of other names, e.g. `mix-sound-music`."""
     num_questions: int | None = None
-    """Of its benchmark; None: not known."""
     contradicted: float | None = None
     """What its tasks give, in percent, where the printed average says otherwise."""
     source: str
-    """Where it is printed."""
     date: str = ""
-    """Of the source."""
     note: str = ""
-    """What to know of it."""
 
     def percent(self, name: str) -> float | None:
         """Of a task or `average`; None for any other name."""
@@ -268,7 +259,6 @@ class FetchSheet(Config):
     folder: str
     """Name of the clips' folder in the workspace."""
     usable: tuple[UsableClip, ...]
-    """By id."""
     losses_by_day: tuple[Count, ...]
     """By the day (UTC) on which they were last found unusable."""
     lost: tuple[LostClip, ...] = ()
@@ -303,22 +293,16 @@ class KeptRows(Config):
     """Rows of one kind before and after."""
 
     name: str
-    """Of the kind."""
     kept: int
-    """Rows that became examples."""
     dropped: int
-    """Rows that did not."""
 
 
 class RowsSheet(Config):
     """From annotation rows to training examples."""
 
     kept: int
-    """Rows."""
     dropped: int
-    """Rows."""
     by_reason: tuple[Count, ...]
-    """The dropped ones."""
     question_types: tuple[KeptRows, ...]
     """By AVQA's types; a dropped row without one is not counted."""
     question_relations: tuple[KeptRows, ...]

@@ -14,8 +14,7 @@ from reports.numbers import leaderboard
 from reports.read import audio_roots, read_report
 from reports.report import Report
 from reports.sheets import Provenance
-from reports.site import exports
-from reports.site.links import submission_file
+from reports.site.terminal import print_table
 from storage import manifest
 from storage.config import Config, deciding
 from storage.errors import PipelineError
@@ -70,10 +69,23 @@ def report(
     """Read, render, and put leaderboard, summary and link on Prefect's pages."""
     from prefect import artifacts  # noqa: PLC0415  who plans runs nothing
 
+    from reports.site import exports  # noqa: PLC0415  brings Jinja, which who plans never needs
+
     found = _make(experiment, config, facts, layout)
-    rows = [row for row in leaderboard.rows(found) if exports.is_quoted(row)]
+    rows = [row for row in leaderboard.rows(found) if row.is_quoted]
+    shown = [
+        {
+            "benchmark": row.benchmark,
+            "model": row.model,
+            "method": row.method,
+            "scorer": row.scorer,
+            **{name: exports.score_text(score) for name, score in row.tasks.items()},
+            "average": exports.score_text(row.average),
+        }
+        for row in rows
+    ]
     artifacts.create_table_artifact(
-        [_artifact_row(row) for row in rows],
+        shown,
         key="leaderboard",
         description=f"Experiment {layout.experiment}.",
     )
@@ -154,12 +166,12 @@ def print_leaderboard(layout: Layout) -> None:
     """Show the leaderboard in the terminal, and what is to be submitted for a score."""
     found = Report.read(layout.site / "report.json")
     rows = leaderboard.rows(found)
-    exports.print_table(rows)
+    print_table(rows)
     for prompt in {row.asked.sha256: row.asked for row in rows if row.asked}.values():
         say(f"prompt {prompt.name} (sha256 {prompt.sha256[:8]}): {prompt.text!r}")
     for evaluation in found.withheld:
         name = f"{evaluation.run.benchmark_name}, {evaluation.model}, prompt {evaluation.prompt}"
-        file = layout.root / submission_file(evaluation)
+        file = layout.root / evaluation.submission_file
         say(f"{name}: answers withheld, no score; submit {file}")
 
 
@@ -187,14 +199,3 @@ def _git(*arguments: str) -> str:
     except FileNotFoundError:
         return ""
     return found.stdout.strip()
-
-
-def _artifact_row(row: leaderboard.LeaderboardRow) -> dict[str, str]:
-    return {
-        "benchmark": row.benchmark,
-        "model": row.model,
-        "method": row.method,
-        "scorer": row.scorer,
-        **{name: exports.score_text(score) for name, score in row.tasks.items()},
-        "average": exports.score_text(row.average),
-    }

@@ -1,37 +1,32 @@
-"""Two models side by side on the same questions: which pairs get a page, and what stands there."""
+"""Two models side by side on the same questions: which pairs get a page, and what stands there.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Beside them the matrix: every pair of leading rows on one benchmark, p corrected for the table.
+"""
+
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
 from reports.numbers.achievements import achievements
-from reports.numbers.groups import GroupRow, group_rows
-from reports.numbers.statistics import PairedTest, paired
-from reports.numbers.tally import as_booleans, tally
+from reports.numbers.statistics import Interval, PairedTest, holm, paired
+from reports.numbers.tally import GroupRow, group_rows, tally
 from reports.report import Report
-from reports.sheets import BenchmarkSheet, EvaluationSheet
+from reports.sheets import Asked, BenchmarkSheet, EvaluationSheet
 from storage.records.evaluation import RunKey, Tally
 
 MOST_ROWS = 8  # of a matrix; a table of more cannot be read
-
-
-class Asked(NamedTuple):
-    """A model asked with one prompt."""
-
-    model: str
-    prompt: str
+TRAININGS, OTHER = "leading steps of two trainings", "another model and leading step"
+SURE = 0.05  # a corrected p below it is beyond the questions' chance
 
 
 class Pair(NamedTuple):
-    """Two of them; the second is measured against the first."""
+    """Two models as they were asked; the second is measured against the first."""
 
     first: Asked
     second: Asked
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(NamedTuple):
     """Two models on one benchmark under one scorer."""
 
     benchmark: BenchmarkSheet
@@ -52,8 +47,7 @@ class Section:
     choice; what is left was gained where both answered so, and is no matter of form."""
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(NamedTuple):
     """A pair with everything that its page shows."""
 
     pair: Pair
@@ -63,12 +57,46 @@ class Comparison:
     """By benchmark and scorer; never empty."""
 
 
+class Versus(NamedTuple):
+    """One model against another, p corrected for the pairs of the table (Holm)."""
+
+    test: PairedTest
+    p_value: float
+    name: str = ""
+    """Of the other, in the first screen's sentence."""
+    key: str = ""
+    """Training of the other; empty for another model."""
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether it is beyond the noise of the questions."""
+        return self.p_value < SURE
+
+
+class Matrix(NamedTuple):
+    """The pairs on one benchmark under the leading scorer."""
+
+    benchmark: BenchmarkSheet
+    rows: Sequence[EvaluationSheet]
+    """Trainings' leading steps, then the other models; columns alike."""
+    tallies: Sequence[Tally]
+    cells: Mapping[tuple[int, int], Versus]
+    """By row and column, the row before the column: the row measured against the column."""
+
+    @property
+    def detectable(self) -> Interval | None:
+        """Smallest and largest of the differences that are found with 80 % power."""
+        gaps = [cell.test.detectable for cell in self.cells.values() if cell.test.detectable]
+        return Interval(min(gaps), max(gaps)) if gaps else None
+
+
 def compare(report: Report) -> list[Comparison]:
     """Every comparison that answers a question."""
-    found = [
-        Comparison(pair, reason, sections(report, pair)) for pair, reason in pairs(report).items()
+    return [
+        Comparison(pair, reason, found)
+        for pair, reason in pairs(report).items()
+        if (found := sections(report, pair))
     ]
-    return [comparison for comparison in found if comparison.sections]
 
 
 def pairs(report: Report) -> dict[Pair, str]:
@@ -79,94 +107,77 @@ def pairs(report: Report) -> dict[Pair, str]:
     the matrix has no room against the first.
     """
     found: dict[Pair, str] = {}
+
+    def add(first: Asked, second: Asked, reason: str) -> None:
+        if first != second and Pair(second, first) not in found:
+            found.setdefault(Pair(first, second), reason)
+
     lines = achievements(report)
-    leading = dict.fromkeys(asked_of(line.evaluation) for line in lines)
+    leading = list(dict.fromkeys(line.evaluation.asked for line in lines))
     for line in lines:
-        asked = asked_of(line.evaluation)
+        asked = line.evaluation.asked
         if line.start:
-            _add(found, asked_of(line.start), asked, "start model and leading step")
-        steps = report.steps(line.benchmark, line.scorer, line.training) if line.training else []
-        for best in (evaluation for evaluation in steps if evaluation.step == line.best_step):
-            _add(found, asked, asked_of(best), "leading step and best step on the test")
+            add(line.start.asked, asked, "start model and leading step")
+        if line.best_at:
+            add(asked, line.best_at.asked, "leading step and best step on the test")
     for second, first in combinations(leading_rows(report), 2):
-        both = first in leading and second in leading
-        reason = "leading steps of two trainings" if both else "another model and leading step"
-        _add(found, first, second, reason)
-    for first in list(leading)[MOST_ROWS:]:
-        _add(found, first, next(iter(leading)), "leading steps of two trainings")
+        add(first, second, TRAININGS if {first, second} <= {*leading} else OTHER)
+    for first in leading[MOST_ROWS:]:
+        add(first, leading[0], TRAININGS)
     starts = {line.start.model for line in lines if line.start}
     for other in _others(report):
         for asked in leading if other.model not in starts else ():
-            _add(found, other, asked, "another model and leading step")
+            add(other, asked, OTHER)
     return found
 
 
 def leading_rows(report: Report) -> list[Asked]:
     """Trainings' leading steps in the profile's order, then other models, as they were asked."""
-    lines = achievements(report)
-    order = {training.name: place for place, training in enumerate(report.trainings)}
-    lines.sort(key=lambda line: order[str(line.evaluation.training)])
-    leading = [asked_of(line.evaluation) for line in lines]
+    order = [training.name for training in report.trainings]
+    own = [line.evaluation for line in achievements(report)]
+    own.sort(key=lambda evaluation: order.index(str(evaluation.training)))
+    leading = [evaluation.asked for evaluation in own]
     return list(dict.fromkeys([*leading, *_others(report)]))[:MOST_ROWS]
 
 
 def _others(report: Report) -> list[Asked]:
     return [
-        asked_of(evaluation)
+        evaluation.asked
         for evaluation in report.evaluations
         if evaluation.step is None and evaluation.key.control is None
     ]
 
 
-def asked_of(evaluation: EvaluationSheet) -> Asked:
-    """The model and the prompt of an evaluation."""
-    return Asked(evaluation.model, evaluation.prompt)
-
-
-def _add(found: dict[Pair, str], first: Asked, second: Asked, reason: str) -> None:
-    if first != second and Pair(second, first) not in found:
-        found.setdefault(Pair(first, second), reason)
-
-
 def sections(report: Report, pair: Pair) -> list[Section]:
     """Every benchmark and scorer under which both were judged, the leading scorer first."""
-    found: list[Section] = []
-    for benchmark in report.tests:
-        first, second = (
-            report.by_key.get(
-                RunKey(model=asked.model, benchmark=benchmark.key, prompt=asked.prompt)
-            )
-            for asked in pair
-        )
-        if first and second:
-            found += [
-                _section(benchmark, scorer, first, second)
-                for scorer in report.scorers
-                if scorer in first.marks and scorer in second.marks
-            ]
-    return found
+    return [
+        _section(benchmark, scorer, first, second)
+        for benchmark in report.tests
+        if (first := report.find(pair.first, benchmark))
+        and (second := report.find(pair.second, benchmark))
+        for scorer in report.scorers
+        if scorer in first.marks and scorer in second.marks
+    ]
 
 
 def _section(
     benchmark: BenchmarkSheet, scorer: str, first: EvaluationSheet, second: EvaluationSheet
 ) -> Section:
-    marks, other = first.marks[scorer], second.marks[scorer]
-    flips = [one + two for one, two in zip(marks, other, strict=True)]
+    before, after = first.marks[scorer], second.marks[scorer]
+    flips = [one + two for one, two in zip(before, after, strict=True)]
     tasks, sub_categories = (
-        group_rows(benchmark.questions, key, marks=other, start_marks=marks)
-        for key in ("task", "sub_category")
+        group_rows(benchmark.questions, key, after, before) for key in ("task", "sub_category")
     )
+    sub_categories.sort(key=lambda row: -row.change.difference if row.change else 0.0)
     return Section(
         benchmark=benchmark,
         scorer=scorer,
         keys=(first.key, second.key),
-        first=tally(marks),
-        second=tally(other),
-        test=paired(as_booleans(marks), as_booleans(other)),
+        first=tally(before),
+        second=tally(after),
+        test=paired(before, after),
         tasks=tasks,
-        sub_categories=sorted(
-            sub_categories, key=lambda row: -row.change.difference if row.change else 0.0
-        ),
+        sub_categories=sub_categories,
         gained=[index for index, flip in enumerate(flips) if flip == "01"],
         lost=[index for index, flip in enumerate(flips) if flip == "10"],
         by_form=sum(
@@ -175,3 +186,20 @@ def _section(
             if "0" in read and "-" not in flip
         ),
     )
+
+
+def matrices(report: Report) -> dict[str, Matrix]:
+    """One table a benchmark on which two rows or more were judged, by its key."""
+    asked = leading_rows(report)
+    found: dict[str, Matrix] = {}
+    for benchmark, scorer in report.scored:
+        evaluations = [report.find(each, benchmark) for each in asked]
+        rows = [each for each in evaluations if each and scorer in each.marks]
+        if len(rows) > 1:
+            marks = [evaluation.marks[scorer] for evaluation in rows]
+            places = list(combinations(range(len(rows)), 2))
+            tests = [paired(marks[column], marks[row]) for row, column in places]
+            corrected = map(Versus, tests, holm([test.p_value for test in tests]))
+            cells = dict(zip(places, corrected, strict=True))
+            found[benchmark.key] = Matrix(benchmark, rows, list(map(tally, marks)), cells)
+    return found

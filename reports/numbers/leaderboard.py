@@ -1,29 +1,28 @@
 """The leaderboard: our models and the published ones, one table a benchmark version, never mixed.
 
 Rows are chosen by rule. Of each training the leading step stands first (see
-`storage.records.evaluation.leading`); the best of its N steps, chosen on the same questions, is
-marked as such wherever it stands; every other step is there too. Published averages are as printed.
-`exports` writes the same rows as Markdown, LaTeX, CSV and JSON, and prints them in a terminal.
+`storage.records.leading`); the best of its N steps, chosen on the same questions, is marked as such
+wherever it stands; every other step is there too. Published averages are as printed.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from reports.numbers.best_step import BestOfN, best_of_n
+from reports.numbers.achievements import best_step
 from reports.numbers.own_rules import mmsu_rule
-from reports.numbers.statistics import interval
-from reports.numbers.tally import FIRST_TASKS, group_indices, tally
+from reports.numbers.statistics import Interval, interval
+from reports.numbers.tally import FIRST_TASKS, group_indices, picked, tally
 from reports.report import Report
-from reports.sheets import BenchmarkSheet, EvaluationSheet, PublishedRow, TrainingSheet
+from reports.sheets import Asked, BenchmarkSheet, EvaluationSheet, PublishedRow
 from storage.records.evaluation import EvaluationRun, Tally
 from storage.records.prompt import Prompt
 
 OURS = "this report"
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(NamedTuple):
     """One accuracy of a table."""
 
     percent: float
@@ -32,14 +31,9 @@ class Score:
     """The counts behind it; None for a published row."""
 
     @property
-    def low(self) -> float | None:
-        """Lower end of Wilson's 95 % interval in percent; None for a published row."""
-        return 100 * interval(self.tally).low if self.tally else None
-
-    @property
-    def high(self) -> float | None:
-        """Upper end of Wilson's 95 % interval in percent; None for a published row."""
-        return 100 * interval(self.tally).high if self.tally else None
+    def ends(self) -> Interval | None:
+        """Wilson's 95 % interval in percent; None for a published row."""
+        return Interval(*(100 * end for end in interval(self.tally))) if self.tally else None
 
 
 class Mark(NamedTuple):
@@ -50,8 +44,7 @@ class Mark(NamedTuple):
     """E.g. `last step`, `2 of 3 steps evaluated`, `best of 10, chosen on the same questions`."""
 
 
-@dataclass(frozen=True, slots=True)
-class LeaderboardRow:
+class LeaderboardRow(NamedTuple):
     """One model under one scorer on one benchmark."""
 
     benchmark: str
@@ -61,7 +54,7 @@ class LeaderboardRow:
     """Optimiser steps of a checkpoint; None for a start model and for published rows."""
     prompt: str
     scorer: str
-    tasks: dict[str, Score]
+    tasks: Mapping[str, Score]
     """By task, e.g. `{"sound": ..., "music": ..., "speech": ...}`."""
     average: Score | None
     num_questions: int | None
@@ -80,12 +73,11 @@ class LeaderboardRow:
     decoding: str = ""
     """How its completions were decoded; empty where that is not known."""
     questions_sha256: str = ""
-    """Of the questions' file; empty for published rows."""
     asked: Prompt | None = None
     """How questions were put; None where that is not known: published and imported rows."""
     categories_percent: float | None = None
     """What the categories of a published row give, where its printed average says otherwise."""
-    further: dict[str, Score] = field(default_factory=dict)
+    further: Mapping[str, Score] = MappingProxyType({})
     """Second numbers, e.g. `without listed errata`; they never lead."""
 
     @property
@@ -101,6 +93,35 @@ class LeaderboardRow:
         """Whether it was measured here, question by question."""
         return self.source == OURS
 
+    @property
+    def is_quoted(self) -> bool:
+        """Whether it is ours and to quote: a training's leading step, or another model."""
+        return self.is_ours and (self.leads or not self.training)
+
+    @property
+    def mark_text(self) -> str:
+        """What is said of a checkpoint, in one line; empty: nothing."""
+        return "; ".join(mark.text for mark in self.marks)
+
+
+class Table(NamedTuple):
+    """Rows of one benchmark under one scorer."""
+
+    title: str
+    tasks: Sequence[str]
+    """Columns: sound, music, speech as far as they occur, then other tasks by name."""
+    rows: Sequence[LeaderboardRow]
+
+    def scores(self, row: LeaderboardRow) -> list[Score | None]:
+        """Its accuracies by column, the average last."""
+        return [*(row.tasks.get(task) for task in self.tasks), row.average]
+
+    @property
+    def best(self) -> list[float]:
+        """The highest percentage of each column."""
+        columns = zip(*map(self.scores, self.rows), strict=True)
+        return [max((score.percent for score in column if score), default=0) for column in columns]
+
 
 def rows(report: Report) -> list[LeaderboardRow]:
     """Every row of every table: ours by training with the leading step first, then published."""
@@ -109,8 +130,7 @@ def rows(report: Report) -> list[LeaderboardRow]:
         for scorer in report.scorers:
             found += _our_rows(report, benchmark, scorer)
         for name in (benchmark.name, larger_split(benchmark.name)):
-            published = [row for row in report.published if row.benchmark == name]
-            found += [_published_row(row) for row in published]
+            found += [_published_row(row) for row in report.published if row.benchmark == name]
     return found
 
 
@@ -126,38 +146,15 @@ def method_of(run: EvaluationRun) -> str:
     return "imported" if run.role == "imported" else method_name(run.method, run.variant)
 
 
-def _decoding(run: EvaluationRun) -> str:
-    how = run.decoding
-    return f"greedy, at most {how.max_new_tokens} tokens, {how.precision}" if how else ""
-
-
-def best_step(
-    report: Report, benchmark: BenchmarkSheet, scorer: str, training: TrainingSheet
-) -> tuple[int, BestOfN] | None:
-    """The best step on the test itself, and its correction; None with fewer than two steps."""
-    candidates = report.steps(benchmark, scorer, training)
-    if len(candidates) < 2:
-        return None
-    best = best_of_n(tuple(evaluation.marks[scorer] for evaluation in candidates))
-    return candidates[best.position].step or 0, best
-
-
 def _our_rows(report: Report, benchmark: BenchmarkSheet, scorer: str) -> list[LeaderboardRow]:
     groups = group_indices(benchmark.questions, "task")
-    order = {training.name: index for index, training in enumerate(report.trainings)}
-    best = {name: best_step(report, benchmark, scorer, report.training(name)) for name in order}
+    order = {training.name: place for place, training in enumerate(report.trainings)}
+    best = [best_step(report, benchmark, scorer, training) for training in report.trainings]
+    best_of = {step.key: chosen.num_candidates for step, chosen in filter(None, best)}
 
-    def key(evaluation: EvaluationSheet) -> tuple[int, int, int, str, str]:
-        if evaluation.training is None or evaluation.step is None:
-            return (len(order), 0, 0, evaluation.model, evaluation.prompt)
-        rank = 0 if report.leads(evaluation) else 1
-        return (
-            order[evaluation.training],
-            rank,
-            evaluation.step,
-            evaluation.model,
-            evaluation.prompt,
-        )
+    def place(evaluation: EvaluationSheet) -> tuple[int, bool, int, Asked]:
+        training = order.get(evaluation.training or "", len(order))
+        return (training, not report.leads(evaluation), evaluation.step or 0, evaluation.asked)
 
     return [
         LeaderboardRow(
@@ -167,61 +164,58 @@ def _our_rows(report: Report, benchmark: BenchmarkSheet, scorer: str) -> list[Le
             step=evaluation.step,
             prompt=evaluation.prompt,
             scorer=scorer,
-            tasks=_task_scores(evaluation.marks[scorer], groups),
-            average=_score(tally(evaluation.marks[scorer])),
-            num_questions=tally(evaluation.marks[scorer]).num_questions,
+            tasks=_scores({name: tally(picked(marks, group)) for name, group in groups.items()}),
+            average=_scores({"": tally(marks)}).get(""),
+            num_questions=tally(marks).num_questions,
             source=OURS,
             training=evaluation.training or "",
             leads=report.leads(evaluation),
-            marks=_marks(report, evaluation, best.get(evaluation.training or "")),
+            marks=_marks(report, evaluation, best_of.get(evaluation.key)),
             asked=evaluation.run.prompt,
             decoding=_decoding(evaluation.run),
             questions_sha256=benchmark.questions_sha256,
-            further=_further(benchmark, evaluation, scorer),
+            further=_further(benchmark, evaluation, marks),
         )
-        for evaluation in sorted(report.judged(benchmark, scorer), key=key)
+        for evaluation in sorted(report.judged(benchmark, scorer), key=place)
+        for marks in [evaluation.marks[scorer]]
     ]
 
 
-def _marks(
-    report: Report, evaluation: EvaluationSheet, best: tuple[int, BestOfN] | None
-) -> tuple[Mark, ...]:
-    """Why it leads and how much was evaluated; that it is the best of N."""
+def _decoding(run: EvaluationRun) -> str:
+    how = run.decoding
+    return f"greedy, at most {how.max_new_tokens} tokens, {how.precision}" if how else ""
+
+
+def _marks(report: Report, evaluation: EvaluationSheet, best_of: int | None) -> tuple[Mark, ...]:
+    """Why it leads and how much was evaluated; that it is the best of so many."""
     marks: list[Mark] = []
     if report.leads(evaluation):
         leading = report.leading[str(evaluation.training)]
         marks.append(Mark("leads", leading.reason))
-        if leading.coverage:
-            marks.append(Mark("coverage", leading.coverage))
-    is_own_prompt = (
-        evaluation.training is not None
-        and evaluation.prompt == report.training(evaluation.training).prompt
-    )
-    if best and is_own_prompt and evaluation.step == best[0]:
-        text = f"best of {best[1].num_candidates}, chosen on the same questions"
-        marks.append(Mark("best", text))
+        marks += [Mark("coverage", leading.coverage)] if leading.coverage else []
+    if best_of:
+        marks.append(Mark("best", f"best of {best_of}, chosen on the same questions"))
     return tuple(marks)
 
 
 def _further(
-    benchmark: BenchmarkSheet, evaluation: EvaluationSheet, scorer: str
+    benchmark: BenchmarkSheet, evaluation: EvaluationSheet, marks: str
 ) -> dict[str, Score]:
-    marks = evaluation.marks[scorer]
-    counted = {name: tally(marks, indices=indices) for name, indices in benchmark.subsets.items()}
+    counted = {name: tally(picked(marks, group)) for name, group in benchmark.subsets.items()}
     if benchmark.rule == "mmsu":
         pairs = zip(evaluation.completions, benchmark.questions, strict=True)
         judged = [mmsu_rule(completion or "", question) for completion, question in pairs]
         counted["by MMSU's own rule"] = Tally(judged.count(True), len(judged) - judged.count(None))
-    return {name: score for name, count in counted.items() if (score := _score(count))}
+    return _scores(counted)
 
 
-def _task_scores(marks: str, groups: dict[str, list[int]]) -> dict[str, Score]:
-    tallies = {name: tally(marks, indices=indices) for name, indices in groups.items()}
-    return {name: score for name, counted in tallies.items() if (score := _score(counted))}
-
-
-def _score(counted: Tally) -> Score | None:
-    return Score(100 * counted.accuracy, counted) if counted.num_questions else None
+def _scores(tallies: Mapping[str, Tally]) -> dict[str, Score]:
+    """Those of which something was judged."""
+    return {
+        name: Score(100 * counted.accuracy, counted)
+        for name, counted in tallies.items()
+        if counted.num_questions
+    }
 
 
 def _published_row(row: PublishedRow) -> LeaderboardRow:
@@ -248,7 +242,21 @@ def larger_split(benchmark: str) -> str:
     return benchmark.replace("-test-mini", "-test", 1) if "-test-mini" in benchmark else ""
 
 
+def tables(rows: Iterable[LeaderboardRow]) -> list[Table]:
+    """Rows by benchmark and scorer; published ones stand under the first scorer."""
+    found: list[Table] = []
+    for benchmark, group in groupby(rows, key=lambda row: row.benchmark):
+        members = list(group)
+        scorers = list(dict.fromkeys(row.scorer for row in members if row.is_ours)) or [""]
+        for scorer in scorers:
+            table = [row for row in members if row.is_ours and row.scorer == scorer]
+            table += [row for row in members if not row.is_ours and scorer == scorers[0]]
+            title = f"{benchmark}, {scorer} scorer" if scorer else benchmark
+            found.append(Table(title, task_names(table), table))
+    return found
+
+
 def task_names(found: Iterable[LeaderboardRow]) -> list[str]:
-    """Columns of a table: sound, music, speech as far as they occur, then other tasks by name."""
+    """Sound, music, speech as far as they occur, then other tasks by name."""
     names = {name for row in found for name in row.tasks}
-    return [name for name in FIRST_TASKS if name in names] + sorted(names - set(FIRST_TASKS))
+    return [name for name in FIRST_TASKS if name in names] + sorted(names - {*FIRST_TASKS})

@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 from storage.records.evaluation import Tally
 
-CONFIDENCE = 0.95
-QUANTILE = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)  # 1.96
-USUAL_FLIP_SHARE = 0.13  # neighbouring checkpoints of a 7B disagree on about 13 % of the questions
+QUANTILE = NormalDist().inv_cdf(0.975)  # 1.96, of 95 %
+POWER_QUANTILE = NormalDist().inv_cdf(0.8)
 
 
 class Interval(NamedTuple):
@@ -82,31 +81,31 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * tail / 2**num_flips)
 
 
-def paired(first: Sequence[bool], second: Sequence[bool]) -> PairedTest:
-    """Compare two models question by question.
+def paired(first: str, second: str) -> PairedTest:
+    """Compare the marks of two models question by question; a withheld answer counts as wrong.
 
     Raises:
         ValueError: If the two do not answer the same number of questions, or none.
     """
-    if len(first) != len(second) or not first:
-        msg = f"a paired test needs the same questions, got {len(first)} and {len(second)}"
+    size = len(first)
+    if size != len(second) or not first:
+        msg = f"a paired test needs the same questions, got {size} and {len(second)}"
         raise ValueError(msg)
-    num_questions = len(first)
-    pairs = list(zip(first, second, strict=True))
-    only_first, only_second = pairs.count((True, False)), pairs.count((False, True))
-    flip_share = (only_first + only_second) / num_questions
+    pairs = list(zip(first.replace("-", "0"), second.replace("-", "0"), strict=True))
+    only_first, only_second = pairs.count(("1", "0")), pairs.count(("0", "1"))
+    flip_share = (only_first + only_second) / size
     return PairedTest(
-        num_questions=num_questions,
-        both_right=pairs.count((True, True)),
+        num_questions=size,
+        both_right=pairs.count(("1", "1")),
         only_first=only_first,
         only_second=only_second,
-        both_wrong=pairs.count((False, False)),
-        difference=(only_second - only_first) / num_questions,
-        interval=paired_interval(only_first, only_second, num_questions=num_questions),
+        both_wrong=pairs.count(("0", "0")),
+        difference=(only_second - only_first) / size,
+        interval=paired_interval(only_first, only_second, num_questions=size),
         p_value=mcnemar_exact(only_first, only_second),
         odds=only_second / only_first if only_first else None,
         flip_share=flip_share,
-        detectable=smallest_detectable_gap(num_questions, flip_share=flip_share),
+        detectable=smallest_detectable_gap(size, flip_share=flip_share),
     )
 
 
@@ -118,15 +117,13 @@ def paired_interval(only_first: int, only_second: int, *, num_questions: int) ->
     return Interval(max(-1.0, centre - half), min(1.0, centre + half))
 
 
-def newcombe(
-    first_correct: int, first_questions: int, second_correct: int, second_questions: int
-) -> Interval:
+def newcombe(first: Tally, second: Tally) -> Interval:
     """Interval of second minus first of two unpaired proportions (Newcombe 1998, method 10)."""
-    first, second = first_correct / first_questions, second_correct / second_questions
-    one, other = wilson(first_correct, first_questions), wilson(second_correct, second_questions)
-    below = math.hypot(second - other.low, one.high - first)
-    above = math.hypot(other.high - second, first - one.low)
-    return Interval(second - first - below, second - first + above)
+    one, other = interval(first), interval(second)
+    below = math.hypot(second.accuracy - other.low, one.high - first.accuracy)
+    above = math.hypot(other.high - second.accuracy, first.accuracy - one.low)
+    difference = second.accuracy - first.accuracy
+    return Interval(difference - below, difference + above)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -139,20 +136,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def smallest_detectable_gap(
-    num_questions: int, *, flip_share: float = USUAL_FLIP_SHARE, power: float = 0.8
-) -> float | None:
-    """Smallest true paired difference that McNemar's test finds with the given power, a fraction.
+def smallest_detectable_gap(num_questions: int, *, flip_share: float) -> float | None:
+    """Smallest true paired difference that McNemar's test finds with 80 % power, a fraction.
 
-    Solves sqrt(n) d = z_a sqrt(flips) + z_b sqrt(flips - d^2) (Connor 1987).
-
-    Returns:
-        None if even a difference as large as the flip share would be missed.
+    Solves sqrt(n) d = z_a sqrt(flips) + z_b sqrt(flips - d^2) (Connor 1987); None if even a
+    difference as large as the flip share would be missed.
     """
-    z_beta = NormalDist().inv_cdf(power)
     # Squared, a quadratic in d; its larger root is the one with sqrt(n) d above z_a sqrt(flips).
     base = QUANTILE * math.sqrt(flip_share)
-    squared, middle = num_questions + z_beta**2, math.sqrt(num_questions) * base
-    inner = middle**2 - squared * (base**2 - z_beta**2 * flip_share)
+    squared, middle = num_questions + POWER_QUANTILE**2, math.sqrt(num_questions) * base
+    inner = middle**2 - squared * (base**2 - POWER_QUANTILE**2 * flip_share)
     gap = (middle + math.sqrt(max(0.0, inner))) / squared
     return gap if inner >= 0 and 0 < gap < flip_share else None

@@ -1,38 +1,25 @@
 """What the first screen claims of a benchmark, and what each claim rests on; templates say it.
 
 A part stands only where its evidence does: a gain needs the start model's answers, a rival another
-method, a claim p < .05 after Holm over the pairs of leading rows (reports/numbers/matrix), "gains
-most" a task that beats the next beyond the noise of their questions.
+method, a claim p < .05 after Holm over the pairs of leading rows, "gains most" a task that beats
+the next beyond the noise of their questions. Beside it: trainings that differ from one another in
+one deciding setting.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from reports.numbers.achievements import Achievement, achievements, other_models
+from reports.numbers.comparisons import Matrix, Versus
 from reports.numbers.leaderboard import method_name
-from reports.numbers.matrix import SURE, Matrix
-from reports.numbers.statistics import QUANTILE, PairedTest, paired
-from reports.numbers.tally import as_booleans, group_indices
+from reports.numbers.statistics import QUANTILE, paired
+from reports.numbers.tally import group_indices
 from reports.report import Report
-from reports.sheets import BenchmarkSheet, EvaluationSheet, TrainingSheet, Unfinished
+from reports.sheets import BenchmarkSheet, EvaluationSheet, TrainingSheet, Unfinished, flat
 
-
-class Versus(NamedTuple):
-    """What leads against another."""
-
-    name: str
-    key: str
-    """Training of the other; empty for another model."""
-    test: PairedTest
-    p_value: float
-    """After Holm over the pairs of the page."""
-
-    @property
-    def is_sure(self) -> bool:
-        """Whether it is beyond the noise of the questions."""
-        return self.p_value < SURE
+# A training's own name decides nothing of what it learns; a prompt's name stands for all of it.
+NAMES = ("name", "prompt")
 
 
 class TaskGain(NamedTuple):
@@ -44,8 +31,7 @@ class TaskGain(NamedTuple):
     """Of the difference."""
 
 
-@dataclass(frozen=True, slots=True)
-class Story:
+class Story(NamedTuple):
     """The first screen of one benchmark."""
 
     benchmark: BenchmarkSheet
@@ -85,49 +71,48 @@ class Story:
         return lead | {rival.key for rival in self.rivals[:1]}
 
 
-def stories(report: Report, matrices: Iterable[Matrix]) -> list[Story]:
+def stories(report: Report, matrices: Mapping[str, Matrix]) -> list[Story]:
     """One a benchmark on which something was judged."""
-    by_key = {matrix.benchmark.key: matrix for matrix in matrices}
-    lines = achievements(report)
+    trained, others = achievements(report), other_models(report)
     found: list[Story] = []
-    for benchmark in report.tests:
-        scorer = report.leading_scorer(benchmark)
-        own = [line for line in lines if line.benchmark.key == benchmark.key]
-        own = own or (other_models(report, benchmark, scorer) if scorer else [])
-        if scorer and own:
-            own.sort(key=lambda line: -line.tally.accuracy)
-            found.append(_story(report, benchmark, own, by_key.get(benchmark.key)))
+    for benchmark, scorer in report.scored:
+        own, rest = (
+            [line for line in lines if line.benchmark.key == benchmark.key]
+            for lines in (trained, others)
+        )
+        standings = sorted(own or rest, key=lambda line: -line.tally.accuracy)
+        if standings:
+            found.append(_story(report, scorer, standings, matrices.get(benchmark.key)))
     return found
 
 
 def names_of(trainings: Iterable[TrainingSheet]) -> dict[str, str]:
     """What a page calls each training: its method, with the prompt where that tells them apart."""
     evaluated = [training for training in trainings if training.evaluated]
-    for size in (1, 2):
-        names: dict[str, str] = {}
-        for training in evaluated:
-            parts = [method_name(training.method, training.variant), f"prompt {training.prompt}"]
-            names[training.name] = ", ".join(parts[:size])
-        if len(set(names.values())) == len(names):
-            return names
-    return {training.name: training.name for training in evaluated}
+    methods = {each.name: method_name(each.method, each.variant) for each in evaluated}
+    prompts = {each.name: f"{methods[each.name]}, prompt {each.prompt}" for each in evaluated}
+    own = {name: name for name in methods}
+    return next(names for names in (methods, prompts, own) if len({*names.values()}) == len(names))
 
 
 def _story(
-    report: Report,
-    benchmark: BenchmarkSheet,
-    standings: Sequence[Achievement],
-    matrix: Matrix | None,
+    report: Report, scorer: str, standings: Sequence[Achievement], matrix: Matrix | None
 ) -> Story:
-    names = names_of(report.trainings)
-    lead, scorer = standings[0], standings[0].scorer
+    lead, names = standings[0], names_of(report.trainings)
+    benchmark = lead.benchmark
 
     def versus(name: str, key: str, other: EvaluationSheet) -> Versus:
-        test = paired(as_booleans(other.marks[scorer]), as_booleans(lead.marks))
-        return Versus(name, key, test, _corrected(matrix, lead.evaluation, other, test))
+        test = paired(other.marks[scorer], lead.marks)
+        if matrix is None:
+            return Versus(test, test.p_value, name, key)
+        keys = [row.key for row in matrix.rows]
+        if lead.evaluation.key in keys and other.key in keys:
+            row, column = sorted((keys.index(lead.evaluation.key), keys.index(other.key)))
+            return Versus(test, matrix.cells[row, column].p_value, name, key)
+        # Of a pair that the matrix leaves out, p times the number of its pairs.
+        return Versus(test, min(1.0, test.p_value * (len(matrix.cells) + 1)), name, key)
 
     keys = [line.training.name if line.training else "" for line in standings]
-    methods = [line.training.method if line.training else "" for line in standings]
     shown = [
         names.get(key) or report.label(line.evaluation.key)
         for key, line in zip(keys, standings, strict=True)
@@ -136,13 +121,9 @@ def _story(
         versus(name, key, line.evaluation)
         for name, key, line in zip(shown[1:], keys[1:], standings[1:], strict=True)
     ]
-    rivals = [
-        other
-        for other, method in zip(others, methods[1:], strict=True)
-        if not method or method != methods[0]
-    ]
+    method = lead.training and lead.training.method
     trainings = [training for training in report.trainings if training.evaluated]
-    steps = [report.steps(benchmark, scorer, training) for training in trainings]
+    steps = [len(report.steps(benchmark, scorer, training)) for training in trainings]
     return Story(
         benchmark=benchmark,
         scorer=scorer,
@@ -150,12 +131,15 @@ def _story(
         names=shown,
         gain=versus(lead.start.model, "", lead.start) if lead.start else None,
         others=others,
-        rivals=rivals,
+        rivals=[
+            other
+            for other in others
+            if not other.key or report.training(other.key).method != method
+        ],
         tasks=_task_gains(lead),
-        num_done=sum(len(done) for done in steps),
+        num_done=sum(steps),
         num_planned=sum(
-            len(training.planned) or len(done)
-            for training, done in zip(trainings, steps, strict=True)
+            len(training.planned) or done for training, done in zip(trainings, steps, strict=True)
         ),
         unfinished=[
             part
@@ -165,27 +149,47 @@ def _story(
     )
 
 
-def _corrected(
-    matrix: Matrix | None, one: EvaluationSheet, other: EvaluationSheet, test: PairedTest
-) -> float:
-    """Holm's p of the pair; of one that the matrix leaves out, p times the number of its pairs."""
-    if matrix is None:
-        return test.p_value
-    places = {key: place for place, key in enumerate(matrix.keys)}
-    if one.key in places and other.key in places:
-        row, column = sorted((places[one.key], places[other.key]))
-        return matrix.cells[row, column].p_value
-    return min(1.0, test.p_value * (len(matrix.cells) + 1))
-
-
 def _task_gains(lead: Achievement) -> list[TaskGain]:
     if lead.start is None:
         return []
-    pairs = list(zip(lead.start.marks[lead.scorer], lead.marks, strict=True))
+    pairs = zip(lead.start.marks[lead.scorer], lead.marks, strict=True)
+    changes = [(after == "1") - (before == "1") for before, after in pairs]
     gains: list[TaskGain] = []
-    for name, indices in group_indices(lead.benchmark.questions, "task").items():
-        changes = [(pairs[index][1] == "1") - (pairs[index][0] == "1") for index in indices]
-        mean = sum(changes) / len(changes)
-        variance = sum((change - mean) ** 2 for change in changes) / len(changes) ** 2
+    for name, group in group_indices(lead.benchmark.questions, "task").items():
+        mean = sum(changes[index] for index in group) / len(group)
+        variance = sum((changes[index] - mean) ** 2 for index in group) / len(group) ** 2
         gains.append(TaskGain(name, mean, variance))
     return sorted(gains, key=lambda gain: (-gain.difference, gain.task))
+
+
+class Variants(NamedTuple):
+    """Trainings that are alike in all but one setting."""
+
+    setting: str
+    """E.g. `grpo.beta`."""
+    members: Mapping[str, str]
+    """Value of the setting by training."""
+
+
+def variants(trainings: Sequence[TrainingSheet]) -> list[Variants]:
+    """One group a setting and common rest; a training may stand in several.
+
+    They are recognised by what each recorded before it started, never by a name. Means and
+    intervals over seeds are not claimed here.
+    """
+    settings = {training.name: _deciding(training) for training in trainings if training.settings}
+    found: list[Variants] = []
+    for key in sorted({key for own in settings.values() for key in own}):
+        groups: dict[frozenset[tuple[str, str]], dict[str, str]] = {}
+        for name, own in settings.items():
+            rest = frozenset(own.items() - {(key, own.get(key, ""))})
+            groups.setdefault(rest, {})[name] = own.get(key, "none")
+        found += [Variants(key, group) for group in groups.values() if len({*group.values()}) > 1]
+    return found
+
+
+def _deciding(training: TrainingSheet) -> dict[str, str]:
+    start = training.start.digest if training.start else ""
+    own = {"seed": str(training.seed), "prompt": training.prompt, "start model": start[:12]}
+    settings = {key: value for key, value in training.settings.items() if key not in NAMES}
+    return dict(flat(settings)) | own

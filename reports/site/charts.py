@@ -9,14 +9,13 @@ give the same bytes.
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 from markupsafe import escape
 
-from reports.site.exports import one_line
-
+# In a name they would break a line of a file or a drawing.
+CONTROL_CHARACTERS = dict.fromkeys((*range(32), *range(127, 160), 8232, 8233), " ")
 SMALLEST_PLAIN = 0.001  # `0.001` fits beside the axis, `0.00075` does not
 MOST_DOTS = 30  # points of a curve that are marked one by one; of more, those that no line reaches
 # px: between labels at the margin, between the margin's marks, between ticks, room for the y axis
@@ -53,8 +52,7 @@ class Result(NamedTuple):
     paper: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(NamedTuple):
     """One curve."""
 
     look: Look
@@ -72,8 +70,7 @@ class Series:
     """Beside the paper's dash; empty: none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Panel:
+class Panel(NamedTuple):
     """Curves on one scale."""
 
     title: str
@@ -84,8 +81,7 @@ class Panel:
     """Ticks of the x axis, each with a read-out from three on; empty: round numbers."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
+class _Frame(NamedTuple):
     """Where values stand in a drawing."""
 
     x: tuple[float, float]
@@ -99,6 +95,11 @@ class _Frame:
         up = (y - self.y[0]) / ((self.y[1] - self.y[0]) or 1)
         span = self.height - TOP - BOTTOM
         return LEFT + across * (self.width - LEFT), TOP + span * (1 - up)
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks and control characters."""
+    return text.translate(CONTROL_CHARACTERS)
 
 
 def draw(panel: Panel, *, width: int, height: int, css: str = "", margin: int = 54) -> str:

@@ -13,10 +13,9 @@ from pydantic import BaseModel, TypeAdapter
 from reports.numbers.leaderboard import method_name
 from reports.site.charts import MARKS, Look, Panel, Series, draw
 from reports.site.figures import COLOURS, MOST_COLOURED
-from reports.site.render import make_environment, policy, read_asset
+from reports.site.html import Page, make_environment, render_page
 from storage.layout import Layout
 
-# The style's own rule, for more curves than an experiment colours.
 OFF = "body:has(#show-t{0}:not(:checked)) .charts .t{0} {{ display: none; }}\n"
 HUES = {method_name(*trained): hue for trained, (hue, _) in COLOURS.items()}
 
@@ -80,25 +79,11 @@ def experiments_page(workspace: Path, experiments: Sequence[str]) -> str:
         for name, found in groups.items()
     }
     drawn = {name: _overlay(name, runs) for name, runs in by_benchmark.items()}
-    style, script = read_asset("report.css"), read_asset("report.js")
-    style += "".join(OFF.format(number) for number in range(MOST_COLOURED, len(curves)))
-    return (
-        make_environment()
-        .get_template("experiments.html")
-        .render(
-            title="Experiments",
-            experiment="Experiments",
-            file="",
-            schema="",
-            navigation=[],
-            experiments=experiments,
-            benchmarks=by_benchmark,
-            drawn=drawn,
-            style=style,
-            script=script,
-            policy=policy(style, script, loads_data=False, plays=False),
-        )
-    )
+    # The style's own rule, for more curves than an experiment colours.
+    hidden = (OFF.format(number) for number in range(MOST_COLOURED, len(curves)))
+    context = {"experiments": experiments, "benchmarks": by_benchmark, "drawn": drawn}
+    page = Page("", "experiments.html", "Experiments", context)
+    return render_page(make_environment(), page, style="".join(hidden))
 
 
 def _run(number: int, place: int, key: tuple[str, str, str], rows: Sequence[Exported]) -> Run:

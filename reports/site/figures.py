@@ -1,13 +1,12 @@
 """The charts of the pages: accuracy by step of all trainings together, and their course."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from reports.numbers.achievements import paper_row
 from reports.numbers.statistics import interval
 from reports.numbers.story import names_of
-from reports.numbers.tally import group_indices, tally
+from reports.numbers.tally import group_indices, picked, tally
 from reports.report import Report
 from reports.sheets import BenchmarkSheet, TrainingSheet
 from reports.site.charts import MARKS, Look, Panel, Result, Series, draw
@@ -99,7 +98,7 @@ def accuracy(
     ]
     ends = [end for panel in panels for end in panel.y_limits]
     limits = (max(0.0, min(ends) // 5 * 5), min(100.0, -(-max(ends) // 5) * 5))
-    whole, *parts = [replace(panel, y_limits=limits) for panel in panels]
+    whole, *parts = [panel._replace(y_limits=limits) for panel in panels]
     drawn = draw(whole, width=636, height=312, css="wide", margin=130)
     drawn += draw(whole, width=358, height=300, css="narrow", margin=104)
     small = [draw(panel, width=166, height=312, margin=34) for panel in parts]
@@ -129,7 +128,7 @@ def _points(
     shown = {0: start} if start else {}
     shown |= {evaluation.step: evaluation for evaluation in steps if evaluation.step is not None}
     return {
-        step: [tally(evaluation.marks[scorer], indices=group) for group in groups.values()]
+        step: [tally(picked(evaluation.marks[scorer], group)) for group in groups.values()]
         for step, evaluation in shown.items()
     }
 

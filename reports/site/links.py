@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from itertools import chain, count
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlencode
 
-from reports.numbers.comparisons import Asked, Comparison, Pair, Section
+from reports.numbers.comparisons import Comparison, Pair
 from reports.report import Report
-from reports.sheets import EvaluationSheet
+from reports.sheets import Asked
 from storage.layout import CLIPS_FOLDER
 from storage.records.clip import VIDEO_NAME, parse_video_name
 
@@ -31,8 +31,7 @@ SOURCES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Links:
+class Links(NamedTuple):
     """The page of everything that has one."""
 
     trainings: Mapping[str, str]
@@ -50,35 +49,29 @@ class Links:
 
 def links_of(report: Report, comparisons: Sequence[Comparison]) -> Links:
     """Choose every page's name; each is another's only if they are the same page."""
-    trainings = unique_slugs({training.name: training.name for training in report.trainings})
-    training_files = {name: f"training-{part}.html" for name, part in trainings.items()}
-    keys = list(dict.fromkeys(evaluation.model for evaluation in report.evaluations))
-    of_checkpoints = {
-        evaluation.model: training_files[evaluation.training]
+    parts = unique_slugs({training.name: training.name for training in report.trainings})
+    trainings = {name: f"training-{part}.html" for name, part in parts.items()}
+    models = {
+        evaluation.model: trainings[evaluation.training]
         for evaluation in report.evaluations
         if evaluation.training
     }
-    others = unique_slugs({key: key for key in keys if key not in of_checkpoints})
+    keys = list(dict.fromkeys(evaluation.model for evaluation in report.evaluations))
+    others = unique_slugs({key: key for key in keys if key not in models})
     slugs = unique_slugs({key: key for key in keys})
-    names = {
-        comparison.pair: "-".join(
-            part for asked in comparison.pair for part in _parts(report, asked, slugs)
-        )
-        for comparison in comparisons
-    }
+
+    def part(asked: Asked) -> str:
+        """The model, and its prompt where it was asked with several."""
+        is_one = len(report.prompts[asked.model]) == 1
+        return slugs[asked.model] if is_one else f"{slugs[asked.model]}-{asked.prompt}"
+
+    names = {each.pair: "-".join(map(part, each.pair)) for each in comparisons}
+    compared = unique_slugs(names, longest=150)
     return Links(
-        trainings=training_files,
-        models={key: f"model-{part}.html" for key, part in others.items()} | of_checkpoints,
-        comparisons={
-            pair: f"compare-{part}.html" for pair, part in unique_slugs(names, longest=150).items()
-        },
+        trainings=trainings,
+        models={key: f"model-{part}.html" for key, part in others.items()} | models,
+        comparisons={pair: f"compare-{part}.html" for pair, part in compared.items()},
     )
-
-
-def _parts(report: Report, asked: Asked, slugs: Mapping[str, str]) -> list[str]:
-    """The model, and its prompt where it was asked with several."""
-    prompts = [asked.prompt] if len(report.prompts[asked.model]) > 1 else []
-    return [slugs[asked.model], *prompts]
 
 
 def slug(text: str, *, longest: int = 60) -> str:
@@ -89,25 +82,16 @@ def slug(text: str, *, longest: int = 60) -> str:
 def unique_slugs(texts: Mapping[Key, str], *, longest: int = 60) -> dict[Key, str]:
     """A file name's part for each text; two that would collide get a number."""
     slugs: dict[Key, str] = {}
-    taken: set[str] = set()
     for key, text in texts.items():
-        base = candidate = slug(text, longest=longest)
-        number = 2
-        while candidate in taken:
-            candidate, number = f"{base}-{number}", number + 1
-        taken.add(candidate)
-        slugs[key] = candidate
+        base = slug(text, longest=longest)
+        names = chain([base], (f"{base}-{number}" for number in count(2)))
+        slugs[key] = next(name for name in names if name not in slugs.values())
     return slugs
 
 
 def benchmark_slugs(report: Report) -> dict[str, str]:
     """Folder of each benchmark, by key, under `data/` and `audio/`."""
     return unique_slugs({benchmark.key: benchmark.name for benchmark in report.benchmarks})
-
-
-def submission_file(evaluation: EvaluationSheet) -> str:
-    """File of predictions to submit, from the experiment's folder."""
-    return f"evaluation/{evaluation.key.folder.as_posix()}/submission.json"
 
 
 def clip_address(folder: str, clip: str) -> str:
@@ -122,12 +106,6 @@ def source_link(source: str) -> str:
     if paper:
         return f"https://arxiv.org/abs/{paper[1]}"
     return next((link for start, link in SOURCES.items() if source.startswith(start)), "")
-
-
-def browse_link(report: Report, section: Section, **state: str) -> str:
-    """The question page with both models of a comparison."""
-    first, second = (report.label(key) for key in section.keys)
-    return question_link(section.benchmark.name, scorer=section.scorer, a=first, b=second, **state)
 
 
 def question_link(benchmark: str, **state: str) -> str:

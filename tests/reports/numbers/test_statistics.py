@@ -16,6 +16,7 @@ from reports.numbers.statistics import (
     smallest_detectable_gap,
     wilson,
 )
+from storage.records.evaluation import Tally
 
 
 def test_the_papers_score_has_wilsons_interval_from_61_5_to_67_4():
@@ -71,9 +72,7 @@ def test_models_that_never_disagree_still_have_an_interval():
 
 
 def test_paired_counts_all_four_outcomes():
-    first = [True] * 5 + [True] * 2 + [False] * 3 + [False] * 10
-    second = [True] * 5 + [False] * 2 + [True] * 3 + [False] * 10
-    test = paired(first, second)
+    test = paired("1" * 5 + "1" * 2 + "0" * 3 + "0" * 10, "1" * 5 + "0" * 2 + "1" * 3 + "0" * 10)
     assert (test.both_right, test.only_first, test.only_second, test.both_wrong) == (5, 2, 3, 10)
     assert test.difference == pytest.approx(1 / 20)
     assert test.odds == pytest.approx(1.5)
@@ -82,11 +81,11 @@ def test_paired_counts_all_four_outcomes():
 
 def test_a_paired_test_of_different_questions_is_refused():
     with pytest.raises(ValueError, match="got 2 and 3"):
-        paired([True, False], [True, False, True])
+        paired("10", "101")
 
 
 def test_a_published_row_is_compared_unpaired_by_newcombes_interval():
-    ends = newcombe(492, 1000, 645, 1000)
+    ends = newcombe(Tally(492, 1000), Tally(645, 1000))
     assert [100 * end for end in ends] == pytest.approx([10.98, 19.54], abs=0.01)
 
 
@@ -95,7 +94,7 @@ def test_a_published_row_is_compared_unpaired_by_newcombes_interval():
 def test_newcombes_interval_agrees_with_statsmodels(n, right, m, more_right):
     counts = (min(more_right, m), m, min(right, n), n)
     expected = confint_proportions_2indep(*counts, method="newcomb", compare="diff")
-    found = newcombe(min(right, n), n, min(more_right, m), m)
+    found = newcombe(Tally(min(right, n), n), Tally(min(more_right, m), m))
     assert found == pytest.approx(tuple(map(float, expected)), abs=1e-9)
 
 

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from itertools import pairwise
 from xml.etree import ElementTree as ET
 
@@ -51,7 +50,7 @@ def test_the_value_to_quote_its_interval_and_the_papers_stand_in_the_margin():
     texts = "".join(parsed(PANEL).itertext())
     assert "GRPO 60.0" in texts
     assert "paper 57.4" in texts
-    without = replace(PANEL, series=[replace(CURVE, result=Result(60.0, 55.0, 65.0))])
+    without = PANEL._replace(series=[CURVE._replace(result=Result(60.0, 55.0, 65.0))])
     assert "paper" not in classes(without)
     assert "paper" not in "".join(parsed(without).itertext())
 
@@ -67,8 +66,8 @@ def test_a_gap_in_the_values_begins_a_new_line():
 
 
 def test_a_name_that_is_markup_is_text():
-    hostile = replace(CURVE, label='<script>"&\n')
-    texts = "".join(parsed(replace(PANEL, series=[hostile])).itertext())
+    hostile = CURVE._replace(label='<script>"&\n')
+    texts = "".join(parsed(PANEL._replace(series=[hostile])).itertext())
     assert '<script>"& ' in texts
 
 
@@ -93,10 +92,10 @@ def test_every_tick_is_told_by_its_own_number():
 def test_a_point_between_two_gaps_is_seen_in_a_curve_of_any_length():
     """Of more than 30 checkpoints' validations no line and no dot was drawn."""
     values = [1.0 if x % 2 else None for x in range(80)]
-    alone = replace(CURVE, x=list(range(80)), y=values, band=(), lead=None, result=None)
+    alone = CURVE._replace(x=list(range(80)), y=values, band=(), lead=None, result=None)
     (dots,) = [
         node
-        for node in parsed(replace(PANEL, series=[alone], marked_x=())).iter()
+        for node in parsed(PANEL._replace(series=[alone], marked_x=())).iter()
         if node.get("class") == "dot"
     ]
     assert dots.get("d").count("M") == 40

@@ -17,9 +17,10 @@ from reports.numbers.leaderboard import rows
 from reports.read import read_report
 from reports.report import Report, clean
 from reports.sheets import Provenance
-from reports.site.pages import leaderboard_files
+from reports.site.exports import leaderboard_files
+from reports.site.html import make_environment, render_page
+from reports.site.pages import make_pages
 from reports.site.question_data import write_question_data
-from reports.site.render import make_environment, make_pages, render_page
 
 
 @pytest.fixture(scope="module")

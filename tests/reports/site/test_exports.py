@@ -6,6 +6,7 @@ from rich.console import Console
 
 from reports.numbers.leaderboard import OURS, LeaderboardRow, Score
 from reports.site import exports
+from reports.site.terminal import print_table
 from storage.records.evaluation import Tally
 
 SCORE = Score(50.0, Tally(5, 10))
@@ -105,7 +106,7 @@ def test_csv_quotes_commas_quotes_and_line_breaks():
 def test_the_terminal_shows_start_models_and_steps_in_order_with_intervals():
     console = Console(record=True, width=80, file=io.StringIO())
     steps = [row("grpo-step-20", step=20, training="grpo"), row("grpo-step-10", training="grpo")]
-    exports.print_table([*steps, row("base [bold]", step=None)], console=console)
+    print_table([*steps, row("base [bold]", step=None)], console=console)
     text = console.export_text()
     assert text.index("base [bold]") < text.index("grpo-step-10") < text.index("grpo-step-20")
     assert "50.0 [24\u201376]" in text
@@ -114,7 +115,7 @@ def test_the_terminal_shows_start_models_and_steps_in_order_with_intervals():
 
 def test_published_rows_are_not_printed_in_the_terminal():
     console = Console(record=True, width=80, file=io.StringIO())
-    exports.print_table([row("ours"), row("theirs", source="a paper", scorer="")], console=console)
+    print_table([row("ours"), row("theirs", source="a paper", scorer="")], console=console)
     assert "theirs" not in console.export_text()
 
 
@@ -122,7 +123,7 @@ def test_a_benchmark_with_many_tasks_fits_into_the_terminal():
     """MMAR's seven modalities ran over the edge, the average with them."""
     console = Console(record=True, width=80, file=io.StringIO())
     tasks = dict.fromkeys(["sound", "music", "speech", "mix-music-speech", "mix-all"], SCORE)
-    exports.print_table([row("grpo", tasks=tasks)], console=console)
+    print_table([row("grpo", tasks=tasks)], console=console)
     text = console.export_text()
     assert "average" in text
     assert text.count("50.0 [24") == 1

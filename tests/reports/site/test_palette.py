@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from reports.site.render import ASSETS
+from reports.site.html import ASSETS
 
 
 def themes() -> dict[str, dict[str, str]]:

@@ -14,8 +14,9 @@ from benchmarks.synthetic_experiment import withhold_answers, write_experiment
 from reports.config import ReportConfig
 from reports.read import read_report
 from reports.report import Report
+from reports.site.html import ASSETS, TEMPLATES
 from reports.site.links import SOURCES, slug, source_link, unique_slugs
-from reports.site.render import ASSETS, TEMPLATES, render
+from reports.site.render import render
 
 HASH = re.compile(r"'sha256-([^']+)'")
 

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.synthetic_experiment import write_experiment
 from reports.config import ReportConfig
-from reports.numbers.matrix import matrices
+from reports.numbers.comparisons import matrices
 from reports.numbers.story import Story, stories
 from reports.read import read_report
 from reports.report import Report

@@ -1,4 +1,4 @@
-from reports.numbers.variants import variants
+from reports.numbers.story import variants
 from reports.sheets import TrainingSheet
 
 

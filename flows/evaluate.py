@@ -27,8 +27,7 @@ from tasks.running.console import say
 from tasks.running.gpus import is_any_free
 from tasks.running.turns import pause, turn
 from tasks.stage import run
-from tasks.train import is_finished
-from tasks.watching import describe_stop, is_training, seen_so_far
+from tasks.train import describe_stop, is_finished, is_training, seen_so_far
 
 WATCH_EVERY_S = (
     5.0  # a checkpoint of the 7B comes every quarter of an hour, of a small model sooner

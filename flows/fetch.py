@@ -9,6 +9,7 @@ another host.
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Lock
 
@@ -22,8 +23,9 @@ from storage.fetch.failures import Failure
 from storage.fetch.ledger import ClipRow, Ledger
 from storage.fetch.run import FetchRun, Plan
 from storage.layout import Layout
+from storage.world.make import World, serve
 from tasks.fetch import fetch_batch, fetch_unit, show_account
-from tasks.inputs import make_world, read_annotations, served_world
+from tasks.inputs import make_world, read_annotations
 from tasks.running.console import Meter, format_duration, meter, say
 from tasks.running.turns import turn
 from tasks.stage import run
@@ -83,7 +85,7 @@ def _fetch_due(config: PipelineConfig, layout: Layout, *, force: bool, deep: boo
         _announce(plan, len(annotations.clips))
         try:
             with (
-                served_world(config.world, layout),
+                serve(World(layout.world), config.world.port) if config.world else nullcontext(),
                 meter("fetch", plan.num_due) as progress.meter,
             ):
                 _fetch_all(fetch, plan)

@@ -16,8 +16,7 @@ from tasks.report import remade_meanwhile
 from tasks.running.torchrun import join
 from tasks.running.turns import turn
 from tasks.stage import run, run_unit
-from tasks.train import is_finished, set_aside, train, train_unit
-from tasks.watching import marked_as_training
+from tasks.train import is_finished, marked_as_training, set_aside, train, train_unit
 
 
 def train_flow(

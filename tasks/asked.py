@@ -35,12 +35,12 @@ class Asked:
     """Weights."""
     role: Role
     """What it is to the profile."""
-    method: Literal["grpo", "sft"] | None
-    """How it was trained here; None: it was not."""
-    variant: Literal["full", "lora"] | None
-    """Which weights were trained here; None: none."""
     prompt: Prompt
     """Prompt to ask with."""
+    method: Literal["grpo", "sft"] | None = None
+    """How it was trained here; None: it was not."""
+    variant: Literal["full", "lora"] | None = None
+    """Which weights were trained here; None: none."""
     endpoint: EndpointConfig | None = field(default=None, hash=False)
     """Where it answers; None: here."""
 
@@ -67,11 +67,6 @@ class Job:
             prompt=self.asked.prompt.name,
             control=self.control,
         )
-
-    @property
-    def name(self) -> str:
-        """The unit's name."""
-        return f"evaluate/{self.key.folder}"
 
     def folder(self, layout: Layout) -> Path:
         """Where its answers lie."""
@@ -100,6 +95,26 @@ class Job:
         )
 
 
+def evaluate_unit(job: Job, config: EvaluateConfig, layout: Layout) -> Unit:
+    """What decides a run's answers and scores."""
+    asked, folder = job.asked, job.folder(layout)
+    return Unit(
+        name=f"evaluate/{job.key.folder}",
+        layout=layout,
+        parts={
+            "model": asked.model.digest,
+            "benchmark": job.benchmark.digest,
+            "prompt": asked.prompt.sha256,
+            "labels": [asked.role, asked.method, asked.variant],
+            "settings": deciding(config),
+        },
+        outputs=tuple(
+            folder / name for name in ("run.json", "answers.jsonl", "verdicts.jsonl", "score.json")
+        ),
+        impossible="not evaluated: its checkpoint is gone" if is_gone(asked.model) else "",
+    )
+
+
 def asked_models(
     trainings: Sequence[TrainConfig],
     config: EvaluateConfig,
@@ -109,56 +124,44 @@ def asked_models(
 ) -> list[Asked]:
     """Every model to evaluate: start models, checkpoints by training and step, further ones.
 
-    Args:
-        trainings: Those of the profile.
-        config: Settings of the evaluation.
-        layout: Where the checkpoints lie.
-        so_far: Take the checkpoints that trainings with these settings have written; else all, of
-            finished trainings.
+    `so_far` takes the checkpoints that trainings with these settings have written; else all of
+    finished trainings are taken.
 
     Raises:
         PipelineError: If a training has not been run or a checkpoint is missing.
     """
-    evaluated = [
-        training
-        for training in trainings
-        if training.evaluate and (not so_far or is_under_way(training, layout))
-    ]
     asked: list[Asked] = []
-    for training in evaluated:
+    starts: dict[tuple[str, str], Asked] = {}
+    start_of: dict[str, str] = {}
+    for training in trainings:
+        if not training.evaluate or (so_far and not is_under_way(training, layout)):
+            continue
         is_whole = not so_far or is_finished(training, layout)
-        models = (trained if is_whole else trained_so_far)(training.name, layout)
         variant = "lora" if training.lora else "full"
         asked += [
-            Asked(model, "checkpoint", training.method, variant, training.prompt)
-            for model in models
+            Asked(model, "checkpoint", training.prompt, training.method, variant)
+            for model in (trained if is_whole else trained_so_far)(training.name, layout)
         ]
-    start_of = {training.name: resolve(training.model, layout) for training in evaluated}
-    as_starts = [_asked_as_it_is("start", start_of[each.name], each.prompt) for each in evaluated]
-    starts = {start.digests: start for start in as_starts}
+        start = Asked(resolve(training.model, layout), "start", training.prompt)
+        starts[start.digests] = start
+        start_of[training.name] = start.model.digest
     for entry in config.models:
         if isinstance(entry, EndpointConfig):
             there = ModelRef(key=entry.name, path=entry.url, digest=entry.digest)
-            asked.append(Asked(there, "other", None, None, entry.prompt, entry))
-            continue
-        model = resolve(entry.model, layout).model_copy(update={"key": entry.name})
-        role = "start" if (model.digest, entry.prompt.sha256) in starts else "other"
-        asked.append(_asked_as_it_is(role, model, entry.prompt))
+            asked.append(Asked(there, "other", entry.prompt, endpoint=entry))
+        else:
+            model = resolve(entry.model, layout).model_copy(update={"key": entry.name})
+            role = "start" if (model.digest, entry.prompt.sha256) in starts else "other"
+            asked.append(Asked(model, role, entry.prompt))
     # A start model may itself be an evaluated checkpoint or a further model; it is asked once. A
     # checkpoint with the weights of its own training's start learned nothing and is no start model.
     known = {
         asking.digests
         for asking in asked
-        if (made_by := asking.model.training) is None
-        or made_by.name not in start_of
-        or start_of[made_by.name].digest != asking.model.digest
+        if (made := asking.model.training) is None or start_of.get(made.name) != asking.model.digest
     }
     wanted = [start for key, start in starts.items() if key not in known] if config.base else []
     return wanted + asked
-
-
-def _asked_as_it_is(role: Role, model: ModelRef, prompt: Prompt) -> Asked:
-    return Asked(model, role, None, None, prompt)
 
 
 def jobs_of(asked: Sequence[Asked], benchmarks: Sequence[Benchmark]) -> list[Job]:
@@ -178,17 +181,20 @@ def control_jobs_of(
     if not controls:
         return []
     done = done_of(jobs, config, layout)
-    steps = {
-        training.name: leading.step
+    leads = {
+        (training.name, leading.step)
         for training in trainings
         if (leading := leading_of(training, jobs, done, config, layout))
     }
-    starts = set(starts_of(trainings, layout).values())
+    starts = starts_of(trainings, layout).values()
     return [
         Job(job.asked, job.benchmark, control)
         for job in jobs
         if job.benchmark.is_test and job.benchmark.has_answers
-        if _leads(job.asked, steps) or job.asked.digests in starts
+        if job.asked.role != "checkpoint"
+        or (made := job.asked.model.training) is None
+        or (made.name, made.step) in leads
+        or job.asked.digests in starts
         for control in controls
     ]
 
@@ -234,40 +240,10 @@ def starts_of(trainings: Sequence[TrainConfig], layout: Layout) -> dict[str, tup
     }
 
 
-def _leads(asked: Asked, steps: Mapping[str, int]) -> bool:
-    """Whether it is the step of its training that leads, or of no training."""
-    made = asked.model.training if asked.role == "checkpoint" else None
-    return made is None or steps.get(made.name) == made.step
-
-
-def evaluate_unit(job: Job, config: EvaluateConfig, layout: Layout) -> Unit:
-    """What decides a run's answers and scores."""
-    folder = job.folder(layout)
-    return Unit(
-        name=job.name,
-        layout=layout,
-        parts={
-            "model": job.asked.model.digest,
-            "benchmark": job.benchmark.digest,
-            "prompt": job.asked.prompt.sha256,
-            "labels": [job.asked.role, job.asked.method, job.asked.variant],
-            "settings": deciding(config),
-        },
-        outputs=tuple(
-            folder / name for name in ("run.json", "answers.jsonl", "verdicts.jsonl", "score.json")
-        ),
-        impossible="not evaluated: its checkpoint is gone" if is_gone(job.asked.model) else "",
-    )
-
-
 def profile_facts(
     trainings: Sequence[TrainConfig], config: EvaluateConfig, layout: Layout
 ) -> ProfileFacts:
-    """What the profile asks and of whom, as far as its trainings have come.
-
-    Raises:
-        PipelineError: If a benchmark's questions cannot be had.
-    """
+    """What the profile asks and of whom, as far as its trainings have come."""
     asked = asked_models(trainings, config, layout, so_far=True)
     return ProfileFacts(
         models=frozenset(each.digests for each in asked),
@@ -276,14 +252,9 @@ def profile_facts(
 
 
 def check_declared_step(config: EvaluateConfig, trainings: Sequence[TrainConfig]) -> None:
-    """Refuse a declared step that no training saves.
-
-    Raises:
-        PipelineError: Names the step and what is saved.
-    """
+    """Refuse a declared step that no training saves."""
     step = config.declared_step
     evaluated = [training for training in trainings if training.evaluate]
-    if step is None or any(step in training.saved_steps for training in evaluated):
-        return
-    msg = f"evaluate.declared_step is {step}, but no training saves a checkpoint at that step"
-    raise PipelineError(msg)
+    if step is not None and not any(step in training.saved_steps for training in evaluated):
+        msg = f"evaluate.declared_step is {step}, but no training saves a checkpoint at that step"
+        raise PipelineError(msg)

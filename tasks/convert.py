@@ -5,6 +5,7 @@ Every row is kept or accounted for.
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from storage.data import avqa, mixture
 from storage.data.avqa import AvqaSource
 from storage.data.source import DataSource, Rows, without_unreadable
 from storage.errors import PipelineError
-from storage.fetch.ledger import Ledger
+from storage.fetch.ledger import ClipRow, Ledger
 from storage.jsonl import write_jsonl
 from storage.layout import Layout
 from storage.records.account import DataAccount, SourceAccount
@@ -69,7 +70,12 @@ def convert_unit(settings: ConvertSettings, layout: Layout) -> Unit:
                 settings.fetch.min_usable_share,
                 settings.fetch.limit,
             ],
-            "clips": sorted(_usable(read.clips, layout)),
+            # Those that make examples, with what they hold: one may come, go, or be fetched anew.
+            "clips": sorted(
+                [row.clip_id, row.sha256 or ""]
+                for row in _ledger_rows(read.clips, layout)
+                if row.state == "done" and (layout.clips / row.clip.file_name).exists()
+            ),
             CLIPS_FOLDER: _audio_dir(settings.convert, layout),
             "data": [source.model_dump(mode="json") for source in settings.data],
             "data's content": [source.decides(layout.datasets) for source in others],
@@ -107,10 +113,7 @@ def convert(settings: ConvertSettings, layout: Layout) -> None:
             )
             for part in taken
         ),
-        warnings=(
-            *mixture.repeated(train, held_out, content),
-            *mixture.held_by(train, holds),
-        ),
+        warnings=(*mixture.repeated(train, held_out, content), *mixture.held_by(train, holds)),
     )
     write_jsonl(layout.train_jsonl, (example.as_record() for example in train))
     write_jsonl(layout.validation_jsonl, (example.as_record() for example in held_out))
@@ -142,22 +145,20 @@ def _take_avqa(
     source: AvqaSource, settings: ConvertSettings, files: AnnotationFiles, layout: Layout
 ) -> Taken:
     audio_dir = _audio_dir(settings.convert, layout)
-    with Ledger(layout.ledger, clip_length_s=layout.clip_length_s) as ledger:
-        rows = ledger.rows(files.clips)
-    states = {row.clip_id: ClipState(row.state, row.reason_code, row.message) for row in rows}
-
-    def has_wav(clip: Clip) -> bool:
-        return (layout.clips / clip.file_name).exists()
-
-    train = avqa.convert(files.train, states, audio_dir=audio_dir, has_wav=has_wav)
+    ledger = _ledger_rows(files.clips, layout)
+    examples_of = partial(
+        avqa.convert,
+        states={row.clip_id: ClipState(row.state, row.reason_code, row.message) for row in ledger},
+        audio_dir=audio_dir,
+        has_wav=lambda clip: (layout.clips / clip.file_name).exists(),
+    )
+    train = examples_of(files.train)
     avqa.check_usable_share(train, settings.fetch.min_usable_share)
-    names = {row.clip.file_name: row.sha256 for row in rows}
+    names = {row.clip.file_name: row.sha256 for row in ledger}
     content = {f"{audio_dir}/{name}": sha256 or name for name, sha256 in names.items()}
     taken = _held_out(source, Rows(list(train.examples), list(train.dropped)), content)
-    if not files.validation:
-        return taken
-    named = avqa.convert(files.validation, states, audio_dir=audio_dir, has_wav=has_wav)
-    return taken._replace(named=list(named.examples))
+    named = list(examples_of(files.validation).examples) if files.validation else []
+    return taken._replace(named=named)
 
 
 def _held_out(source: DataSource, rows: Rows, content: dict[str, str]) -> Taken:
@@ -166,24 +167,17 @@ def _held_out(source: DataSource, rows: Rows, content: dict[str, str]) -> Taken:
 
 
 def _tell(account: DataAccount, layout: Layout) -> None:
-    from prefect.artifacts import create_table_artifact  # noqa: PLC0415  who plans runs nothing
-
-    reasons = sum((Counter(source.dropped) for source in account.sources), Counter[str]())
-    num_read = sum(source.num_read for source in account.sources)
-    num_kept = sum(source.num_kept for source in account.sources)
-    num_held_out = sum(source.num_held_out for source in account.sources)
-    summary = f"{num_read} rows read = {num_kept} kept + {reasons.total()} dropped"
-    summary += f" + {num_held_out} held out" if num_held_out else ""
-    create_table_artifact(
-        [{"rows": num_kept, "what": "kept"}]
-        + [{"rows": count, "what": f"dropped: {reason}"} for reason, count in reasons.items()],
-        key="convert-rows",
-        description=f"{summary}.",
-    )
-    for source in account.sources if len(account.sources) > 1 else ():
+    sources = account.sources
+    for source in sources if len(sources) > 1 else ():
         say(f"convert: {source.name}: {source.num_kept} of {source.num_read} rows kept")
     for warning in account.warnings:
         say(f"convert: {warning}")
+    num_kept = sum(source.num_kept for source in sources)
+    num_dropped = sum(sum(source.dropped.values()) for source in sources)
+    summary = f"{sum(source.num_read for source in sources)} rows read = {num_kept} kept"
+    summary += f" + {num_dropped} dropped"
+    if num_held_out := sum(source.num_held_out for source in sources):
+        summary += f" + {num_held_out} held out"
     say(f"convert: {summary} -> {layout.train_jsonl}")
 
 
@@ -192,14 +186,8 @@ def _audio_dir(config: ConvertConfig, layout: Layout) -> str:
     return config.audio_dir or str(layout.clips)
 
 
-def _usable(clips: Sequence[Clip], layout: Layout) -> list[list[str]]:
-    """The clips that make examples, with what they hold: what changes when a clip comes or goes."""
+def _ledger_rows(clips: Sequence[Clip], layout: Layout) -> list[ClipRow]:
     if not clips or not layout.ledger.exists():
         return []
     with Ledger(layout.ledger, clip_length_s=layout.clip_length_s) as ledger:
-        rows = ledger.rows(clips)
-    return [
-        [row.clip_id, row.sha256 or ""]
-        for row in rows
-        if row.state == "done" and (layout.clips / row.clip.file_name).exists()
-    ]
+        return ledger.rows(clips)

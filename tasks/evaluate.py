@@ -1,12 +1,11 @@
 """Evaluate: models answer the benchmarks in child processes, and every scorer judges the answers.
 
-A unit is one model on one benchmark with one prompt, or with one control of it. The answers are
-appended as they come, so that a killed run goes on where it was; scoring follows in this process,
-without torch.
+The answers are appended as they come, so that a killed run goes on where it was; scoring follows in
+this process, without torch.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from model.config import EvaluateConfig, TrainConfig
 from model.infer.jobs import InferenceJob, InferenceRun, decoding_of
@@ -14,20 +13,13 @@ from model.score.control_report import write_control_report
 from model.score.scorers import judge_lines, score_folder
 from storage.jsonl import Record, write_json
 from storage.layout import Layout
-from storage.records.evaluation import (
-    Answer,
-    EvaluationRun,
-    Score,
-    read_answers,
-)
+from storage.records.evaluation import Answer, EvaluationRun, Score, read_answers
 from storage.records.question import list_ids
 from tasks.asked import Job, evaluate_unit, starts_of
-from tasks.running.child_process import run_child
+from tasks.running.child_process import SILENCE_LIMIT_S, run_child
 from tasks.running.console import RecordFile, Show, meter, say
-from tasks.running.gpus import hold_gpus
+from tasks.running.gpus import gpu_environment, hold_gpus
 from tasks.stage import task
-
-SILENCE_LIMIT_S = 1800.0  # loading 7B weights from a cold disk takes minutes, a batch seconds
 
 
 @task("answer-{part}-from-{jobs[0].asked.model.key}", goes_on=True)  # answers are kept
@@ -37,7 +29,6 @@ def answer(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout, part: in
     A child that fails leaves what it has answered; its finished runs are recorded before the
     failure is told.
     """
-    run_path = layout.evaluations / f"run-{part}.json"
     elsewhere = any(job.asked.endpoint for job in jobs)
     module = "model.run_endpoint" if elsewhere else "model.run_inference"
     with (
@@ -46,20 +37,38 @@ def answer(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout, part: in
     ):
         device = "cuda:0" if gpus else "cpu"
         runs = {job: job.run(decoding_of(config, device)) for job in jobs}
-        write_json(run_path, _inference(runs, config, layout, device).model_dump(mode="json"))
+        inference = InferenceRun(
+            jobs=tuple(
+                InferenceJob(
+                    run=run,
+                    questions=job.benchmark.questions_path,
+                    audio=job.benchmark.audio,
+                    output=job.folder(layout),
+                    endpoint=job.asked.endpoint,
+                    allow_unreadable=job.benchmark.allow_unreadable,
+                )
+                for job, run in runs.items()
+            ),
+            evaluate=config,
+            device=device,
+            features=layout.workspace / "features",
+            kept=layout.workspace / "answers",
+        )
+        run_path = layout.evaluations / f"run-{part}.json"
+        write_json(run_path, inference.model_dump(mode="json"))
         try:
             run_child(
                 [sys.executable, "-m", module, str(run_path)],
                 log=layout.evaluations / f"inference-{part}.log",
                 on_line=_Progress(jobs, config.scorers[0], layout, progress.show),
                 silence_s=SILENCE_LIMIT_S,
-                env={"CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in gpus)} if gpus else None,
+                env=gpu_environment(gpus),
             )
         finally:
-            record_finished(runs, config, layout)
+            _record_finished(runs, config, layout)
 
 
-def record_finished(
+def _record_finished(
     runs: Mapping[Job, EvaluationRun], config: EvaluateConfig, layout: Layout
 ) -> None:
     """Score and record every run whose questions are all answered, by this model."""
@@ -74,30 +83,21 @@ def record_finished(
             run.with_notes_of(before).write(folder / "run.json")
             score_folder(folder, job.benchmark.questions, config.scorers)
             evaluate_unit(job, config, layout).commit()
-            told |= _remarks(job, answers)
+            told.update(_remarks(job, answers))
     for remark in sorted(told):
         say(f"  {remark}")
 
 
-def _remarks(job: Job, answers: Sequence[Answer]) -> set[str]:
-    """What to know of the clips that were asked about."""
-    cut = [answer.id for answer in answers if answer.cut]
-    failed = {answer.id: answer.error for answer in answers if answer.error}
+def _remarks(job: Job, answers: Sequence[Answer]) -> Iterator[str]:
+    """What to know of a run's answers and of the clips that were asked about."""
     name = job.benchmark.name
-    told: set[str] = set()
     if num_taken := sum(bool(answer.made_in) for answer in answers):
-        told.add(
-            f"{job.asked.model.key} on {name}: {num_taken} of {len(answers)} answers taken over"
-        )
-    if cut:
-        told.add(f"{name}: {len(cut)} clips are longer than the model hears: {list_ids(cut)}")
-    if failed:
-        first = next(iter(failed))
-        ids = list_ids(list(failed))
-        told.add(
-            f"{name}: {len(failed)} not asked, count as wrong: {ids}. {first}: {failed[first]}"
-        )
-    return told
+        yield f"{job.asked.model.key} on {name}: {num_taken} of {len(answers)} answers taken over"
+    if cut := [answer.id for answer in answers if answer.cut]:
+        yield f"{name}: {len(cut)} clips are longer than the model hears: {list_ids(cut)}"
+    if failed := {answer.id: answer.error for answer in answers if answer.error}:
+        ids, first = list_ids(list(failed)), next(iter(failed))
+        yield f"{name}: {len(failed)} not asked, count as wrong: {ids}. {first}: {failed[first]}"
 
 
 def describe_score(job: Job, layout: Layout) -> str:
@@ -114,19 +114,12 @@ def describe_score(job: Job, layout: Layout) -> str:
 def write_control_reports(
     jobs: Sequence[Job], trainings: Sequence[TrainConfig], config: EvaluateConfig, layout: Layout
 ) -> None:
-    """Say beside each model's answers what its controls mean.
-
-    Args:
-        jobs: The proper runs and the controls.
-        trainings: Those of the profile.
-        config: Settings of the evaluation.
-        layout: Where the answers are.
-    """
+    """Say beside the answers of each proper run among the jobs what its controls mean."""
     start_of = starts_of(trainings, layout)
     key_of = {job.asked.digests: job.asked.model.key for job in jobs}
     controlled = {job.key.proper.folder for job in jobs if job.control is not None}
     for job in jobs:
-        if job.control is None and job.key.folder in controlled:
+        if job.key.folder in controlled:
             made = job.asked.model.training if job.asked.role == "checkpoint" else None
             start = start_of[made.name][0] if made else job.asked.model.digest
             write_control_report(
@@ -136,28 +129,6 @@ def write_control_reports(
                 scorers=config.scorers,
                 start=key_of.get((start, job.asked.prompt.sha256)),
             )
-
-
-def _inference(
-    runs: Mapping[Job, EvaluationRun], config: EvaluateConfig, layout: Layout, device: str
-) -> InferenceRun:
-    return InferenceRun(
-        jobs=tuple(
-            InferenceJob(
-                run=run,
-                questions=job.benchmark.questions_path,
-                audio=job.benchmark.audio,
-                output=job.folder(layout),
-                endpoint=job.asked.endpoint,
-                allow_unreadable=job.benchmark.allow_unreadable,
-            )
-            for job, run in runs.items()
-        ),
-        evaluate=config,
-        device=device,
-        features=layout.workspace / "features",
-        kept=layout.workspace / "answers",
-    )
 
 
 class _Progress:
@@ -175,8 +146,8 @@ class _Progress:
     def __call__(self, _line: str) -> None:
         """The child has said something: look how far it is."""
         for job, answers in self._answers.items():
-            if answers.look():
-                shares = self._judge(job, answers.new)
+            if records := answers.look():
+                shares = self._judge(job, records)
                 done = sum(each.num_lines for each in self._answers.values())
                 self._show(done, " ".join([job.asked.model.key, *shares]))
 

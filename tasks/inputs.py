@@ -1,7 +1,5 @@
 """What the stages read that none of them makes: annotations, benchmarks, a made world."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -46,15 +44,9 @@ class AnnotationFiles(NamedTuple):
 def read_annotations(
     config: AnnotationsConfig | None, layout: Layout, limit: int | None = None
 ) -> AnnotationFiles:
-    """Read both files; of the validation rows, those that are used.
+    """Read both files, none where nothing is trained on AVQA; of the validation rows, those used.
 
-    Args:
-        config: Where they are; None: nothing is trained on AVQA.
-        layout: Where downloaded ones are kept.
-        limit: `fetch.limit`, clips of either file.
-
-    Raises:
-        PipelineError: If a file is missing or is not AVQA's.
+    `limit` is `fetch.limit`, clips of either file.
     """
     if config is None:
         return AnnotationFiles(avqa.Annotations((), (), 0, ""), None)
@@ -73,34 +65,24 @@ def read_annotations(
 
 
 def prepare_benchmarks(config: EvaluateConfig, layout: Layout) -> list[Benchmark]:
-    """Make every benchmark of the profile ready, and the held-out examples where there are some.
-
-    Raises:
-        PipelineError: If a benchmark cannot be used; says why and what to do.
-    """
+    """Make every benchmark of the profile ready, and the held-out examples where there are some."""
     with turn("the benchmarks", layout.locks / "benchmarks.lock"):
         benchmarks = [
             prepare(entry, layout.benchmarks, _tell, limit=config.limit)
             for entry in config.benchmarks
         ]
-        examples = _held_out(layout)
-        if examples:
+        if examples := _held_out(layout):
             benchmarks.append(prepare_validation(examples, layout.benchmarks, _tell))
         return benchmarks
 
 
 def asked_benchmarks(config: EvaluateConfig, layout: Layout) -> dict[str, bool]:
-    """Whether zeros stand for the clips, by key of each benchmark of the profile; reads no clip.
-
-    Raises:
-        PipelineError: If a benchmark's questions cannot be had.
-    """
+    """Whether zeros stand for the clips, by key of each benchmark of the profile; reads no clip."""
     asked = {
         prepare_asked(entry, layout.benchmarks, config.limit).parent.name: entry.silence
         for entry in config.benchmarks
     }
-    examples = _held_out(layout)
-    if examples:
+    if examples := _held_out(layout):
         asked[prepare_validation_questions(examples, layout.benchmarks).path.parent.name] = False
     return asked
 
@@ -122,17 +104,3 @@ def make_world(config: WorldConfig | None, layout: Layout) -> None:
         if not layout.world.exists():
             say(f"world: making {config.num_videos} videos and a benchmark in {layout.world}")
         make.make_world(config, layout.world)
-
-
-@contextmanager
-def served_world(config: WorldConfig | None, layout: Layout) -> Generator[None]:
-    """Serve the world's media on loopback while the block runs.
-
-    Raises:
-        PipelineError: If the port is in use.
-    """
-    if config is None:
-        yield
-        return
-    with make.serve(make.World(layout.world), config.port):
-        yield

@@ -18,7 +18,7 @@ from storage import manifest
 from storage.errors import PipelineError
 from storage.host.checks import model_folder
 from storage.jsonl import read_json, read_jsonl, write_json
-from storage.layout import Layout, checkpoint_step, list_checkpoints
+from storage.layout import CLIP_LENGTH_S, Layout, checkpoint_step, list_checkpoints
 from storage.records.model import (
     HUB,
     FolderOrHub,
@@ -36,7 +36,6 @@ from storage.records.sizes import ModelSizes, published_sizes
 from storage.records.training import RUN, TrainingRecord, base_of
 from tasks.running.child_process import run_child
 
-DEFAULT_CLIP_LENGTH_S = 10.0  # AVQA's
 REMEDY = "Run `python -m flows.train` with this profile first, or the pipeline with `--from train`."
 # What loading reads: not a checkpoint's optimiser state and record, nor a download's own notes.
 LOADED = (
@@ -54,13 +53,13 @@ def resolve(text: str, layout: Layout) -> ModelRef:
     """
     match parse_name(text):
         case FromTraining(name, step):
-            models = trained(name, layout)
-            found = [model for model in models if step is None or _step(model) == step]
-            if not found:
-                steps = ", ".join(str(_step(model)) for model in models)
+            models = {checkpoint_step(Path(ref.path)): ref for ref in trained(name, layout)}
+            found = max(filter(None, models)) if step is None else step
+            if found not in models:
+                steps = ", ".join(map(str, models))
                 msg = f"{text}: {name} has no checkpoint of step {step}; it has {steps}"
                 raise PipelineError(msg)
-            return found[-1]
+            return models[found]
         case Random(size):
             folder = _random_model(size, layout)
             return _in_folder(folder, layout).model_copy(update={"key": f"random-{size}"})
@@ -78,7 +77,6 @@ def trained(training: str, layout: Layout) -> list[ModelRef]:
         PipelineError: If it has not been finished here; says what to do.
     """
     record = manifest.read(layout.manifest(f"train/{training}"))
-    folder = layout.training(training)
     digests: dict[Path, dict[str, str]] = {}
     for name, stamp in record.outputs.items() if record else ():
         file = Path(name)
@@ -87,30 +85,42 @@ def trained(training: str, layout: Layout) -> list[ModelRef]:
     if not digests:
         msg = f"checkpoint missing: {training} has not been finished in {layout.root}. {REMEDY}"
         raise PipelineError(msg)
-    seed = _seed_of(folder)
-    models = [_checkpoint(training, seed, path, found) for path, found in digests.items()]
-    return _on_their_base(sorted(models, key=_step), layout)
+    return _checkpoints(training, digests, layout)
 
 
 def trained_so_far(training: str, layout: Layout) -> list[ModelRef]:
     """The checkpoints that a training, perhaps a running one, has written whole."""
     folders = whole_checkpoints(training, layout)
-    seed = _seed_of(layout.training(training)) if folders else 0
-    models = [_checkpoint(training, seed, folder, _digests(folder, layout)) for folder in folders]
-    return _on_their_base(models, layout)
+    digests = {folder: _digests(folder, layout) for folder in folders}
+    return _checkpoints(training, digests, layout) if digests else []
 
 
-def _on_their_base(models: list[ModelRef], layout: Layout) -> list[ModelRef]:
-    """The same; adapters on other weights than they were trained on are refused."""
-    base = base_of(models[-1].path) if models else None
-    if base is not None and Path(base).is_dir():
-        start = TrainingRecord.read(Path(models[-1].path).parent / RUN).start
-        if _in_folder(Path(base), layout).digest != start.digest:
-            msg = (
-                f"{models[-1].key} is an adapter for {start.key} ({start.digest[:8]}), but {base} "
-                "holds other weights by now: bring those back"
-            )
-            raise PipelineError(msg)
+def _checkpoints(
+    training: str, digests: Mapping[Path, Mapping[str, str]], layout: Layout
+) -> list[ModelRef]:
+    """Checkpoints as models by step; whoever took the digests of their files, they give the same.
+
+    Adapters on other weights than they were trained on are refused.
+    """
+    record = TrainingRecord.read(layout.training(training) / RUN)
+    by_step = {checkpoint_step(folder) or 0: folder for folder in digests}
+    models = [
+        ModelRef(
+            key=checkpoint_key(training, step),
+            path=str(folder),
+            digest=manifest.digest_of(digests[folder]),
+            training=TrainingRef(name=training, seed=record.seed, step=step),
+        )
+        for step, folder in sorted(by_step.items())
+    ]
+    last, start = models[-1], record.start
+    base = base_of(last.path)
+    if base and Path(base).is_dir() and _in_folder(Path(base), layout).digest != start.digest:
+        msg = (
+            f"{last.key} is an adapter for {start.key} ({start.digest[:8]}), but {base} "
+            "holds other weights by now: bring those back"
+        )
+        raise PipelineError(msg)
     return models
 
 
@@ -129,17 +139,6 @@ def _in_folder(folder: Path, layout: Layout) -> ModelRef:
     return ModelRef(key=folder_key(folder.name, digest), path=str(folder), digest=digest)
 
 
-def _checkpoint(training: str, seed: int, folder: Path, digests: Mapping[str, str]) -> ModelRef:
-    """One checkpoint as a model; whoever took its digests, they give the same."""
-    step = checkpoint_step(folder) or 0
-    return ModelRef(
-        key=checkpoint_key(training, step),
-        path=str(folder),
-        digest=manifest.digest_of(digests),
-        training=TrainingRef(name=training, seed=seed, step=step),
-    )
-
-
 def _digests(folder: Path, layout: Layout) -> dict[str, str]:
     """sha256 of each file that loading reads, by name."""
     return {
@@ -154,32 +153,17 @@ def is_loaded(file: Path) -> bool:
     return any(fnmatch(file.name, pattern) for pattern in LOADED)
 
 
-def _step(model: ModelRef) -> int:
-    return model.training.step if model.training else 0
-
-
-def _seed_of(training: Path) -> int:
-    return TrainingRecord.read(training / RUN).seed
-
-
 def run_network(command: str, log: Path, **arguments: object) -> None:
-    """Do in a child with torch what `model.run_network` can.
-
-    Raises:
-        PipelineError: What it says.
-    """
+    """Do in a child with torch what `model.run_network` can."""
     file = log.with_suffix(".json")
     write_json(file, arguments)
-    child = [sys.executable, "-m", "model.run_network", command, str(file)]
-    run_child(child, log=log, on_line=lambda _line: None)
+    run_child([sys.executable, "-m", "model.run_network", command, str(file)], log=log)
 
 
 def sizes_of(model: str, cache: Path) -> ModelSizes | None:
-    """How large a model is, without its weights; None for one that is neither known nor here.
+    """How large a model, a folder or hub name, is; None for one that is neither known nor here.
 
-    Args:
-        model: Folder or hub name.
-        cache: Folder that keeps what was measured before: a child with torch takes seconds.
+    What was measured is kept in `cache`: a child with torch takes seconds.
 
     Raises:
         PipelineError: If it is of no family that can be trained or evaluated.
@@ -199,23 +183,21 @@ def sizes_of(model: str, cache: Path) -> ModelSizes | None:
 def _random_model(size: str, layout: Layout) -> Path:
     """Make a small random model whose tokenizer knows the words of the training examples."""
     examples = read_jsonl(layout.train_jsonl) if layout.train_jsonl.exists() else []
-    texts = [
+    asked = dict.fromkeys(
         text
         for example in examples
         for text in (example["question_text"], *example["multi_choice"])
-    ]
-    texts = [as_audio_question(text) for text in dict.fromkeys(texts)]
-    clip_length_s = (
-        soundfile.info(examples[0]["audio_path"]).duration if examples else DEFAULT_CLIP_LENGTH_S
     )
-    name = f"{size}-{manifest.digest_of([texts, clip_length_s])[:8]}"
+    texts = list(map(as_audio_question, asked))
+    length_s = soundfile.info(examples[0]["audio_path"]).duration if examples else CLIP_LENGTH_S
+    name = f"{size}-{manifest.digest_of([texts, length_s])[:8]}"
     size, _, family = size.partition("-")
     folder = layout.models / name
     if not folder.is_dir():
         part = folder.with_name(f"{name}.{os.getpid()}.part")  # a training and who watches it
-        arguments = {"texts": texts, "clip_length_s": clip_length_s, "size": size}
+        arguments = {"texts": texts, "clip_length_s": length_s, "size": size, "folder": str(part)}
         arguments |= {"family": family} if family else {}
-        run_network("tiny", layout.models / f"{name}.log", folder=str(part), **arguments)
+        run_network("tiny", layout.models / f"{name}.log", **arguments)
         try:
             part.rename(folder)
         except OSError:  # the other was first; what it made is the same

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,15 +27,8 @@ from tasks.running.console import say
 from tasks.stage import Unit, task
 
 SHOWN_VERSIONS = (
-    "torch",
-    "transformers",
-    "prefect",
-    "yt-dlp",
-    "numpy",
-    "soundfile",
-    "soxr",
-    "peft",
-    "accelerate",
+    *("torch", "transformers", "prefect", "yt-dlp", "numpy"),
+    *("soundfile", "soxr", "peft", "accelerate"),
 )
 REPOSITORY = Path(__file__).parent.parent
 
@@ -66,30 +59,16 @@ def report_unit(
 def report(
     experiment: Mapping[str, object], config: ReportConfig, facts: ProfileFacts, layout: Layout
 ) -> None:
-    """Read, render, and put leaderboard, summary and link on Prefect's pages."""
+    """Read, render, and put leaderboard and link on Prefect's pages."""
     from prefect import artifacts  # noqa: PLC0415  who plans runs nothing
 
     from reports.site import exports  # noqa: PLC0415  brings Jinja, which who plans never needs
 
     found = _make(experiment, config, facts, layout)
     rows = [row for row in leaderboard.rows(found) if row.is_quoted]
-    shown = [
-        {
-            "benchmark": row.benchmark,
-            "model": row.model,
-            "method": row.method,
-            "scorer": row.scorer,
-            **{name: exports.score_text(score) for name, score in row.tasks.items()},
-            "average": exports.score_text(row.average),
-        }
-        for row in rows
-    ]
-    artifacts.create_table_artifact(
-        shown,
-        key="leaderboard",
-        description=f"Experiment {layout.experiment}.",
+    artifacts.create_markdown_artifact(
+        exports.to_markdown(rows), key="leaderboard", description=f"Experiment {layout.experiment}."
     )
-    artifacts.create_markdown_artifact(exports.to_markdown(rows), key="leaderboard-markdown")
     link = f"{config.url.rstrip('/')}/{layout.experiment}/index.html"
     artifacts.create_link_artifact(link, key="report")
 
@@ -108,7 +87,14 @@ def _make(
         layout,
         config,
         settings=experiment,
-        provenance=provenance(layout),
+        provenance=Provenance(
+            command=shlex.join(sys.orig_argv[1:]),
+            workspace=str(layout.workspace),
+            commit=_git("rev-parse", "HEAD"),
+            uncommitted_changes=bool(_git("status", "--porcelain")),
+            python=sys.version.split()[0],
+            versions={name: version(name) for name in SHOWN_VERSIONS},
+        ),
         facts=facts,
         while_training=while_training,
     )
@@ -175,27 +161,10 @@ def print_leaderboard(layout: Layout) -> None:
         say(f"{name}: answers withheld, no score; submit {file}")
 
 
-def provenance(layout: Layout) -> Provenance:
-    """Commit, versions and command: what stands beside every number."""
-    return Provenance(
-        command=shlex.join(sys.orig_argv[1:]),
-        workspace=str(layout.workspace),
-        commit=_git("rev-parse", "HEAD"),
-        uncommitted_changes=bool(_git("status", "--porcelain")),
-        python=sys.version.split()[0],
-        versions={name: version(name) for name in SHOWN_VERSIONS},
-    )
-
-
 def _git(*arguments: str) -> str:
     """What git says of this checkout; empty outside one or where git is not installed."""
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(REPOSITORY), *arguments],  # noqa: S607  the user's own git
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except FileNotFoundError:
-        return ""
-    return found.stdout.strip()
+    command = ["git", "-C", str(REPOSITORY), *arguments]
+    with suppress(FileNotFoundError):
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        return found.stdout.strip()
+    return ""

@@ -29,16 +29,11 @@ class Unit:
     """Files and folders that it makes."""
     may_go: Collection[Path] = ()
     """Those of the outputs that may be deleted afterwards: no reason to make them again."""
-
     impossible: str = ""
     """Why it cannot be done if it is not, e.g. that a checkpoint is gone; empty: it can."""
 
     def verdict(self, *, force: bool = False) -> manifest.Verdict:
-        """Tell whether it is done, or nothing is to be done about it, and why or why not.
-
-        Args:
-            force: It is to be done although it is.
-        """
+        """Whether it is done, or nothing can be done about it, and why or why not."""
         path = self.layout.manifest(self.name)
         verdict = manifest.check(path, self.name, self.parts, may_go=self.may_go)
         if self.impossible and (force or not verdict.is_done):
@@ -49,8 +44,8 @@ class Unit:
 
     def stands(self) -> bool:
         """Whether it was done with what decides it now."""
-        path = self.layout.manifest(self.name)
-        return manifest.check(path, self.name, self.parts, may_go=self.may_go).is_done
+        verdict = self.verdict()
+        return verdict.is_done and verdict.reason != self.impossible
 
     def commit(self) -> None:
         """Record it as done."""
@@ -76,9 +71,8 @@ class Task:
     function: Callable[..., Any]
     run_name: str
     """Of a run; `{parameter}` is replaced."""
-    goes_on: bool = False
-    """Whether another try goes on where the last one was, so that a transient error is tried again
-    twice."""
+    goes_on: bool
+    """Whether a transient error is tried again, twice: where the last try was, it goes on."""
 
 
 def task(run_name: str, *, goes_on: bool = False) -> Callable[[Callable[..., Any]], Task]:

@@ -4,6 +4,8 @@ The child (`python -m model.run_training RUN.json`) resumes by itself from its n
 checkpoint, so a retry and a second start of the pipeline are the same thing.
 """
 
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
@@ -16,19 +18,17 @@ from storage import manifest
 from storage.errors import PipelineError
 from storage.jsonl import read_jsonl
 from storage.layout import Layout, list_checkpoints, name_aside
+from storage.locks import is_locked, locked
 from storage.records.evaluation import list_runs
 from storage.records.model import ModelRef
 from storage.records.training import METRICS, RUN, TrainingRecord, metrics_of
-from tasks.models import REMEDY, is_gone, resolve
-from tasks.running.child_process import run_child
+from tasks.models import REMEDY, is_gone, resolve, whole_checkpoints
+from tasks.running.child_process import SILENCE_LIMIT_S, last_error_line
 from tasks.running.console import RecordFile, Show, meter, say
 from tasks.running.gpus import hold_gpus
-from tasks.running.torchrun import calling, gpu_environment, interface_to, training_command
+from tasks.running.torchrun import calling, run_part
+from tasks.running.turns import inherited
 from tasks.stage import Unit, task
-
-SILENCE_LIMIT_S = (
-    1800.0  # a child without a word for this long hangs; a step of the 7B takes seconds
-)
 
 
 def train_unit(training: TrainConfig, layout: Layout) -> Unit:
@@ -76,9 +76,8 @@ def examples_digest(path: Path) -> str:
     return _examples_digest(path, status.st_ino, status.st_mtime_ns, status.st_size)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=16)  # it takes half a second, and who watches a training asks all the time
 def _examples_digest(path: Path, *_state: int) -> str:
-    """Half a second for AVQA's lines, and who watches a training asks every few seconds."""
     lines = read_jsonl(path)
     named = [{**line, "audio_path": Path(str(line.get("audio_path"))).name} for line in lines]
     return manifest.digest_of(named)
@@ -92,50 +91,36 @@ def train(training: TrainConfig, layout: Layout) -> None:
     stay busy after a cancel.
     """
     folder = layout.training(training.name)
-    start = resolve(training.model, layout)
+    start, parent = resolve(training.model, layout), parent_of(training, layout)
     if is_gone(start):
         msg = f"checkpoint missing: {start.path}, from which {training.name} starts. {REMEDY}"
         raise PipelineError(msg)
     if (folder / RUN).exists():
-        if _is_same_training(folder, training, layout):
+        if _is_same_training(training, layout):
             _set_aside_made_again(folder, training)
         else:
             _set_evaluations_aside(training.name, set_aside(folder), layout)
-    find_resumable(folder, parent_of(training, layout))  # or refuse, before a GPU is held
+    find_resumable(folder, parent)  # or refuse, before a GPU is held
     say(
         f"train {training.name}: {training.method}, {training.max_steps} steps from {start.key}; "
         f"log: {folder / 'trainer.log'}"
     )
     with hold_gpus(training.num_gpus, f"training {training.name}") as gpus:
-        run = folder / RUN
-        _record(training, start, layout, num_gpus=len(gpus)).write(run)
+        training_record(
+            training,
+            start=start,
+            parent=parent,
+            examples=layout.train_jsonl,
+            examples_sha256=_learned_from(training, layout),
+            num_examples=len(read_jsonl(layout.train_jsonl)),
+            num_devices=max(1, len(gpus)) * training.num_hosts,
+        ).write(folder / RUN)
         with (
             calling(training, folder) as address,
             meter(training.name, training.max_steps) as progress,
         ):
-            run_child(
-                training_command(
-                    run, num_gpus=len(gpus), num_hosts=training.num_hosts, address=address
-                ),
-                log=folder / "trainer.log",
-                on_line=_Progress(training, layout, progress.show),
-                silence_s=SILENCE_LIMIT_S,
-                env=gpu_environment(gpus) | (interface_to(address) if address else {}),
-            )
-
-
-def _record(
-    training: TrainConfig, start: ModelRef, layout: Layout, *, num_gpus: int
-) -> TrainingRecord:
-    return training_record(
-        training,
-        start=start,
-        parent=parent_of(training, layout),
-        examples=layout.train_jsonl,
-        examples_sha256=_learned_from(training, layout),
-        num_examples=len(read_jsonl(layout.train_jsonl)),
-        num_devices=max(1, num_gpus) * training.num_hosts,
-    )
+            on_line = _Progress(training, folder, progress.show)
+            run_part(*(training, folder, gpus, address), on_line=on_line, silence_s=SILENCE_LIMIT_S)
 
 
 def is_finished(training: TrainConfig, layout: Layout) -> bool:
@@ -148,16 +133,14 @@ def is_finished(training: TrainConfig, layout: Layout) -> bool:
 
 def is_under_way(training: TrainConfig, layout: Layout) -> bool:
     """Whether what lies in the training's folder was begun with these settings and inputs."""
-    folder = layout.training(training.name)
-    if not (folder / RUN).exists():
-        return False
     try:
-        return _is_same_training(folder, training, layout)
-    except PipelineError:  # the training that it starts from is being made anew
+        return _is_same_training(training, layout)
+    except PipelineError:  # not begun, or the training that it starts from is being made anew
         return False
 
 
-def _is_same_training(folder: Path, training: TrainConfig, layout: Layout) -> bool:
+def _is_same_training(training: TrainConfig, layout: Layout) -> bool:
+    folder = layout.training(training.name)
     before = TrainingRecord.read(folder / RUN)
     start, parent = resolve(training.model, layout), parent_of(training, layout)
     old, new = ({**of, "stop": None} for of in (before.settings, decided_by(training)))
@@ -217,8 +200,8 @@ def _set_aside_made_again(folder: Path, training: TrainConfig) -> None:
 class _Progress:
     """Shows how far a training is, here and on Prefect's pages, as its metrics come."""
 
-    def __init__(self, training: TrainConfig, layout: Layout, show: Show) -> None:
-        self._metrics = RecordFile(layout.training(training.name) / METRICS)
+    def __init__(self, training: TrainConfig, folder: Path, show: Show) -> None:
+        self._metrics = RecordFile(folder / METRICS)
         self._training = training
         self._show = show
         self._artifact: UUID | None = None
@@ -226,14 +209,15 @@ class _Progress:
 
     def __call__(self, line: str) -> None:
         """The child has said something: look how far it is."""
+        name = self._training.name
         if line.startswith(("warning: ", "stopped at ")):
-            say(f"train {self._training.name}: {line}")
-        if not self._metrics.look():
+            say(f"train {name}: {line}")
+        if not (records := self._metrics.look()):
             return
-        metrics = metrics_of(self._metrics.last)
-        step, name, note = metrics.step, self._training.name, metrics.shown()
-        self._show(step, note)
-        percent = 100 * step // self._training.max_steps
+        metrics = metrics_of(records[-1])
+        note = metrics.shown()
+        self._show(metrics.step, note)
+        percent = 100 * metrics.step // self._training.max_steps
         if percent == self._shown_percent:
             return
         self._shown_percent = percent
@@ -245,3 +229,44 @@ class _Progress:
             self._artifact = cast("UUID", made)  # typed as if it might be awaited
         else:
             artifacts.update_progress_artifact(self._artifact, percent, description=note)
+
+
+@contextmanager
+def marked_as_training(layout: Layout) -> Generator[None]:
+    """Let others see that a training of this experiment runs; several may, beside each other.
+
+    Child processes hold the lock, too. The kernel takes it away when the last of them is gone: a
+    training that was killed is told from one that takes its time.
+    """
+    # A look of is_training is waited for: it lasts for microseconds.
+    lock = locked(layout.lock("trainings"), shared=True, wait=True)
+    with lock as descriptor, inherited([descriptor] if descriptor else []):
+        yield
+
+
+def is_training(layout: Layout) -> bool:
+    """Whether a training of this experiment runs, on any host that shares the workspace."""
+    return is_locked(layout.lock("trainings"))
+
+
+def seen_so_far(trainings: Sequence[TrainConfig], layout: Layout) -> list[tuple[str, int]]:
+    """The checkpoints that trainings with these settings have written whole: path and identity.
+
+    A checkpoint that was made again has another identity under the same path.
+    """
+    return [
+        (str(folder), folder.stat().st_ino)
+        for training in trainings
+        if training.evaluate and is_under_way(training, layout)
+        for folder in whole_checkpoints(training.name, layout)
+    ]
+
+
+def describe_stop(training: TrainConfig, layout: Layout) -> str:
+    """Where a training stands that nobody runs any more, and the last word of its log."""
+    folder = layout.training(training.name)
+    step = last_step(folder)
+    stands = f"step {step} of {training.max_steps}" if step else "no checkpoint"
+    log = folder / "trainer.log"
+    word = last_error_line(log) if log.exists() else ""
+    return f"{training.name} has {stands}" + (f" (its log ends: {word}; {log})" if word else "")

@@ -6,11 +6,11 @@ from typing import Any
 from prefect import flow
 
 from flows.score import score_predictions
-from tasks.running.prefect_form import expected_errors_fail
+from tasks.running.prefect_form import with_states
 
 
 @flow(name="score")
-@expected_errors_fail
+@with_states
 def score_flow(
     file: Path,
     benchmark: str,

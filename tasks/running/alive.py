@@ -1,26 +1,28 @@
-"""What a flow run knows of itself: that it lives, and what the server says of it meanwhile.
+"""What a flow run does besides its work: it shows that it lives, heeds the server, tells its end.
 
 A run holds a lock named by its id for as long as its process lives, so that one whose process was
 killed can be told from one that works (flows/serving/dead_runs.py). And it reads its own state. The
 server may call it Crashed because the host slept, or Cancelled because nobody heard that it was
 to be cancelled: Prefect's runner does not listen any more after an outage of ten seconds (3.8.8,
 PrefectHQ/prefect 18840), nobody does for a command of a terminal. So the run takes its state back,
-or ends.
+or ends. A webhook (`notify`) is told when it ends, and when the disk runs short.
 """
 
 import functools
 import os
 import signal
+import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any, ParamSpec
 from uuid import UUID
 
 import httpx
+import requests
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
@@ -28,8 +30,13 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.states import Cancelled, Running
 
+from storage.config import reveal
+from storage.errors import PipelineError
+from storage.host.checks import GB, free_bytes
 from storage.locks import locked
-from tasks.running.notify import notify, tells_low_disk
+from storage.records.training import CHECKPOINT, CheckpointRecord
+from storage.text import printable
+from tasks.running.console import format_duration, say
 
 P = ParamSpec("P")
 # How the messages of those begin who take a run for dead that they do not see.
@@ -38,6 +45,9 @@ GONE = "its process is gone"
 LOOK_S = 10.0
 # A runner that hears of it ends the run in a few seconds; Prefect writes Cancelled after 300.
 CANCELLING_S = 20.0
+WEBHOOK_S = 10.0
+LONGEST = 1000  # characters of a message
+LOW_BYTES = 1_000_000_000  # where there is no checkpoint yet: logs, answers, the database
 
 
 def runs_folder(workspace: Path) -> Path:
@@ -57,12 +67,13 @@ def alive(function: Callable[P, Any]) -> Callable[P, Any]:
         workspace, config = Path(str(parameters["workspace"])).absolute(), parameters["config"]
         path = runs_folder(workspace) / f"{run.id}.lock"
         is_inner = run.parent_task_run_id is not None
+        place = None if is_inner else config.notify
+        root = None if is_inner else workspace / config.experiment
         began_s = time.monotonic()
-        look = functools.partial(
-            tells_low_disk, config.notify, run.name, workspace / config.experiment
-        )
-        watch = _Watch(run.id, context.flow, None if is_inner else look)
-        with locked(path, f"run {run.name}", wait=True), watch:
+        with (
+            locked(path, f"run {run.name}", wait=True),
+            _watching(run, context.flow, config.notify, root),
+        ):
             outcome: object = None
             try:
                 outcome = function(*args, **kwargs)
@@ -70,57 +81,55 @@ def alive(function: Callable[P, Any]) -> Callable[P, Any]:
                 outcome = error
                 raise
             finally:
-                seconds = time.monotonic() - began_s
-                notify(None if is_inner else config.notify, run.name, outcome, seconds=seconds)
+                lasted = format_duration(time.monotonic() - began_s)
+                _post(place, f"{run.name} {_end(outcome)} after {lasted}")
         path.unlink(missing_ok=True)
         return outcome
 
     return watched
 
 
-class _Watch(threading.Thread):
-    """Reads the run's state now and then, and looks at the disk until it was told to be low."""
+@contextmanager
+def _watching(
+    run: FlowRun, flow: Flow[..., Any] | None, place: str | None, root: Path | None
+) -> Generator[None]:
+    """Read the run's state now and then, and look at the disk until it was told to be low."""
+    over = threading.Event()
 
-    def __init__(
-        self,
-        run_id: UUID,
-        flow: Flow[..., Any] | None,
-        tells_low_disk: Callable[[], bool] | None,
-    ) -> None:
-        # In the run's own context: another one's Prefect has no server and would start one.
-        super().__init__(name="watch", daemon=True, target=copy_context().run, args=[self._watch])
-        self._run_id = run_id
-        self._over = threading.Event()
-        self._flow = flow
-        self._tells_low_disk = tells_low_disk
-
-    def __enter__(self) -> None:
-        self.start()
-
-    def __exit__(self, *_error: object) -> None:
-        self._over.set()
-
-    def _watch(self) -> None:
-        while not self._over.wait(LOOK_S):
-            if self._tells_low_disk and self._tells_low_disk():
-                self._tells_low_disk = None
+    def watch() -> None:
+        is_told = root is None
+        while not over.wait(LOOK_S):
+            if root is not None and not is_told:
+                is_told = tells_low_disk(place, run.name, root)
             # The server is away or asks for another login: look again.
             with suppress(PrefectException, httpx.HTTPError):
-                self._look()
+                _look(run.id, flow, over)
 
-    def _look(self) -> None:
-        with get_client(sync_client=True) as client:
-            state = client.read_flow_run(self._run_id).state
-            if state is None or self._over.is_set():
-                return
-            if state.type is StateType.CRASHED and _is_mistaken(state):
-                back = Running(message="was asleep or cut off from the server, goes on")
-                client.set_flow_run_state(self._run_id, back, force=True)
-            elif state.is_final() or _is_overdue(state):
-                self._over.set()
-                if self._flow and state.type in {StateType.CANCELLING, StateType.CANCELLED}:
-                    self._flow.on_crashed(_set_cancelled)
-                os.kill(os.getpid(), signal.SIGTERM)
+    # In the run's own context: another one's Prefect has no server and would start one.
+    context = copy_context()
+    threading.Thread(target=context.run, args=[watch], name="watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _look(run_id: UUID, flow: Flow[..., Any] | None, over: threading.Event) -> None:
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(run_id).state
+        if state is None or over.is_set():
+            return
+        cancelling_s = time.time() - state.timestamp.timestamp()
+        is_overdue = state.type is StateType.CANCELLING and cancelling_s > CANCELLING_S
+        is_mistaken = (state.message or "").startswith((NO_HEARTBEAT, GONE))
+        if state.type is StateType.CRASHED and is_mistaken:
+            back = Running(message="was asleep or cut off from the server, goes on")
+            client.set_flow_run_state(run_id, back, force=True)
+        elif state.is_final() or is_overdue:
+            over.set()
+            if flow and state.type in {StateType.CANCELLING, StateType.CANCELLED}:
+                flow.on_crashed(_set_cancelled)
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _set_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001  a hook of Prefect's
@@ -130,10 +139,46 @@ def _set_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
         client.set_flow_run_state(flow_run.id, Cancelled(message=message), force=True)
 
 
-def _is_mistaken(state: State[Any]) -> bool:
-    return (state.message or "").startswith((NO_HEARTBEAT, GONE))
+def tells_low_disk(place: str | None, run_name: str, root: Path) -> bool:
+    """Tell, here too, that the next checkpoint may find no room; whether that was so.
+
+    The largest checkpoint in `root`, an experiment's folder, says what one takes.
+    """
+    wanted = LOW_BYTES
+    with suppress(PipelineError, OSError):  # one is just being removed: the next look sees the rest
+        for record in root.glob(f"training/*/*/{CHECKPOINT}"):
+            wanted = max(wanted, sum(CheckpointRecord.read(record).files.values()))
+    free = free_bytes(root)
+    if free < wanted:
+        text = (
+            f"{free / GB:.1f} GB are free at {root.parent}, {wanted / GB:.1f} GB may be needed "
+            "next; `python -m flows.prune` tells what may go"
+        )
+        say(f"low disk: {text}")
+        _post(place, f"{run_name} runs out of disk: {text}")
+    return free < wanted
 
 
-def _is_overdue(state: State[Any]) -> bool:
-    since_s = time.time() - state.timestamp.timestamp()
-    return state.type is StateType.CANCELLING and since_s > CANCELLING_S
+def _post(place: str | None, text: str) -> None:
+    """Post `{"text": ...}`, as Slack, Mattermost and their like take it; never fails a run."""
+    if place is None:
+        return
+    text = f"{text} on {socket.gethostname()}"
+    try:
+        answer = requests.post(reveal(place), json={"text": text}, timeout=WEBHOOK_S)
+        problem = "" if answer.ok else f"the webhook answers {answer.status_code}"
+    except PipelineError as error:
+        problem = str(error)
+    except (requests.RequestException, ValueError) as error:
+        problem = type(error).__name__  # its text holds the address, which is a secret
+    if problem:
+        say(f"notify: nobody was told ({problem})")
+
+
+def _end(outcome: object) -> str:
+    """How a run ended: by what the flow gave, a state of Prefect's where it failed, or raised."""
+    if isinstance(outcome, State) and outcome.is_failed():
+        return f"failed ({printable(outcome.message or '')[:LONGEST]})"
+    if isinstance(outcome, Exception):
+        return f"failed ({type(outcome).__name__}: {printable(str(outcome))[:LONGEST]})"
+    return "was stopped" if isinstance(outcome, BaseException) else "ended well"

@@ -21,17 +21,17 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from storage.errors import BLOCKED_EXIT_CODE, PipelineError
 from storage.host import supervisor
-from tasks.running.turns import held_locks, stop_event
+from tasks.running.turns import held_locks, pause, stop_event
 
 POLL_S = 0.2  # between two looks at the log; a training step takes seconds
 GRACE_S = 10.0  # between SIGTERM and SIGKILL
 GRACE_VARIABLE = "R1_AQA_GRACE_S"  # for a trainer that needs longer to put itself away
+SILENCE_LIMIT_S = 1800.0  # without a word: hung. Loading 7B from a cold disk takes minutes
 EXPECTED = "error: "  # how a child of ours begins the line of an expected error
 ERROR_LINE = re.compile(r"^(error: |(\[rank\d+\]: )?[\w.]*(Error|Exception|Interrupt|Exit)\b(:|$))")
 # What may pass by itself, so that the same is tried again: nothing else is.
@@ -46,11 +46,15 @@ KILLED = {signal.SIGHUP, signal.SIGBUS, signal.SIGKILL, signal.SIGTERM}
 SUMMARY_LINE = "ChildFailedError"
 
 
+def say_nothing(_line: str) -> None:
+    """The log has it."""
+
+
 def run_child(
     command: Sequence[str],
     *,
     log: Path,
-    on_line: Callable[[str], None],
+    on_line: Callable[[str], None] = say_nothing,
     silence_s: float | None = None,
     env: Mapping[str, str] | None = None,
 ) -> None:
@@ -59,10 +63,8 @@ def run_child(
     Args:
         command: Program and arguments, e.g. `[sys.executable, "-m", "model.run_training", FILE]`.
         log: The child's whole output is appended to it.
-        on_line: Called with each line of output, without its newline; a progress bar's redraws are
-            lines too.
-        silence_s: Seconds without output after which the child is taken for hung and stopped; None:
-            never.
+        on_line: Called with each line of output; a progress bar's redraws are lines too.
+        silence_s: Seconds without output after which the child is stopped as hung; None: never.
         env: Variables to set besides this process's own.
 
     Raises:
@@ -70,28 +72,15 @@ def run_child(
             the log.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        start_byte = output.tell()
-        grace_s = float(os.environ.get(GRACE_VARIABLE, GRACE_S))
-        with (
-            supervised(command, output, env=env, grace_s=grace_s) as child,
-            log.open("rb") as written,
-        ):
-            written.seek(start_byte)
-            _follow(child, written, on_line, partial(_check, command, log, silence_s))
+    grace_s = float(os.environ.get(GRACE_VARIABLE, GRACE_S))
+    with log.open("ab") as output, log.open("rb") as written:
+        start_byte = written.seek(output.tell())
+        with supervised(command, output, env=env, grace_s=grace_s) as child:
+            for line in _lines(child, command, written, silence_s):
+                if text := line.decode("utf-8", errors="replace").rstrip():
+                    on_line(text)
     if child.returncode:
-        raise PipelineError(
-            _describe(command, log, start_byte, child.returncode),
-            exit_code=BLOCKED_EXIT_CODE if child.returncode == BLOCKED_EXIT_CODE else 1,
-            is_transient=_may_pass(child.returncode, _last_error(log, start_byte)),
-        )
-
-
-def _may_pass(code: int, word: str) -> bool:
-    """Whether the same command may go well: it was killed, lost its GPU, or could not connect."""
-    if word.startswith(EXPECTED):
-        return "couldn't connect to" in word
-    return -code in KILLED or code - 128 in KILLED or PASSING.search(word) is not None
+        raise _failure(command, log, start_byte, child.returncode)
 
 
 @contextmanager
@@ -114,20 +103,6 @@ def stopping_children() -> Generator[None]:
         stop_event.reset(token)
 
 
-def _check(command: Sequence[str], log: Path, silence_s: float | None, silent_s: float) -> None:
-    """Raise if a child has been silent for too long, or the flow was told to stop."""
-    stop = stop_event.get()
-    if stop is not None and stop.is_set():
-        msg = f"{name_of(command)} was stopped with its flow; its output is in {log}"
-        raise PipelineError(msg)
-    if silence_s is not None and silent_s > silence_s:
-        msg = (
-            f"{name_of(command)} wrote nothing for {silence_s:g} s and was stopped as hung; "
-            f"running the stage again resumes it; its output is in {log}"
-        )
-        raise PipelineError(msg, is_transient=True)
-
-
 @contextmanager
 def supervised(
     command: Sequence[str],
@@ -138,11 +113,7 @@ def supervised(
 ) -> Generator[subprocess.Popen[bytes]]:
     """Start a command under its supervisor; on leaving, however that comes about, stop all of it.
 
-    Args:
-        command: Program and arguments.
-        output: Where it writes; None: where this process does.
-        grace_s: Time between SIGTERM and SIGKILL when it is stopped.
-        env: Variables to set besides this process's own.
+    It writes into `output`, or where this process does; `grace_s` lie between SIGTERM and SIGKILL.
 
     Yields:
         The supervisor; it ends when the command has, with the command's exit code.
@@ -153,86 +124,70 @@ def supervised(
         stdout=output,
         stderr=output,
         env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
-        pass_fds=held_locks(),  # held until its last process is gone
+        pass_fds=held_locks.get(),  # held until its last process is gone
         start_new_session=True,
     )
     try:
         yield child
     finally:
-        _stop(child, grace_s + supervisor.GIVE_UP_S + 5)  # the supervisor needs no longer
+        if child.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                child.stdin.close()  # the lifeline: the supervisor stops everything below it
+        try:
+            child.wait(grace_s + supervisor.GIVE_UP_S + 5)  # the supervisor needs no longer
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
 
 
-def _stop(child: subprocess.Popen[bytes], wait_s: float) -> None:
-    if child.stdin is not None:
-        with contextlib.suppress(BrokenPipeError):
-            child.stdin.close()  # the lifeline: the supervisor stops everything below it
-    try:
-        child.wait(wait_s)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-
-
-def _follow(
-    child: subprocess.Popen[bytes],
-    written: BinaryIO,
-    on_line: Callable[[str], None],
-    check: Callable[[float], None],
-) -> None:
-    """Hand over lines until the child has ended and all that it wrote was read.
-
-    Args:
-        child: Its supervisor.
-        written: Its log, where its output begins.
-        on_line: Takes a line.
-        check: Raises if it is to be stopped; takes the seconds of its silence.
-    """
+def _lines(
+    child: subprocess.Popen[bytes], command: Sequence[str], log: BinaryIO, silence_s: float | None
+) -> Generator[bytes]:
+    """What a child writes into its log, until it has ended and all was read."""
     torn, heard_s = b"", time.monotonic()
+    told = f"its output is in {log.name}"
     while True:
         has_ended = child.poll() is not None  # before reading: what it wrote last is then read too
-        if not has_ended:
-            check(time.monotonic() - heard_s)
-        if chunk := written.read():
+        if chunk := log.read():
             heard_s = time.monotonic()
             *lines, torn = re.split(rb"\r\n|\n|\r", torn + chunk)
-            for line in lines:
-                _hand_over(line, on_line)
+            yield from lines
         elif has_ended:
-            _hand_over(torn, on_line)
+            yield torn
             return
-        else:
-            time.sleep(POLL_S)
+        elif silence_s is not None and time.monotonic() - heard_s > silence_s:
+            msg = (
+                f"{name_of(command)} wrote nothing for {silence_s:g} s and was stopped as hung; "
+                f"running the stage again resumes it; {told}"
+            )
+            raise PipelineError(msg, is_transient=True)
+        pause(0 if chunk else POLL_S, f"{name_of(command)} ran; {told}")
 
 
-def _hand_over(line: bytes, on_line: Callable[[str], None]) -> None:
-    if text := line.decode("utf-8", errors="replace").rstrip():
-        on_line(text)
-
-
-def _describe(command: Sequence[str], log: Path, start_byte: int, code: int) -> str:
-    """What to tell of a failed child, in one or two lines."""
+def _failure(command: Sequence[str], log: Path, start_byte: int, code: int) -> PipelineError:
+    """What to tell of a failed child, and whether the same command may go well."""
+    number = -code if code < 0 else code - 128  # of the signal that ended it, where one did
     how = f"exit code {code}"
-    if code < 0 or code > 128:
-        number = -code if code < 0 else code - 128
+    if number > 0:
         name = signal.Signals(number).name if number in list(signal.Signals) else str(number)
         how = f"ended by {name}" + (", as when memory runs out" if name == "SIGKILL" else "")
-    said = last_error_line(log, start_byte)
-    return (
-        f"{name_of(command)} failed ({how})"
-        + (f": {said}" if said else "")
-        + f"; its output is in {log}"
+    word = _last_error(log, start_byte)
+    if word.startswith(EXPECTED):
+        may_pass = "couldn't connect to" in word
+    else:  # it was killed, lost its GPU, or could not connect
+        may_pass = number in KILLED or PASSING.search(word) is not None
+    said = f": {word.removeprefix(EXPECTED)}" if word else ""
+    return PipelineError(
+        f"{name_of(command)} failed ({how}){said}; its output is in {log}",
+        exit_code=BLOCKED_EXIT_CODE if code == BLOCKED_EXIT_CODE else 1,
+        is_transient=may_pass,
     )
 
 
-def last_error_line(log: Path, start_byte: int = 0) -> str:
-    """The last line of a log that names an error, else its last line; empty for a silent child.
-
-    Args:
-        log: File of a child's output.
-        start_byte: Where this run's output begins.
-    """
-    return _last_error(log, start_byte).removeprefix(EXPECTED)
+def last_error_line(log: Path) -> str:
+    """The last line of a log that names an error, else its last line; empty for a silent child."""
+    return _last_error(log, 0).removeprefix(EXPECTED)
 
 
 def _last_error(log: Path, start_byte: int) -> str:

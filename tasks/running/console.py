@@ -6,6 +6,7 @@ run's log in Prefect; in a terminal, where Prefect's own lines are turned off, i
 
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -15,16 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column
-from rich.text import Text
 
 from storage.jsonl import Record
 from storage.text import printable
@@ -37,22 +30,18 @@ _bar = threading.Lock()  # held by the one bar: two, in two threads, write over 
 def say(text: str) -> None:
     """Tell the user something."""
     text = printable(text)
-    logger = _logger()
-    if logger.isEnabledFor(logging.INFO):
-        logger.info(text)
-    else:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-
-
-def _logger() -> logging.Logger | logging.LoggerAdapter[Any]:
+    logger: logging.Logger | logging.LoggerAdapter[Any] = logging.getLogger(__name__)
     if "prefect" in sys.modules:  # else no run can have begun
         from prefect.exceptions import MissingContextError  # noqa: PLC0415  who plans runs nothing
         from prefect.logging import get_run_logger  # noqa: PLC0415  the same
 
         with suppress(MissingContextError):
-            return get_run_logger()
-    return logging.getLogger(__name__)
+            logger = get_run_logger()
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(text)
+    else:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
 
 
 class Meter:
@@ -63,9 +52,9 @@ class Meter:
         self._name = name
         self._total = total
         self._bar = bar
-        self._task = bar.add_task(name, total=total, note="", eta_s=None) if bar else None
-        self._started = self._said = time.monotonic()
-        self._first_count: int | None = None
+        self._task = bar.add_task(name, total=total, note="", left="") if bar else None
+        self._said_s = time.monotonic()
+        self._first: tuple[int, float] | None = None
 
     def show(self, num_done: int, note: str = "", *, eta_s: float | None = None) -> None:
         """Show the count.
@@ -76,51 +65,36 @@ class Meter:
             eta_s: Seconds left where the caller knows better than the speed so far.
         """
         note = printable(note)
-        now = time.monotonic()
-        if self._first_count is None:
-            self._first_count, self._started = num_done, now
-        if eta_s is None and num_done > self._first_count:
-            rate = (num_done - self._first_count) / (now - self._started)
+        now_s = time.monotonic()
+        self._first = self._first or (num_done, now_s)
+        first_count, started_s = self._first
+        if eta_s is None and num_done > first_count:
+            rate = (num_done - first_count) / (now_s - started_s)
             eta_s = (self._total - num_done) / rate
+        left = "" if eta_s is None else f"{format_duration(eta_s)} left"
+        is_over = num_done >= self._total
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=num_done, note=note, eta_s=eta_s)
-        elif now - self._said >= LINE_EVERY_S or num_done >= self._total:
-            self._said = now
-            is_over = num_done >= self._total
-            left = "" if is_over or eta_s is None else f"{format_duration(eta_s)} left"
-            parts = (f"  {self._name}", f"{num_done}/{self._total}", left, note)
-            say("  ".join(part for part in parts if part))
-
-
-class _TimeLeft(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        eta_s = task.fields["eta_s"]
-        return Text("" if eta_s is None else f"{format_duration(eta_s)} left")
+            self._bar.update(self._task, completed=num_done, note=note, left=left)
+        elif now_s - self._said_s >= LINE_EVERY_S or is_over:
+            self._said_s = now_s
+            parts = (f"  {self._name}", f"{num_done}/{self._total}", "" if is_over else left, note)
+            say("  ".join(filter(None, parts)))
 
 
 @contextmanager
 def meter(name: str, total: int, *, console: Console | None = None) -> Generator[Meter]:
-    """Show progress for as long as the block runs.
-
-    Args:
-        name: Of the work.
-        total: Of what is counted.
-        console: Where; None: this process's stderr.
-    """
+    """Show progress for as long as the block runs, on a console; None: this process's stderr."""
     console = console or Console(stderr=True)
     if not console.is_terminal or not _bar.acquire(blocking=False):
         yield Meter(name, total, None)
         return
+    whole, cut = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
     columns = (
-        TextColumn("  {task.description}", table_column=Column(no_wrap=True)),
+        TextColumn("  {task.description}", table_column=whole),
         BarColumn(bar_width=20),
-        MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        _TimeLeft(table_column=Column(no_wrap=True)),
-        TextColumn(
-            "{task.fields[note]}",
-            table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
-            markup=False,
-        ),
+        MofNCompleteColumn(table_column=whole),
+        TextColumn("{task.fields[left]}", table_column=whole),
+        TextColumn("{task.fields[note]}", table_column=cut, markup=False),
     )
     try:
         with Progress(*columns, console=console, transient=True, expand=True) as bar:
@@ -130,39 +104,32 @@ def meter(name: str, total: int, *, console: Console | None = None) -> Generator
 
 
 class RecordFile:
-    """A file of JSON lines that a child writes: how many there are, and the newest."""
+    """A file of JSON lines that a child writes, perhaps still to come; counts its lines."""
 
     def __init__(self, path: Path) -> None:
-        """Begin before its first line; the file may be still to come."""
+        """Begin before its first line."""
         self._path = path
         self._read_bytes = 0
         self.num_lines = 0
-        self.new: list[Record] = []
-        self.last: Record = {}
 
-    def look(self) -> bool:
-        """Read what has come since the last look; tells whether something has.
+    def look(self) -> list[Record]:
+        """The records that came since the last look, without a line that is just being written.
 
-        A file that has become shorter was written anew. A line that is just being written is left
-        for the next look.
+        A file that has become shorter was written anew.
         """
         try:
-            size = self._path.stat().st_size
+            file = self._path.open("rb")
         except FileNotFoundError:
-            size = 0
-        if size < self._read_bytes:
             self._read_bytes = self.num_lines = 0
-        if size == self._read_bytes:
-            return False
-        with self._path.open("rb") as file:
+            return []
+        with file:
+            if file.seek(0, os.SEEK_END) < self._read_bytes:
+                self._read_bytes = self.num_lines = 0
             file.seek(self._read_bytes)
-            lines = file.read().splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith(b"\n")]
-        self._read_bytes += sum(map(len, whole))
-        self.num_lines += len(whole)
-        self.new = [json.loads(line) for line in whole]
-        self.last = self.new[-1] if whole else self.last
-        return bool(whole)
+            lines = [line for line in file if line.endswith(b"\n")]
+        self._read_bytes += sum(map(len, lines))
+        self.num_lines += len(lines)
+        return [json.loads(line) for line in lines]
 
 
 def format_duration(seconds: float) -> str:

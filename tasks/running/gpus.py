@@ -2,8 +2,7 @@
 
 Two guards. A file lock per GPU, in a folder that every user of the host shares, also holds back
 runs that Prefect knows nothing of; child processes inherit it (tasks/running/child_process.py), so
-it is
-released by the kernel, and only when the last process that uses the GPU is gone. And where a
+it is released by the kernel, and only when the last process that uses the GPU is gone. And where a
 Prefect server is in use, the global concurrency limit `gpu-N`, which shows in its UI. `python -m
 flows.serve` creates the limits; a missing one is an error, because Prefect would run unguarded.
 """
@@ -12,9 +11,10 @@ import os
 import socket
 import tempfile
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 
 from storage.errors import PipelineError
@@ -31,11 +31,10 @@ LIMIT_NAME = "gpu-{gpu}"
 # little: Prefect looks every 15 s. The least that Prefect allows.
 LEASE_S = 60.0
 LEASE_TOLD_S = 3.0  # a free slot is had sooner
-WAIT_S = 2.0  # between two tries for a GPU
 
 
 @contextmanager
-def hold_gpus(count: int | None, purpose: str = "") -> Generator[list[str]]:
+def hold_gpus(count: int | None, purpose: str = "work") -> Generator[list[str]]:
     """Hold free GPUs for oneself, waiting until enough are free; says for whom it waits.
 
     Args:
@@ -58,13 +57,30 @@ def hold_gpus(count: int | None, purpose: str = "") -> Generator[list[str]]:
             f"({', '.join(gpu.name for gpu in gpus)}); lower num_gpus or widen CUDA_VISIBLE_DEVICES"
         )
         raise PipelineError(msg)
+
+    def describe() -> str:
+        holders = [
+            f"GPU {gpu.name} is held by {holder(gpu_lock(gpu))}"
+            for gpu in gpus
+            if is_locked(gpu_lock(gpu))
+        ]
+        return (
+            f"waiting for {count} GPU(s) for {purpose}: {'; '.join(holders)}. "
+            "To use others, set CUDA_VISIBLE_DEVICES; empty: the CPU"
+        )
+
+    before = {gpu: holder(gpu_lock(gpu)) for gpu in gpus}
+    locks = wait_for(partial(_try_locks, gpus, count, purpose), describe)
     with ExitStack() as stack:
-        before = [holder(gpu_lock(gpu)) for gpu in gpus]
-        held, locks = _wait_for(gpus, count, purpose)
-        stack.callback(_close, locks)
-        _enter_limits(stack, held, [before[gpus.index(gpu)] for gpu in held])
-        stack.enter_context(inherited(locks))
-        yield [gpu.token for gpu in held]
+        stack.callback(_close, locks.values())
+        _enter_limits(stack, {gpu: before[gpu] for gpu in locks})
+        stack.enter_context(inherited(tuple(locks.values())))
+        yield [gpu.token for gpu in locks]
+
+
+def gpu_environment(gpus: Sequence[str]) -> dict[str, str]:
+    """What tells a child the GPUs that are held for it; nothing on a host without any."""
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
 
 
 def is_any_free() -> bool:
@@ -79,80 +95,51 @@ def limit_name(gpu: Gpu) -> str:
     return template.format(host=socket.gethostname().lower(), gpu=gpu.name.lower())
 
 
-def locks_folder() -> Path:
-    """Folder of the lock files, writable for every user of the host."""
+def gpu_lock(gpu: Gpu) -> Path:
+    """A GPU's lock file, in a folder that is writable for every user of the host."""
     default = Path(tempfile.gettempdir()) / "r1-aqa-gpu-locks"
     folder = Path(os.environ.get(LOCKS_VARIABLE, default))
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(
-            0o1777
-        )  # like the temporary folder itself: everyone creates, nobody deletes another's
-    return folder
+        # Like the temporary folder itself: everyone creates, nobody deletes another's.
+        folder.chmod(0o1777)
+    return folder / f"gpu-{gpu.name}.lock"
 
 
-def _wait_for(gpus: Sequence[Gpu], count: int, purpose: str) -> tuple[list[Gpu], list[int]]:
-    """Lock as many GPUs as asked for, all or none at a time, least used memory first."""
-    holders: list[str] = []
-
-    def attempt() -> tuple[list[Gpu], list[int]] | None:
-        held: list[Gpu] = []
-        locks: list[int] = []
-        for gpu in sorted(gpus, key=lambda gpu: gpu.used_bytes):
-            lock = try_lock(gpu_lock(gpu), purpose or "work") if len(held) < count else None
-            if lock is not None:
-                held.append(gpu)
-                locks.append(lock)
-        if len(held) == count:
-            return held, locks
-        holders[:] = [
-            f"GPU {gpu.name} is held by {holder(gpu_lock(gpu))}" for gpu in gpus if gpu not in held
-        ]
-        _close(locks)
-        return None
-
-    def describe() -> str:
-        return (
-            f"waiting for {count} GPU(s){f' for {purpose}' if purpose else ''}: "
-            f"{'; '.join(holders)}. To use others, set CUDA_VISIBLE_DEVICES; empty: the CPU"
-        )
-
-    return wait_for(attempt, describe, WAIT_S)
+def _try_locks(gpus: Sequence[Gpu], count: int, purpose: str) -> dict[Gpu, int] | None:
+    """Lock as many GPUs as asked for, all or none, least used memory first."""
+    locks: dict[Gpu, int] = {}
+    for gpu in sorted(gpus, key=lambda gpu: gpu.used_bytes):
+        if len(locks) < count and (lock := try_lock(gpu_lock(gpu), purpose)) is not None:
+            locks[gpu] = lock
+    if len(locks) == count:
+        return locks
+    _close(locks.values())
+    return None
 
 
-def gpu_lock(gpu: Gpu) -> Path:
-    """A GPU's lock file, the same for all users of the host."""
-    return locks_folder() / f"gpu-{gpu.name}.lock"
-
-
-def _close(locks: Sequence[int]) -> None:
+def _close(locks: Iterable[int]) -> None:
     # Not unlocked: a child that outlived everything keeps its copy, and so the GPU.
     for descriptor in locks:
         os.close(descriptor)
 
 
-def _enter_limits(stack: ExitStack, gpus: Sequence[Gpu], before: Sequence[str]) -> None:
+def _enter_limits(stack: ExitStack, before: dict[Gpu, str]) -> None:
+    """Take the server's limits of these GPUs; telling who had them before, where that lasts."""
     from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError  # noqa: PLC0415  who plans runs nothing
     from prefect.concurrency.sync import concurrency  # noqa: PLC0415  the same
     from prefect.settings import PREFECT_API_URL  # noqa: PLC0415  the same
 
-    names = [name for gpu in gpus if (name := limit_name(gpu))]
-    if (
-        not names or not PREFECT_API_URL.value()
-    ):  # a direct run has a server of its own, unseen by others
+    names = [name for gpu in before if (name := limit_name(gpu))]
+    if not names or not PREFECT_API_URL.value():  # a direct run's own server is unseen by others
         return
+    # A server that is away for a minute must not end a training of days; the file lock still holds.
     slots = concurrency(
-        names,
-        occupy=1,
-        lease_duration=LEASE_S,
-        strict=True,
-        # A server that is away for a minute must not end a training of days; the file lock still
-        # holds.
-        raise_on_lease_renewal_failure=False,
+        names, 1, lease_duration=LEASE_S, strict=True, raise_on_lease_renewal_failure=False
     )
     text = (
         f"waiting for {', '.join(names)} of the Prefect server, at most {LEASE_S + 15:.0f} s if "
-        f"who had it was killed; last was {'; '.join(before)}"
+        f"who had it was killed; last was {'; '.join(before.values())}"
     )
     telling = threading.Timer(LEASE_TOLD_S, copy_context().run, [say, text])
     telling.start()

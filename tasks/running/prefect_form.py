@@ -22,49 +22,39 @@ from tasks.stage import Task
 P = ParamSpec("P")
 
 
-class _WithoutTraceback(logging.Filter):
-    """Takes the traceback off log records of expected errors; Prefect adds one to each."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], PipelineError):
-            record.exc_info = record.exc_text = None
-        return True
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Take the traceback off log records of expected errors; Prefect adds one to each."""
+    if record.exc_info and isinstance(record.exc_info[1], PipelineError):
+        record.exc_info = record.exc_text = None
+    return True
 
 
 for _name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
-    logging.getLogger(_name).addFilter(_WithoutTraceback())
+    logging.getLogger(_name).addFilter(_without_traceback)
 
 
-def expected_errors_fail(function: Callable[P, Any]) -> Callable[P, Any]:
-    """Let a flow or task end Failed on a PipelineError; `run` raises it for the caller."""
+def with_states(function: Callable[P, Any]) -> Callable[P, Any]:
+    """Let a flow or task end Failed on a PipelineError, which `run` raises, Skipped on False."""
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401  whatever the function returns
         try:
-            return function(*args, **kwargs)
+            outcome = function(*args, **kwargs)
         except PipelineError as error:
             return Failed(message=str(error), data=error)
-
-    return guarded
-
-
-def _skipped_where_nothing_was_due(function: Callable[P, Any]) -> Callable[P, Any]:
-    @functools.wraps(function)
-    def stated(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401  whatever the function returns
-        outcome = function(*args, **kwargs)
         if outcome is False:  # as Prefect's pages show it
             return Completed(name="Skipped", message="done before, unchanged")
         return outcome
 
-    return stated
+    return guarded
 
 
 @functools.cache
 def as_flow(function: Callable[..., Any]) -> Flow[..., Any]:
-    """Prefect's form of a function `NAME_flow(config, workspace, ...)`; False is a skipped run."""
+    """Prefect's form of a function `NAME_flow(config, workspace, ...)`."""
     name = function.__name__.removesuffix("_flow").replace("_", "-")
-    work = alive(_skipped_where_nothing_was_due(expected_errors_fail(function)))
-    return prefect.flow(name=name, flow_run_name=f"{name}-{{config.experiment}}")(work)
+    form = prefect.flow(name=name, flow_run_name=f"{name}-{{config.experiment}}")
+    return form(alive(with_states(function)))
 
 
 @functools.cache
@@ -76,7 +66,7 @@ def as_task(task: Task) -> prefect.Task[..., Any]:
         retries=2 if task.goes_on else 0,
         retry_delay_seconds=[10, 60],
         retry_condition_fn=is_transient,
-    )(expected_errors_fail(task.function))
+    )(with_states(task.function))
 
 
 def is_transient(_task: object, _run: object, state: State[Any]) -> bool:

@@ -29,24 +29,23 @@ from storage.errors import PipelineError
 from storage.jsonl import read_json, write_json
 from storage.layout import Layout
 from storage.records.training import RUN, TrainingRecord
-from tasks.running.child_process import run_child
+from tasks.running.child_process import run_child, say_nothing
 from tasks.running.console import say
-from tasks.running.gpus import hold_gpus
+from tasks.running.gpus import gpu_environment, hold_gpus
 
 LOOK_EVERY_S = 2.0
 TELL_EVERY_S = 30.0
 # Without a new call for so long after its part failed, the first host has given up: the longest
 # wait before a retry is 60 s.
 PATIENCE_S = 180.0
+CALL = "call.json"
 
 
 class Call(NamedTuple):
-    """One attempt of the first host."""
+    """One attempt of the first host: where the parts meet, and what tells it from another there."""
 
     address: str
-    """Where the parts meet, `HOST:PORT`."""
     began_s: float
-    """Tells it from another attempt at the same address; since the epoch."""
 
 
 @contextmanager
@@ -56,7 +55,7 @@ def calling(training: TrainConfig, folder: Path) -> Generator[str]:
     Yields:
         The address to meet at, `HOST:PORT`; empty for a training on one host.
     """
-    path = _call_path(folder)
+    path = folder / CALL
     path.unlink(missing_ok=True)  # of a run that was killed
     if training.num_hosts == 1:
         yield ""
@@ -77,9 +76,14 @@ def calling(training: TrainConfig, folder: Path) -> Generator[str]:
 
 
 def _await_hosts(training: TrainConfig, folder: Path, call: Call) -> None:
-    """Wait until the others have answered; gloo would wait without a word."""
+    """Wait until the others have answered this call; gloo would wait without a word."""
     began_s = told_s = time.monotonic()
-    while missing := set(range(1, training.num_hosts)) - _answered(folder, call):
+    answers = {index: folder / f"answer-{index}.json" for index in range(1, training.num_hosts)}
+    while missing := [
+        index
+        for index, answer in answers.items()
+        if not answer.exists() or read_json(answer) != call.began_s
+    ]:
         waited_s = time.monotonic() - began_s
         who = f"train {training.name}: host {', '.join(map(str, missing))} did not come"
         if training.join_wait_s is not None and waited_s > training.join_wait_s:
@@ -133,32 +137,42 @@ def _own_name() -> str:
     return next(iter(_interfaces().values()), name)
 
 
-def training_command(
-    run: Path, *, num_gpus: int, num_hosts: int = 1, address: str = "", host_index: int = 0
-) -> list[str]:
-    """How one host runs its part: by torchrun where there are several processes.
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
 
-    Args:
-        run: The training's run.json.
-        num_gpus: Of this host; one process each, and one on a host without.
-        num_hosts: Of the training.
-        address: Where they meet.
-        host_index: Of this one; 0 is the first, where the address is.
+
+def run_part(
+    training: TrainConfig,
+    folder: Path,
+    gpus: Sequence[str],
+    address: str,
+    *,
+    host_index: int = 0,
+    on_line: Callable[[str], None] = say_nothing,
+    silence_s: float | None = None,
+) -> None:
+    """Run one host's part (0: the first's), a process a GPU, by torchrun where there are several.
+
+    The hosts meet at `address`, `HOST:PORT`; it is empty where there is one. A host without GPUs
+    runs one process on its CPU. `on_line` and `silence_s` are `run_child`'s.
     """
-    program = ["-m", "model.run_training", str(run)]
-    if num_hosts == 1 and num_gpus <= 1:
-        return [sys.executable, *program]
-    host, _, port = address.rpartition(":")
-    place = [f"--nnodes={num_hosts}", f"--node-rank={host_index}"]
-    place += [f"--master-addr={host}", f"--master-port={port}"]
-    launcher = ["torch.distributed.run", *(place if num_hosts > 1 else ["--standalone"])]
-    num_processes = f"--nproc-per-node={max(1, num_gpus)}"
-    return [sys.executable, "-m", *launcher, num_processes, *program]
-
-
-def gpu_environment(gpus: Sequence[str]) -> dict[str, str]:
-    """What tells a child the GPUs that are held for it; nothing on a host without any."""
-    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
+    command = ["-m", "model.run_training", str(folder / RUN)]
+    if address or len(gpus) > 1:
+        host, _, port = address.rpartition(":")
+        place = [f"--nnodes={training.num_hosts}", f"--node-rank={host_index}"]
+        place += [f"--master-addr={host}", f"--master-port={port}"]
+        processes = f"--nproc-per-node={max(1, len(gpus))}"
+        launcher = ["torch.distributed.run", *(place if address else ["--standalone"]), processes]
+        command = ["-m", *launcher, *command]
+    run_child(
+        [sys.executable, *command],
+        log=folder / (f"trainer-host-{host_index}.log" if host_index else "trainer.log"),
+        on_line=on_line,
+        silence_s=silence_s,
+        env=gpu_environment(gpus) | (interface_to(address) if address else {}),
+    )
 
 
 def join(name: str, layout: Layout, host_index: int, is_done: Callable[[], bool]) -> None:
@@ -173,7 +187,9 @@ def join(name: str, layout: Layout, host_index: int, is_done: Callable[[], bool]
     give_up_s = 0.0
     say(f"train {name}: waiting for the first host to begin it")
     while not is_done():
-        call = _read_call(folder)
+        call = None
+        with suppress(FileNotFoundError):
+            call = Call(**json.loads((folder / CALL).read_text(encoding="utf-8")))
         if call is not None and call != answered:
             answered = call
             try:
@@ -193,47 +209,15 @@ def join(name: str, layout: Layout, host_index: int, is_done: Callable[[], bool]
 
 
 def _take_part(name: str, folder: Path, host_index: int, call: Call) -> None:
-    run = folder / RUN
-    training = config_of(TrainingRecord.read(run))
+    training = config_of(TrainingRecord.read(folder / RUN))
     if host_index >= training.num_hosts:
         msg = (
             f"--join {host_index}: {name} runs on {training.num_hosts} hosts; besides the first "
             f"there are 1 to {training.num_hosts - 1}"
         )
         raise PipelineError(msg)
-    log = folder / f"trainer-host-{host_index}.log"
     with hold_gpus(training.num_gpus, f"training {name}") as gpus:
-        say(f"train {name}: joining at {call.address} as host {host_index}; log: {log}")
-        command = training_command(
-            run,
-            num_gpus=len(gpus),
-            num_hosts=training.num_hosts,
-            address=call.address,
-            host_index=host_index,
-        )
-        environment = gpu_environment(gpus) | interface_to(call.address)
+        say(f"train {name}: joining at {call.address} as host {host_index}; log in {folder}")
+        interface_to(call.address)  # or refuse, before it is counted on
         write_json(folder / f"answer-{host_index}.json", call.began_s)
-        run_child(command, log=log, on_line=lambda _line: None, env=environment)
-
-
-def _read_call(folder: Path) -> Call | None:
-    try:
-        return Call(**json.loads(_call_path(folder).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-
-
-def _call_path(folder: Path) -> Path:
-    return folder / "call.json"
-
-
-def _answered(folder: Path, call: Call) -> set[int]:
-    """The hosts that have answered this call, and not an earlier one."""
-    answers = [path for path in folder.glob("answer-*.json") if read_json(path) == call.began_s]
-    return {int(path.stem.removeprefix("answer-")) for path in answers}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
+        run_part(training, folder, gpus, call.address, host_index=host_index)

@@ -23,34 +23,25 @@ T = TypeVar("T")
 WAIT_S = 2.0  # between two tries
 REMIND_S = 600.0  # between two log lines about waiting
 
-_locks: ContextVar[tuple[int, ...]] = ContextVar("_locks", default=())
+# File descriptors of the locks held in this context, for child processes to inherit.
+held_locks: ContextVar[tuple[int, ...]] = ContextVar("held_locks", default=())
 # Set when the flow is told to stop: a signal does not reach the threads of its tasks.
 stop_event: ContextVar[threading.Event | None] = ContextVar("stop_event", default=None)
-
-
-def held_locks() -> tuple[int, ...]:
-    """File descriptors of the locks held in this context, for child processes to inherit."""
-    return _locks.get()
 
 
 @contextmanager
 def inherited(locks: Sequence[int]) -> Generator[None]:
     """Let the child processes started in this block hold these locks too, until they end."""
-    token = _locks.set((*_locks.get(), *locks))
+    token = held_locks.set((*held_locks.get(), *locks))
     try:
         yield
     finally:
-        _locks.reset(token)
+        held_locks.reset(token)
 
 
 @contextmanager
 def turn(unit: str, path: Path, when_busy: WhenBusy = "wait") -> Generator[None]:
-    """Be alone at a unit of work while the block runs.
-
-    Args:
-        unit: Its name, e.g. `train/grpo`.
-        path: Its lock file, e.g. `layout.lock(unit)`.
-        when_busy: Wait until it is free, or refuse.
+    """Be alone at a unit of work, e.g. `train/grpo`, while the block runs.
 
     Raises:
         PipelineError: If it is busy and `when_busy` says so, or the flow is stopped meanwhile.
@@ -63,7 +54,7 @@ def turn(unit: str, path: Path, when_busy: WhenBusy = "wait") -> Generator[None]
             raise PipelineError(msg)
         return lock
 
-    lock = wait_for(attempt, lambda: f"waiting for {unit}: {holder(path)} is at it", WAIT_S)
+    lock = wait_for(attempt, lambda: f"waiting for {unit}: {holder(path)} is at it")
     try:
         with inherited([lock]):
             yield
@@ -71,7 +62,7 @@ def turn(unit: str, path: Path, when_busy: WhenBusy = "wait") -> Generator[None]
         os.close(lock)
 
 
-def wait_for(attempt: Callable[[], T | None], describe: Callable[[], str], wait_s: float) -> T:
+def wait_for(attempt: Callable[[], T | None], describe: Callable[[], str]) -> T:
     """Try until it succeeds; says at the first failure, and every ten minutes, what for.
 
     Raises:
@@ -83,7 +74,7 @@ def wait_for(attempt: Callable[[], T | None], describe: Callable[[], str], wait_
         if time.monotonic() - reminded_s >= REMIND_S:
             reminded_s = time.monotonic()
             say(text)
-        pause(wait_s, text)
+        pause(WAIT_S, text)
     return taken
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from storage.locks import locked
 from storage.records.training import CHECKPOINT, CheckpointRecord
-from tasks.running.notify import tells_low_disk
+from tasks.running.alive import tells_low_disk
 
 ROOT = Path(__file__).parents[2]
 

@@ -292,7 +292,7 @@ def test_a_signal_to_the_main_thread_stops_the_children_of_other_threads(silent_
         )
         threading.Thread(target=interrupt).start()
         future.result()
-    with pytest.raises(PipelineError, match="was stopped with its flow"):
+    with pytest.raises(PipelineError, match="stopped with its flow while python"):
         future.result()
     silent_trainer.await_death(wait_s=1)
 
@@ -309,7 +309,7 @@ def test_a_flow_in_a_thread_is_stopped_with_the_tasks_that_it_waits_for(tmp_path
         future = pool.submit(contextvars.copy_context().run, flow)
         silent_trainer.pids()
         stop.set()
-        with pytest.raises(PipelineError, match="was stopped with its flow"):
+        with pytest.raises(PipelineError, match="stopped with its flow while python"):
             future.result()
     silent_trainer.await_death(wait_s=1)
 

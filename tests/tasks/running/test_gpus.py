@@ -14,7 +14,7 @@ import pytest
 from storage.errors import PipelineError
 from storage.host.gpus import Gpu, list_gpus
 from tasks.running.child_process import run_child, stopping_children
-from tasks.running.gpus import hold_gpus, is_any_free, limit_name, locks_folder
+from tasks.running.gpus import hold_gpus, is_any_free, limit_name
 
 ROOT = Path(__file__).parents[3]
 TWO_H200 = "0, GPU-aaa, NVIDIA H200, 143771, 0\n1, GPU-bbb, NVIDIA H200, 143771, 90000\n"
@@ -94,7 +94,7 @@ def test_asking_for_more_gpus_than_there_are_is_refused_at_once():
 
 
 def test_two_never_hold_one_gpu_and_the_second_waits_for_the_first(monkeypatch):
-    monkeypatch.setattr("tasks.running.gpus.WAIT_S", 0.05)
+    monkeypatch.setattr("tasks.running.turns.WAIT_S", 0.05)
     inside = []
 
     def hold() -> None:
@@ -113,7 +113,7 @@ def test_two_never_hold_one_gpu_and_the_second_waits_for_the_first(monkeypatch):
 
 def test_who_waits_is_told_for_whom_and_what_to_do(monkeypatch, capsys):
     """Prefect's log lines do not show in a terminal: an evaluation beside a training was silent."""
-    monkeypatch.setattr("tasks.running.gpus.WAIT_S", 0.1)
+    monkeypatch.setattr("tasks.running.turns.WAIT_S", 0.1)
     code = (
         "from tasks.running.gpus import hold_gpus\n"
         "with hold_gpus(2, 'training grpo'): print('held', flush=True); input()"
@@ -136,7 +136,7 @@ def test_who_waits_is_told_for_whom_and_what_to_do(monkeypatch, capsys):
 
 def test_waiting_for_a_gpu_ends_when_the_flow_is_told_to_stop(monkeypatch):
     """A signal does not reach a submitted task's thread: Ctrl-C hung until the GPU was free."""
-    monkeypatch.setattr("tasks.running.gpus.WAIT_S", 0.05)
+    monkeypatch.setattr("tasks.running.turns.WAIT_S", 0.05)
     stopped = []
 
     def wait() -> None:
@@ -161,7 +161,7 @@ def test_a_gpu_stays_locked_while_a_process_of_the_killed_run_still_lives(
     silent_trainer, tmp_path, monkeypatch
 ):
     """The flow process dies at once, its trainer after the grace: the GPU is not free before."""
-    monkeypatch.setattr("tasks.running.gpus.WAIT_S", 0.05)
+    monkeypatch.setattr("tasks.running.turns.WAIT_S", 0.05)
     code = textwrap.dedent("""
         import sys
         from pathlib import Path
@@ -193,14 +193,14 @@ def test_a_child_sees_the_gpus_that_are_held(tmp_path):
     assert lines == ["GPU-aaa"]
 
 
-def test_every_user_of_the_host_can_lock():
+def test_every_user_of_the_host_can_lock(tmp_path):
     previous = os.umask(0o077)
     try:
         with hold_gpus(1):
             pass
     finally:
         os.umask(previous)
-    folder = locks_folder()
+    folder = tmp_path / "locks"
     assert folder.stat().st_mode & 0o7777 == 0o1777
     assert (folder / "gpu-0.lock").stat().st_mode & 0o777 == 0o666
 

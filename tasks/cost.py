@@ -29,8 +29,7 @@ from tasks.models import sizes_of
 from tasks.running.console import format_duration
 
 NUM_CLIPS = 40_425  # questions of AVQA's training file, about one clip each
-SAMPLE_BYTES = 2
-SAMPLE_RATE_HZ = 16_000
+CLIP_BYTES_PER_S = 2 * 16_000
 MEDIA_BYTES = 1.5e6  # a video of four minutes at 50 kbit/s
 AT_ONCE = 16  # questions, where memory decides
 SHOWN_BYTES = 1e7  # less is not told
@@ -75,24 +74,23 @@ def fetch_cost(config: FetchConfig, num_clips: int, num_videos: int) -> Cost:
     """Of clips that are due: their size, and the hours that YouTube's budget takes."""
     is_paced = any(isinstance(source, YoutubeSource) for source in config.sources)
     eta_s = (Pace(config.videos_per_hour).eta_s(num_videos) or 0.0) * is_paced
-    return Cost(sum(_clip_needs(config, num_clips).values()), eta_s, eta_s, is_counted=True)
+    return Cost(_clip_bytes(config, num_clips), eta_s, eta_s, is_counted=True)
 
 
 def train_cost(
     training: TrainConfig, start: str, layout: Layout, gpus: Gpus, *, anew: bool
 ) -> Cost:
     """Of a training's steps that are still to do, of a model of the size of `start`."""
-    folder = layout.training(training.name)
+    folder, sizes = layout.training(training.name), _sizes_of(start, layout.models)
     took = [step.seconds["total"] for step in read_metrics(folder) if "total" in step.seconds]
-    step_s = (median(took), median(took)) if took else None
-    sizes = _sizes_of(start, layout.models)
+    least_s = most_s = median(took) if took else 0.0
     if not took and sizes and (used := gpus()[: training.num_gpus]):
-        step_s = forecast_step_s(training, sizes, used[0].model, len(used) * training.num_hosts)
-    there, done = (0, None) if anew else (bytes_in(folder), last_step(folder))
-    left = training.max_steps - max(done or 0, training.steps_before)
+        num_gpus = len(used) * training.num_hosts
+        least_s, most_s = forecast_step_s(training, sizes, used[0].model, num_gpus) or (0.0, 0.0)
+    there, done = (0, 0) if anew else (bytes_in(folder), last_step(folder) or 0)
+    left = training.max_steps - max(done, training.steps_before)
     size_bytes = max(0, checkpoints_bytes(training, sizes.total if sizes else 0) - there)
-    one = Cost(0, *(step_s or (0, 0)), is_counted=not took)
-    return one.times(left)._replace(size_bytes=size_bytes)
+    return Cost(size_bytes, least_s * left, most_s * left, is_counted=not took)
 
 
 def answer_cost(config: EvaluateConfig, start: str, layout: Layout, gpus: Gpus) -> Cost:
@@ -155,26 +153,20 @@ def start_models(trainings: Sequence[TrainConfig]) -> dict[str, str]:
 def disk_needs(
     trainings: Sequence[TrainConfig], fetch: FetchConfig, num_clips: int, models: Path
 ) -> dict[str, float]:
-    """Bytes for clips and checkpoints, by what they are for.
-
-    Args:
-        trainings: Their checkpoints are kept, all with weights and the newest with optimiser state.
-        fetch: How long a clip is.
-        num_clips: Clips still to fetch.
-        models: Folder that keeps the sizes of models.
-    """
-    needs = _clip_needs(fetch, num_clips)
+    """Bytes for clips to fetch and all checkpoints of trainings, by what they are for."""
+    kept = " and downloads" if fetch.keep_media else ""
+    needs = {f"clips{kept}": _clip_bytes(fetch, num_clips)}
     starts = start_models(trainings)
     for training in trainings:
         sizes = _sizes_of(starts[training.name], models)
-        total = sizes.total if sizes else 0
-        needs[f"checkpoints of {training.name}"] = checkpoints_bytes(training, total)
+        size_bytes = checkpoints_bytes(training, sizes.total if sizes else 0)
+        needs[f"checkpoints of {training.name}"] = size_bytes
     return {name: size for name, size in needs.items() if size >= SHOWN_BYTES}
 
 
-def _clip_needs(config: FetchConfig, num_clips: int) -> dict[str, float]:
-    needs = {"clips": num_clips * config.clip_length_s * SAMPLE_RATE_HZ * SAMPLE_BYTES}
-    return needs | ({"kept downloads": num_clips * MEDIA_BYTES} if config.keep_media else {})
+def _clip_bytes(config: FetchConfig, num_clips: int) -> float:
+    media = MEDIA_BYTES if config.keep_media else 0
+    return num_clips * (config.clip_length_s * CLIP_BYTES_PER_S + media)
 
 
 def _sizes_of(model: str, models: Path) -> ModelSizes | None:
@@ -191,7 +183,7 @@ def bytes_in(folder: Path) -> int:
 
 
 def checkpoints_bytes(training: TrainConfig, num_parameters: float) -> float:
-    """Bytes of a training's checkpoints when it is done."""
+    """Bytes of a training's checkpoints: all with weights, the newest with optimiser state."""
     if training.lora is not None:
         num_parameters *= 0.01  # adapters, generously
     steps, kept = training.saved_steps, training.checkpoints

@@ -10,28 +10,14 @@ from pathlib import Path
 from shutil import which
 
 from model.config import EvaluateConfig, TrainConfig
-from model.train.flops import forecast_step_s
-from model.train.memory import estimate, estimate_host, estimate_inference
+from model.train.memory import estimate, estimate_inference
 from storage.benchmarks.published import find_description, find_prepared
-from storage.config import (
-    BenchmarkConfig,
-    FetchConfig,
-    HubData,
-    HuggingFaceSource,
-    YoutubeSource,
-)
+from storage.config import BenchmarkConfig, FetchConfig, HubData, HuggingFaceSource, YoutubeSource
 from storage.data.source import DataSource
 from storage.errors import PipelineError
 from storage.fetch.requirements import check_tools, find_js_runtime, package_version
 from storage.fetch.youtube import is_youtube
-from storage.host.checks import (
-    GB,
-    Finding,
-    check_hub,
-    check_url,
-    check_ytdlp_age,
-    host_memory_bytes,
-)
+from storage.host.checks import GB, Finding, check_hub, check_url, check_ytdlp_age
 from storage.host.ffmpeg import ffmpeg_version
 from storage.host.gpus import Gpu
 from storage.layout import Layout
@@ -61,13 +47,7 @@ def check_fetch_tools(config: FetchConfig, now: datetime) -> list[Finding]:
 def check_sources(
     config: FetchConfig, *, offline: bool, video_id: str | None = None
 ) -> list[Finding]:
-    """Whether each source of audio can be reached, by what will be asked of it.
-
-    Args:
-        config: The sources.
-        offline: Nobody is to be asked.
-        video_id: A video that is due; without one, a mirror is asked for its front page.
-    """
+    """Whether each source of audio can be reached; a mirror is asked for a video that is due."""
     findings: list[Finding] = []
     for source in config.sources:
         if isinstance(source, HuggingFaceSource):
@@ -84,7 +64,7 @@ def check_sources(
 
 
 def _check_youtube(source: YoutubeSource, video_id: str | None, *, offline: bool) -> list[Finding]:
-    site = "/".join(source.url_template.split("/")[:3])
+    url = site = "/".join(source.url_template.split("/")[:3])
     if site.startswith("http://127.0.0.1"):
         return []  # served by the run itself
     if offline:
@@ -93,10 +73,9 @@ def _check_youtube(source: YoutubeSource, video_id: str | None, *, offline: bool
             "from a host that has fetched, or `fetch.sources: [{kind: folder, path: DIR}]`"
         )
         return [Finding("error", "network", text)]
+    if video_id is not None and not is_youtube(source.url_template):
+        url = source.url_template.replace("{video_id}", video_id)
     remedy = "check the network or `ytdlp: {proxy: URL}` in fetch.sources"
-    if is_youtube(source.url_template) or video_id is None:
-        return check_url(site, "source of audio", remedy, any_answer=True)
-    url = source.url_template.replace("{video_id}", video_id)
     return check_url(url, "source of audio", remedy, any_answer=True)
 
 
@@ -116,11 +95,10 @@ def check_benchmark(config: BenchmarkConfig, layout: Layout, *, offline: bool) -
     if config.silence:
         return findings
     remedy = f"bring its clips as a folder and set evaluate.benchmarks' `audio` of {config.name}"
-    if config.audio:
-        return [*findings, check_hub(config.audio, "dataset", offline=offline, remedy=remedy)]
-    sources = published.audio if published else ()  # one of them is enough; or the rows hold them
-    found = [
-        check_hub(source.dataset, "dataset", offline=offline, remedy=remedy) for source in sources
+    published_audio = [source.dataset for source in published.audio] if published else []
+    found = [  # one of them is enough; without any the rows hold the clips
+        check_hub(name, "dataset", offline=offline, remedy=remedy)
+        for name in ([config.audio] if config.audio else published_audio)
     ]
     return findings + ([each for each in found if each.level == "ok"] or found)[:1]
 
@@ -128,13 +106,13 @@ def check_benchmark(config: BenchmarkConfig, layout: Layout, *, offline: bool) -
 def check_file(path_or_url: str, purpose: str, *, offline: bool) -> list[Finding]:
     """Whether a file of the profile is there, or its address answers."""
     if not path_or_url.startswith(("http://", "https://")):
-        if Path(path_or_url).exists():
-            return [Finding("ok", "file", f"{path_or_url} ({purpose})")]
-        return [Finding("error", "file", f"{path_or_url} ({purpose}) is missing")]
+        is_there = Path(path_or_url).exists()
+        text = f"{path_or_url} ({purpose})" + ("" if is_there else " is missing")
+        return [Finding("ok" if is_there else "error", "file", text)]
+    remedy = "download it elsewhere and set its key to the path"
     if offline:
-        text = f"{path_or_url} ({purpose}): download it elsewhere and set its key to the path"
-        return [Finding("error", "file", text)]
-    return check_url(path_or_url, purpose, "download it elsewhere and set its key to the path")
+        return [Finding("error", "file", f"{path_or_url} ({purpose}): {remedy}")]
+    return check_url(path_or_url, purpose, remedy)
 
 
 def check_data(source: DataSource, *, offline: bool) -> list[Finding]:
@@ -148,20 +126,12 @@ def check_data(source: DataSource, *, offline: bool) -> list[Finding]:
 def check_training(
     training: TrainConfig, gpus: Sequence[Gpu], start_model: str, models: Path, *, offline: bool
 ) -> list[Finding]:
-    """Whether a training's start model can be had and fits the GPUs.
-
-    Args:
-        training: Its settings.
-        gpus: GPUs that may be used.
-        start_model: The model behind its `training:` references.
-        models: Folder that keeps the sizes of models.
-        offline: The hub is not to be asked.
-    """
+    """Whether a training's start model, behind its `training:` references, can be had and fits."""
     subject = f"training {training.name}"
     if training.num_gpus is not None and gpus and training.num_gpus > len(gpus):
         text = f"asks for {training.num_gpus} GPUs, {len(gpus)} may be used; lower num_gpus"
         return [Finding("error", subject, text)]
-    used = gpus[: training.num_gpus] if training.num_gpus is not None else gpus
+    used = gpus[: training.num_gpus]
     if refused := check_settings(training, len(used)):
         return refused
     if isinstance(parse_name(start_model), Random):
@@ -175,10 +145,7 @@ def check_training(
     if sizes is None:
         text = f"how much memory {start_model} needs is told once it is on this host"
         return [*findings, Finding("warning", subject, text)]
-    findings.append(check_memory(training, used, sizes))
-    if used:
-        findings.append(check_host_memory(training, len(used), sizes, host_memory_bytes()))
-    return findings
+    return [*findings, check_memory(training, used, sizes)]
 
 
 def check_settings(training: TrainConfig, num_gpus: int) -> list[Finding]:
@@ -188,22 +155,22 @@ def check_settings(training: TrainConfig, num_gpus: int) -> list[Finding]:
         training.num_passes(max(1, num_gpus) * training.num_hosts)
     except PipelineError as error:
         return [Finding("error", subject, str(error))]
-    has_8_bit = training.optimizer == "adamw-8bit-sr"
-    wanted = [(f"report_to {name}", name) for name in training.report_to]
-    wanted += [("optimizer adamw-8bit-sr", "torchao")] if has_8_bit else []
-    wanted += [("lora", "peft")] if training.lora is not None else []
-    wanted += [("accuracy_rule math-verify", "math_verify")] * (
-        training.method == "grpo" and training.grpo.accuracy_rule == "math-verify"
-    )
-    compiled = "attention flex" if training.attention == "flex" else "optimizer adamw-8bit-sr"
-    compiles = has_8_bit or training.attention == "flex"
-    wanted += [(compiled, "triton")] if compiles and num_gpus else []
+    is_8_bit, is_flex = training.optimizer == "adamw-8bit-sr", training.attention == "flex"
+    is_verified = training.method == "grpo" and training.grpo.accuracy_rule == "math-verify"
+    compiled = "attention flex" if is_flex else "optimizer adamw-8bit-sr"
+    wanted = [
+        *((True, f"report_to {name}", name) for name in training.report_to),
+        (is_8_bit, "optimizer adamw-8bit-sr", "torchao"),
+        (training.lora is not None, "lora", "peft"),
+        (is_verified, "accuracy_rule math-verify", "math_verify"),
+        ((is_8_bit or is_flex) and num_gpus > 0, compiled, "triton"),
+    ]
     missing = [
         f"{setting} needs the package {package}, which is not installed"
-        for setting, package in wanted
-        if find_spec(package) is None
+        for is_wanted, setting, package in wanted
+        if is_wanted and find_spec(package) is None
     ]
-    if compiles and not any(which(name) for name in ("cc", "gcc", "clang")):
+    if (is_8_bit or is_flex) and not any(which(name) for name in ("cc", "gcc", "clang")):
         missing.append(f"{compiled} is compiled and needs a C compiler: install gcc")
     return [Finding("error", subject, text) for text in missing]
 
@@ -220,15 +187,11 @@ def check_memory(training: TrainConfig, gpus: Sequence[Gpu], sizes: ModelSizes) 
         )
         return Finding("error", subject, text)
     needed = estimate(training, sizes, num_gpus=len(gpus) * training.num_hosts)
-    step_s = forecast_step_s(training, sizes, gpus[0].model, len(gpus) * training.num_hosts)
     cards = [gpu.memory_bytes for gpu in gpus if gpu.memory_bytes]
     if not cards:
         return Finding("warning", subject, f"wants {needed.text()}; nvidia-smi tells no sizes")
     hosts = f"{training.num_hosts} hosts with " if training.num_hosts > 1 else ""
     text = f"{hosts}{len(gpus)} GPU(s) of {min(cards) / GB:.0f} GB; it wants {needed.text()}"
-    if step_s:
-        least, most = ((training.max_steps - training.steps_before) * s / 3600 for s in step_s)
-        text += f"; about {least:.1f} to {most:.1f} hours, guessed by count"
     if needed.total > min(cards):
         remedy = "more GPUs with sharding zero2 or fsdp, precision bf16 with adamw-8bit-sr, or lora"
         return Finding("error", subject, f"{text}: {remedy}")
@@ -238,53 +201,21 @@ def check_memory(training: TrainConfig, gpus: Sequence[Gpu], sizes: ModelSizes) 
     return Finding("ok", subject, text)
 
 
-def check_host_memory(
-    training: TrainConfig, num_processes: int, sizes: ModelSizes, host_bytes: float
-) -> Finding:
-    """Whether a host holds what is read for the GPUs, and gathered from them for a checkpoint."""
-    subject = f"training {training.name}"
-    needed = estimate_host(training, sizes, num_processes=num_processes)
-    text = (
-        f"{num_processes} process(es) want {needed / GB:.0f} GB of this host's memory, it "
-        f"has {host_bytes / GB:.0f}"
-    )
-    if needed > host_bytes:
-        return Finding("warning", subject, f"{text}; the system may kill them")
-    return Finding("ok", subject, text)
-
-
 def check_evaluated(
     model: str, config: EvaluateConfig, gpus: Sequence[Gpu], models: Path, *, offline: bool
 ) -> list[Finding]:
-    """Whether a model to evaluate can be had, and fits one GPU: each process has its own.
-
-    Args:
-        model: Name on the hub, or folder; one that is made here needs nothing.
-        config: Of the evaluation.
-        gpus: GPUs that may be used.
-        models: Folder that keeps the sizes of models.
-        offline: The hub is not to be asked.
-    """
+    """Whether a model to evaluate can be had, and its weights fit a GPU: each process has one."""
     if not isinstance(parse_name(model), FolderOrHub):
         return []
     remedy = REMEDY.format(model) + "give it as its `model` in evaluate.models"
-    base = base_of(model)  # of an adapter
-    names = (model, base) if base else (model,)
+    names = filter(None, (model, base_of(model)))  # an adapter has a base
     findings = [check_hub(name, "model", offline=offline, remedy=remedy) for name in names]
     cards = [gpu.memory_bytes for gpu in gpus if gpu.memory_bytes]
     try:
         sizes = sizes_of(model, models) if cards else None
     except PipelineError as error:
         return [*findings, Finding("error", "model", str(error))]
-    if sizes is None:
-        return findings
-    least, most = estimate_inference(config, sizes)
-    text = f"{model} wants {least / GB:.0f} to {most / GB:.0f} GB of a GPU"
-    if least > min(cards):
-        level, remedy = "error", "use a larger one: CUDA_VISIBLE_DEVICES"
-    elif most > min(cards):
-        level, remedy = "warning", "lower evaluate.batch_size if memory runs out"
-    else:
-        return findings
-    card = f"{min(cards) / GB:.0f} GB are there"
-    return [*findings, Finding(level, "model", f"{text}, {card}; {remedy}")]
+    if sizes is not None and (needed := estimate_inference(config, sizes)) > min(cards):
+        wants = f"{model} wants {needed / GB:.0f} GB of a GPU, {min(cards) / GB:.0f} GB are there"
+        findings.append(Finding("error", "model", f"{wants}; use another: CUDA_VISIBLE_DEVICES"))
+    return findings

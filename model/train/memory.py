@@ -119,12 +119,9 @@ def check_fits(needed: MemoryEstimate, card_bytes: float) -> None:
         raise PipelineError(msg)
 
 
-def estimate_inference(config: EvaluateConfig, sizes: ModelSizes) -> tuple[float, float]:
-    """Bytes of a GPU for answering: the least (the weights), and the most (the longest answers)."""
-    width = FP32 if config.precision == "fp32" else BF16
-    weights = width * sizes.total + RESERVE_BYTES
-    tokens = (config.batch_size or 1) * (PROMPT_TOKENS + config.max_new_tokens)
-    return weights, weights + tokens * 2 * sizes.text_kv_width * sizes.text_layers * width
+def estimate_inference(config: EvaluateConfig, sizes: ModelSizes) -> float:
+    """Bytes of a GPU for answering, at least: the weights; batches adapt to what is left."""
+    return (FP32 if config.precision == "fp32" else BF16) * sizes.total + RESERVE_BYTES
 
 
 def _holds_reference(config: TrainConfig) -> bool:

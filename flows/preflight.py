@@ -23,7 +23,6 @@ from storage.host.checks import (
     check_python,
     check_writable,
     shared_memory_bytes,
-    worst,
 )
 from storage.host.gpus import visible_gpus
 from storage.layout import Layout
@@ -69,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(line.append(printable(f"{finding.subject}: {finding.text}"), style="default"))
     counts = {level: sum(each.level == level for each in findings) for level in STYLES}
     console.print(", ".join(f"{count} {level}" for level, count in counts.items()))
-    return 1 if worst(findings) == "error" else 0
+    return 1 if counts["error"] else 0
 
 
 def preflight(config: PipelineConfig, layout: Layout, *, offline: bool) -> list[Finding]:

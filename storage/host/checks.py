@@ -3,18 +3,16 @@
 Each check returns findings; none raises for what it was made to find.
 """
 
-import email.utils
 import errno
-import os
 import shutil
 import socket
 import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -30,10 +28,8 @@ from storage.errors import network_cause
 
 GB = 1e9
 NETWORK_TIMEOUT_S = 15.0
-OLDEST_PYTHON = (3, 11)
 YTDLP_STALE_DAYS = 90  # YouTube changes monthly; older ones begin to fail
 CLOCK_TOLERANCE_S = 300.0  # beyond it TLS and signed media addresses are refused
-DISK_CLOCK_TOLERANCE_S = 60.0
 
 Level = Literal["ok", "warning", "error"]
 HubKind = Literal["model", "dataset"]
@@ -52,20 +48,14 @@ class Finding:
 
 
 def check_python(pyproject: Path) -> list[Finding]:
-    """Python and every package that the project names, against the bounds it names them with."""
-    found = sys.version.split()[0]
-    is_new_enough = sys.version_info[:2] >= OLDEST_PYTHON
-    findings = [
-        Finding("ok", "python", found)
-        if is_new_enough
-        else Finding("error", "python", f"{found}; 3.11 or newer is needed: make PYTHON=python3.11")
-    ]
+    """Every package that the project names, against the bounds it names them with."""
     wanted = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["dependencies"]
     wrong = [text for name in wanted if (text := _package_problem(Requirement(name)))]
-    remedy = "pip install -c constraints.txt -e ."
+    packages = Finding("ok", "packages", f"{len(wanted)} as pyproject.toml wants them")
     if wrong:
-        return [*findings, Finding("error", "packages", f"{'; '.join(wrong)}: {remedy}")]
-    return [*findings, Finding("ok", "packages", f"{len(wanted)} as pyproject.toml wants them")]
+        text = f"{'; '.join(wrong)}: pip install -c constraints.txt -e ."
+        packages = Finding("error", "packages", text)
+    return [Finding("ok", "python", sys.version.split()[0]), packages]
 
 
 def _package_problem(requirement: Requirement) -> str:
@@ -92,34 +82,20 @@ def check_ytdlp_age(installed: str, today: datetime) -> Finding:
 
 
 def check_writable(workspace: Path) -> list[Finding]:
-    """Whether the workspace can be written, locked, and renamed in; and its clock."""
+    """Whether the workspace can be written."""
     try:
         workspace.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=workspace, prefix=".preflight-") as file:
             file.write(b"x")
-            file.flush()
-            skew_s = Path(file.name).stat().st_mtime - time.time()
     except OSError as error:
         text = f"{workspace} cannot be written ({error.strerror}); choose another: --workspace DIR"
         return [Finding("error", "workspace", text)]
-    findings = [Finding("ok", "workspace", f"{workspace} can be written")]
-    if abs(skew_s) > DISK_CLOCK_TOLERANCE_S:
-        text = (
-            f"the workspace's file server is {skew_s:+.0f} s off this host's clock: set both by NTP"
-        )
-        findings.append(Finding("warning", "clock", text))
-    return findings
+    return [Finding("ok", "workspace", f"{workspace} can be written")]
 
 
 def check_disk(workspace: Path, needs: dict[str, float]) -> Finding:
-    """Room for what is to come.
-
-    Args:
-        workspace: Folder on the disk in question; its nearest existing parent is asked.
-        needs: Bytes by what they are for.
-    """
-    free = free_bytes(workspace)
-    wanted = sum(needs.values())
+    """Room on the workspace's disk for what is to come, in bytes by what they are for."""
+    free, wanted = free_bytes(workspace), sum(needs.values())
     if not needs:
         return Finding("ok", "disk", f"{free / GB:.0f} GB free at {workspace}; little is wanted")
     parts = " + ".join(f"{name} {size / GB:.1f}" for name, size in needs.items())
@@ -144,22 +120,18 @@ def check_port(port: int, purpose: str, option: str) -> Finding:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                text = f"{port} ({purpose}) cannot be opened: {error.strerror}; choose: {option}"
-                return Finding("error", "port", text)
-            text = f"{port} ({purpose}) is in use; well if by this project, else choose: {option}"
-            return Finding("warning", "port", text)
+            if error.errno == errno.EADDRINUSE:
+                text = "is in use; well if by this project, else choose"
+                return Finding("warning", "port", f"{port} ({purpose}) {text}: {option}")
+            text = f"{port} ({purpose}) cannot be opened: {error.strerror}; choose: {option}"
+            return Finding("error", "port", text)
     return Finding("ok", "port", f"{port} ({purpose}) is free")
 
 
 def check_url(url: str, purpose: str, remedy: str, *, any_answer: bool = False) -> list[Finding]:
     """Whether an address answers, and whether its clock agrees with ours.
 
-    Args:
-        url: What will be asked for.
-        purpose: What it is.
-        remedy: What to do if it does not answer.
-        any_answer: A refusal (401, 403, 404) is an answer: it is about this file, not the server.
+    With `any_answer` a refusal (401, 403, 404) is one: it is about this file, not the server.
     """
     try:
         response = requests.head(url, timeout=NETWORK_TIMEOUT_S, allow_redirects=True)
@@ -169,36 +141,29 @@ def check_url(url: str, purpose: str, remedy: str, *, any_answer: bool = False) 
     if response.status_code >= (500 if any_answer else 400):
         text = f"{url} ({purpose}) answers {response.status_code}; {remedy}"
         return [Finding("warning" if any_answer else "error", "network", text)]
-    return [
-        Finding("ok", "network", f"{url} ({purpose}) answers"),
-        *_check_clock(response.headers.get("Date"), url),
-    ]
+    found = [Finding("ok", "network", f"{url} ({purpose}) answers")]
+    if date := response.headers.get("Date"):
+        found.append(_check_clock(parsedate_to_datetime(date).timestamp(), url))
+    return found
 
 
-def _check_clock(date: str | None, url: str) -> list[Finding]:
-    if date is None:
-        return []
-    offset_s = time.time() - email.utils.parsedate_to_datetime(date).timestamp()
+def _check_clock(theirs_s: float, url: str) -> Finding:
+    offset_s = time.time() - theirs_s
     if abs(offset_s) <= CLOCK_TOLERANCE_S:
-        return [Finding("ok", "clock", f"within {max(abs(offset_s), 1):.0f} s of {url}")]
+        return Finding("ok", "clock", f"within {max(abs(offset_s), 1):.0f} s of {url}")
     text = (
         f"{offset_s:+.0f} s off the clock of {url}; TLS and media addresses fail so: set it by NTP"
     )
-    return [Finding("error", "clock", text)]
+    return Finding("error", "clock", text)
 
 
 def check_hub(name: str, kind: HubKind, *, offline: bool, remedy: str) -> Finding:
-    """Whether a model or data set can be had: a folder, a copy in the hub's cache, or the hub.
-
-    Args:
-        name: Folder, or name on the hub.
-        kind: Which of the two it is on the hub.
-        offline: The hub is not to be asked.
-        remedy: What to do if it cannot be had.
-    """
+    """Whether a model or data set can be had: a folder, a copy in the hub's cache, or the hub."""
     if Path(name).expanduser().exists():
         return Finding("ok", kind, f"{name} is a local folder")
-    if is_cached(name, kind):
+    # Told by the file that each of its kind has.
+    files = ("config.json",) if kind == "model" else ("README.md", ".gitattributes")
+    if any(_cached(name, file, kind) for file in files):
         return Finding("ok", kind, f"{name} is in the hub's cache")
     problem = "is not on this host" if offline else _ask_hub(name, kind)
     if problem:
@@ -220,40 +185,24 @@ def _ask_hub(name: str, kind: HubKind) -> str:
     return ""
 
 
-def is_cached(name: str, kind: HubKind) -> bool:
-    """Whether the hub's cache holds a copy; told by the file that each of its kind has."""
-    if name.count("/") != 1:
-        return False
-    files = ("config.json",) if kind == "model" else ("README.md", ".gitattributes")
-    return any(
-        isinstance(try_to_load_from_cache(name, file, repo_type=kind), str) for file in files
-    )
-
-
 def model_folder(name: str) -> Path | None:
     """Where a model's files lie on this host; None if they do not."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
-    config = try_to_load_from_cache(name, "config.json") if name.count("/") == 1 else None
-    return Path(config).parent if isinstance(config, str) else None
+    config = _cached(name, "config.json", "model")
+    return Path(config).parent if config else None
 
 
-def worst(findings: Iterable[Finding]) -> Level:
-    """The worst level among findings."""
-    levels = {finding.level for finding in findings}
-    return "error" if "error" in levels else "warning" if "warning" in levels else "ok"
-
-
-def host_memory_bytes() -> int:
-    """Memory of this host."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def _cached(name: str, file: str, kind: HubKind) -> str | None:
+    """A file of a model or data set in the hub's cache."""
+    path = try_to_load_from_cache(name, file, repo_type=kind) if name.count("/") == 1 else None
+    return path if isinstance(path, str) else None
 
 
 def shared_memory_bytes() -> int | None:
     """Size of /dev/shm, through which data workers hand over batches; None where there is none."""
     try:
-        status = os.statvfs("/dev/shm")  # noqa: S108  its size is asked, nothing is put there
+        return shutil.disk_usage("/dev/shm").total  # noqa: S108  nothing is put there
     except OSError:
         return None
-    return status.f_blocks * status.f_frsize

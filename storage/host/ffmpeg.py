@@ -11,13 +11,8 @@ from storage.errors import PipelineError
 
 @functools.cache
 def find_ffmpeg() -> str:
-    """Path of an ffmpeg that can be run.
-
-    Raises:
-        PipelineError: If there is none.
-    """
-    system = shutil.which("ffmpeg")
-    if system is not None:
+    """Path of an ffmpeg that can be run; PipelineError if there is none."""
+    if system := shutil.which("ffmpeg"):
         return system
     try:
         return imageio_ffmpeg.get_ffmpeg_exe()
@@ -29,8 +24,5 @@ def find_ffmpeg() -> str:
 @functools.cache
 def ffmpeg_version() -> str:
     """Version as ffmpeg tells it, e.g. `7.0.2-static`."""
-    command = [find_ffmpeg(), "-version"]
-    first_line = subprocess.run(
-        command, capture_output=True, text=True, timeout=30, check=True
-    ).stdout
-    return first_line.split()[2]
+    told = subprocess.check_output([find_ffmpeg(), "-version"], text=True, timeout=30)
+    return told.split()[2]

@@ -36,10 +36,7 @@ def visible_gpus() -> list[Gpu]:
 
 
 def list_gpus(visible: str | None) -> list[Gpu]:
-    """The GPUs that a process may use, in PCI order; empty on a host without any.
-
-    Args:
-        visible: Value of CUDA_VISIBLE_DEVICES: indices or UUIDs; None: all.
+    """The GPUs that a value of CUDA_VISIBLE_DEVICES (None: not set) leaves, in PCI order.
 
     Raises:
         PipelineError: If it names a GPU that is not there.

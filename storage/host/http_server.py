@@ -13,15 +13,7 @@ STOP_S = 3  # for answers under way
 
 @contextmanager
 def running(application: Starlette, host: str, port: int) -> Generator[int]:
-    """Serve an application; nothing is logged, the terminal belongs to the pipeline.
-
-    Args:
-        application: What answers.
-        host: Address to listen on.
-        port: Port; 0 takes a free one.
-
-    Yields:
-        The port.
+    """Serve an application and yield its port (0: a free one); nothing is logged.
 
     Raises:
         OSError: If the port is in use or may not be opened.

@@ -3,14 +3,13 @@
 A trainer that hangs in a collective writes nothing, hears no SIGTERM of its own accord and keeps
 its GPU. Four bonds see to it that none is left behind, whatever is killed:
 
-- run as a script (`python storage/host/supervisor.py GRACE_S COMMAND...`) this file is the
-  supervisor: it
-  starts the command in its own session and holds a lifeline, its standard input. When the lifeline
-  closes (the parent is gone, kill -9 included) or a SIGTERM comes, it stops everything below it.
-- the supervisor is a subreaper (Linux): a grandchild whose parent died becomes its child, so that
-  it can find every descendant, also the ranks of torchrun, each of which has a session of its own.
-- should the supervisor itself be killed -9, the kernel sends its child a SIGTERM, on which torchrun
-  stops its ranks.
+- run as a script (`python storage/host/supervisor.py GRACE_S COMMAND...`) this file starts the
+  command in its own session and holds a lifeline, its standard input: when that closes (the parent
+  is gone, kill -9 included) or a SIGTERM comes, it stops everything below it;
+- it is a subreaper (Linux): a grandchild whose parent died becomes its child, so that it finds
+  every descendant, also the ranks of torchrun, each of which has a session of its own;
+- should it be killed -9 itself, the kernel sends its child a SIGTERM, on which torchrun stops its
+  ranks;
 - an entry point that calls `die_with_parent` gets SIGKILL when its own parent dies: a rank without
   torchrun.
 
@@ -25,8 +24,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 GIVE_UP_S = 20.0  # after SIGKILL: a process in a driver's call may be deaf even to that
@@ -52,30 +51,40 @@ def die_with_parent() -> None:
 def supervise(command: Sequence[str], *, grace_s: float) -> int:
     """Run a command until it ends, the lifeline on standard input closes, or a SIGTERM comes.
 
-    Args:
-        command: Program and arguments.
-        grace_s: Time between SIGTERM and SIGKILL when it is stopped.
-
     Returns:
-        The command's exit code; 128 + N if signal N ended it; 143 if it was stopped from here.
+        Its exit code; 128 + N if signal N ended it; 143 if it was stopped from here, by SIGTERM and
+        `grace_s` later SIGKILL.
     """
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    with _signals_to_pipe(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD) as news:
-        try:
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                env=os.environ | {SUPERVISED: "1"},
-                close_fds=False,  # a GPU stays locked while a process below has its lock file open
-                start_new_session=True,
-                preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),  # noqa: PLW1509  one thread
-            )
-        except OSError as error:
-            sys.stderr.write(f"error: cannot start {command[0]}: {error.strerror}\n")
-            return 127
-        status = _wait(child.pid, news)
-        _stop_descendants(child.pid, news, grace_s)
-    return 143 if status is None else _exit_code(status)
+    news = _signals_as_bytes(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+    try:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {SUPERVISED: "1"},
+            close_fds=False,  # a GPU stays locked while a process below has its lock file open
+            start_new_session=True,
+            preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),  # noqa: PLW1509  one thread
+        )
+    except OSError as error:
+        sys.stderr.write(f"error: cannot start {command[0]}: {error.strerror}\n")
+        return 127
+    status = _wait(child.pid, news)
+    _stop_descendants(child.pid, news, grace_s)
+    if status is None:
+        return 143
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _signals_as_bytes(*numbers: signal.Signals) -> int:
+    """A pipe that tells signals, so that one select waits for them and for the lifeline."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+    for number in numbers:
+        signal.signal(number, lambda _number, _frame: None)  # the wakeup byte has told already
+    return reader
 
 
 def _wait(child: int, news: int) -> int | None:
@@ -117,7 +126,6 @@ def _stop_descendants(child: int, news: int, grace_s: float) -> None:
 
 
 def _descendants() -> list[int]:
-    """Every process below this one."""
     parent_of = _parents_from_proc() if sys.platform == "linux" else _parents_from_ps()
     below = {os.getpid()}
     while more := {pid for pid, parent in parent_of.items() if parent in below} - below:
@@ -156,42 +164,15 @@ def _reap() -> dict[int, int]:
         statuses[pid] = status
 
 
-def _exit_code(status: int) -> int:
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
-
-
 def _send(number: signal.Signals, pids: Sequence[int]) -> None:
     for pid in pids:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, number)
-        except ProcessLookupError:
-            continue
 
 
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(option, value)
-
-
-def _do_nothing(_number: int, _frame: object) -> None:
-    """The wakeup byte has told already."""
-
-
-@contextmanager
-def _signals_to_pipe(*numbers: signal.Signals) -> Generator[int]:
-    """Turn signals into bytes, so that one select waits for them and for the lifeline."""
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    previous = signal.set_wakeup_fd(writer)
-    for number in numbers:
-        signal.signal(number, _do_nothing)
-    try:
-        yield reader
-    finally:
-        signal.set_wakeup_fd(previous)
-        os.close(reader)
-        os.close(writer)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
 r"""Clips out of a data set on the hub, laid into a folder by clip name; from there they are cut.
 
 A data set of files with R1-AQA's or AVQA's names (`Joysw909/AVQA`: `.../-HG3Omg_89c_30.wav`) is
-taken file by file, those that are asked for. `gijs/avqa-processed` has a row for each question:
-`audio` (bytes that ffmpeg reads), `question` (`What happened?\nChoices:\nA. motorboat\nB. ...`) and
-`answer` (`B. Yacht consignment`), and no column for the video. A row belongs to the annotation with
-the same question, choices and answer. Where several clips share all three, the order decides:
-between two rows that can be told apart, as many of a kind must lie in the data set as in the
-annotations. What cannot be told is not guessed: it is written to unmatched.jsonl.
-
-The commit that was found first is kept, and a download goes on at that commit only.
+taken file by file. `gijs/avqa-processed` has a row for each question: `audio`, `question` (`What
+happened?\nChoices:\nA. motorboat\nB. ...`) and `answer` (`B. Yacht consignment`), and no column for
+the video. A row belongs to the annotation with the same question, choices and answer. Where several
+clips share all three, the order decides: between two rows that can be told apart, as many of a kind
+must lie in the data set as in the annotations. What cannot be told is not guessed: it is written to
+unmatched.jsonl. The commit that was found first is kept, and a download goes on at that one only.
 """
 
 from bisect import bisect_left
@@ -49,12 +47,7 @@ class LaidOut(NamedTuple):
 
 
 def lay_out(source: HuggingFaceSource, rows: Sequence[Example], folder: Path) -> LaidOut:
-    """Write the audio of matched rows into `folder` once, named by clip id.
-
-    Args:
-        source: Data set and split.
-        rows: The annotations of that split.
-        folder: Where the files go; a finished one is taken as it is.
+    """Write the audio of those annotations into `folder` once, named by clip id.
 
     Raises:
         PipelineError: If there are no annotations to match, or the data set cannot be read.
@@ -89,12 +82,7 @@ def lay_out(source: HuggingFaceSource, rows: Sequence[Example], folder: Path) ->
 
 
 def match_rows(questions: Sequence[Asked], rows: Sequence[Example]) -> list[Clip | None]:
-    """The clip of each question of a data set; None where it cannot be told.
-
-    Args:
-        questions: In the data set's order.
-        rows: In the annotations' order.
-    """
+    """The clip of each question of a data set, in its order; None where it cannot be told."""
     positions: dict[Asked, list[int]] = defaultdict(list)
     for position, row in enumerate(rows):
         positions[_known_by(row)].append(position)
@@ -151,11 +139,7 @@ def _named_files(files: Sequence[str], rows: Sequence[Example]) -> dict[str, Cli
 
 
 def _check_commit(source: HuggingFaceSource, folder: Path) -> Commit:
-    """The data set as it is, at the same commit as when its download began.
-
-    Raises:
-        PipelineError: If it is another one, or the hub does not say.
-    """
+    """The data set as it is, at the same commit as when its download began."""
     commit = find_commit(source)
     kept = read_json(folder / COMMIT) if (folder / COMMIT).exists() else commit.name
     if kept != commit.name:
@@ -170,11 +154,7 @@ def _check_commit(source: HuggingFaceSource, folder: Path) -> Commit:
 
 
 def _name_by_clip(paths: Sequence[Path], clips: Sequence[Clip | None]) -> int:
-    """Give files their clip's name and remove those of no clip; may be broken off and repeated.
-
-    Returns:
-        Number of clips.
-    """
+    """Give files their clip's name, remove those of none, count clips; may be done in two goes."""
     named: set[Clip] = set()
     for path, clip in zip(paths, clips, strict=True):
         if clip is not None and clip not in named and path.exists():

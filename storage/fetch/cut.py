@@ -6,11 +6,10 @@ the file's default. A whole clip has exactly its length. Only containers that ho
 are read: a playlist or manifest, whatever its name, makes ffmpeg open any file of this host.
 
 The cut seeks twice: ffmpeg jumps to two seconds before the start (fast, by the container's index),
-then decodes and drops exactly two seconds. A single seek gives 159,744 instead of 160,000 samples
-for AAC, and starts 16 ms late.
-Near the beginning there is no jump, as one to second 0 loses AAC's first 64 ms. Measured against
-noise: exact for AAC and PCM, within 1 ms for Matroska, whose clock counts milliseconds, and 21 ms
-late for fragmented MP4 without an edit list, which plays AAC's priming in every player.
+then decodes and drops exactly two seconds; a single seek gives 159,744 instead of 160,000 samples
+for AAC, and starts 16 ms late. Measured against noise: exact for AAC and PCM, within 1 ms for
+Matroska, whose clock counts milliseconds, and 21 ms late for fragmented MP4 without an edit list,
+which plays AAC's priming in every player.
 """
 
 import errno
@@ -123,7 +122,7 @@ def cut_clip(
         target: The wav to write.
         start_s: Where in the source it starts.
         clip_length_s: Seconds of a whole clip.
-        announced_s: What was said of a download's length; rounded, so compared within 0.5 s.
+        announced_s: What was said of a download's length.
         is_fragmented: A missing fragment shifts all that follows, so the whole length must agree.
 
     Raises:
@@ -142,14 +141,14 @@ def cut_clip(
         msg = f"announced as {whole_s:g} s, but its fragments make {source_s:.2f} s"
         raise CutError("truncated", msg)
     facts = measure_wav(target)
-    if facts.rms_dbfs < QUIET_DBFS or "Audio: pcm_f" in log:
-        facts = replace(facts, is_cancelled=_is_cancelled(cut, facts))
     num_missing = num_samples_of(clip_length_s) - facts.num_samples
     if num_missing > MAX_PADDING:
         _check_end(cut, facts, source_s, announced_s)
     elif num_missing:
         _fit(target, num_samples_of(clip_length_s))
-        return replace(measure_wav(target), is_cancelled=facts.is_cancelled)
+        facts = measure_wav(target)
+    if facts.rms_dbfs < QUIET_DBFS or "Audio: pcm_f" in log:
+        return replace(facts, is_cancelled=_is_cancelled(cut, facts))
     return facts
 
 
@@ -212,12 +211,10 @@ def _fit(path: Path, num_samples: int) -> None:
 
 
 def _rms(samples: np.ndarray) -> float:
-    """Root mean square; 0 of nothing."""
     return math.sqrt(np.mean(np.square(samples, dtype=np.float64))) if samples.size else 0.0
 
 
 def _dbfs(level: float) -> float:
-    """Level of a 16-bit amplitude; full scale is 32,768."""
     return FLOOR_DBFS if level <= 0 else round(20 * math.log10(level / 32_768), 2)
 
 
@@ -259,7 +256,7 @@ def _is_cancelled(cut: _Cut, facts: WavFacts) -> bool:
 
 
 def _run_ffmpeg(cut: _Cut) -> str:
-    """Run the cut; returns what ffmpeg said."""
+    """Run the cut; gives what ffmpeg said."""
     done = _run(_command(cut))
     log = done.stderr.decode("utf-8", errors="replace")
     for number, limit in ((errno.ENOSPC, None), (errno.EFBIG, -signal.SIGXFSZ)):
@@ -284,9 +281,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
 
 
 def _command(cut: _Cut, **form: object) -> list[str]:
-    """The command line; `form` replaces parts of the output's form."""
-    # Near the beginning it decodes from there: to jump to 0 costs AAC its first 64 ms and Opus 8
-    # ms.
+    # Near the beginning it decodes from there: a jump to 0 costs AAC its first 64 ms, Opus 8 ms.
     jump = {"ss": cut.start_s - LEAD_S} if cut.start_s > LEAD_S else {}
     drop = {"ss": min(LEAD_S, cut.start_s)} if cut.start_s > 0 else {}
     shift = {"itsoffset": cut.offset_s} if cut.offset_s else {}

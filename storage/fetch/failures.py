@@ -1,9 +1,8 @@
 """Why a clip could not be had: yt-dlp's messages sorted into classes.
 
-yt-dlp 2026.10.26 raises `DownloadError` for everything; the cause hides in `exc_info[1]`, in the
-text, or (a 429 of the player's interface) only in the warnings. The texts are its own and
-YouTube's, in messages.yaml beside this file; tests/storage/fetch/test_failures.py runs the real
-extractor through each. A class decides what happens next:
+yt-dlp raises `DownloadError` for everything; the cause hides in `exc_info[1]`, in the text, or (a
+429 of the player's interface) only in the warnings. The texts are in messages.yaml beside this
+file; the tests run the real extractor through each. A class decides what happens next:
 
 - `invalid`: gone for good; asked for again only by `--retry invalid`.
 - `unconfirmed`: gone, or hidden from us, the text fits both; again a day later.
@@ -19,28 +18,17 @@ extractor through each. A class decides what happens next:
 
 import errno
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Literal
 
 import yaml
 from yt_dlp.networking.exceptions import HTTPError
-from yt_dlp.utils import ExtractorError, GeoRestrictedError
+from yt_dlp.utils import ExtractorError
 
-Kind = Literal[
-    "invalid",
-    "unconfirmed",
-    "geo",
-    "credentials",
-    "retry",
-    "blocked",
-    "network",
-    "extractor",
-    "local",
-]
+Lost = Literal["invalid", "geo", "credentials"]
+Kind = Literal[Lost, "unconfirmed", "retry", "blocked", "network", "extractor", "local"]
 LOCAL_ERRORS = {
     errno.ENOSPC: "disk-full",
     errno.EDQUOT: "disk-full",
@@ -89,26 +77,23 @@ _MESSAGES: list[tuple[Kind | Literal["session"], str, re.Pattern[str]]] = [
 ]
 # Answers that say nothing of the video where the session was not given its formats.
 _DOUBTFUL = {"no-audio", "drm"}
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
 _HTTP_STATUS = re.compile(r"HTTP Error (\d{3})")
 
 
 def classify(error: Exception, warnings: Sequence[str], *, is_youtube: bool) -> Failure:
-    """Sort what came out of `YoutubeDL.extract_info`.
+    """Sort what came out of `YoutubeDL.extract_info`, with its warnings for this video.
 
-    Args:
-        error: What was raised.
-        warnings: yt-dlp's, for this video; a 429 of the player's interface shows only there.
-        is_youtube: Whether YouTube was asked. There a 403 is a refusal of this address; on another
-            server, of this file.
+    A 403 of YouTube is a refusal of this address; of another server, of this file.
     """
     exc_info = getattr(error, "exc_info", None)  # a DownloadError holds what it was raised for
     cause: BaseException = exc_info[1] if exc_info and exc_info[1] is not None else error
     message = _clean(str(error))
-    status = _http_status(cause, message)
-    if (local := _local_fault(cause)) is not None:
-        return Failure("local", local, message)
-    if isinstance(cause, GeoRestrictedError):
-        return Failure("geo", "country", message)
+    told = _HTTP_STATUS.search(message)
+    status = cause.status if isinstance(cause, HTTPError) else int(told[1]) if told else None
+    number = _ERRNO.search(str(error))
+    if number and int(number[1]) in LOCAL_ERRORS:
+        return Failure("local", LOCAL_ERRORS[int(number[1])], message)
     for kind, reason, pattern in _MESSAGES:
         if kind != "session" and pattern.search(message):
             session = _fault_of_session(warnings) if reason in _DOUBTFUL else None
@@ -117,7 +102,9 @@ def classify(error: Exception, warnings: Sequence[str], *, is_youtube: bool) -> 
         return _no_player_response(message, warnings)
     if status is not None:
         kind = _kind_of(status, is_youtube=is_youtube)
-        wait_s = _retry_after_s(cause)
+        # yt-dlp itself never reads it.
+        asked = cause.response.headers.get("Retry-After") if isinstance(cause, HTTPError) else None
+        wait_s = float(asked) if asked and asked.isdigit() else None
         return Failure(kind, f"http-{status}", message, status, wait_s, is_youtube)
     return Failure("retry", _wire_reason(cause), message)
 
@@ -136,25 +123,6 @@ def _clean(message: str) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", message).removeprefix("ERROR: ")
     text = text.split("; please report this issue on")[0].split(" Use --cookies")[0]
     return " ".join(text.split())[:MAX_MESSAGE]
-
-
-def _http_status(cause: BaseException, message: str) -> int | None:
-    if isinstance(cause, HTTPError):
-        return int(cause.status)
-    match = _HTTP_STATUS.search(message)
-    return int(match.group(1)) if match else None
-
-
-def _local_fault(cause: BaseException) -> str | None:
-    """The disk's fault, wherever it stands in the chain of causes."""
-    seen: set[int] = set()
-    current: BaseException | None = cause
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        if isinstance(current, OSError) and current.errno in LOCAL_ERRORS:
-            return LOCAL_ERRORS[current.errno]
-        current = getattr(current, "cause", None) or current.__cause__ or current.__context__
-    return None
 
 
 def _no_player_response(message: str, warnings: Sequence[str]) -> Failure:
@@ -180,19 +148,6 @@ def _kind_of(status: int, *, is_youtube: bool) -> Kind:
             return "invalid"
         case _:
             return "retry"
-
-
-def _retry_after_s(cause: BaseException) -> float | None:
-    """What the server's Retry-After says, seconds or a date; yt-dlp itself never reads it."""
-    if not isinstance(cause, HTTPError):
-        return None
-    value = cause.response.headers.get("Retry-After") or ""
-    if value.isdigit():
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
 
 
 def _wire_reason(cause: BaseException) -> str:

@@ -32,27 +32,19 @@ SELECT = f"SELECT {NAMES} FROM clip"  # noqa: S608  our own columns
 SCHEMA = f"""
 CREATE TABLE clip ({NAMES}, PRIMARY KEY (clip_id, clip_length_s)) WITHOUT ROWID;
 CREATE TABLE video (video_id PRIMARY KEY, title, channel, upload_date, licence) WITHOUT ROWID;
-CREATE TABLE attempt (
-  at, run, clip_id, state, reason_code, message, http_status, source, seconds
-);
-CREATE TABLE run (
-  run INTEGER PRIMARY KEY, started, finished, outcome DEFAULT 'running', config, versions
-);
+CREATE TABLE attempt (at, run, clip_id, state, reason_code, message, http_status, source, seconds);
+CREATE TABLE run (run INTEGER PRIMARY KEY, started, finished, outcome, config, versions);
 """
 
 
 class Ledger:
-    """An open ledger; one connection, one writer at a time, safe between threads.
-
-    It is read and written for clips of one length.
-    """
+    """An open ledger, for clips of one length; one connection, safe between threads."""
 
     def __init__(self, path: Path, *, clip_length_s: float = 10.0) -> None:
         """Open or create it.
 
         Raises:
-            PipelineError: If the file is no ledger, of another format, locked, or cannot be read or
-                written; it is left as it was.
+            PipelineError: If it is no ledger, of another format, locked or not to be written.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
@@ -69,7 +61,6 @@ class Ledger:
                 raise
 
     def _check_format(self) -> None:
-        """Make the tables where there are none: not asked for yet, or killed before."""
         ((found,),) = self._connection.execute("PRAGMA user_version")
         ((num_tables,),) = self._connection.execute("SELECT count(*) FROM sqlite_master")
         self._connection.execute("PRAGMA synchronous=FULL")
@@ -174,10 +165,9 @@ class Ledger:
                 )
 
     def take_back(self, run: int, states: Sequence[State], *, next_try: float) -> int:
-        """Put what a run lost since its last success back to `retry`: it was not the clips' fault.
+        """Put what a run lost since its last success back to `retry`; tells how many clips.
 
-        Returns:
-            How many clips.
+        It was not their fault.
         """
         last_success = (
             "SELECT coalesce(max(rowid), 0) FROM attempt "
@@ -186,15 +176,11 @@ class Ledger:
         with self._lock:
             ((since,),) = self._read(last_success, run)
             lost = [row for row in self._tried(run, since=since) if row.state in states]
-            self.write(
-                [
-                    replace(
-                        row, state="retry", next_try=next_try, attempts=max(0, row.attempts - 1)
-                    )
-                    for row in lost
-                ],
-                run=run,
-            )
+            again = [
+                replace(row, state="retry", next_try=next_try, attempts=max(0, row.attempts - 1))
+                for row in lost
+            ]
+            self.write(again, run=run)
         return len(lost)
 
     def losses(self, run: int) -> Counter[str]:
@@ -209,57 +195,43 @@ class Ledger:
         )
 
     def retry(self, state: str) -> int:
-        """Put all clips of a state back to pending.
-
-        Returns:
-            How many.
-        """
-        with self._transaction() as connection:
-            return connection.execute(
-                "UPDATE clip SET state = 'pending', attempts = 0, next_try = NULL, asked = '' "
-                "WHERE state = ? AND clip_length_s = ?",
-                (state, self.clip_length_s),
-            ).rowcount
+        """Put all clips of a state back to pending; tells how many."""
+        return self._change(
+            "UPDATE clip SET state = 'pending', attempts = 0, next_try = NULL, asked = '' "
+            "WHERE state = ? AND clip_length_s = ?",
+            state,
+            self.clip_length_s,
+        ).rowcount
 
     def merge(self, other: Path) -> int:
-        """Take over what another ledger knows better: `done` before all, else the later try.
-
-        Returns:
-            How many rows were taken.
-        """
+        """Take over the rows of which another ledger knows more; tells how many."""
         with Ledger(other) as theirs:
             rows, videos = theirs._rows(SELECT), theirs._read("SELECT * FROM video")
         mine = {(row.clip_id, row.clip_length_s): row for row in self._rows(SELECT)}
-        taken = [row for row in rows if _is_better(row, mine.get((row.clip_id, row.clip_length_s)))]
+        taken = [
+            row for row in rows if _known(row) > _known(mine.get((row.clip_id, row.clip_length_s)))
+        ]
         with self._transaction() as connection:
             _insert(connection, f"OR REPLACE INTO {CLIP}", map(_values, taken))
             _insert(connection, "OR IGNORE INTO video", videos)
         return len(taken)
 
     def begin_run(self, *, config: str, versions: Mapping[str, str]) -> int:
-        """Open a run's row; one that still says `running` was killed, as two never run at once.
+        """Open a run's row and give its number.
 
-        Returns:
-            Its number.
+        One that still says `running` was killed, as two never run at once.
         """
-        with self._transaction() as connection:
-            connection.execute(
-                "UPDATE run SET outcome = 'killed', finished = (SELECT max(at) FROM attempt WHERE "
-                "attempt.run = run.run) WHERE outcome = 'running'"
-            )
-            done = connection.execute(
-                "INSERT INTO run (started, config, versions) VALUES (?, ?, ?)",
-                (time.time(), config, json.dumps(dict(versions))),
-            )
-            return done.lastrowid or 0
+        self._change(
+            "UPDATE run SET outcome = 'killed', finished = (SELECT max(at) FROM attempt WHERE "
+            "attempt.run = run.run) WHERE outcome = 'running'"
+        )
+        query = "INSERT INTO run (started, outcome, config, versions) VALUES (?, 'running', ?, ?)"
+        return self._change(query, time.time(), config, json.dumps(dict(versions))).lastrowid or 0
 
     def end_run(self, run: int, outcome: str) -> None:
         """Close a run's row: `finished`, `stopped`, `blocked` or `failed`."""
-        with self._transaction() as connection:
-            connection.execute(
-                "UPDATE run SET finished = ?, outcome = ? WHERE run = ?",
-                (time.time(), outcome, run),
-            )
+        query = "UPDATE run SET finished = ?, outcome = ? WHERE run = ?"
+        self._change(query, time.time(), outcome, run)
 
     def last_done_videos(self, source: str, limit: int) -> list[str]:
         """The videos that a source served last: known to exist a while ago."""
@@ -268,6 +240,10 @@ class Ledger:
             "GROUP BY video_id ORDER BY max(last_try) DESC LIMIT ?"
         )
         return [str(row[0]) for row in self._read(query, source, limit)]
+
+    def _change(self, query: str, *values: object) -> sqlite3.Cursor:
+        with self._lock, self._told():
+            return self._connection.execute(query, values)
 
     @contextmanager
     def _transaction(self) -> Generator[sqlite3.Connection]:
@@ -324,9 +300,8 @@ def _explain(path: Path, error: sqlite3.DatabaseError) -> str:
     )
 
 
-def _is_better(theirs: ClipRow, mine: ClipRow | None) -> bool:
-    if mine is None:
-        return True
-    if (theirs.state == "done") != (mine.state == "done"):
-        return theirs.state == "done"
-    return mine.state != "done" and (theirs.last_try or 0.0) > (mine.last_try or 0.0)
+def _known(row: ClipRow | None) -> tuple[bool, float]:
+    """How much a row knows: `done` before all, else the later try."""
+    if row is None:
+        return False, -1.0
+    return row.state == "done", 0.0 if row.state == "done" else row.last_try or 0.0

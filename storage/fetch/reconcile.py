@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from storage.fetch.clip_rows import ClipRow, new_row
+from storage.fetch.clip_rows import ClipRow, done, is_due, new_row
 from storage.fetch.cut import FLOOR_DBFS, SAMPLE_RATE_HZ, CutError, measure_wav, num_samples_of
 from storage.fetch.ledger import Ledger
-from storage.fetch.retries import done, is_due
 from storage.fetch.youtube import ACCESS_MARK, AudioSource
+from storage.manifest import file_digest
 from storage.records.clip import Clip
 
 WAV_HEADER_BYTES = 44  # RIFF, fmt and data headers as ffmpeg writes them with +bitexact
@@ -47,14 +47,8 @@ def list_due(
 ) -> Due:
     """What a run would try, or whose row it would put right; changes nothing.
 
-    40,000 clips take seconds, as of wavs that have their row only names and sizes are read.
-
-    Args:
-        ledger: Knows what was tried.
-        clips: Those to look at.
-        folder: The clips' folder.
-        sources: Those of the run.
-        drop_silent: Silent clips count as lost; their wavs stay.
+    40,000 clips take seconds, as of wavs that have their row only names and sizes are read. Where
+    `drop_silent` counts silent clips as lost, their wavs stay in the folder.
     """
     now_s, sizes = time.time(), _sizes(folder)
     rows = {row.clip_id: row for row in ledger.rows(clips)}
@@ -97,7 +91,9 @@ def condemn_damaged(ledger: Ledger, clips: Sequence[Clip], folder: Path) -> None
     """Read every wav, and move those aside whose sha256 is not their row's."""
     for row in ledger.rows(clips):
         path = folder / row.clip.file_name
-        if row.state == "done" and path.exists() and not _has_digest(path, row.sha256):
+        if row.state != "done" or not path.exists():
+            continue
+        if file_digest(path) != row.sha256:
             path.replace(condemned(path))
 
 
@@ -120,10 +116,7 @@ def _mended(row: ClipRow, folder: Path, size: int | None, *, drop_silent: bool) 
 
 
 def _adopted(row: ClipRow, path: Path, *, drop_silent: bool) -> ClipRow:
-    """The row with a wav that it does not know; the same if that is no whole clip.
-
-    A short one is fetched again, as nothing says why it is short.
-    """
+    """The row with a wav that it does not know, if whole: nothing says why a short one is short."""
     try:
         facts = measure_wav(path)
     except (CutError, OSError):
@@ -145,10 +138,3 @@ def _sizes(folder: Path) -> dict[str, int]:
 def _is_whole(size: int | None, row: ClipRow) -> bool:
     sample_bytes = 2 * round((row.duration_s or 0.0) * SAMPLE_RATE_HZ)
     return size is not None and WAV_HEADER_BYTES <= size - sample_bytes <= MAX_WAV_HEADER_BYTES
-
-
-def _has_digest(path: Path, sha256: str) -> bool:
-    try:
-        return measure_wav(path).sha256 == sha256
-    except (CutError, OSError):
-        return False

@@ -1,14 +1,14 @@
 """Fetching clips: worker threads over a batch, every outcome in the ledger.
 
-One run at a time in a workspace: who starts one holds its lock (flows/fetch.py). A kill before a
-clip's rename leaves nothing of it; a kill after it leaves a good wav without a row, which the next
-start adopts.
+One run at a time in a workspace: who starts one holds its lock (flows/fetch.py). A kill after a
+clip's rename leaves a good wav without a row, which the next start adopts.
 """
 
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -17,7 +17,7 @@ from storage.errors import BLOCKED_EXIT_CODE, PipelineError
 from storage.fetch.avqa_hub import LaidOut, lay_out
 from storage.fetch.cut import num_samples_of
 from storage.fetch.failures import Failure
-from storage.fetch.gate import Breaker, Gate, Pace
+from storage.fetch.gate import Breaker, Gate, Pace, Session
 from storage.fetch.ledger import ClipRow, Ledger
 from storage.fetch.reconcile import condemn_damaged, list_due
 from storage.fetch.requirements import check_tools, tool_versions
@@ -50,10 +50,7 @@ class Plan:
 
 
 class FetchRun:
-    """One run over a workspace: ledger, pace and breaker, shared by all batches.
-
-    Used as a context manager: `plan`, then `fetch_batch` for each batch.
-    """
+    """One run over a workspace; in its context `plan`, then `fetch_batch` for each batch."""
 
     def __init__(
         self,
@@ -62,19 +59,18 @@ class FetchRun:
         *,
         resume_command: str,
         rows: Sequence[Example] = (),
-        on_clip: Callable[[ClipRow], None] | None = None,
-        on_pause: Callable[[Failure, float], None] | None = None,
+        on_clip: Callable[[ClipRow], None] = lambda _row: None,
+        on_pause: Callable[[Failure, float], None] = lambda _refusal, _seconds: None,
     ) -> None:
         """Take the settings; nothing is opened yet.
 
         Args:
             config: Sources, clip length, pace.
             layout: Where the ledger and the clips lie.
-            resume_command: What to type to go on after a block, e.g. `python -m flows.fetch
-                --profile paper`.
+            resume_command: What to type to go on after a block.
             rows: The annotations, by which rows of a Hugging Face source are known.
-            on_clip: Called with each clip's new row, from the worker threads.
-            on_pause: Called with the refusal and the seconds when all workers pause.
+            on_clip: Told each clip's new row, from the worker threads.
+            on_pause: Told the refusal and the seconds when all workers pause.
         """
         self.config = config
         self.layout = replace(layout, clip_length_s=config.clip_length_s)
@@ -83,7 +79,7 @@ class FetchRun:
         self.laid_out: list[LaidOut] = []
         self._resume_command = resume_command
         self._rows = rows
-        self._on_clip = on_clip or _ignore
+        self._on_clip = on_clip
         self._on_pause = on_pause
         self._downloads = layout.downloads
 
@@ -95,20 +91,18 @@ class FetchRun:
         """
         check_tools(self.config)
         self.layout.clips.mkdir(parents=True, exist_ok=True)
-        self.ledger = Ledger(self.layout.ledger, clip_length_s=self.config.clip_length_s)
-        try:
+        with ExitStack() as stack:
+            ledger = Ledger(self.layout.ledger, clip_length_s=self.config.clip_length_s)
+            self.ledger = stack.enter_context(ledger)
+            stack.callback(shutil.rmtree, self._downloads, ignore_errors=True)
             self._open()
-        except BaseException:
-            self._close()
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Close the run's row, remove temporary files."""
-        try:
+        with self._stack:
             self.ledger.end_run(self.run, self._outcome(error))
-        finally:
-            self._close()
 
     def stop(self) -> None:
         """Ask all workers to stop after the video they are at; safe in a signal handler."""
@@ -152,14 +146,14 @@ class FetchRun:
                 yt-dlp is out of date.
         """
         self._check_disk(len(batch))
-        self._fetch_videos(_by_video(batch))
+        self._fetch_videos(batch)
         # Those for which we were refused, once more after all the others.
-        pending = [row.clip for row in self.ledger.rows(batch) if row.state == "pending"]
-        self._fetch_videos(_by_video(pending))
+        rows = self.ledger.rows(batch)
+        self._fetch_videos([row.clip for row in rows if row.state == "pending"])
 
-    def _fetch_videos(self, videos: Sequence[Sequence[Clip]]) -> None:
+    def _fetch_videos(self, clips: Sequence[Clip]) -> None:
         pool = ThreadPoolExecutor(self.config.workers, thread_name_prefix="fetch")
-        futures = [pool.submit(self._fetch_video, clips) for clips in videos]
+        futures = [pool.submit(self._worker.fetch_video, clips) for clips in _by_video(clips)]
         try:
             for future in as_completed(futures):
                 future.result()
@@ -170,17 +164,6 @@ class FetchRun:
                 self.stop_event.set()
             pool.shutdown(wait=False, cancel_futures=True)
             wait(futures, LAST_WORDS_S)
-
-    def _fetch_video(self, clips: Sequence[Clip]) -> None:
-        if self.stop_event.is_set():
-            return
-        folder = self._downloads / f"worker-{threading.get_ident()}"
-        folder.mkdir(exist_ok=True)
-        self._worker.fetch_video(clips, folder)
-
-    def _close(self) -> None:
-        self.ledger.close()
-        shutil.rmtree(self._downloads, ignore_errors=True)
 
     def _open(self) -> None:
         # What a killed run left: downloads and cuts in flight.
@@ -201,28 +184,12 @@ class FetchRun:
             config=self.config.model_dump_json(exclude={"sources": {"__all__": {"ytdlp"}}}),
             versions=self.versions,
         )
-        gate = Gate(
-            pace=self.pace,
-            breaker=Breaker(self.config.block_waits_s, self._on_pause),
-            stop=self.stop_event,
-            ledger=self.ledger,
-            run=self.run,
-            canary_video_id=self.config.canary_video_id,
-            ytdlp_version=self.versions["yt-dlp"],
-            resume_command=self._resume_command,
+        session = Session(
+            self.config, self.layout, self.ledger, self.run, self.versions, self.stop_event
         )
-        self._worker = ClipWorker(
-            config=self.config,
-            clips_dir=self.layout.clips,
-            media_dir=self.layout.media if self.config.keep_media else None,
-            ledger=self.ledger,
-            run=self.run,
-            versions=self.versions,
-            sources=self._sources,
-            gate=gate,
-            stop=self.stop_event,
-            on_clip=self._on_clip,
-        )
+        breaker = Breaker(self.config.block_waits_s, self._on_pause)
+        gate = Gate(session, self.pace, breaker, self._resume_command)
+        self._worker = ClipWorker(session, self._sources, gate, self._on_clip)
 
     def _check_disk(self, num_clips: int) -> None:
         needed = num_clips * 2 * num_samples_of(self.config.clip_length_s) + MIN_FREE_BYTES
@@ -262,29 +229,17 @@ def open_sources(
 ) -> list[AudioSource]:
     """The sources of a run, kept downloads first; nobody is asked, and nothing is written.
 
-    Args:
-        config: Which they are.
-        layout: Where kept downloads and what data sets gave lie; what is not there yet is empty.
-        stop: Breaks off downloads.
-
     Raises:
         PipelineError: If a folder is missing.
     """
-    opened: list[AudioSource] = []
     length_s = config.clip_length_s
-    if layout.media.is_dir():
-        opened.append(FolderAudio(layout.media, name="kept", clip_length_s=length_s))
+    kept = FolderAudio(layout.media, name="kept", clip_length_s=length_s)
+    opened: list[AudioSource] = [kept] if layout.media.is_dir() else []
     for source in config.sources:
         match source:
             case YoutubeSource():
-                downloader = Downloader(
-                    source,
-                    cache_dir=layout.ytdlp_cache,
-                    deadline_s=config.deadline_s,
-                    polite=config.videos_per_hour is not None,
-                    stop=stop or threading.Event(),
-                )
-                opened.append(downloader)
+                cache_dir = layout.ytdlp_cache
+                opened.append(Downloader(source, config, cache_dir, stop or threading.Event()))
             case FolderSource():
                 if not source.path.is_dir():
                     msg = (
@@ -299,10 +254,6 @@ def open_sources(
     return opened
 
 
-def _ignore(row: ClipRow) -> None:
-    """Needed by nobody."""
-
-
 def _by_video(clips: Iterable[Clip]) -> list[list[Clip]]:
     videos: dict[str, list[Clip]] = {}
     for clip in clips:
@@ -311,17 +262,10 @@ def _by_video(clips: Iterable[Clip]) -> list[list[Clip]]:
 
 
 def _batches(clips: Iterable[Clip], batch_size: int) -> tuple[tuple[Clip, ...], ...]:
-    """Batches of about that size.
-
-    The clips of one video are never parted, so one download serves them.
-    """
-    batches: list[tuple[Clip, ...]] = []
-    batch: list[Clip] = []
+    """Batches of about that size, the clips of one video together: one download serves them."""
+    batches: list[list[Clip]] = [[]]
     for video in _by_video(clips):
-        if batch and len(batch) + len(video) > batch_size:
-            batches.append(tuple(batch))
-            batch = []
-        batch.extend(video)
-    if batch:
-        batches.append(tuple(batch))
-    return tuple(batches)
+        if batches[-1] and len(batches[-1]) + len(video) > batch_size:
+            batches.append([])
+        batches[-1] += video
+    return tuple(tuple(batch) for batch in batches if batch)

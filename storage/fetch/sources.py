@@ -75,14 +75,10 @@ Answer = Sequence[Found] | Failure
 class FolderAudio:
     """Media files in a folder and its sub-folders."""
 
-    def __init__(self, root: Path, *, name: str = "folder", clip_length_s: float = 10.0) -> None:
-        """List the folder once; one that is not there is empty.
+    is_youtube = False
 
-        Args:
-            root: The folder.
-            name: Written into the ledger for each clip that it served.
-            clip_length_s: Seconds that a stretch must hold from a clip's start.
-        """
+    def __init__(self, root: Path, *, name: str = "folder", clip_length_s: float = 10.0) -> None:
+        """List the folder once; one that is not there is empty. The ledger has its `name`."""
         self.name = name
         self._root = root
         self._clip_length_s = clip_length_s
@@ -102,9 +98,9 @@ class FolderAudio:
                 self._by_stem[name_of["video"]].append(path)
 
     def key(self, clip: Clip) -> str | None:
-        """What an answer depends on: the folder and the clip's files as they are.
+        """What an answer depends on: the folder and the clip's files as they are; None without any.
 
-        None where no file is named after the clip; of a data set that was not read yet, any may be.
+        Of a data set that was not read yet, any clip may be there.
         """
         facts = [(found.path.name, found.path.stat()) for found in self._files(clip)]
         if not facts and self._root.is_dir():
@@ -113,9 +109,9 @@ class FolderAudio:
         return f"{self.name} {self._root}{''.join(files)}"
 
     def find(self, clips: Sequence[Clip]) -> dict[str, Answer]:
-        """By clip id its own files first, then stretches around it, then the whole video.
+        """By clip id its own files, then stretches around it, then the whole video's.
 
-        A `x.jpg` beside `x.m4a` is among them: what is no medium is told by trying to cut it.
+        `x.jpg` beside `x.m4a` is among them: what is no medium is told by trying to cut it.
         """
         return {clip.clip_id: self._files(clip) or self._lacks(clip) for clip in clips}
 

@@ -8,22 +8,19 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
 
-from storage.config import FetchConfig
 from storage.errors import PipelineError
-from storage.fetch.clip_rows import ClipRow
+from storage.fetch.clip_rows import ClipRow, after_failure, after_success, is_due
 from storage.fetch.cut import SILENT_BELOW_DBFS, CutError, WavFacts, cut_clip
 from storage.fetch.failures import LOCAL_ERRORS, Failure, Kind
-from storage.fetch.gate import Gate
-from storage.fetch.ledger import Ledger
+from storage.fetch.gate import Gate, Session
 from storage.fetch.reconcile import condemned, reopening
-from storage.fetch.retries import after_failure, after_success, is_due
-from storage.fetch.sources import NOT_THERE, Answer, Found, Media, VideoFacts
+from storage.fetch.sources import NOT_THERE, Answer, Found, VideoFacts
 from storage.fetch.youtube import AudioSource, Downloader
 from storage.records.clip import Clip
 
@@ -35,37 +32,26 @@ HOPE = ("retry", "extractor", "unconfirmed", "credentials", "geo", "invalid")
 class ClipWorker:
     """Everything that the threads of a run share."""
 
-    config: FetchConfig
-    clips_dir: Path
-    """Where the wavs go."""
-    media_dir: Path | None
-    """Where downloads are kept; None: nowhere."""
-    ledger: Ledger
-    run: int
-    """The run's number in the ledger."""
-    versions: dict[str, str]
-    """Of yt-dlp and ffmpeg, for the ledger."""
+    session: Session
     sources: Sequence[AudioSource]
     """Asked in this order."""
     gate: Gate
     """Before each paced source."""
-    stop: threading.Event
-    """Set when the run is to end."""
     on_clip: Callable[[ClipRow], None]
     """Told each clip's new row."""
 
-    def fetch_video(self, clips: Sequence[Clip], folder: Path) -> None:
-        """Fetch the clips of one video that are due; each ends in the ledger, unless stopped.
-
-        Args:
-            clips: All of one video.
-            folder: This thread's own folder for downloads and cuts; left empty.
+    def fetch_video(self, clips: Sequence[Clip]) -> None:
+        """Fetch clips of one video that are due; each ends in the ledger, unless stopped.
 
         Raises:
             PipelineError: On what stops the run: refusal for good, a full disk, an old yt-dlp.
         """
+        if self.session.stop.is_set():
+            return
+        folder = self.session.layout.downloads / f"worker-{threading.get_ident()}"
+        folder.mkdir(exist_ok=True)
         now_s, began_s = time.time(), time.monotonic()
-        rows = {row.clip_id: row for row in self.ledger.rows(clips)}
+        rows = {row.clip_id: row for row in self.session.ledger.rows(clips)}
         failures: dict[str, Failure] = {}
         for source in self.sources:
             asking = [row for row in rows.values() if self._is_asked_of(source, row, now_s)]
@@ -88,28 +74,22 @@ class ClipWorker:
 
     def _is_asked_of(self, source: AudioSource, row: ClipRow, now_s: float) -> bool:
         """A clip that is due is asked of all, a loss only of what is new since."""
-        drop_silent = self.config.drop_silent
+        drop_silent = self.session.config.drop_silent
         return is_due(row, now_s) or bool(reopening(row, [source], drop_silent=drop_silent))
 
     def _ask(
         self, source: AudioSource, rows: Sequence[ClipRow], folder: Path, began_s: float
     ) -> dict[str, Failure] | None:
-        """Record what a source serves of these clips.
-
-        Returns:
-            Why it does not serve the others; None if the run was stopped, or we were refused.
-        """
-        if self.stop.is_set():
-            return None
+        """Record what a source serves; why not the rest, or None if stopped or refused."""
         clips = [row.clip for row in rows]
         try:
-            if isinstance(source, Downloader):
-                answers = self.gate.ask(source, clips, folder)
-            else:
-                answers = source.find(clips)
+            is_paced = isinstance(source, Downloader)
+            answers = self.gate.ask(source, clips, folder) if is_paced else source.find(clips)
             if not answers:
                 return None
-            media = _media_in(answers)
+            # One download for all of them.
+            files = (answer for answer in answers.values() if not isinstance(answer, Failure))
+            media = next((found[0].media for found in files), None)
             failed: dict[str, Failure] = {}
             for row in rows:
                 outcome = self._cut(source, row, answers[row.clip_id], folder)
@@ -117,8 +97,9 @@ class ClipWorker:
                     failed[row.clip_id] = outcome
                 else:
                     self._record(outcome, began_s, media.facts if media else None)
-            if media and self.media_dir and len(failed) < len(rows):
-                media.path.replace(self.media_dir / f"{media.facts.video_id}{media.path.suffix}")
+            if media and self.session.config.keep_media and len(failed) < len(rows):
+                name = f"{media.facts.video_id}{media.path.suffix}"
+                media.path.replace(self.session.layout.media / name)
             return failed
         finally:
             _empty(folder)
@@ -132,10 +113,10 @@ class ClipWorker:
             return answer
         found, *others = answer
         cut = folder / f"cut-{row.clip.file_name}"
-        target = self.clips_dir / row.clip.file_name
+        target = self.session.layout.clips / row.clip.file_name
         try:
             facts = self._cut_one(source, row, found, cut)
-            if facts.is_silent and self.config.drop_silent:
+            if facts.is_silent and self.session.config.drop_silent:
                 message = f"peak {facts.peak_dbfs:g} dBFS, below {SILENT_BELOW_DBFS:g}"
                 return Failure("invalid", "silent", message)
             _put_in_place(cut, target)
@@ -150,7 +131,7 @@ class ClipWorker:
             if error.errno in LOCAL_ERRORS:
                 raise _local(row.clip, str(error)) from error
             raise
-        versions = self.versions
+        versions = self.session.versions
         return after_success(
             row, facts, source.name, found.media, now_s=time.time(), versions=versions
         )
@@ -160,7 +141,7 @@ class ClipWorker:
 
         One file, whole, that ends early in the same way a second time is as long as it is.
         """
-        media = found.media if _is_youtube(source) else None
+        media = found.media if source.is_youtube else None
         clip_cut = partial(
             cut_clip, found.path, cut, start_s=found.start_s, clip_length_s=row.clip_length_s
         )
@@ -181,19 +162,13 @@ class ClipWorker:
             if _hopeful(before, failure) is before:
                 return row
             row = replace(row, attempts=0)
-        waits_s = self.config.retry_waits_s
+        waits_s = self.session.config.retry_waits_s
         return after_failure(row, failure, now_s=time.time(), waits_s=waits_s)
 
     def _record(self, row: ClipRow, began_s: float, video: VideoFacts | None = None) -> None:
         seconds = time.monotonic() - began_s
-        self.ledger.write([row], run=self.run, seconds=seconds, video=video)
+        self.session.ledger.write([row], run=self.session.run, seconds=seconds, video=video)
         self.on_clip(row)
-
-
-def _media_in(answers: Mapping[str, Answer]) -> Media | None:
-    """The download behind the answers, which is the same for all clips."""
-    found = (answer[0] for answer in answers.values() if not isinstance(answer, Failure))
-    return next((each.media for each in found), None)
 
 
 def _hopeful(first: Failure | None, second: Failure) -> Failure:
@@ -205,13 +180,9 @@ def _hopeful(first: Failure | None, second: Failure) -> Failure:
     return min(first, second, key=lambda failure: HOPE.index(failure.kind))
 
 
-def _is_youtube(source: AudioSource) -> bool:
-    return isinstance(source, Downloader) and source.is_youtube
-
-
 def _cut_failure(source: AudioSource, error: CutError) -> Failure:
     """YouTube's own files are sound: one that ffmpeg cannot read was broken on the way."""
-    is_broken = _is_youtube(source) and error.reason in {"not-media", "truncated"}
+    is_broken = source.is_youtube and error.reason in {"not-media", "truncated"}
     is_passing = is_broken or error.reason == "cut-timeout"
     return Failure("retry" if is_passing else "invalid", error.reason, str(error))
 

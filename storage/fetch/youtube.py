@@ -25,9 +25,9 @@ import yt_dlp
 from yt_dlp.networking.impersonate import ImpersonateTarget
 from yt_dlp.utils import YoutubeDLError
 
-from storage.config import YoutubeSource
+from storage.config import FetchConfig, YoutubeSource
 from storage.errors import PipelineError
-from storage.fetch.failures import Failure, Kind, Unavailable, classify
+from storage.fetch.failures import Failure, Unavailable, classify
 from storage.fetch.sources import Answer, FolderAudio, Found, Media, VideoFacts
 from storage.records.clip import Clip
 
@@ -42,16 +42,7 @@ FILE_FORMAT = "ba/b"
 MAX_SOURCE_BYTES = 1 << 30  # a day of 50 kbit/s is half of it
 SOCKET_TIMEOUT_S = 20
 YOUTUBE_HOSTS = ("youtube.com", "youtu.be", "youtube-nocookie.com")
-ACCESS_MARK = " access "  # in a key, before what may open closed doors
-ACCESS = (  # the options of yt-dlp's that may open what was closed
-    "cookiefile",
-    "cookiesfrombrowser",
-    "username",
-    "proxy",
-    "geo_verification_proxy",
-    "geo_bypass_country",
-    "source_address",
-)
+ACCESS_MARK = " access "  # in a key, before the options, which may open closed doors
 # What yt-dlp raises, and what its extractors let through of an answer that they do not know.
 FAULTS = (YoutubeDLError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError)
 
@@ -63,22 +54,20 @@ class Downloader:
     A YoutubeDL is not safe between threads and takes 43 ms of CPU to build.
     """
 
-    config: YoutubeSource
+    source: YoutubeSource
     """Address, and options of yt-dlp's."""
+    config: FetchConfig
+    """Deadline; where videos are paced, the attempts at one file are as well."""
     cache_dir: Path
     """Where yt-dlp keeps YouTube's player code between runs."""
-    deadline_s: float
-    """Seconds after which a download is given up."""
-    polite: bool
-    """Wait between the attempts at one file."""
     stop: threading.Event
     """Breaks off downloads in flight, with the reason `stopped`."""
     _local: threading.local = field(default_factory=threading.local)
 
     @property
     def is_youtube(self) -> bool:
-        """Whether it is YouTube itself, not another address."""
-        return is_youtube(self.config.url_template)
+        """Whether it is YouTube itself."""
+        return is_youtube(self.source.url_template)
 
     @property
     def name(self) -> str:
@@ -87,20 +76,11 @@ class Downloader:
 
     def key(self, clip: Clip) -> str:  # noqa: ARG002  the same for all
         """What an answer depends on: the address, and who asks."""
-        access = {name: self.config.ytdlp.get(name) for name in ACCESS}
-        digest = hashlib.sha256(repr(access).encode()).hexdigest()[:8]
-        return f"{self.name} {self.config.url_template}{ACCESS_MARK}{digest}"
+        digest = hashlib.sha256(repr(self.source.ytdlp).encode()).hexdigest()[:8]
+        return f"{self.name} {self.source.url_template}{ACCESS_MARK}{digest}"
 
     def find(self, clips: Sequence[Clip], folder: Path) -> dict[str, Answer]:
-        """Download the video of these clips once; each is somewhere in it.
-
-        Args:
-            clips: At least one, all of the same video.
-            folder: The calling thread's own, emptied by the caller.
-
-        Returns:
-            By clip id.
-        """
+        """By clip id the one download of their video, in the calling thread's own folder."""
         first_start_s = min(clip.start_s for clip in clips)
         try:
             media = self.download(clips[0].video_id, folder, first_start_s=first_start_s)
@@ -109,11 +89,11 @@ class Downloader:
         return {clip.clip_id: [Found(media.path, clip.start_s, media)] for clip in clips}
 
     def download(self, video_id: str, folder: Path, *, first_start_s: float) -> Media:
-        """Fetch one video's audio into `folder`.
+        """Fetch one video's audio into this thread's own folder.
 
         Args:
             video_id: YouTube's id.
-            folder: This thread's own; one file is written.
+            folder: Where one file is written.
             first_start_s: Where its first clip starts; a shorter video is not downloaded.
 
         Raises:
@@ -150,7 +130,6 @@ class Downloader:
             raise PipelineError(msg) from error
 
     def _worker(self, folder: Path) -> "_Worker":
-        """This thread's client, built at its first video."""
         worker: _Worker | None = getattr(self._local, "worker", None)
         if worker is None or worker.folder != folder:
             worker = self._local.worker = _Worker(self, folder)
@@ -163,8 +142,8 @@ AudioSource = Downloader | FolderAudio
 class _Worker:
     """One thread's client, and what its hooks need to know of the present video."""
 
-    def __init__(self, source: Downloader, folder: Path) -> None:
-        self.source = source
+    def __init__(self, shared: Downloader, folder: Path) -> None:
+        self.shared = shared
         self.folder = folder
         self.warnings: list[str] = []  # where some causes stand alone
         self.client = yt_dlp.YoutubeDL(cast("Any", self._options() | self._own_options()))
@@ -172,16 +151,15 @@ class _Worker:
     def extract(
         self, video_id: str, first_start_s: float, *, download: bool = True
     ) -> Mapping[str, Any] | None:
-        """Ask yt-dlp for one video."""
         self._video_id, self._first_start_s = video_id, first_start_s
-        self._url = self.source.config.url_template.replace("{video_id}", video_id)
-        self._give_up_s = time.monotonic() + self.source.deadline_s
+        self._url = self.shared.source.url_template.replace("{video_id}", video_id)
+        self._give_up_s = time.monotonic() + self.shared.config.deadline_s
         self._is_fragment_broken = False
         self.warnings.clear()
         try:
             found = self.client.extract_info(self._url, download=download)
         except FAULTS as error:
-            failure = classify(error, self.warnings, is_youtube=self.source.is_youtube)
+            failure = classify(error, self.warnings, is_youtube=self.shared.is_youtube)
             if self._is_fragment_broken and failure.http_status in {403, 404, 410}:
                 failure = replace(failure, kind="retry", reason="fragment-missing")
             raise Unavailable(failure) from error
@@ -191,7 +169,7 @@ class _Worker:
         return {
             # a path's own `%` is no field
             "outtmpl": f"{str(self.folder).replace('%', '%%')}/source.%(ext)s",
-            "format": YOUTUBE_FORMAT if self.source.is_youtube else FILE_FORMAT,
+            "format": YOUTUBE_FORMAT if self.shared.is_youtube else FILE_FORMAT,
             "format_sort": ["lang", "+size"],
             # Errors are raised as well.
             "logger": SimpleNamespace(
@@ -204,12 +182,12 @@ class _Worker:
             "noplaylist": True,
             # by default every m4a goes through ffmpeg once more, 53 ms for nothing
             "fixup": "never",
-            "cachedir": str(self.source.cache_dir),
+            "cachedir": str(self.shared.cache_dir),
             "continuedl": False,
             "overwrites": True,
             "updatetime": False,
             "max_filesize": MAX_SOURCE_BYTES,
-            "socket_timeout": min(SOCKET_TIMEOUT_S, self.source.deadline_s),
+            "socket_timeout": min(SOCKET_TIMEOUT_S, self.shared.config.deadline_s),
             "retries": 3,
             "fragment_retries": 2,
             "extractor_retries": 2,
@@ -220,14 +198,13 @@ class _Worker:
                 "extractor": self._retry_sleep_s,
                 "fragment": self._fragment_sleep_s,
             },
-            # node is looked for where deno is not; the versions are checked at the start of the
-            # run.
+            # node is looked for where deno is not; versions are checked at the start of the run
             "js_runtimes": {"deno": {}, "node": {}},
         }
 
     def _own_options(self) -> dict[str, Any]:
         """The profile's options in the form that yt-dlp takes."""
-        options: dict[str, Any] = self.source.config.revealed_ytdlp
+        options: dict[str, Any] = self.shared.source.revealed_ytdlp
         if "cookiefile" in options:
             # yt-dlp writes the file anew at the end; threads must not share one.
             copied = self.folder / "cookies.txt"
@@ -235,8 +212,7 @@ class _Worker:
             options["cookiefile"] = str(copied)
         if "cookiesfrombrowser" in options:
             named = options["cookiesfrombrowser"]
-            parts = [named] if isinstance(named, str) else list(named)
-            options["cookiesfrombrowser"] = tuple((*parts, None, None, None)[:4])
+            options["cookiesfrombrowser"] = (named,) if isinstance(named, str) else tuple(named)
         extractors: dict[str, dict[str, Any]] = options.get("extractor_args") or {}
         for arguments in extractors.values():
             # a text would be read letter by letter
@@ -257,38 +233,38 @@ class _Worker:
     def _retry_sleep_s(self, n: int) -> float:
         """Seconds before attempt `n` at the same address; yt-dlp passes it by this name."""
         self._check(f"{n} attempts")
-        return min(2.0**n, 30.0) if self.source.polite else 0.0
+        return min(2.0**n, 30.0) if self.shared.config.videos_per_hour else 0.0
 
     def _fragment_sleep_s(self, n: int) -> float:
         self._is_fragment_broken = True
         return self._retry_sleep_s(n)
 
     def _check(self, progress: str) -> None:
-        if self.source.stop.is_set():
-            raise _unavailable("retry", "stopped", "the run was stopped")
+        if self.shared.stop.is_set():
+            raise Unavailable(Failure("retry", "stopped", "the run was stopped"))
         if time.monotonic() > self._give_up_s:
-            message = f"not finished after {self.source.deadline_s:g} s ({progress})"
-            raise _unavailable("retry", "deadline", message)
+            message = f"not finished after {self.shared.config.deadline_s:g} s ({progress})"
+            raise Unavailable(Failure("retry", "deadline", message))
 
     def _refuse(self, info: Mapping[str, Any], *, incomplete: bool) -> None:
         """Refuse before the download what is not the video, or cannot hold the clip."""
         language = info.get("language")
-        if not self.source.is_youtube:
+        if not self.shared.is_youtube:
             if not self._is_of_address(info):
                 message = f"the page at {self._url} embeds another medium ({info.get('id')})"
-                raise _unavailable("invalid", "not-media", message)
+                raise Unavailable(Failure("invalid", "not-media", message))
         elif info.get("id") != self._video_id:
             other = f"{info.get('id')}, as it does with a paid video's trailer"
-            raise _unavailable("invalid", "another-video", f"YouTube answered with {other}")
+            raise Unavailable(Failure("invalid", "another-video", f"YouTube answered with {other}"))
         elif info.get("format_id") and language and (info.get("language_preference") or 0) < 0:
             message = f"only a dub was to be had ({language}); the original had no address"
-            raise _unavailable("retry", "dubbed", message)
+            raise Unavailable(Failure("retry", "dubbed", message))
         if info.get("is_live"):
-            raise _unavailable("invalid", "live", "the video is a live stream")
+            raise Unavailable(Failure("invalid", "live", "the video is a live stream"))
         duration_s, start_s = info.get("duration"), self._first_start_s
         if not incomplete and duration_s and start_s >= duration_s:
             message = f"the clip starts at {start_s:g} s, the video is {duration_s:g} s long"
-            raise _unavailable("invalid", "start-beyond-end", message)
+            raise Unavailable(Failure("invalid", "start-beyond-end", message))
 
     def _is_of_address(self, info: Mapping[str, Any]) -> bool:
         """Whether a mirror's answer is the address itself, not something that its page embeds."""
@@ -308,12 +284,7 @@ def is_youtube(url_template: str) -> bool:
     return any(host == known or host.endswith(f".{known}") for known in YOUTUBE_HOSTS)
 
 
-def _ignore(_message: str) -> None:
-    """Needed by nobody."""
-
-
-def _unavailable(kind: Kind, reason: str, message: str) -> Unavailable:
-    return Unavailable(Failure(kind, reason, message))
+def _ignore(_message: str) -> None: ...
 
 
 def _media(video_id: str, found: Mapping[str, Any] | None) -> Media:
@@ -322,7 +293,7 @@ def _media(video_id: str, found: Mapping[str, Any] | None) -> Media:
     # A file over max_filesize raises nothing, and leaves no path or no file.
     if found is None or not path.is_file():
         message = f"over {MAX_SOURCE_BYTES >> 20} MiB, or refused by yt-dlp"
-        raise _unavailable("invalid", "too-large", message)
+        raise Unavailable(Failure("invalid", "too-large", message))
     chosen = downloads[0]
     return Media(
         path=path,

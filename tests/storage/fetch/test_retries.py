@@ -2,10 +2,10 @@
 
 import pytest
 
+from storage.fetch.clip_rows import after_failure, after_success, is_due
 from storage.fetch.cut import WavFacts
 from storage.fetch.failures import Failure
 from storage.fetch.ledger import ClipRow
-from storage.fetch.retries import after_failure, after_success, is_due
 
 ROW = ClipRow("-HG3Omg_89c_000030", "-HG3Omg_89c", 30, 10.0)
 WAITS_S = (30.0, 300.0, 3600.0, 86_400.0)

@@ -8,7 +8,6 @@ from pydantic import ValidationError
 from storage.config import FetchConfig, YoutubeSource
 from storage.errors import PipelineError
 from storage.fetch.failures import Unavailable
-from storage.fetch.requirements import check_tools
 from storage.fetch.run import FetchRun
 from storage.fetch.youtube import Downloader, is_youtube
 from storage.layout import Layout
@@ -20,13 +19,8 @@ COOKIES = "# Netscape HTTP Cookie File\n.youtube.com\tTRUE\t/\tTRUE\t4000000000\
 
 
 def _downloader(source: YoutubeSource, tmp_path) -> Downloader:
-    return Downloader(
-        source,
-        cache_dir=tmp_path / "cache",
-        deadline_s=60.0,
-        polite=False,
-        stop=threading.Event(),
-    )
+    config = FetchConfig(deadline_s=60.0, videos_per_hour=None)
+    return Downloader(source, config, tmp_path / "cache", threading.Event())
 
 
 def test_each_thread_has_its_own_client_and_keeps_it(tmp_path):
@@ -63,7 +57,7 @@ def test_options_of_yt_dlp_are_passed_on_in_its_own_form_and_off_by_default(tmp_
     assert params["proxy"] == "http://127.0.0.1:9"
     assert params["extractor_args"] == {"youtube": {"player_client": ["web"], "lang": ["de"]}}
     assert params["cookiefile"] == str(tmp_path / "cookies.txt")
-    assert params["cookiesfrombrowser"] == ("firefox", "profile", None, None)
+    assert params["cookiesfrombrowser"] == ("firefox", "profile")
     assert params["retries"] == 7
 
 
@@ -120,8 +114,8 @@ def test_the_cookie_file_itself_is_never_written(tmp_path):
 
 def test_a_cookie_file_that_is_not_there_is_named_at_the_start(tmp_path):
     source = YoutubeSource(ytdlp={"cookiefile": str(tmp_path / "mine.txt")})
-    with pytest.raises(PipelineError, match=r"no cookie file .*mine\.txt"):
-        check_tools(FetchConfig(sources=(source,)))
+    with pytest.raises(PipelineError, match=r"does not take the options .*mine\.txt"):
+        _downloader(source, tmp_path).check(tmp_path)
 
 
 def test_the_seconds_that_a_server_asks_us_to_wait_are_read(tmp_path):

@@ -63,31 +63,25 @@ class Prediction(NamedTuple):
 def is_right_officially(answer: str, prediction: str, choices: Sequence[str]) -> bool:
     """MMAU's string match."""
     predicted, wanted = _words(prediction), _words(answer)
-    if not predicted:
-        return False
-    word_sets = [_words(choice) for choice in choices]
-    wrong_words = {word for words in word_sets if words != wanted for word in words - wanted}
-    return wanted <= predicted and predicted.isdisjoint(wrong_words)
+    of_wrong_choices = _words("\n".join(choices)) - wanted
+    return bool(predicted) and wanted <= predicted and predicted.isdisjoint(of_wrong_choices)
 
 
 def judge(question: Question, prediction: Prediction | None) -> Verdict:
     """Judge one prediction; None, a missing one, is wrong under both scorers."""
-    knows = question.answer is not None
     if prediction is None:
-        wrong = False if knows else None
+        wrong = None if question.answer is None else False
         return Verdict(question.id, None, None, wrong, wrong, reason="wrong: no prediction")
-    said = prediction.answer
-    resolved = read_choice(prediction.text or said or "", question.choices)
-    index = resolved.choice_index
-    if question.answer is None:
-        return Verdict(question.id, said, index, None, None, resolved.reason, resolved.rule)
-    official = is_right_officially(question.answer, prediction.scored, question.choices)
-    strict = index is not None and question.choices[index] == question.answer
-    if strict:
-        reason = f"right: {resolved.reason}"
-    else:
-        reason = "wrong: another choice" if index is not None else f"wrong: {resolved.reason}"
-    return Verdict(question.id, said, index, official, strict, reason, resolved.rule)
+    index, reason, rule = read_choice(prediction.text or prediction.answer or "", question.choices)
+    official = strict = None
+    if question.answer is not None:
+        official = is_right_officially(question.answer, prediction.scored, question.choices)
+        strict = index is not None and question.choices[index] == question.answer
+        if strict:
+            reason = f"right: {reason}"
+        else:
+            reason = f"wrong: {reason if index is None else 'another choice'}"
+    return Verdict(question.id, prediction.answer, index, official, strict, reason, rule)
 
 
 def judge_all(
@@ -140,12 +134,7 @@ def score_folder(
     """Judge a folder's answers.jsonl; writes verdicts.jsonl and score.json beside it.
 
     Where the benchmark withholds its answers, score.json holds no scorer, and submission.json is
-    written too.
-
-    Args:
-        folder: One model's answers to one benchmark with one prompt; holds run.json.
-        questions: The benchmark's questions; choices that a control shifted are shifted here too.
-        scorers: Scorers to count with; the verdicts carry both.
+    written too. Choices that a control shifted are shifted here too.
 
     Raises:
         PipelineError: If questions have no answer line; names the missing ids.

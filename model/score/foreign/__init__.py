@@ -67,14 +67,14 @@ def read_predictions(
     """
     raw, unread = read_file(path)
     keys = (key,) if key else TEXT_KEYS
-    rows = [to_row(place, fields, keys=keys) for place, fields in raw]
+    rows = [to_row(place, fields, keys=keys) for place, fields in raw.items()]
     if not rows:
         msg = f"{path} holds no predictions" + (f": {tell(unread, len(unread))}" if unread else "")
         raise PipelineError(msg)
     found = {name for row in rows for name in row.texts}
     leading = next((name for name in keys if name in found), None)
     if leading is None:
-        present = ", ".join(sorted({str(name) for row in raw for name in row.fields}))
+        present = ", ".join(sorted({str(name) for row in raw.values() for name in row}))
         wanted = key or f"one of {', '.join(keys)}; name yours by --key"
         msg = f"{path} has keys {present}: expected the prediction under {wanted}"
         raise PipelineError(msg)

@@ -17,7 +17,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from model.score.foreign.row import Fault
 from storage.errors import PipelineError
@@ -27,16 +27,10 @@ LONGEST_CELL = 1 << 24  # characters; csv refuses above 131,072, which a model i
 KINDS = "a JSON list of rows, an object by id, JSON lines or CSV"
 
 
-class Raw(NamedTuple):
-    """A row as it stands in the file."""
+def read_file(path: Path) -> tuple[dict[str, Record], list[Fault]]:
+    """Read a file's rows by place, and the faults of those that cannot be read.
 
-    place: str
-    """`row 3`, from 0, or `line 4`, from 1."""
-    fields: Record
-
-
-def read_file(path: Path) -> tuple[list[Raw], list[Fault]]:
-    """Read a file's rows, and the faults of those that cannot be read.
+    A place is e.g. `row 3`, from 0, or `line 4`, from 1.
 
     Raises:
         PipelineError: If the file is missing, or none of the known kinds.
@@ -103,14 +97,14 @@ def _csv_rows(text: str, path: Path) -> Iterator[tuple[str, object]]:
         raise PipelineError(msg) from error
 
 
-def _sort(found: Iterable[tuple[str, object]]) -> tuple[list[Raw], list[Fault]]:
-    rows: list[Raw] = []
+def _sort(found: Iterable[tuple[str, object]]) -> tuple[dict[str, Record], list[Fault]]:
+    rows: dict[str, Record] = {}
     faults: list[Fault] = []
     for place, value in found:
         if isinstance(value, Fault):
             faults.append(value)
         elif isinstance(value, dict):
-            rows.append(Raw(place, cast("Record", value)))
+            rows[place] = cast("Record", value)
         else:
             faults.append(Fault("rows are not objects", place, type(value).__name__))
     return rows, faults

@@ -30,7 +30,8 @@ from benchmarks.evaluate import complete_plainly, make_questions
 from flows.pipeline_config import load_config
 from model.config import TrainConfig
 from model.infer.decoder import Decoder
-from model.infer.prompts import Item, Reader
+from model.infer.jobs import Item
+from model.infer.prompts import Reader
 from model.network.features import Prompt, collate
 from model.network.loading import load_model, load_processor
 from model.network.measure import measure

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import pkgutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,12 +12,7 @@ from storage.errors import PipelineError
 
 
 def import_function(path: str, *, key: str, signature: str) -> Callable[..., Any]:
-    """Import `package.module.function`.
-
-    Args:
-        path: Its dotted path.
-        key: The setting that names it, for the message.
-        signature: What is expected of it, for the message.
+    """Import `package.module.function`; the setting that names it and its signature are told.
 
     Raises:
         PipelineError: If there is no such function.
@@ -25,9 +21,8 @@ def import_function(path: str, *, key: str, signature: str) -> Callable[..., Any
         f"expected the dotted path of a function {signature}, importable from where the training "
         "is started"
     )
-    module_name, _, function_name = path.rpartition(".")
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
+        function = pkgutil.resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
         msg = f"{key} {path}: {error}; {expected}"
         raise PipelineError(msg) from error
@@ -38,13 +33,7 @@ def import_function(path: str, *, key: str, signature: str) -> Callable[..., Any
 
 
 def call_own(function: Callable[..., Any], *arguments: object, setting: str, of: str) -> object:
-    """What a user's function gives.
-
-    Args:
-        function: From `import_function`.
-        arguments: What it is asked.
-        setting: That names it, with its path, for the message.
-        of: The example, for the message.
+    """What a user's function gives of an example; where it fails, setting and example are told.
 
     Raises:
         PipelineError: If it raises anything.

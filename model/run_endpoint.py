@@ -13,18 +13,29 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from typing import Any, NamedTuple, cast
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from threading import Event
+from typing import Any, cast
 
 import requests
 import soundfile  # pyright: ignore[reportMissingTypeStubs]  it has none
 
-from model.answers import extract_answer
 from model.command import run_command
 from model.config import EndpointConfig
-from model.infer.items import Item, items_of
-from model.infer.jobs import InferenceRun, JobFolder, Progress, read_run, say
+from model.infer.jobs import (
+    InferenceJob,
+    InferenceRun,
+    Item,
+    JobFolder,
+    items_of,
+    not_asked,
+    read_answer,
+    say,
+)
 from storage.audio import SAMPLE_RATE_HZ, UnreadableAudioError, read_audio, silence
 from storage.errors import PipelineError
 from storage.records.evaluation import Answer
@@ -40,10 +51,9 @@ REFUSED = "refused"
 DEAD = 3  # questions lost one after another, after which no further one is asked
 
 
-class Failed(NamedTuple):
+class FailedError(Exception):
     """Why a question has no answer, to be asked again another time."""
 
-    reason: str
     wait_s: float | None = None
     """Seconds after which the endpoint wants to be asked again; None: it says nothing."""
 
@@ -56,12 +66,10 @@ def answer_all(run: InferenceRun) -> None:
     """
     for job in run.jobs:
         folder = JobFolder(job)
-        folder.set_other_run_aside()
         folder.start()
         items = [i for i in items_of(job, folder.questions) if i.id not in folder.answered]
         started_s = time.monotonic()
-        endpoint = cast("EndpointConfig", job.endpoint)
-        failed = _ask_all(items, endpoint, run.evaluate.max_new_tokens, folder)
+        failed = _ask_all(items, folder, cast("EndpointConfig", job.endpoint))
         folder.finish(time.monotonic() - started_s)
         errors = [answer.error or "" for answer in folder.answered.values()]
         if num_refused := sum(error.startswith(REFUSED) for error in errors):
@@ -69,94 +77,79 @@ def answer_all(run: InferenceRun) -> None:
         if failed:
             first = next(iter(failed))
             msg = (
-                f"{job.run.name}: {endpoint.url} answered {len(items) - len(failed)} of "
+                f"{job.run.name}: {job.run.model.path} answered {len(items) - len(failed)} of "
                 f"{len(items)} questions; without an answer: {list_ids(list(failed))}. {first}: "
                 f"{failed[first]}. Run evaluate again: it goes on there"
             )
             raise PipelineError(msg)
 
 
-def _ask_all(
-    items: list[Item], endpoint: EndpointConfig, max_tokens: int, folder: JobFolder
-) -> dict[str, str]:
+def _ask_all(items: Sequence[Item], folder: JobFolder, endpoint: EndpointConfig) -> dict[str, str]:
     """Ask side by side, writing each answer as it comes; returns why others have none, by id."""
-    key, prompt = _key(endpoint), folder.job.prompt
-    total = len(folder.questions)
-    progress = Progress(folder.job.run.name, num_before=folder.num_answered, num_total=total)
+    is_over = Event()
+    ask = partial(_ask, job=folder.job, endpoint=endpoint, key=_key(endpoint), is_over=is_over)
     failed: dict[str, str] = {}
     num_lost = 0
     with ThreadPoolExecutor(endpoint.concurrency) as pool:
-        asked = {pool.submit(_ask, item, endpoint, max_tokens, prompt, key): item for item in items}
-        try:
-            for future in as_completed(asked):
-                found = _result(future)
-                if isinstance(found, Answer):
-                    folder.append(found)
-                    progress.show(folder.num_answered)
-                    num_lost = 0
-                    continue
-                failed[asked[future].id] = found.reason
-                num_lost += not future.cancelled()
+        asked = {pool.submit(ask, item): item for item in items}
+        for future in as_completed(asked):
+            try:
+                folder.append(future.result())
+                num_lost = 0
+            except FailedError as error:
+                failed[asked[future].id] = str(error)
+                num_lost += 1
                 if num_lost == DEAD:
-                    for other in asked:
-                        other.cancel()
-        except PipelineError:
-            pool.shutdown(cancel_futures=True)
-            raise
-    if not failed:
-        progress.close()
+                    is_over.set()
+            except PipelineError:
+                is_over.set()
+                raise
     return failed
 
 
-def _result(future: Future[Answer | Failed]) -> Answer | Failed:
-    return Failed("not asked any more") if future.cancelled() else future.result()
-
-
 def _key(endpoint: EndpointConfig) -> str:
-    if endpoint.key_from is None:
-        return ""
-    key = os.environ.get(endpoint.key_from, "")
-    if not key:
+    key = os.environ.get(endpoint.key_from, "") if endpoint.key_from else ""
+    if endpoint.key_from and not key:
         msg = f"{endpoint.name}: the environment variable {endpoint.key_from} (key_from) is not set"
         raise PipelineError(msg)
     return key
 
 
 def _ask(
-    item: Item, endpoint: EndpointConfig, max_tokens: int, prompt: Prompt, key: str
-) -> Answer | Failed:
+    item: Item, *, job: InferenceJob, endpoint: EndpointConfig, key: str, is_over: Event
+) -> Answer:
     """Ask until there is an answer, or a refusal, or no attempt is left."""
-    if item.error:
-        return _wrong(item, item.error)
     try:
-        body = _body(item, endpoint, max_tokens)
+        body = _body(item, job, endpoint)
     except UnreadableAudioError as error:
-        return _wrong(item, str(error))
-    found: Answer | Failed = Failed("never asked")
+        return not_asked(item, str(error))
+    lost = FailedError("not asked any more")
     for attempt in range(endpoint.attempts):
-        if isinstance(found, Failed) and attempt:
-            wait_s = found.wait_s or endpoint.retry_wait_s * 2 ** (attempt - 1)
+        if is_over.is_set():
+            break
+        if attempt:
+            wait_s = lost.wait_s or endpoint.retry_wait_s * 2 ** (attempt - 1)
             time.sleep(min(LONGEST_WAIT_S, wait_s))
         try:
-            found = _attempt(item, endpoint, body, prompt, key)
-        except requests.RequestException as error:
-            found = Failed(f"{type(error).__name__} within {endpoint.timeout_s:g} s")
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            found = Failed(f"its answer is no chat completion: {type(error).__name__} {error}")
-        if isinstance(found, Answer):
-            return found
-    return found
+            return _attempt(item, job, endpoint, body, key)
+        except FailedError as error:
+            lost = error
+    raise lost
 
 
 def _attempt(
-    item: Item, endpoint: EndpointConfig, body: dict[str, Any], prompt: Prompt, key: str
-) -> Answer | Failed:
-    response = requests.post(
-        f"{endpoint.url.rstrip('/')}/chat/completions",
-        json=body,
-        headers={"Authorization": f"Bearer {key}"} if key else {},
-        timeout=(CONNECT_S, endpoint.timeout_s),
-    )
+    item: Item, job: InferenceJob, endpoint: EndpointConfig, body: dict[str, Any], key: str
+) -> Answer:
+    try:
+        response = requests.post(
+            f"{endpoint.url.rstrip('/')}/chat/completions",
+            json=body,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=(CONNECT_S, endpoint.timeout_s),
+        )
+    except requests.RequestException as error:
+        msg = f"{type(error).__name__} within {endpoint.timeout_s:g} s"
+        raise FailedError(msg) from error
     status = response.status_code
     told = response.text[:SHOWN].replace(key, "***") if key else response.text[:SHOWN]
     if status in WRONG_SETTINGS:
@@ -166,58 +159,58 @@ def _attempt(
         )
         raise PipelineError(msg)
     if status == OK:
-        return _answer(item, json.loads(response.text), prompt)
+        return _answer(item, response.text, job.prompt)
     if 400 <= status < 500 and status != TOO_MANY:
-        return _wrong(item, f"{REFUSED} ({status}): {told}")
-    return Failed(f"it answered {status}: {told}", _retry_after_s(response.headers))
+        return not_asked(item, f"{REFUSED} ({status}): {told}")
+    lost = FailedError(f"it answered {status}: {told}")
+    with suppress(ValueError):  # a date
+        lost.wait_s = float(response.headers.get("Retry-After", 0))
+    raise lost
 
 
-def _wrong(item: Item, reason: str) -> Answer:
-    return Answer(item.id, "", None, finished=False, error=reason)
+def _answer(item: Item, content: str, prompt: Prompt) -> Answer:
+    try:
+        found = json.loads(content)
+        choice, usage = found["choices"][0], found.get("usage") or {}
+        refusal, text = choice["message"].get("refusal"), choice["message"].get("content")
+        if refusal or choice.get("finish_reason") == "content_filter":
+            return not_asked(item, f"{REFUSED}: {(refusal or 'content filter')[:SHOWN]}")
+        return read_answer(
+            item,
+            prompt,
+            text,
+            num_tokens=int(usage.get("completion_tokens") or 0),
+            finished=choice.get("finish_reason") != "length",
+        )
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        msg = f"its answer is no chat completion: {type(error).__name__} {error}"
+        raise FailedError(msg) from error
 
 
-def _answer(item: Item, found: Any, prompt: Prompt) -> Answer:  # noqa: ANN401  decoded JSON
-    choice = found["choices"][0]
-    text = choice["message"].get("content")
-    refusal = choice["message"].get("refusal") or ""
-    if refusal or choice.get("finish_reason") == "content_filter":
-        return _wrong(item, f"{REFUSED}: {(refusal or 'content filter')[:SHOWN]}")
-    if not isinstance(text, str):
-        msg = f"content is {type(text).__name__}"
-        raise TypeError(msg)
-    extracted = extract_answer(text, prompt, item.choices)
-    return Answer(
-        item.id,
-        text,
-        extracted.answer,
-        num_tokens=int((found.get("usage") or {}).get("completion_tokens") or 0),
-        finished=choice.get("finish_reason") != "length",
-        rule=extracted.rule,
-    )
-
-
-def _body(item: Item, endpoint: EndpointConfig, max_tokens: int) -> dict[str, Any]:
+def _body(item: Item, job: InferenceJob, endpoint: EndpointConfig) -> dict[str, Any]:
+    """The request, with the clip before the text."""
+    if item.error:
+        raise UnreadableAudioError(item.error)
     content = io.BytesIO()
     samples = read_audio(item.clip) if item.clip else silence(item.silence_s)
     soundfile.write(content, samples, SAMPLE_RATE_HZ, format="WAV", subtype="PCM_16")
     data = base64.b64encode(content.getvalue()).decode()
-    if endpoint.audio_part == "input_audio":
-        audio: dict[str, Any] = {"data": data, "format": "wav"}
-    else:
+    audio = {"data": data, "format": "wav"}
+    if endpoint.audio_part == "audio_url":
         audio = {"url": f"data:audio/wav;base64,{data}"}
+    parts: list[dict[str, Any]] = [
+        {"type": endpoint.audio_part, endpoint.audio_part: audio},
+        {"type": "text", "text": item.text},
+    ]
     system = [] if item.system is None else [{"role": "system", "content": item.system}]
-    parts = [{"type": endpoint.audio_part, endpoint.audio_part: audio}]
-    parts.append({"type": "text", "text": item.text})
-    asked = {"model": endpoint.model, "max_tokens": max_tokens, **endpoint.parameters}
-    return {**asked, "messages": [*system, {"role": "user", "content": parts}]}
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    try:
-        return float(headers.get("Retry-After", ""))
-    except ValueError:  # none, or a date
-        return None
+    return {
+        "model": endpoint.model,
+        "max_tokens": job.decoding.max_new_tokens,
+        **endpoint.parameters,
+        "messages": [*system, {"role": "user", "content": parts}],
+    }
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(sys.argv[1:], "RUN.json", lambda path: answer_all(read_run(path))))
+    arguments = sys.argv[1:]
+    sys.exit(run_command(arguments, "RUN.json", lambda p: answer_all(InferenceRun.read(Path(p)))))

@@ -11,7 +11,7 @@ from model.config import EvaluateConfig, TrainConfig
 from model.infer.jobs import InferenceJob, InferenceRun, decoding_of
 from model.score.control_report import write_control_report
 from model.score.scorers import judge_lines, score_folder
-from storage.jsonl import Record, write_json
+from storage.jsonl import Record
 from storage.layout import Layout
 from storage.records.evaluation import Answer, EvaluationRun, Score, read_answers
 from storage.records.question import list_ids
@@ -55,7 +55,7 @@ def answer(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout, part: in
             kept=layout.workspace / "answers",
         )
         run_path = layout.evaluations / f"run-{part}.json"
-        write_json(run_path, inference.model_dump(mode="json"))
+        inference.write(run_path)
         try:
             run_child(
                 [sys.executable, "-m", module, str(run_path)],

@@ -14,16 +14,14 @@ it is taken out of the completion anew.
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from model.answers import extract_answer
-from model.infer.items import Item
-from model.infer.jobs import InferenceJob
+from model.infer.jobs import InferenceJob, Item, read_answer
 from storage.jsonl import AppendLog, Record, read_appended
 from storage.manifest import digest_of, file_digest
 from storage.records.evaluation import Answer
 
 CHECKED_OF = 100  # one of so many answers that are taken over is asked again
+KEPT = ("completion", "num_tokens", "finished", "cut")
 
 
 class KeptAnswers:
@@ -53,36 +51,22 @@ class KeptAnswers:
         for item in items:
             line = None if item.error else self._known.get(self._key(item))
             if line is not None:
-                extracted = extract_answer(line["completion"], self._prompt, item.choices)
-                found[item.id] = Answer(
-                    item.id,
-                    line["completion"],
-                    extracted.answer,
-                    num_tokens=line["num_tokens"],
-                    finished=line["finished"],
-                    cut=line["cut"],
-                    rule=extracted.rule,
-                    made_in=line["made_in"],
-                )
+                said = {name: line[name] for name in (*KEPT, "made_in")}
+                found[item.id] = read_answer(item, self._prompt, **said)
         return found
 
     def keep(self, item: Item, answer: Answer) -> None:
         """Keep what was just answered; what could not be asked is no answer."""
         if answer.error is None:
-            line: dict[str, Any] = {"key": self._key(item), "completion": answer.completion}
-            line |= {"num_tokens": answer.num_tokens, "finished": answer.finished}
-            self._log.append(line | {"cut": answer.cut, "made_in": self._place})
+            said = {name: getattr(answer, name) for name in KEPT}
+            self._log.append({"key": self._key(item), **said, "made_in": self._place})
 
     def _key(self, item: Item) -> str:
-        heard = item.silence_s if item.clip is None else _content(item.clip, *_stamp(item.clip))
+        clip = item.clip
+        heard = item.silence_s if clip is None else _content(clip, clip.stat().st_mtime_ns)
         return digest_of([self._decides, item.text, item.system, heard])
 
 
-def _stamp(clip: Path) -> tuple[int, int]:
-    status = clip.stat()
-    return status.st_size, status.st_mtime_ns
-
-
 @lru_cache(maxsize=100_000)  # the clips of a benchmark, for each model again
-def _content(clip: Path, _size: int, _mtime_ns: int) -> str:
+def _content(clip: Path, _mtime_ns: int) -> str:
     return file_digest(clip)

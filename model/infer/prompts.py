@@ -1,9 +1,8 @@
 """Questions as the model reads them: read ahead by workers, in batches of like lengths.
 
 Prompts and features are those of training (`model.network.features`). Features depend on the clip
-alone and
-are kept on disk; whole prompts are kept in memory while there is room, because ten checkpoints are
-asked the same.
+alone and are kept on disk; whole prompts are kept in memory while there is room, because ten
+checkpoints are asked the same.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 from transformers import ProcessorMixin
 
-from model.infer.items import Item, num_samples
+from model.infer.jobs import Item
 from model.network.family import Family, family_of_processor
 from model.network.features import (
     FeatureStore,
@@ -28,6 +27,7 @@ from model.network.features import (
 )
 from storage.audio import SAMPLE_RATE_HZ, UnreadableAudioError, silence
 from storage.errors import PipelineError
+from storage.manifest import digest_of
 
 KEPT_BYTES = 512e6  # prompts in memory: all of the demo's benchmarks, half of MMAU's test-mini
 FRAMES_PER_S = 100
@@ -54,34 +54,60 @@ class EncodedPrompt(NamedTuple):
         return Prompt(torch.tensor(self.token_ids, dtype=torch.long), mel)
 
 
+class PromptCache:
+    """Prompts kept in memory for further models, first come, first kept, up to a size."""
+
+    def __init__(self, free_bytes: float = KEPT_BYTES) -> None:
+        """Start empty."""
+        self._free_bytes = free_bytes
+        self.kept: dict[tuple[str, Item], EncodedPrompt] = {}
+
+    def keep(self, key: tuple[str, Item], prompt: EncodedPrompt) -> None:
+        """Keep a prompt if there is room."""
+        if key not in self.kept and prompt.mel.nbytes <= self._free_bytes:
+            self._free_bytes -= prompt.mel.nbytes
+            self.kept[key] = prompt
+
+
 class Reader(Dataset[EncodedPrompt]):
-    """Items made ready one by one."""
+    """Items made ready one by one, or in batches of like lengths, those about one clip together."""
 
     def __init__(
-        self, items: Sequence[Item], processor: ProcessorMixin, features: Path | None
+        self,
+        items: Sequence[Item],
+        processor: ProcessorMixin,
+        features: Path | None,
+        cache: PromptCache | None = None,
     ) -> None:
-        """Keep what reading needs; nothing is read yet.
+        """Sort the items by length; nothing is read yet.
 
         Args:
             items: What to ask.
             processor: Of the model.
             features: Folder that keeps the clips' features; None: they are not kept.
+            cache: What earlier models left; None: nothing.
 
         Raises:
             PipelineError: If a text holds the audio token; names the question.
         """
         self._items = list(items)
-        self.family = family_of_processor(processor)
+        family = family_of_processor(processor)
         for item in self._items:
-            if self.family.audio_token in item.text:
+            if family.audio_token in item.text:
                 msg = (
-                    f"question {item.id} holds the audio token {self.family.audio_token}: "
+                    f"question {item.id} holds the audio token {family.audio_token}: "
                     "expected plain text; correct the benchmark's questions"
                 )
                 raise PipelineError(msg)
         self._processor = processor
         self._store = FeatureStore(processor, memory_mb=0, folder=features)
+        self._cache = cache or PromptCache()
+        readers = readers_digest(processor)
+        self._keys = [(readers, item) for item in self._items]
         self._silent: dict[float, Mel] = {}
+        self._num_tokens = [guess_tokens(item, family) for item in self._items]
+        self.order = by_clip(self._items, self._num_tokens)
+        self.longest = max(self._num_tokens, default=0.0)  # about so many tokens
 
     def __len__(self) -> int:
         """Number of items."""
@@ -89,99 +115,49 @@ class Reader(Dataset[EncodedPrompt]):
 
     def __getitem__(self, index: int) -> EncodedPrompt:
         """One item, ready; a clip that cannot be read is an error in it."""
-        item = self._items[index]
-        if item.error is not None:
-            return _unreadable(item.error)
+        item, kept = self._items[index], self._cache.kept.get(self._keys[index])
+        if kept is not None:
+            return kept
         try:
             mel = self._mel(item)
         except UnreadableAudioError as error:
-            return _unreadable(str(error))
+            return EncodedPrompt([], np.zeros((0, 0), np.float32), 0, str(error))
         tokens = prompt_tokens(self._processor, item.text, mel.num_frames, system=item.system)
-        was_cut = is_cut(num_samples(item), self._processor)
+        was_cut = is_cut(item.num_samples, self._processor)
         return EncodedPrompt(tokens.tolist(), mel.mel_MF.numpy(), mel.num_frames, is_cut=was_cut)
-
-    def _mel(self, item: Item) -> Mel:
-        if item.clip is None:
-            if item.silence_s not in self._silent:
-                mel = mel_features(self._processor, silence(item.silence_s))
-                self._silent[item.silence_s] = mel
-            return self._silent[item.silence_s]
-        return self._store.features(item.clip)
-
-
-def _unreadable(error: str) -> EncodedPrompt:
-    return EncodedPrompt([], np.zeros((0, 0), np.float32), 0, error)
-
-
-class PromptCache:
-    """Prompts kept in memory for further models, first come, first kept, up to a size."""
-
-    def __init__(self, free_bytes: float = KEPT_BYTES) -> None:
-        """Start empty."""
-        self._free_bytes = free_bytes
-        self._kept: dict[str, dict[int, EncodedPrompt]] = {}
-
-    def of(self, key: str) -> dict[int, EncodedPrompt]:
-        """What is kept of one set of prompts, by position."""
-        return self._kept.setdefault(key, {})
-
-    def keep(self, key: str, index: int, ready: EncodedPrompt) -> None:
-        """Keep a prompt if there is room."""
-        kept = self.of(key)
-        if index not in kept and ready.mel.nbytes <= self._free_bytes:
-            self._free_bytes -= ready.mel.nbytes
-            kept[index] = ready
-
-
-class PromptSet:
-    """A benchmark's prompts in batches of like lengths, those about one clip side by side."""
-
-    def __init__(
-        self, reader: Reader, items: Sequence[Item], *, key: str, cache: PromptCache
-    ) -> None:
-        """Sort the items by length.
-
-        Args:
-            reader: Over the same items.
-            items: What to ask.
-            key: Names these prompts in the cache: same key, same prompts.
-            cache: What earlier models left.
-        """
-        self._reader = reader
-        self._key = key
-        self._cache = cache
-        self._num_tokens = [guess_tokens(item, reader.family) for item in items]
-        self.order = by_clip(items, self._num_tokens)
-        self.longest = max(self._num_tokens, default=0.0)  # about so many tokens
-
-    def read(self, indices: Sequence[int]) -> list[EncodedPrompt]:
-        """Some prompts, read in this process."""
-        kept = self._cache.of(self._key)
-        ready = [kept[index] if index in kept else self._reader[index] for index in indices]
-        for index, prompt in zip(indices, ready, strict=True):
-            self._cache.keep(self._key, index, prompt)
-        return ready
 
     def batches(
         self, indices: Sequence[int], *, batch_size: int, num_workers: int
     ) -> Iterator[tuple[Sequence[int], list[EncodedPrompt]]]:
-        """Batches of prompts with their positions; workers read ahead what is not in the cache."""
+        """Batches of prompts with their positions; workers read ahead, unless all are kept."""
         chunks = split(indices, self._num_tokens, batch_size=batch_size)
-        kept = self._cache.of(self._key)
-        unread = [chunk for chunk in chunks if any(index not in kept for index in chunk)]
+        num_unread = sum(self._keys[index] not in self._cache.kept for index in indices)
         loader = DataLoader(
-            self._reader,
-            batch_sampler=unread,  # pyright: ignore[reportArgumentType]  any iterable of indices does
-            num_workers=min(num_workers, len(unread)),
+            self,
+            batch_sampler=chunks,  # pyright: ignore[reportArgumentType]  any iterable of indices does
+            num_workers=min(num_workers, num_unread),
             collate_fn=list,
         )
-        stream = iter(loader) if unread else iter(())
-        was_unread = {chunk[0] for chunk in unread}
-        for chunk in chunks:
-            ready = next(stream) if chunk[0] in was_unread else [kept[index] for index in chunk]
-            for index, prompt in zip(chunk, ready, strict=True):
-                self._cache.keep(self._key, index, prompt)
-            yield chunk, ready
+        for chunk, prompts in zip(chunks, loader, strict=True):
+            for index, prompt in zip(chunk, prompts, strict=True):
+                self._cache.keep(self._keys[index], prompt)
+            yield chunk, prompts
+
+    def _mel(self, item: Item) -> Mel:
+        if item.error is not None:
+            raise UnreadableAudioError(item.error)
+        if item.clip is not None:
+            return self._store.features(item.clip)
+        if item.silence_s not in self._silent:
+            self._silent[item.silence_s] = mel_features(self._processor, silence(item.silence_s))
+        return self._silent[item.silence_s]
+
+
+def readers_digest(processor: ProcessorMixin) -> str:
+    """Names everything that turns a question into a prompt."""
+    tokenizer = processor.tokenizer
+    parts = [processor.feature_extractor.to_json_string(), tokenizer.backend_tokenizer.to_str()]
+    return digest_of([*parts, processor.chat_template])
 
 
 def by_clip(items: Sequence[Item], num_tokens: Sequence[float]) -> list[int]:
@@ -212,7 +188,7 @@ def split(
 
 def guess_tokens(item: Item, family: Family) -> float:
     """About how many tokens a prompt has, told from its clip's header and its text."""
-    num_frames = max(1, round(num_samples(item) / SAMPLE_RATE_HZ * FRAMES_PER_S))
+    num_frames = max(1, round(item.num_samples / SAMPLE_RATE_HZ * FRAMES_PER_S))
     return family.num_audio_tokens(num_frames) + len(item.text) / CHARACTERS_PER_TOKEN
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from model.config import EndpointConfig, EvaluateConfig
+from model.config import EndpointConfig
 from model.infer.jobs import InferenceJob, InferenceRun
 from model.prompt import PROMPTS
 from model.run_endpoint import answer_all
@@ -101,13 +101,14 @@ def run_of(server: Endpoint, folder: Path, scripts: dict[str, list[str]], **endp
             training=None,
             questions_sha256=file_digest(folder / "questions.json"),
             num_questions=len(questions),
+            decoding={"max_new_tokens": 9, "batch_size": 1, "precision": "theirs"},
         ),
         questions=folder / "questions.json",
         audio=folder / "audio",
         output=folder / "out",
         endpoint=EndpointConfig.model_validate(settings | endpoint),
     )
-    return InferenceRun(jobs=(job,), evaluate=EvaluateConfig(max_new_tokens=9))
+    return InferenceRun(jobs=(job,))
 
 
 def answers(folder: Path) -> dict[str, dict]:

@@ -19,17 +19,18 @@ from model.infer.decoder import Decoder, find_disagreements
 from model.infer.jobs import (
     InferenceJob,
     InferenceRun,
+    Item,
     JobFolder,
     decoding_of,
     installed_versions,
-    read_run,
+    items_of,
 )
-from model.infer.prompts import Item, Reader
+from model.infer.prompts import Reader
 from model.network.loading import load_model, load_processor
 from model.network.policy import add_adapter
 from model.network.tiny import build_tiny
 from model.prompt import PROMPTS
-from model.run_inference import infer, items_of
+from model.run_inference import infer
 from model.score.scorers import score_folder
 from storage.benchmarks.parse import read_questions, write_questions
 from storage.errors import PipelineError
@@ -174,7 +175,7 @@ def test_batch_size_changes_no_answer(bench, tmp_path, settings) -> None:
 def test_workers_change_no_answer(bench, tmp_path) -> None:
     infer(run_of(job_of(bench, tmp_path / "usual")))
     run = run_of(job_of(bench, tmp_path / "other"), workers=2)
-    write_json(tmp_path / "run.json", run.model_dump(mode="json"))
+    run.write(tmp_path / "run.json")
     # In a process of its own, as always: Prefect's clean-up fails in forks of one that ran a flow.
     command = [sys.executable, "-m", "model.run_inference", str(tmp_path / "run.json")]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -216,7 +217,7 @@ def test_a_torn_line_is_thrown_away_and_the_rest_goes_on(bench, tmp_path) -> Non
 @pytest.mark.long
 def test_a_killed_process_goes_on_where_it_was(bench, tmp_path) -> None:
     run = run_of(job_of(bench, tmp_path / "out"), batch_size=1, parity_questions=0)
-    write_json(tmp_path / "run.json", run.model_dump(mode="json"))
+    run.write(tmp_path / "run.json")
     command = [sys.executable, "-m", "model.run_inference", str(tmp_path / "run.json")]
     path = tmp_path / "out/answers.jsonl"
     child = subprocess.Popen(
@@ -237,7 +238,7 @@ def test_a_killed_process_goes_on_where_it_was(bench, tmp_path) -> None:
 
 def test_answers_of_a_model_from_the_hub_name_its_commit_and_go_with_it(bench, tmp_path) -> None:
     job = job_of(bench, tmp_path / "out", path="maker/small", digest="hub:maker/small")
-    write_json(tmp_path / "run.json", run_of(job).model_dump(mode="json"))
+    run_of(job).write(tmp_path / "run.json")
     repository = tmp_path / "hub/models--maker--small"
     (repository / "refs").mkdir(parents=True)
     command = [sys.executable, "-m", "model.run_inference", str(tmp_path / "run.json")]
@@ -274,7 +275,7 @@ def test_answers_of_another_run_count_for_nothing(bench, tmp_path, change) -> No
     infer(run_of(job_of(bench, tmp_path / "out")))
     (tmp_path / "out/score.json").touch()
     folder = JobFolder(run_of(job_of(bench, tmp_path / "out", **change)).jobs[0])
-    assert folder.num_answered == 0
+    assert not folder.answered
     folder.start()
     assert not (tmp_path / "out/answers.jsonl").exists()
     assert not (tmp_path / "out/score.json").exists()
@@ -497,26 +498,9 @@ def test_questions_that_changed_since_planning_are_refused(bench, tmp_path) -> N
 
 
 def test_a_malformed_run_file_names_its_key(tmp_path) -> None:
-    write_json(tmp_path / "run.json", {"jobs": [{"model": "m"}]})
-    with pytest.raises(PipelineError, match=r"(?s)is no inference run.*jobs\.0\.run"):
-        read_run(tmp_path / "run.json")
-
-
-def test_under_torchrun_each_process_takes_every_nth_model(bench, tmp_path, monkeypatch) -> None:
-    jobs = [
-        job_of(
-            bench,
-            tmp_path / f"{seed}-{prompt}",
-            path=str(bench / f"model-{seed}"),
-            prompt=prompt,
-        )
-        for seed in (0, 1)
-        for prompt in ("answer", "plain")
-    ]
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    infer(run_of(*jobs))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1-answer", "1-plain"]
+    write_json(tmp_path / "run.json", {"format": 2, "jobs": [{"model": "m"}]})
+    with pytest.raises(PipelineError, match=r"is not an inference run: jobs\.0\.run"):
+        InferenceRun.read(tmp_path / "run.json")
 
 
 def kept_run(bench, output, folder, **changes) -> InferenceRun:

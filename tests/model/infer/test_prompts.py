@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from model.infer.prompts import (
-    Item,
-    PromptCache,
-    PromptSet,
-    Reader,
-    by_clip,
-    evenly,
-    guess_tokens,
-    split,
-)
+from model.infer.jobs import Item
+from model.infer.prompts import PromptCache, Reader, by_clip, evenly, guess_tokens, split
 from model.network.loading import load_processor
 from model.network.qwen2_audio import FAMILY
 from storage.errors import PipelineError
@@ -47,14 +39,13 @@ def test_a_batch_ends_when_it_is_full_or_its_padding_grows() -> None:
 def test_a_full_shelf_keeps_what_it_has(tiny_model: Path) -> None:
     processor = load_processor(tiny_model)
     items = [Item(f"q{i}", "What?", None, 1.0) for i in range(4)]
-    reader = Reader(items, processor, None)
-    cache = PromptCache(free_bytes=reader[0].mel.nbytes * 2.5)
-    prompts = PromptSet(reader, items, key="k", cache=cache)
-    batches = prompts.batches(prompts.order, batch_size=2, num_workers=0)
+    cache = PromptCache(free_bytes=Reader(items, processor, None)[0].mel.nbytes * 2.5)
+    reader = Reader(items, processor, None, cache)
+    batches = reader.batches(reader.order, batch_size=2, num_workers=0)
     assert [list(indices) for indices, _ in batches] == [[0, 1], [2, 3]]
-    assert sorted(cache.of("k")) == [0, 1]
-    again = prompts.batches(prompts.order, batch_size=2, num_workers=0)
-    assert [len(ready) for _, ready in again] == [2, 2]
+    assert [item.id for _, item in cache.kept] == ["q0", "q1"]
+    again = reader.batches(reader.order, batch_size=2, num_workers=0)
+    assert [len(prompts) for _, prompts in again] == [2, 2]
 
 
 def test_a_question_that_holds_the_audio_token_is_refused(tiny_model: Path) -> None:

@@ -39,8 +39,7 @@ from model.network.packed import prefill
 from model.network.sampling import decode
 from model.network.tiny import build_tiny
 from model.prompt import PROMPTS
-from model.train.flops import FORWARD_AND_BACKWARD, operations, peak_operations_per_s
-from model.train.memory import estimate
+from model.train.estimates import FORWARD_AND_BACKWARD, estimate, operations, peak_operations_per_s
 from model.training_record import training_record
 from storage.errors import PipelineError
 from storage.jsonl import read_jsonl
@@ -134,10 +133,10 @@ def tell_step(
     passes_s = total_s - best.seconds["rollout"]
     needed = operations(
         measure(setup.policy),
+        TrainConfig(),
         text_tokens=setup.prompts["prompt_ids"].numel() + predicted,
         predicted_tokens=predicted,
         encoder_positions=float(setup.prompts["num_frames"].sum()) / 2,
-        num_forwards=2,  # rollout and reference
     )
     peak = peak_operations_per_s(device_name())
     of_passes = needed * (1 + FORWARD_AND_BACKWARD) / (2 + FORWARD_AND_BACKWARD)
@@ -365,10 +364,10 @@ def tell_decoding(model: PreTrainedModel, pad_id: int, prompts: list[Prompt]) ->
         prefill_s, decode_s = (after - before for before, after in pairwise(times))
         needed = operations(
             sizes,
+            None,
             text_tokens=float(batch["prompt_mask"].sum()),
             predicted_tokens=rows,
             encoder_positions=float(batch["num_frames"].sum()) / 2,
-            num_forwards=1 - FORWARD_AND_BACKWARD,  # one pass in all
         )
         kept = 2 * sizes.text_kv_width * sizes.text_layers * model.dtype.itemsize
         step_bytes = weights + kept * float(batch["prompt_mask"].sum())

@@ -14,15 +14,14 @@ import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
 
 from pydantic import JsonValue
 from safetensors import SafetensorError
 
 from model.config import CheckpointsConfig, TrainConfig
-from model.training_record import decided_by
+from model.training_record import TrainingRun
 from storage.errors import PipelineError
-from storage.layout import checkpoint_step, list_checkpoints
+from storage.layout import list_checkpoints
 from storage.manifest import file_digest
 from storage.records.model import ModelRef
 from storage.records.training import CHECKPOINT, CheckpointRecord, end_step
@@ -36,6 +35,17 @@ MASTERS = "masters"  # folder of the fp32 weights, where those beside it are rou
 FULL = re.compile(r"No space left|[Qq]uota|File too large|os error (27|28|122)|StreamWriter failed")
 
 
+def publish(folder: Path, run: TrainingRun, made_with: Mapping[str, JsonValue]) -> None:
+    """Give what is written in `saving.part/` its record and its place, and old ones up."""
+    seal(folder, run.deciding, made_with)
+    target = run.output / folder.name
+    if target.exists():  # torn, or made by a run that was since resumed from before it
+        shutil.rmtree(target)
+    folder.replace(target)
+    discard_unfinished(run.output)
+    strip_old(run.output, run.config.checkpoints)
+
+
 def seal(
     folder: Path, settings: Mapping[str, JsonValue], made_with: Mapping[str, JsonValue]
 ) -> None:
@@ -46,7 +56,8 @@ def seal(
         if path.is_file() and path.name != CHECKPOINT
     }
     for name in files:
-        _flush(folder / name)
+        with (folder / name).open("rb") as file:
+            os.fsync(file.fileno())
     record = CheckpointRecord(
         step=step_of(folder),
         can_resume=OPTIMIZER in files,
@@ -58,49 +69,23 @@ def seal(
     record.write(folder / CHECKPOINT)
 
 
-def publish(folder: Path, training: Path) -> Path:
-    """Move a sealed checkpoint to its name in the training's folder; one rename."""
-    target = training / folder.name
-    if target.exists():  # torn, or made by a run that was since resumed from before it
-        shutil.rmtree(target)
-    folder.replace(target)
-    return target
-
-
 def is_whole(folder: Path) -> bool:
     """Whether every file of the checkpoint is there with its size."""
-    record = _record(folder)
-    return record is not None and all(
-        (folder / name).is_file() and (folder / name).stat().st_size == size
-        for name, size in record.files.items()
-    )
-
-
-def list_resumable(training: Path) -> list[Path]:
-    """The whole checkpoints that have their optimiser's state, by step."""
-    return [
-        folder
-        for folder in list_checkpoints(training)
-        if (record := _record(folder)) is not None and record.can_resume and is_whole(folder)
-    ]
+    return _whole(folder) is not None
 
 
 def find_resumable(training: Path, parent: ModelRef | None = None) -> Path | None:
-    """The checkpoint to go on from; None if there is none.
-
-    Args:
-        training: Folder of the training, whose newest it is.
-        parent: The checkpoint that the training continues where it has none of its own.
+    """The checkpoint to go on from: the training's newest, else its parent; None: there is none.
 
     Raises:
         PipelineError: If the parent's optimiser state is gone; names the nearest that has it.
     """
-    if own := list_resumable(training):
+    if own := _list_resumable(training):
         return own[-1]
     if parent is None:
         return None
     folder = Path(parent.path)
-    others = list_resumable(folder.parent)
+    others = _list_resumable(folder.parent)
     if folder in others:
         return folder
     others.sort(key=lambda other: abs(step_of(other) - step_of(folder)))
@@ -112,15 +97,27 @@ def find_resumable(training: Path, parent: ModelRef | None = None) -> Path | Non
     raise PipelineError(msg)
 
 
-def check_content(folder: Path) -> None:
-    """Refuse to go on from a checkpoint whose files hold other bytes than were written.
+def check_resumed(folder: Path, settings: Mapping[str, JsonValue] | None) -> None:
+    """Refuse to go on from a checkpoint of other settings, or of other bytes than were written.
 
-    Raises:
-        PipelineError: If so; names the file and what to do.
+    Args:
+        folder: The checkpoint.
+        settings: Those that decide the run; None: it is another training's.
     """
-    record = _record(folder)
-    if record is None:
-        return
+    record = CheckpointRecord.read(folder / CHECKPOINT)
+    before, now = record.settings, record.settings if settings is None else settings
+    differing = [
+        f"{key} (was {before.get(key)!r}, now {now.get(key)!r})"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if differing:
+        msg = (
+            f"{folder} was made with other settings: {'; '.join(differing)}. A resumed run must be "
+            "the same run: set them back, give the training another name, or delete "
+            f"{folder.parent}"
+        )
+        raise PipelineError(msg)
     for name, digest in record.digests.items():
         if name in record.files and file_digest(folder / name) != digest:
             msg = (
@@ -137,11 +134,7 @@ def masters_of(folder: Path) -> Path:
 
 @contextmanager
 def naming_a_full_disk(folder: Path) -> Generator[None]:
-    """Say so where a checkpoint cannot be written because the disk is full.
-
-    Raises:
-        PipelineError: If it is.
-    """
+    """Let a PipelineError say so where a checkpoint cannot be written because the disk is full."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -156,54 +149,21 @@ def naming_a_full_disk(folder: Path) -> Generator[None]:
         raise PipelineError(msg) from error
 
 
-def check_same_settings(folder: Path, settings: Mapping[str, JsonValue]) -> None:
-    """Refuse to go on from a checkpoint that other settings made.
-
-    Raises:
-        PipelineError: If so; names the keys, with both values.
-    """
-    record = _record(folder)
-    before = {} if record is None else record.settings
-    differing = [
-        f"{key} (was {before.get(key)!r}, now {settings.get(key)!r})"
-        for key in sorted(before.keys() | settings.keys())
-        if before.get(key) != settings.get(key)
-    ]
-    if differing:
-        msg = (
-            f"{folder} was made with other settings: {'; '.join(differing)}. A resumed run must be "
-            "the same run: set them back, give the training another name, or delete "
-            f"{folder.parent}"
-        )
-        raise PipelineError(msg)
-
-
-def settings_that_decide(
-    config: TrainConfig, start: ModelRef, parent: ModelRef | None
-) -> dict[str, JsonValue]:
-    """The settings that decide what a run learns, flat: `grpo.beta: 0.04`."""
-    flat: dict[str, JsonValue] = {"start_model_digest": start.digest}
-    flat |= {} if parent is None else {"continues": parent.digest}
-    for key, value in decided_by(config).items():
-        if key == "stop":  # it changes no step, and may be raised
-            continue
-        if isinstance(value, dict):
-            inner = cast("dict[str, JsonValue]", value)
-            flat.update({f"{key}.{name}": inner_value for name, inner_value in inner.items()})
-        else:
-            flat[key] = value
-    return flat
-
-
 def strip_old(training: Path, kept: CheckpointsConfig) -> None:
     """Keep of all but the newest checkpoints only the weights, or not even those."""
     for folder in list_checkpoints(training)[: -kept.full]:
-        record = _record(folder)
+        record = _whole(folder)
         if kept.may_go(step_of(folder)):
             (folder / CHECKPOINT).unlink(missing_ok=True)  # torn from here on
             shutil.rmtree(folder)
         elif record is not None and record.can_resume:
-            _strip(folder, record)
+            resuming = [n for n in record.files if n == OPTIMIZER or n.startswith(f"{MASTERS}/")]
+            files = {name: size for name, size in record.files.items() if name not in resuming}
+            # The record first: a kill in between leaves a whole checkpoint with extra files.
+            stripped = record.model_copy(update={"can_resume": False, "files": files})
+            stripped.write(folder / CHECKPOINT)
+            (folder / OPTIMIZER).unlink(missing_ok=True)
+            shutil.rmtree(folder / MASTERS, ignore_errors=True)
 
 
 def discard_unfinished(training: Path) -> None:
@@ -213,16 +173,12 @@ def discard_unfinished(training: Path) -> None:
 
 def step_of(folder: Path) -> int:
     """The optimiser step in a checkpoint folder's name."""
-    step = checkpoint_step(folder)
-    if step is None:
-        msg = f"{folder} is no checkpoint folder: expected a name like checkpoint-100"
-        raise ValueError(msg)
-    return step
+    return int(folder.name.removeprefix("checkpoint-"))
 
 
 def last_step(training: Path) -> int | None:
     """Step of the newest whole checkpoint, resumable or not; None if there is none."""
-    steps = [checkpoint_step(folder) for folder in list_checkpoints(training) if is_whole(folder)]
+    steps = [step_of(folder) for folder in list_checkpoints(training) if is_whole(folder)]
     return steps[-1] if steps else None
 
 
@@ -237,29 +193,17 @@ def is_ended(config: TrainConfig, training: Path) -> bool:
     return last is not None and last == end_of(config, training)
 
 
-def _strip(folder: Path, record: CheckpointRecord) -> None:
-    """Replace the record first: a kill in between leaves a whole checkpoint with extra files."""
-    kept = {name: size for name, size in record.files.items() if not _only_resumes(name)}
-    record.model_copy(update={"can_resume": False, "files": kept}).write(folder / CHECKPOINT)
-    for name in record.files.keys() - kept.keys():
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / MASTERS, ignore_errors=True)
+def _list_resumable(training: Path) -> list[Path]:
+    """The whole checkpoints that have their optimiser's state, by step."""
+    folders = list_checkpoints(training)
+    return [folder for folder in folders if (whole := _whole(folder)) and whole.can_resume]
 
 
-def _only_resumes(name: str) -> bool:
-    return name == OPTIMIZER or name.startswith(f"{MASTERS}/")
-
-
-def _record(folder: Path) -> CheckpointRecord | None:
+def _whole(folder: Path) -> CheckpointRecord | None:
     try:
-        return CheckpointRecord.read(folder / CHECKPOINT)
+        record = CheckpointRecord.read(folder / CHECKPOINT)
     except PipelineError:  # missing, torn, or of another version
         return None
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    files = ((folder / name, size) for name, size in record.files.items())
+    whole = all(file.is_file() and file.stat().st_size == size for file, size in files)
+    return record if whole else None

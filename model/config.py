@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from model.prompt import PROMPTS, PromptSetting
-from storage.config import BenchmarkConfig, Config, Idle, deciding
+from storage.config import BenchmarkConfig, Config, FileName, Idle, deciding
 from storage.errors import PipelineError
 from storage.manifest import digest_of
 from storage.records.model import TRAINING_PREFIX
@@ -24,6 +24,11 @@ ScorerName = Literal["official", "strict"]
 PartName = Literal["audio_encoder", "projector", "language_model"]
 Precision = Literal["fp32", "bf16-mixed", "bf16"]
 Attention = Literal["sdpa", "flex"]
+LossAggregation = Literal["sequence", "token", "constant"]
+AdvantageScale = Literal["group", "batch", "none"]
+Number = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -41,37 +46,36 @@ class GrpoConfig(Config):
     """Completions sampled per prompt, G."""
     beta: Annotated[float, Field(ge=0)] = 0.04
     """Weight of the KL term against the start model; 0 holds no reference model."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
+    learning_rate: Positive = 1e-6
     """Peak learning rate."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Positive = 1.0
     """Sampling temperature of the rollout."""
-    top_k: Annotated[int, Field(ge=0)] = 50
-    """Tokens kept at each sampling step; 0: all. 50 is transformers' default, which the original
-    takes."""
+    top_k: Natural = 50
+    """Tokens kept at each sampling step; 0: all. 50 is transformers' default, the original's."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus sampling: smallest share of probability kept."""
-    min_new_tokens: Annotated[int, Field(ge=0)] = 0
+    min_new_tokens: Natural = 0
     """Tokens before which a completion cannot end."""
-    max_completion_tokens: Annotated[int, Field(ge=1)] = 256
+    max_completion_tokens: Number = 256
     """Tokens after which a completion is cut off."""
-    loss_aggregation: Literal["sequence", "token", "constant"] = "sequence"
+    loss_aggregation: LossAggregation = "sequence"
     """`sequence`: mean over tokens, then over completions (the paper); `token`: mean over all
     tokens of the batch (DAPO, arXiv 2503.14476); `constant`: sum over tokens divided by the longest
-    completion allowed (Dr. GRPO, arXiv 2503.20783)."""
-    advantage_scale: Literal["group", "batch", "none"] = "group"
+    completion allowed, mean over completions (Dr. GRPO, arXiv 2503.20783)."""
+    advantage_scale: AdvantageScale = "group"
     """Divide the centred rewards by the standard deviation of the group (the paper) or of the batch
     (REINFORCE++, arXiv 2501.03262), or not at all (Dr. GRPO)."""
     clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """The probability ratio is clipped at 1 - clip_low (arXiv 1707.06347)."""
-    clip_high: Annotated[float, Field(gt=0)] = 0.2
+    clip_high: Positive = 0.2
     """The probability ratio is clipped at 1 + clip_high; 0.28 in DAPO."""
-    steps_per_rollout: Annotated[int, Field(ge=1)] = 1
+    steps_per_rollout: Number = 1
     """Optimiser steps on each rollout; 1 in the paper, where the ratio is always 1."""
     zero_variance: Literal["keep", "skip", "resample"] = "keep"
-    """What to do with groups whose rewards are all alike: `keep` (the paper), `skip` (leave them
-    out of the mean), `resample` (sample other prompts in their place, DAPO's dynamic sampling)."""
-    resample_attempts: Annotated[int, Field(ge=1)] = 3
-    """Times that other prompts are tried in place of a group whose rewards are all alike."""
+    """Groups whose rewards are all alike: `keep` (the paper), `skip` (leave them out of the mean),
+    `resample` (sample other prompts in their place, DAPO's dynamic sampling)."""
+    resample_attempts: Number = 3
+    """Times that other prompts are tried in place of such a group."""
     accuracy_weight: float = 1.0
     """Weight of the accuracy reward (0 or 1)."""
     format_weight: float = 1.0
@@ -84,26 +88,24 @@ class GrpoConfig(Config):
     ignore_final_punctuation: bool = False
     """Count `Dog.` right for `Dog`."""
     reward: str | None = None
-    """Dotted path of your own reward, `package.module.function(completion: str, example: dict) ->
-    float`, added to the others."""
+    """Dotted path of your own, `(completion: str, example: dict) -> float`, added to the others."""
 
 
 class SftConfig(Config):
     """Supervised fine-tuning on the right answer's text."""
 
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    learning_rate: Positive = 1e-5
     """Peak learning rate."""
     random_target_share: Share = 0.0
-    """Share of examples whose target is a random choice instead of the right one: a start that
-    knows the answer's format and little more."""
+    """Share of examples whose target is a random choice: a start that knows the answer's format."""
 
 
 class LoraConfig(Config):
     """Low-rank adapters (arXiv 2106.09685) on the language model."""
 
-    rank: Annotated[int, Field(ge=1)] = 16
+    rank: Number = 16
     """Rank of the update."""
-    alpha: Annotated[float, Field(gt=0)] = 32.0
+    alpha: Positive = 32.0
     """Scale of the update: alpha / rank."""
     dropout: Share = 0.05
     """Dropout on the adapter's input."""
@@ -114,14 +116,14 @@ class LoraConfig(Config):
 class EveryConfig(Config):
     """Checkpoints at even distances."""
 
-    every: Annotated[int, Field(ge=1)]
+    every: Number
     """Steps between those that stay."""
 
 
 class CheckpointsConfig(Config):
     """What of a training's checkpoints stays on the disk."""
 
-    full: Annotated[int, Field(ge=1)] = 2
+    full: Number = 2
     """Newest checkpoints that keep what only resuming needs: optimiser, and fp32 weights where
     training is bf16-mixed. The others keep the weights to evaluate, in bf16 where it computes."""
     weights: Literal["all"] | tuple[Literal["best", "last"] | EveryConfig, ...] = "all"
@@ -129,13 +131,7 @@ class CheckpointsConfig(Config):
     passes them; with `best` they wait for their evaluation and for `python -m flows.prune`."""
 
     def may_go(self, step: int, *, is_measured: bool = False, is_best: bool = False) -> bool:
-        """Whether the weights of a step that is not the last may go.
-
-        Args:
-            step: Which.
-            is_measured: Its evaluations stand; any that was not may be the best.
-            is_best: It leads by them.
-        """
+        """Whether the weights of a step that is not the last may go; the best's once measured."""
         even = (each.every for each in self.weights if isinstance(each, EveryConfig))
         if self.weights == "all" or any(step % number == 0 for number in even):
             return False
@@ -145,110 +141,98 @@ class CheckpointsConfig(Config):
 class StopConfig(Config):
     """When a training ends before `max_steps`."""
 
-    patience: Annotated[int, Field(ge=1)]
-    """Validations in a row, one at each checkpoint, that are no better than the best before: with
-    the last of them it ends. One that has ended goes on where this is raised."""
+    patience: Number
+    """Validations in a row, one at each checkpoint, no better than the best before, that end it.
+    One that has ended goes on where this is raised."""
 
 
 class TrainConfig(Config):
     """One training: one row of the leaderboard."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$"), Idle] = "grpo"
-    """Folder name; also the name by which a later training starts from this one. The folder may
-    have another name when a run goes on."""
+    """Folder name, by which later trainings start from it; it may change when a run goes on."""
     method: Literal["grpo", "sft"] = "grpo"
     """How it learns."""
     model: Annotated[str, Idle] = "Qwen/Qwen2-Audio-7B-Instruct"
     """Start model: a name on the hub, a folder, or `training:NAME` for the last checkpoint of an
     earlier training. Its digest decides, not where it lies."""
     prompt: PromptSetting = PROMPTS["answer"]
-    """Prompt of training and of its evaluation: a name from model/prompts.yaml or a whole one,
-    `{name: mine, text: ...}`."""
+    """Of training and its evaluation: a name from model/prompts.yaml, or `{name: mine, text:
+    T}`."""
     continues: Annotated[Annotated[str, Field(pattern=r"^.+@\d+$")] | None, Idle] = None
     """`NAME@STEP`: go on behind that step of an earlier entry, with its weights, optimiser, draws
-    and reference. What is not stated is as there. The learning rate takes its course over all
+    and reference, and what is not stated as there. The learning rate takes its course over all
     `max_steps`, as if they had been stated in the beginning. The checkpoint's digest decides."""
-    max_steps: Annotated[int, Field(ge=1)] = 1000
+    max_steps: Number = 1000
     """Optimiser steps, those that it continues included."""
-    save_steps: Annotated[int, Field(ge=1), Idle] = 100
+    save_steps: Annotated[Number, Idle] = 100
     """Optimiser steps between checkpoints."""
     checkpoints: Annotated[CheckpointsConfig, Idle] = CheckpointsConfig()
     """What of its checkpoints stays on the disk."""
     seed: int = 42
     """Seed of data order, sampling and initialisation of adapters."""
-    prompts_per_step: Annotated[int, Field(ge=1)] = 16
+    prompts_per_step: Number = 16
     """Prompts of an optimiser step, over all devices (the paper: 8 GPUs, 2 passes, 1 prompt)."""
-    prompts_per_device: Annotated[int, Field(ge=1), Idle] = 1
+    prompts_per_device: Annotated[Number, Idle] = 1
     """Prompts in one forward pass of one device. As many passes follow as make a step."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: Natural = 0
     """Steps in which the learning rate rises."""
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
     """Course of the learning rate, from transformers."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW's weight decay."""
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_grad_norm: Positive = 1.0
     """Gradients are scaled down to this norm."""
     precision: Precision = "bf16-mixed"
     """`bf16-mixed`: fp32 weights, bf16 compute (the paper); `bf16`: bf16 weights, which need an
     optimiser with stochastic rounding; `fp32`: for a CPU."""
     optimizer: Literal["adamw", "adamw-8bit-sr"] = "adamw"
-    """`adamw-8bit-sr`: torchao's 8-bit AdamW with stochastic rounding, for bf16 weights on one
-    GPU."""
+    """`adamw-8bit-sr`: torchao's 8-bit AdamW with stochastic rounding, for bf16 weights."""
     attention: Annotated[Attention, Idle] = "sdpa"
-    """Attention of the packed pass. `sdpa` computes it whole under a mask; `flex`, on a GPU only,
-    is torch's FlexAttention (arXiv 2412.05496), a flash kernel that leaves out what no completion
-    sees: for long completions, as attention is 2% of the operations at the paper's lengths and a
-    quarter with 8 completions of 1,000 tokens. Prefill takes the flash kernel either way."""
+    """Of the packed pass: `sdpa` computes it whole under a mask; `flex` (arXiv 2412.05496), on a
+    GPU only, leaves out what no completion sees: for completions of a thousand tokens."""
     gradient_checkpointing: Annotated[bool, Idle] = False
     """Recompute activations in the backward pass: less memory, more time."""
     sharding: Annotated[Literal["none", "zero2", "fsdp"], Idle] = "none"
-    """What is split over GPUs (torch's FSDP2): `zero2` splits masters, gradients and optimiser
-    state and keeps whole bf16 parameters through the step; `fsdp` splits those too and gathers them
-    layer by layer, slower and smaller."""
-    num_gpus: Annotated[Annotated[int, Field(ge=0)] | None, Idle] = None
+    """Split over GPUs by torch's FSDP2: `zero2`: masters, gradients and optimiser state; `fsdp`:
+    also the bf16 parameters, gathered layer by layer, slower and smaller."""
+    num_gpus: Annotated[Natural | None, Idle] = None
     """GPUs of each host to train on; None: all that are visible. Any number trains the same."""
-    num_hosts: Annotated[int, Field(ge=1), Idle] = 1
-    """Hosts to train on, over one workspace; besides the first, each runs `python -m flows.train
-    --join NUMBER`."""
+    num_hosts: Annotated[Number, Idle] = 1
+    """Over one workspace; besides the first, each runs `python -m flows.train --join NUMBER`."""
     rendezvous: Annotated[Annotated[str, Field(pattern=r"^[^\s:]+:\d+$")] | None, Idle] = None
-    """`HOST:PORT` at which several hosts meet, on the first of them; None: its own name and a free
-    port."""
-    join_wait_s: Annotated[Annotated[float, Field(gt=0)] | None, Idle] = None
+    """`HOST:PORT` where several hosts meet, on the first; None: its own name and a free port."""
+    join_wait_s: Annotated[Positive | None, Idle] = None
     """Seconds after which the first host gives up waiting for the others; None: never."""
     freeze: tuple[PartName, ...] = ()
     """Parts that do not learn. The encoder's position table never does."""
     shuffle_choices: bool = False
     """Shuffle the order of the choices each time an example is seen."""
     example_repeats: str | None = None
-    """Dotted path of your own choice of examples, `package.module.function(line: dict) -> int`: how
-    often the example of a line of train.jsonl is seen in each epoch. 0 or False leaves it out, and
-    dropped.jsonl lists it. None: each once."""
+    """Dotted path of your own `(line: dict) -> int`: how often the example of a line of train.jsonl
+    is seen in each epoch; 0: never, and dropped.jsonl lists it. None: each once."""
     max_prompt_tokens: Annotated[int, Field(ge=16)] = 1024
-    """Longest prompt, audio included (25 tokens a second); longer examples are dropped and
-    listed."""
+    """Longest prompt, audio included (25 a second); longer examples are dropped and listed."""
     max_bad_share: Annotated[Share, Idle] = 0.01
-    """Largest share of examples that may be dropped because their audio cannot be read; beyond it
-    the training stops."""
-    dataloader_workers: Annotated[int, Field(ge=0), Idle] = 2
+    """Largest share of examples whose audio cannot be read; beyond it the training stops."""
+    dataloader_workers: Annotated[Natural, Idle] = 2
     """Processes that decode audio and compute its features; 0: the training process itself."""
-    feature_memory_mb: Annotated[float, Field(ge=0), Idle] = 256.0
-    """Features kept in memory by each of these processes, so that small data are decoded once."""
     feature_cache: Annotated[str | None, Idle] = None
     """Folder that keeps features between runs (0.5 MB a 10 s clip); None: no such folder."""
-    threads: Annotated[Annotated[int, Field(ge=1)] | None, Idle] = None
+    threads: Annotated[Number | None, Idle] = None
     """CPU threads of torch; None: torch's choice."""
-    progress_every_s: Annotated[float, Field(gt=0), Idle] = 2.0
+    progress_every_s: Annotated[Positive, Idle] = 2.0
     """Seconds between progress lines."""
-    completions_every: Annotated[int, Field(ge=1), Idle] = 50
+    completions_every: Annotated[Number, Idle] = 50
     """Steps between samples of completions in the log."""
     report_to: Annotated[tuple[Literal["tensorboard", "wandb"], ...], Idle] = ()
     """Where metrics go besides metrics.jsonl."""
-    validation_questions: Annotated[int, Field(ge=0), Idle] = 0
-    """Held-out questions (of `annotations.validation`) that are answered at each checkpoint by the
-    training process itself: a curve, judged as the accuracy reward judges. 0: none."""
+    validation_questions: Annotated[Natural, Idle] = 0
+    """Held-out questions (of `annotations.validation`) that the training process answers at each
+    checkpoint: a curve, judged as the accuracy reward judges. 0: none."""
     stop: StopConfig | None = None
-    """End early by these held-out questions, whose number and whose distance, `save_steps`, then
-    decide the outcome as well; None: train to `max_steps`."""
+    """End early by these questions; their number and `save_steps` then decide the outcome as
+    well."""
     evaluate: Annotated[bool, Idle] = True
     """Whether its checkpoints are evaluated; a warm start's need not be."""
     grpo: GrpoConfig = GrpoConfig()
@@ -279,12 +263,18 @@ class TrainConfig(Config):
         """The checkpoint that it continues as a model's name, `training:NAME@STEP`."""
         return self.continues and f"{TRAINING_PREFIX}{self.continues}"
 
-    def check_continues(self, parent: "TrainConfig") -> None:
-        """Refuse to go on from a training where the optimiser or the draws would not fit.
+    @property
+    def steps_per_rollout(self) -> int:
+        """Optimiser steps that use the same prompts."""
+        return self.grpo.steps_per_rollout if self.method == "grpo" else 1
 
-        Raises:
-            ValueError: If so; names the settings.
-        """
+    @property
+    def has_reference(self) -> bool:
+        """Whether the start model lies beside it; an adapter's base is its own reference."""
+        return self.method == "grpo" and self.grpo.beta > 0 and self.lora is None
+
+    def check_continues(self, parent: "TrainConfig") -> None:
+        """Refuse, by name, settings with which the optimiser or the draws would not fit."""
         other = [key for key in CONTINUED if getattr(self, key) != getattr(parent, key)]
         reuse = self.grpo.steps_per_rollout
         if reuse != parent.grpo.steps_per_rollout or self.steps_before % reuse:
@@ -300,11 +290,7 @@ class TrainConfig(Config):
             raise ValueError(msg)
 
     def num_passes(self, num_devices: int) -> int:
-        """Forward passes of each device in an optimiser step.
-
-        Raises:
-            PipelineError: If a step does not divide into such; names the nearest numbers that do.
-        """
+        """Forward passes of each device in a step; PipelineError where it does not divide."""
         wanted, at_once = self.prompts_per_step, self.prompts_per_device
         if wanted % (at_once * num_devices) == 0:
             return wanted // (at_once * num_devices)
@@ -335,6 +321,12 @@ class TrainConfig(Config):
                 "sharding fsdp with grpo.zero_variance resample: every process gathers each layer "
                 "with all the others, so all must sample equally often; use sharding zero2, or "
                 "zero_variance skip"
+            )
+        elif self.save_steps % self.steps_per_rollout:
+            msg = (
+                f"save_steps {self.save_steps} is no multiple of grpo.steps_per_rollout "
+                f"{self.steps_per_rollout}: a checkpoint in the middle of a rollout could not be "
+                "resumed; change one of them"
             )
         else:
             return self
@@ -367,7 +359,7 @@ def idle_settings(training: TrainConfig) -> dict[str, Any]:
 class ModelConfig(Config):
     """A model to evaluate besides the trainings."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: FileName
     """Row name and folder name."""
     model: str
     """A name on the hub or a folder; a folder with a LoRA adapter is loaded on its base."""
@@ -380,7 +372,7 @@ class EndpointConfig(Config):
 
     kind: Literal["endpoint"]
     """Says that it is one."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: FileName
     """Row name and folder name."""
     url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")]
     """Address up to `/v1`, e.g. `http://127.0.0.1:8000/v1`; holds no key."""
@@ -399,11 +391,11 @@ class EndpointConfig(Config):
     """Environment variable that holds the key, e.g. `OPENAI_API_KEY`; None: none is needed."""
     concurrency: Annotated[int, Field(ge=1, le=256), Idle] = 8
     """Questions asked side by side."""
-    attempts: Annotated[int, Field(ge=1), Idle] = 5
+    attempts: Annotated[Number, Idle] = 5
     """Times that a question is asked before it counts as not answered."""
     retry_wait_s: Annotated[float, Field(ge=0), Idle] = 1.0
     """Wait before the second attempt, doubled before each further one."""
-    timeout_s: Annotated[float, Field(gt=0), Idle] = 120.0
+    timeout_s: Annotated[Positive, Idle] = 120.0
     """Seconds without a word after which an attempt is given up."""
 
     @property
@@ -430,12 +422,10 @@ class EvaluateConfig(Config):
         BenchmarkConfig(name="mmau-test-mini-original"),
         BenchmarkConfig(name="mmau-test-mini-v05.15.25"),
     )
-    """Benchmarks; two versions of one are two benchmarks. Each has its own runs, which its digest
-    decides; so have models and controls."""
-    limit: Annotated[Annotated[int, Field(ge=1)] | None, Idle] = None
+    """Two versions of one are two benchmarks, each with its own runs."""
+    limit: Annotated[Number | None, Idle] = None
     """Questions to ask of each benchmark: a stable sample, of each task its share, under a name of
-    its own (`...-sample-100`), so that no table takes it for the whole; None: all. The held-out
-    examples have `annotations.validation_size`."""
+    its own (`...-sample-100`); None: all. The held-out have `annotations.validation_size`."""
     base: Annotated[bool, Idle] = True
     """Also evaluate the model that each training started from."""
     models: Annotated[tuple[EvaluatedModel, ...], Idle] = ()
@@ -443,28 +433,26 @@ class EvaluateConfig(Config):
     scorers: tuple[ScorerName, ...] = ("official", "strict")
     """Scorers in the tables; the first leads."""
     controls: Annotated[tuple[ControlName, ...], Idle] = ()
-    """Controls to run on start models and last checkpoints; `cyclic-shifts` asks three more times,
-    with the choices rotated by one, two and three places."""
-    batch_size: Annotated[Annotated[int, Field(ge=1)] | None, Idle] = None
+    """Run on start models and last checkpoints; `cyclic-shifts` asks three more times, with the
+    choices rotated by one, two and three places."""
+    batch_size: Annotated[Number | None, Idle] = None
     """Questions decoded together; None: as many as a GPU's free memory holds, 16 on a CPU."""
-    max_new_tokens: Annotated[int, Field(ge=1)] = 256
+    max_new_tokens: Number = 256
     """Tokens after which an answer is cut off."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 on a GPU, fp32 on a CPU."""
-    workers: Annotated[int, Field(ge=0), Idle] = 2
+    workers: Annotated[Natural, Idle] = 2
     """Processes that decode audio and compute its features."""
-    threads: Annotated[Annotated[int, Field(ge=1)] | None, Idle] = None
+    threads: Annotated[Number | None, Idle] = None
     """CPU threads of torch; None: torch's choice."""
-    parity_questions: Annotated[int, Field(ge=0), Idle] = 32
-    """Questions answered one by one and in a batch before the first run of a shape of model in a
-    precision, a batch size and on a card; a disagreement stops it. They change no answer."""
+    parity_questions: Annotated[Natural, Idle] = 32
+    """Questions answered alone and in a batch before the first run on a shape of model, card,
+    precision and batch size; a disagreement stops it."""
     reuse: Annotated[bool, Idle] = True
-    """Take over answers that the same model gave before to the same prompt and clip, decoded alike,
-    in any experiment of the workspace; one in a hundred is asked again, and all are if it differs.
-    `--force` takes none over."""
+    """Take over answers of the same model to the same prompt and clip from any experiment; one in a
+    hundred is asked again, and all are if it differs. `--force` takes none over."""
     while_training: Annotated[bool, Idle] = False
-    """Let `full_pipeline` evaluate each checkpoint as it comes, where a GPU is free, on a host
-    without GPUs on the CPU; for a training that leaves one out (`train.num_gpus=7`)."""
+    """Let `full_pipeline` evaluate each checkpoint as it comes, where a GPU is free (for a training
+    that leaves one out, `train.num_gpus=7`); on a host without GPUs on the CPU."""
     declared_step: Annotated[int | None, Idle] = None
-    """Step whose row leads the report, declared before the test is seen; None: chosen on the
-    validation file where there is one, else the last step."""
+    """Step that leads the report, declared before the test is seen; None: by validation or last."""

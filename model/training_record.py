@@ -3,27 +3,55 @@
 # pyright: strict
 
 import json
-from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import JsonValue, ValidationError
 
 from model.config import TrainConfig, deciding_settings, idle_settings
 from model.own_functions import source_digest
 from storage.errors import PipelineError
+from storage.manifest import flat
 from storage.records.model import ModelRef
-from storage.records.training import RUN, TrainingRecord
+from storage.records.training import TrainingRecord
 
 OWN = "own functions"  # key of their digests among the settings
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "torchao")  # those that compute
 
 RESULTS = "Results: in the leaderboard of the experiment that made this model."
 
-METHODS: Mapping[str, str] = {
-    "grpo": "group relative policy optimisation",
-    "sft": "supervised fine-tuning",
-}
+METHODS = {"grpo": "group relative policy optimisation", "sft": "supervised fine-tuning"}
+
+
+class TrainingRun(NamedTuple):
+    """One training."""
+
+    record: TrainingRecord
+    config: TrainConfig
+    output: Path
+    """Its folder: checkpoints, metrics.jsonl, completions.jsonl, dropped.jsonl."""
+
+    @property
+    def start_model(self) -> str:
+        """Folder or hub name of the model that it starts from."""
+        return self.record.start.path
+
+    @property
+    def deciding(self) -> dict[str, JsonValue]:
+        """What decides what it learns and a resumed run must share, flat: `grpo.beta: 0.04`."""
+        settings = decided_by(self.config) | {"start_model_digest": self.record.start.digest}
+        settings.pop("stop", None)  # it changes no step, and may be raised
+        if self.record.parent is not None:
+            settings["continues"] = self.record.parent.digest
+        return dict(flat(settings))
+
+
+def read_run(path: Path) -> TrainingRun:
+    """Read a training's run.json; a PipelineError names what is wrong in it."""
+    record = TrainingRecord.read(path)
+    return TrainingRun(record, config_of(record), path.parent)
 
 
 def training_record(
@@ -36,17 +64,11 @@ def training_record(
     num_examples: int,
     num_devices: int = 1,
 ) -> TrainingRecord:
-    """What a training is, before it begins.
-
-    Args:
-        config: Its settings.
-        start: The model that it starts from.
-        parent: The checkpoint that it continues.
-        examples: train.jsonl.
-        examples_sha256: Of its lines.
-        num_examples: Its lines.
-        num_devices: Training processes.
-    """
+    """What a training is, before it begins; see `TrainingRecord`."""
+    versions: dict[str, str] = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):  # a host that only evaluates may lack one
+            versions[package] = version(package)
     return TrainingRecord(
         name=config.name,
         method=config.method,
@@ -54,7 +76,6 @@ def training_record(
         prompt=config.prompt.name,
         seed=config.seed,
         start=start,
-        is_start_rounded=_is_rounded(start),
         parent=parent,
         examples=examples,
         examples_sha256=examples_sha256,
@@ -62,17 +83,8 @@ def training_record(
         num_devices=num_devices,
         settings=decided_by(config),
         idle=idle_settings(config),
-        versions=_versions(),
+        versions=versions,
     )
-
-
-def _is_rounded(start: ModelRef) -> bool:
-    """Whether a start model's weights are rounded from the masters of its own training."""
-    run = Path(start.path).parent / RUN
-    if start.training is None or not run.exists():
-        return False
-    made_by = TrainingRecord.read(run)
-    return made_by.variant == "full" and made_by.settings.get("precision") == "bf16-mixed"
 
 
 def decided_by(config: TrainConfig) -> dict[str, JsonValue]:
@@ -83,11 +95,7 @@ def decided_by(config: TrainConfig) -> dict[str, JsonValue]:
 
 
 def config_of(record: TrainingRecord) -> TrainConfig:
-    """The settings of a training.
-
-    Raises:
-        PipelineError: If this version does not know one of them; names it.
-    """
+    """The settings of a training; a PipelineError names one that this version does not know."""
     settings = {"name": record.name, **record.settings, **record.idle}
     settings.pop(OWN, None)
     try:
@@ -97,43 +105,29 @@ def config_of(record: TrainingRecord) -> TrainConfig:
         raise PipelineError(msg) from error
 
 
-def card_text(
-    config: TrainConfig, step: int, *, start: ModelRef, num_examples: int, num_dropped: int
-) -> str:
+def card_text(run: TrainingRun, step: int, *, num_examples: int, num_dropped: int) -> str:
     """The card as Hugging Face shows it: where the model comes from and how it was trained."""
-    lines: Sequence[str] = (
-        "---",
-        f"base_model: {json.dumps(start.public_name)}",
-        "library_name: transformers",
-        "pipeline_tag: audio-text-to-text",
-        f"tags: [audio-question-answering, {config.method}]",
-        "---",
-        "",
-        f"# {config.name}, step {step} of {config.max_steps}",
-        "",
-        f"Trained from `{start.public_name}` ({start.digest}) by {METHODS[config.method]} on "
-        f"AVQA's questions about audio, put as the prompt `{config.prompt.name}`.",
-        "",
-        f"Data: {num_examples} examples; {num_dropped} more could not be used (audio that cannot "
-        "be read, or a prompt that is too long).",
-        "",
-        "Settings:",
-        "",
-        "```json",
-        json.dumps(deciding_settings(config), indent=1),
-        "```",
-        "",
-        RESULTS,
-        "",
-    )
-    return "\n".join(lines)
+    config, start = run.config, run.record.start
+    return f"""---
+base_model: {json.dumps(start.public_name)}
+library_name: transformers
+pipeline_tag: audio-text-to-text
+tags: [audio-question-answering, {config.method}]
+---
 
+# {config.name}, step {step} of {config.max_steps}
 
-def _versions() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # a host that only evaluates may lack one
-            continue
-    return found
+Trained from `{start.public_name}` ({start.digest}) by {METHODS[config.method]} on AVQA's \
+questions about audio, put as the prompt `{config.prompt.name}`.
+
+Data: {num_examples} examples; {num_dropped} more could not be used (audio that cannot be read, or \
+a prompt that is too long).
+
+Settings:
+
+```json
+{json.dumps(deciding_settings(config), indent=1)}
+```
+
+{RESULTS}
+"""

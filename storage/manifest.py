@@ -148,7 +148,7 @@ def commit(path: Path, unit: str, parts: Mapping[str, object], outputs: Iterable
         files = sorted(output.rglob("*")) if output.is_dir() else [output]
         stamps |= {str(file): _stamp(file) for file in files if file.is_file()}
     reasons = {name: digest_of(part) for name, part in parts.items()}
-    manifest = Manifest(unit, reasons, stamps, dict(_flat(parts.get("settings"))))
+    manifest = Manifest(unit, reasons, stamps, dict(flat(parts.get("settings"))))
     near = {os.path.relpath(name, path.parent): stamp for name, stamp in stamps.items()}
     write_json(path, asdict(replace(manifest, outputs=near)))
     return manifest
@@ -169,7 +169,7 @@ def read(path: Path) -> Manifest | None:
 
 def _difference(before: Mapping[str, Any], parts: Mapping[str, object]) -> str:
     """Which settings changed, ` (beta 0.04 -> 0.1, ...)`; empty if what they were is not known."""
-    now = dict(_flat(parts.get("settings")))
+    now = dict(flat(parts.get("settings")))
     changes: list[str] = []
     for name in before.keys() | now.keys():
         old, new = str(before.get(name, "not set")), str(now.get(name, "not set"))
@@ -181,11 +181,11 @@ def _difference(before: Mapping[str, Any], parts: Mapping[str, object]) -> str:
     return f" ({', '.join(shown)})" if before and changes else ""
 
 
-def _flat(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+def flat(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Settings by key, e.g. `grpo.beta`."""
     if isinstance(value, dict):
         for name, inner in cast("dict[str, object]", value).items():
-            yield from _flat(inner, f"{prefix}.{name}" if prefix else name)
+            yield from flat(inner, f"{prefix}.{name}" if prefix else name)
     elif prefix:
         is_plain = not isinstance(value, list) or not any(
             isinstance(item, list | dict) for item in cast("list[object]", value)

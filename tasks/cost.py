@@ -1,7 +1,7 @@
 """What work would cost and set aside: disk by count, hours as measured here, else by count.
 
 A training's speed is that of the steps in its folder, an evaluation's that of the experiment's
-others; where nothing was measured, operations and a card's speed tell (model/train/flops.py).
+others; where nothing was measured, operations and a card's speed tell (model/train/estimates.py).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from model.checkpoints import last_step
 from model.config import EvaluateConfig, TrainConfig
 from model.score.controls import runs_of
-from model.train.flops import SHORT_ANSWER, forecast_answer_s, forecast_step_s
+from model.train.estimates import SHORT_ANSWER, forecast_answer_s, forecast_step_s
 from storage.benchmarks.published import find_description, find_prepared
 from storage.config import BenchmarkConfig, FetchConfig, YoutubeSource
 from storage.errors import PipelineError

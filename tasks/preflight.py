@@ -1,6 +1,6 @@
 """What a profile's trainings and sources need of this host: memory, tools, networks.
 
-GPU memory is model/train/memory.py's estimate; disk and hours are in tasks/cost.py.
+GPU memory is model/train/estimates.py's estimate; disk and hours are in tasks/cost.py.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from pathlib import Path
 from shutil import which
 
 from model.config import EvaluateConfig, TrainConfig
-from model.train.memory import estimate, estimate_inference
+from model.train.estimates import estimate, estimate_inference
 from storage.benchmarks.published import find_description, find_prepared
 from storage.config import BenchmarkConfig, FetchConfig, HubData, HuggingFaceSource, YoutubeSource
 from storage.data.source import DataSource

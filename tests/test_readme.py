@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flows.pipeline_config import PROFILES, load_config
-from model.train.memory import estimate
+from model.train.estimates import estimate
 from storage.host.gpus import Gpu
 from tasks.cost import (
     Cost,

@@ -1,6 +1,6 @@
 """Training examples: lines of train.jsonl, and which of them can be used."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -9,16 +9,11 @@ from transformers import ProcessorMixin
 
 from model.config import TrainConfig
 from model.network.family import family_of_processor
-from model.network.features import (
-    is_cut,
-    num_frames_of,
-    prompt_tokens,
-    too_short,
-)
+from model.network.features import is_cut, num_frames_of, prompt_tokens, too_short
 from model.own_functions import call_own, import_function
-from storage.audio import SAMPLE_RATE_HZ, AudioFacts, check_audio
+from storage.audio import SAMPLE_RATE_HZ, AudioFacts, Unreadable, check_audio
 from storage.errors import PipelineError
-from storage.jsonl import Record, read_jsonl, write_jsonl
+from storage.jsonl import Record, read_jsonl
 from storage.records.prompt import Prompt
 from storage.records.question import as_audio_question
 
@@ -32,11 +27,9 @@ class Example:
     question: str
     """As put to the model: about the audio, not the video."""
     choices: tuple[str, ...]
-    """The options, in AVQA's order."""
     answer: str
     """The right option's text."""
     clip: Path
-    """The wav file."""
     repeats: int = 1
     """Times it is seen in an epoch; 0: never."""
     weight: float = 1.0
@@ -65,21 +58,27 @@ class Checked(NamedTuple):
 
 
 def read_examples(path: Path, repeats: str | None = None) -> list[Example]:
-    """Read train.jsonl; order as in the file.
+    """Read train.jsonl; order as in the file. A PipelineError names the line that cannot be used.
 
     Args:
         path: The file.
         repeats: Dotted path of the function that says how often an example is seen; None: once.
-
-    Raises:
-        PipelineError: If a line lacks a key, its answer is no index of its choices, or the function
-            gives no number of times for it; names the line.
     """
+    own = None
+    if repeats is not None:
+        own = import_function(repeats, key="example_repeats", signature="(line: dict) -> int")
     examples: list[Example] = []
-    num_repeats = _repeats_by(repeats)
     for number, record in enumerate(read_jsonl(path), start=1):
         place = f"{path}:{number}"
-        examples.append(replace(_example(record, place), repeats=num_repeats(record, place)))
+        example = _example(record, place)
+        if own is not None:
+            setting, of = f"example_repeats {repeats}", f"example {example.id} ({place})"
+            times = call_own(own, record, setting=setting, of=of)
+            if not isinstance(times, int) or times < 0:
+                msg = f"{place}: {setting} gives {times!r}; expected 0, 1, 2, ..."
+                raise PipelineError(msg)
+            example = replace(example, repeats=int(times))
+        examples.append(example)
     return examples
 
 
@@ -91,36 +90,18 @@ def check_examples(
     Raises:
         PipelineError: If more than `max_bad_share` cannot be read, or less than one batch is left.
     """
-    facts = {
-        clip: check_audio(clip)
-        for clip in {example.clip for example in examples if example.repeats}
-    }
-    kept: list[Example] = []
-    dropped: list[dict[str, object]] = []
-    cut: list[str] = []
+    clips = {example.clip for example in examples if example.repeats}
+    facts = {clip: check_audio(clip) for clip in clips}
+    checked = Checked([], [], [])
     for example in examples:
-        if not example.repeats:
-            detail = f"by example_repeats {config.example_repeats}"
-            dropped.append({"id": example.id, "reason": "left-out", "detail": detail})
+        fact = facts.get(example.clip)
+        if fault := _fault(example, fact, processor, config):
+            checked.dropped.append({"id": example.id, **fault})
             continue
-        fact = facts[example.clip]
-        if not isinstance(fact, AudioFacts):
-            dropped.append({"id": example.id, "reason": "unreadable", "detail": fact.reason})
-            continue
-        num_samples = round(fact.duration_s * SAMPLE_RATE_HZ)
-        if fault := too_short(num_samples, processor):
-            dropped.append({"id": example.id, "reason": "too-short", "detail": fault})
-            continue
-        length = _prompt_length(example, fact, processor, config.prompt)
-        if length > config.max_prompt_tokens:
-            detail = f"{length} tokens, max_prompt_tokens is {config.max_prompt_tokens}"
-            dropped.append(
-                {"id": example.id, "reason": "too-long", "detail": detail, "num_tokens": length}
-            )
-            continue
-        if is_cut(num_samples, processor):
-            cut.append(example.id)
-        kept.extend([example] * example.repeats)
+        if isinstance(fact, AudioFacts) and is_cut(_num_samples(fact), processor):
+            checked.cut.append(example.id)
+        checked.kept.extend([example] * example.repeats)
+    _, dropped, _ = checked
     unreadable = [drop for drop in dropped if drop["reason"] in {"unreadable", "too-short"}]
     if len(unreadable) > config.max_bad_share * len(examples):
         msg = (
@@ -130,25 +111,20 @@ def check_examples(
             "max_bad_share"
         )
         raise PipelineError(msg)
-    if len(kept) < config.prompts_per_device:
+    if len(checked.kept) < config.prompts_per_device:
         msg = (
-            f"{len(kept)} of {len(examples)} examples can be used ({len(dropped)} dropped), fewer "
-            f"than the {config.prompts_per_device} of one batch (prompts_per_device); add examples "
-            "or lower it"
+            f"{len(checked.kept)} of {len(examples)} examples can be used ({len(dropped)} dropped),"
+            f" fewer than the {config.prompts_per_device} of one batch (prompts_per_device); add "
+            "examples or lower it"
         )
         raise PipelineError(msg)
-    return Checked(kept, dropped, cut)
-
-
-def write_dropped(path: Path, checked: Checked) -> None:
-    """Write dropped.jsonl, empty where everything can be used."""
-    write_jsonl(path, checked.dropped)
+    return checked
 
 
 def _example(record: Record, place: str) -> Example:
     try:
         choices = tuple(str(choice) for choice in record["multi_choice"])
-        example = Example(
+        return Example(
             id=str(record["id"]),
             question=as_audio_question(str(record["question_text"])),
             choices=choices,
@@ -162,24 +138,6 @@ def _example(record: Record, place: str) -> Example:
             "multi_choice (a list), answer (an index of it) and audio_path; run convert again"
         )
         raise PipelineError(msg) from error
-    return example
-
-
-def _repeats_by(path: str | None) -> Callable[[Record, str], int]:
-    """How often the example of a line is seen, by the user's function."""
-    if path is None:
-        return lambda _record, _place: 1
-    function = import_function(path, key="example_repeats", signature="(line: dict) -> int")
-
-    def num_repeats(record: Record, place: str) -> int:
-        setting = f"example_repeats {path}"
-        number = call_own(function, record, setting=setting, of=f"example {record['id']} ({place})")
-        if not isinstance(number, int) or number < 0:
-            msg = f"{place}: {setting} gives {number!r}; expected 0, 1, 2, ..."
-            raise PipelineError(msg)
-        return int(number)
-
-    return num_repeats
 
 
 def _index(value: object, num_choices: int) -> int:
@@ -189,14 +147,36 @@ def _index(value: object, num_choices: int) -> int:
     return value
 
 
+def _fault(
+    example: Example,
+    fact: AudioFacts | Unreadable | None,
+    processor: ProcessorMixin,
+    config: TrainConfig,
+) -> dict[str, object]:
+    """Why an example cannot be used, as dropped.jsonl says it; empty: it can."""
+    if fact is None or not example.repeats:
+        return {"reason": "left-out", "detail": f"by example_repeats {config.example_repeats}"}
+    if isinstance(fact, Unreadable):
+        return {"reason": "unreadable", "detail": fact.reason}
+    if fault := too_short(_num_samples(fact), processor):
+        return {"reason": "too-short", "detail": fault}
+    length = _prompt_length(example, fact, processor, config.prompt)
+    if length > config.max_prompt_tokens:
+        detail = f"{length} tokens, max_prompt_tokens is {config.max_prompt_tokens}"
+        return {"reason": "too-long", "detail": detail, "num_tokens": length}
+    return {}
+
+
+def _num_samples(fact: AudioFacts) -> int:
+    return round(fact.duration_s * SAMPLE_RATE_HZ)
+
+
 def _prompt_length(
-    example: Example, facts: AudioFacts, processor: ProcessorMixin, prompt: Prompt
+    example: Example, fact: AudioFacts, processor: ProcessorMixin, prompt: Prompt
 ) -> int:
     """Tokens of the prompt, audio included, without decoding the clip again."""
-    num_samples = round(facts.duration_s * SAMPLE_RATE_HZ)
-    num_frames = num_frames_of(num_samples, processor)
     text = prompt.fill(example.question, example.choices)
     num_tokens = family_of_processor(processor).num_audio_tokens
     # Few frames are few audio tokens, which are replaced by the clip's.
     tokens = prompt_tokens(processor, text, 4, system=prompt.system)
-    return len(tokens) - num_tokens(4) + num_tokens(num_frames)
+    return len(tokens) - num_tokens(4) + num_tokens(num_frames_of(_num_samples(fact), processor))

@@ -7,22 +7,18 @@ Formula (arXiv 2402.03300, as in xiaomi-research/r1-aqa src/trainer/grpo_trainer
     KL = exp(reference - logprob) - (reference - logprob) - 1    (the k3 estimate; never negative)
     A = (reward - mean) / (std + 1e-4), both within the group
 
-With one step a rollout the ratio is always 1, so the loss's value is beta x KL whatever was
-learned: near 0 at the start, and no sign of trouble.
-
 Axes: Q prompts, G completions a prompt, C completion tokens.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from model.config import AdvantageScale, LossAggregation
+
 KL_LIMIT = 20.0  # nats of one token; e^89 is no float32 number, and e^20 is far beyond any use
 STD_FLOOR = 1e-4  # added to the standard deviation, as in R1-AQA
-
-AdvantageScale = Literal["group", "batch", "none"]
-LossAggregation = Literal["sequence", "token", "constant"]
 
 
 class TokenLoss(NamedTuple):
@@ -45,19 +41,11 @@ def group_advantages(reward_QG: Tensor, *, scale: AdvantageScale = "group") -> T
     Args:
         reward_QG: One reward a completion, float32, any range. For `batch`, all prompts of the
             step.
-        scale: Divide by the group's standard deviation (the paper), by the batch's (REINFORCE++,
-            arXiv 2501.03262), or not at all (Dr. GRPO, arXiv 2503.20783).
+        scale: As in `GrpoConfig.advantage_scale`.
 
     Returns:
         Advantages, (Q, G) float32, unitless; each row has mean 0.
-
-    Raises:
-        ValueError: If a group has fewer than two completions.
     """
-    _, group_size = reward_QG.shape
-    if group_size < 2:
-        msg = f"GRPO compares completions: group_size must be at least 2, got {group_size}"
-        raise ValueError(msg)
     reward_QG = reward_QG.double()
     centred_QG = reward_QG - reward_QG.mean(dim=1, keepdim=True)
     centred_QG = centred_QG.masked_fill(is_zero_variance(reward_QG)[:, None], 0)
@@ -92,7 +80,7 @@ def token_loss(
         advantage_QG: From `group_advantages`.
         beta: Weight of the KL term.
         clip_low: The ratio is clipped at 1 - clip_low.
-        clip_high: The ratio is clipped at 1 + clip_high (larger in DAPO, arXiv 2503.14476).
+        clip_high: The ratio is clipped at 1 + clip_high.
     """
     ratio_QGC = (logprob_QGC - old_QGC).exp()
     advantage_QG1 = advantage_QG.unsqueeze(-1)
@@ -124,20 +112,14 @@ def loss_weights(
 ) -> Tensor:
     """Weight of every token: the loss of a step is the weighted sum over all its tokens.
 
-    Computed for the prompts of the whole step before any backward pass, so that micro-batches and
-    devices add up to what one large batch would give.
-
     Args:
         mask_QGC: True for tokens that count.
         keep_Q: False for prompts left out of the mean.
-        aggregation: `sequence`: mean over tokens, then over completions (the paper); `token`: mean
-            over all tokens (DAPO, arXiv 2503.14476); `constant`: sum over tokens divided by the
-            longest completion allowed, mean over completions (Dr. GRPO, arXiv 2503.20783).
+        aggregation: As in `GrpoConfig.loss_aggregation`.
         max_completion_tokens: The longest completion allowed.
 
     Returns:
-        float32, (Q, G, C), zero on padding; not yet divided by the step's total (see
-        `loss_denominator`).
+        float32, (Q, G, C), zero on padding; to be divided by the step's `loss_denominator`.
     """
     weight_QGC = mask_QGC.float() * keep_Q.float()[:, None, None]
     if aggregation == "sequence":

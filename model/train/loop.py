@@ -10,204 +10,141 @@ the resumed step. A loss or gradient that is not a number stops the run before t
 it.
 """
 
-from collections.abc import Callable, Sequence
+import resource
+import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Protocol, TypeVar
 
 import torch
-from accelerate import Accelerator
-from pydantic import JsonValue
-from torch import Tensor, nn
-from transformers import ProcessorMixin, set_seed
+from torch import Tensor
+from transformers import set_seed
 
 from model import checkpoints
-from model.config import TrainConfig, idle_settings
-from model.network.family import family_of_network
-from model.network.policy import Policy, without_adapter
-from model.train.examples import Example
+from model.train.estimates import operations, peak_operations_per_s
 from model.train.grpo_step import GrpoStep
-from model.train.order import Collator, Draws, read_batches
+from model.train.order import Drawn, Draws, as_batch
 from model.train.rewards import rewards_of
 from model.train.rollout import reward_completions
 from model.train.sampler import Sampler
-from model.train.sft_step import SftStep, target_end_id
-from model.train.sharding import gradient_sync, make_accelerator, share, share_weights
-from model.train.state import State, make_optimizer, make_scheduler
-from model.train.step import Method, MicroBatch, Session, step_metrics
-from model.train.step_log import Means, StepLog, Stopwatch
+from model.train.session import Session
+from model.train.sft_step import SftStep
+from model.train.sharding import gradient_sync
+from model.train.state import save_checkpoint
+from model.train.step_log import Means
 from storage.errors import PipelineError
-from storage.records.sizes import ModelSizes
+from storage.records.training import StepMetrics, metrics_of, stopping_step
 
+# Sums of a step that are shown as a speed, not as a mean.
+COUNTS = ("prompt_tokens", "predicted_tokens", "encoder_positions")
 ASKED_AT_ONCE = 64  # held-out questions whose features are in memory: 32 MB at 10 s
 
-
-class TrainingInputs(NamedTuple):
-    """What a training works on."""
-
-    config: TrainConfig
-    """Settings."""
-    settings: dict[str, JsonValue]
-    """The settings that a resumed run must share, kept in every checkpoint."""
-    output: Path
-    """Folder of the training."""
-    network: nn.Module
-    """A model of transformers, or peft's wrapper of one, with the weights to begin from."""
-    reference: nn.Module | None
-    """The start model, frozen; None where none is needed."""
-    processor: ProcessorMixin
-    """Of the model."""
-    examples: Sequence[Example]
-    """What it learns from."""
-    held_out: Sequence[Example]
-    """What is asked at each checkpoint."""
-    stop_ids: Tensor
-    """Token ids that end a completion."""
-    sizes: ModelSizes
-    """Of the model, to count its work."""
-    card: Callable[[int], str]
-    """The model card of a step's checkpoint."""
+Part = TypeVar("Part")
 
 
-class Loop(NamedTuple):
-    """A run that is ready for its next step."""
+class Method(Protocol[Part]):
+    """How a network learns."""
 
-    session: Session
-    method: Method[Any]
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    state: State
-    steps_done: int
+    def prepare(self, step: int, means: Means) -> Sequence[Part]:
+        """Make the micro-batches that a step, from 1, learns from here, each with `drawn`."""
+        ...
+
+    def loss(self, micro_batch: Part, means: Means) -> Tensor:
+        """A part of the step's loss, with gradient: the sum over all is that of one batch."""
+        ...
 
 
-def train_steps(inputs: TrainingInputs, resume_from: Path | None) -> None:
-    """Train to the last step.
-
-    Args:
-        inputs: Model, data and settings.
-        resume_from: Whole checkpoint whose optimiser, schedule and random state to take up; None:
-            from the start.
-
-    Raises:
-        PipelineError: If a loss or a gradient is not a number.
-    """
-    config = inputs.config
-    loop = begin(inputs, resume_from)
-    session, method = loop.session, loop.method
+def train_steps(session: Session) -> None:
+    """Train to the last step; a PipelineError stops it where a number is none."""
+    config = session.config
+    method = method_of(session)
     accelerator, policy, watch = session.accelerator, session.policy, session.watch
     policy.train()
-    for step in range(loop.steps_done + 1, config.max_steps + 1):
+    for step in range(session.steps_done + 1, config.max_steps + 1):
         watch.start()
         set_seed(config.seed + step)  # for the optimiser's rounding and the user's own reward
-        batch = method.prepare(step)  # draw, sample and reward, weigh
-        means = batch.means
-        for micro_batch in batch.micro_batches:
-            is_last = micro_batch is batch.micro_batches[-1]
+        means = Means()
+        micro_batches = method.prepare(step, means)  # draw, sample and reward, weigh
+        check = partial(refuse_if_not_finite, session.run.output, step)
+        for micro_batch in micro_batches:
+            is_last = micro_batch is micro_batches[-1]
             with watch.phase("policy"), gradient_sync(accelerator, policy, is_last=is_last):
-                part = method.loss(micro_batch)
-                refuse_if_not_finite(inputs, step, "the loss is", part.loss, [micro_batch])
+                loss = method.loss(micro_batch, means)
+                check("the loss is", loss, [micro_batch.drawn])
                 # Devices' gradients are averaged, but each loss is a part of one sum.
-                accelerator.backward(part.loss * accelerator.num_processes)
-            means.add_all(part.means)
-            means.add_sum("loss", float(part.loss.detach()), 0)
+                accelerator.backward(loss * accelerator.num_processes)
+            means.add("loss", loss.detach())
         with watch.phase("optimiser"):
-            grad_norm = clip_gradients(session)
-            what = "the gradient's norm is"
-            refuse_if_not_finite(inputs, step, what, grad_norm, batch.micro_batches)
-            learning_rate = float(loop.scheduler.get_last_lr()[0])
-            loop.optimizer.step()
-            loop.scheduler.step()
-            loop.optimizer.zero_grad()
+            norm: Any = accelerator.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
+            grad_norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # if sharded
+            check("the gradient's norm is", grad_norm, [part.drawn for part in micro_batches])
+            learning_rate = float(session.scheduler.get_last_lr()[0])
+            session.optimizer.step()
+            session.scheduler.step()
+            session.optimizer.zero_grad()
         is_saved = step % config.save_steps == 0 or step == config.max_steps
-        if is_saved and inputs.held_out:
+        if is_saved and session.held_out:
             with watch.phase("validation"):
-                validate(inputs, session, means)
-        metrics = step_metrics(
-            session,
-            inputs.sizes,
-            step=step,
-            means=means,
-            grad_norm=float(grad_norm),
-            learning_rate=learning_rate,
-        )
-        session.log.write_metrics(metrics)
-        if is_saved:
-            loop.state.save(
-                inputs.output,
-                step,
-                processor=inputs.processor,
-                card=inputs.card(step),
-                settings=inputs.settings,
-                made_with=idle_settings(config) | {"num_devices": accelerator.num_processes},
-                kept=config.checkpoints,
+                validate(session, means)
+        session.log.write_metrics(
+            step_metrics(
+                session, step, means, grad_norm=float(grad_norm), learning_rate=learning_rate
             )
+        )
+        if is_saved:
+            save_checkpoint(session, step)
             if is_stopped(session):
                 break
     session.log.close()
 
 
-def begin(inputs: TrainingInputs, resume_from: Path | None) -> Loop:
-    """Spread the model over the devices, open data and logs, and take up a checkpoint's state."""
-    config, output = inputs.config, inputs.output
-    steps_done = 0 if resume_from is None else checkpoints.step_of(resume_from)
-    network = without_adapter(inputs.network)
-    accelerator = make_accelerator(config, family_of_network(network).layers)
-    refuse_other_steps(accelerator, steps_done)
-    set_seed(config.seed)
-    if config.gradient_checkpointing:
-        network.activation_checkpointing_enable()
-    policy = Policy(inputs.network)
-    weights = policy.state_dict() if accelerator.is_main_process else {}
-    optimizer = make_optimizer(policy, config)
-    policy, optimizer = accelerator.prepare(policy, optimizer)
-    share_weights(accelerator, policy, weights)
-    end_id = None
-    if config.method == "sft":
-        end_id = target_end_id(inputs.processor, inputs.stop_ids)
-    collator = Collator(inputs.processor, target_end_id=end_id)
-    draws = make_draws(inputs, steps_done)
-    session = Session(
-        config=config,
-        accelerator=accelerator,
-        policy=policy,
-        processor=inputs.processor,
-        stop_ids=inputs.stop_ids,
-        draws=draws,
-        collator=collator,
-        batches=read_batches(
-            draws,
-            collator,
-            config,
-            rank=accelerator.process_index,
-            num_processes=accelerator.num_processes,
-        ),
-        log=StepLog(config, output, steps_done=steps_done, is_main=accelerator.is_main_process),
-        watch=Stopwatch(accelerator.device),
+def method_of(session: Session) -> Method[Any]:
+    """GRPO or supervised fine-tuning."""
+    return SftStep(session) if session.config.method == "sft" else GrpoStep(session)
+
+
+def step_metrics(
+    session: Session, step: int, means: Means, *, grad_norm: float, learning_rate: float
+) -> StepMetrics:
+    """What metrics.jsonl says of a step by what each device has counted; all take part."""
+    counted = torch.stack([*means.sums.values()]).to(session.accelerator.device)
+    sums = dict(zip(means.sums, session.add_up(counted).tolist(), strict=True))
+    seconds = session.watch.read()
+    age = (step - 1) % session.config.steps_per_rollout  # steps that learned from it before
+    return metrics_of(
+        {
+            "step": step,
+            **{name: total / n if n else None for name, (total, n) in sums.items()},
+            "loss": sums["loss"][0],
+            "rollout_step": step - age if session.config.method == "grpo" else None,
+            "grad_norm": grad_norm,
+            "learning_rate": learning_rate,
+            "seconds": {name: round(value, 4) for name, value in seconds.items()},
+            "tokens_per_second": sums["predicted_tokens"][0] / seconds["total"],
+            "mfu": _utilisation(session, [sums[name][0] for name in COUNTS], seconds["total"], age),
+            "peak_memory_bytes": _peak_memory_bytes(session.accelerator.device),
+        }
     )
-    scheduler = make_scheduler(optimizer, config, steps_done)
-    state = State(accelerator, policy, optimizer)
-    if resume_from is not None:
-        state.load(resume_from, rates=scheduler.get_last_lr())
-    return Loop(session, make_method(inputs, session), optimizer, scheduler, state, steps_done)
 
 
-def validate(inputs: TrainingInputs, session: Session, means: Means) -> None:
+def validate(session: Session, means: Means) -> None:
     """Answer this device's share of the held-out questions greedily, and count the right ones."""
-    config, accelerator = inputs.config, session.accelerator
-    number = len(inputs.held_out)
-    draws = Draws(inputs.held_out, inputs.processor, config, num_draws=number)
-    collator, sampler = Collator(inputs.processor), Sampler(session, is_greedy=True)
+    config, processor, accelerator = session.config, session.processor, session.accelerator
+    number = len(session.held_out)
+    draws = Draws(session.held_out, processor, config, num_draws=number)
+    sampler = Sampler(session, is_greedy=True)
     accuracy = rewards_of(config.grpo, config.prompt)[:1]
     # Sharded, all devices ask equally often: some ask a question of another, which does not count.
     places = range(accelerator.process_index, number, accelerator.num_processes)
     asked = [*places, number][: -(-number // accelerator.num_processes)]
     for first in range(0, len(asked), ASKED_AT_ONCE):
         positions = asked[first : first + ASKED_AT_ONCE]
-        drawn = collator([draws.at(position) for position in positions]).to(accelerator.device)
+        drawn = as_batch([draws[position] for position in positions], sampler.pad_id)
+        drawn = drawn.to(accelerator.device)
         with accelerator.autocast():
             completions = sampler.sample(drawn)
-        scored = reward_completions(
-            completions, drawn, rewards=accuracy, processor=inputs.processor
-        )
+        scored = reward_completions(completions, drawn, rewards=accuracy, processor=processor)
         counts = torch.tensor([position < number for position in positions]).float()
         right = float((scored.reward_QGR[:, 0, 0].cpu() * counts).sum())
         means.add_sum("validation_accuracy", right, float(counts.sum()))
@@ -215,72 +152,54 @@ def validate(inputs: TrainingInputs, session: Session, means: Means) -> None:
 
 def is_stopped(session: Session) -> bool:
     """Whether validation ends the run here: the main process has all metrics, and tells."""
-    if session.config.stop is None:
+    stop = session.config.stop
+    if stop is None:
         return False
-    told = torch.tensor(float(session.log.is_stopped()), device=session.accelerator.device)
-    return bool(session.add_up(told))
-
-
-def make_method(inputs: TrainingInputs, session: Session) -> Method[Any]:
-    """GRPO or supervised fine-tuning."""
-    if inputs.config.method == "sft":
-        return SftStep(session)
-    reference = None
-    if inputs.reference is not None:
-        reference = Policy(inputs.reference).to(session.accelerator.device)
-        share(session.accelerator, [*reference.parameters(), *reference.buffers()])
-    return GrpoStep(session, reference)
-
-
-def make_draws(inputs: TrainingInputs, steps_done: int) -> Draws:
-    """The order of the run, from the first draw that the next step needs."""
-    config = inputs.config
-    reuse = config.grpo.steps_per_rollout if config.method == "grpo" else 1
-    return Draws(
-        inputs.examples,
-        inputs.processor,
-        config,
-        num_draws=config.max_steps * config.prompts_per_step,
-        start=steps_done // reuse * config.prompts_per_step,
-    )
-
-
-def clip_gradients(session: Session) -> Tensor:
-    """Scale the gradients down to the largest norm allowed; returns the norm before."""
-    norm: Any = session.accelerator.clip_grad_norm_(
-        session.policy.parameters(), session.config.max_grad_norm
-    )
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # sharded: a DTensor
+    told = float(stopping_step(session.log.steps, stop.patience) is not None)
+    return bool(session.add_up(torch.tensor(told, device=session.accelerator.device)))
 
 
 def refuse_if_not_finite(
-    inputs: TrainingInputs, step: int, what: str, number: Tensor, parts: Sequence[MicroBatch]
+    output: Path, step: int, what: str, number: Tensor, parts: Sequence[Drawn]
 ) -> None:
-    """Stop the run before a number that is none reaches the weights.
-
-    Raises:
-        PipelineError: If so; names the examples and the last good checkpoint.
-    """
+    """Stop the run before a number that is none reaches the weights."""
     if bool(torch.isfinite(number)):
         return
-    last = checkpoints.last_step(inputs.output)
-    kept = (
-        "no checkpoint was written yet"
-        if last is None
-        else f"the last good checkpoint is checkpoint-{last}"
-    )
+    last = checkpoints.last_step(output)
+    kept = f"the last good checkpoint is checkpoint-{last}"
     ids = ", ".join(name for part in parts for name in part.ids)
     msg = (
         f"{what} {float(number.detach())} at step {step}, in the batch with the examples {ids}; "
-        f"{kept}. Lower the learning rate, or look at these examples, before going on"
+        f"{kept if last is not None else 'no checkpoint was written yet'}. Lower the learning "
+        "rate, or look at these examples, before going on"
     )
     raise PipelineError(msg)
 
 
-def refuse_other_steps(accelerator: Accelerator, steps_done: int) -> None:
-    """All processes go on from one checkpoint: a shared disk may show a new one late."""
-    here = torch.tensor([steps_done], device=accelerator.device)
-    steps = set(cast("Tensor", accelerator.gather(here)).tolist())
-    if len(steps) > 1:
-        msg = f"the processes see different newest checkpoints, of the steps {sorted(steps)}"
-        raise RuntimeError(msg)  # another try may see the same
+def _utilisation(
+    session: Session, counts: Sequence[float], seconds: float, age: int
+) -> float | None:
+    """Share of the GPUs' peak speed (MFU), where that is known."""
+    device = session.accelerator.device
+    is_gpu = device.type == "cuda"
+    peak = peak_operations_per_s(torch.cuda.get_device_name(device)) if is_gpu else None
+    if peak is None:
+        return None
+    prompt, predicted, positions = counts
+    needed = operations(
+        session.sizes,
+        session.config,
+        text_tokens=prompt + predicted,
+        predicted_tokens=predicted,
+        encoder_positions=positions,
+        is_sampled=age == 0,
+    )
+    return needed / seconds / (peak * session.accelerator.num_processes)
+
+
+def _peak_memory_bytes(device: torch.device) -> int:
+    """Most memory used so far: of the GPU by tensors, of a CPU process by everything."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts KiB

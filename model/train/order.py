@@ -3,13 +3,11 @@
 A draw is one use of an example at one position of the run. Everything about it (which example, the
 order of its choices, the target of a warm start) follows from the seed and the position alone, so a
 resumed run, and a run on another number of devices, sees the same draws.
-
-Axes: B prompts, C target tokens; one target a prompt.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import ProcessorMixin
 
 from model.config import TrainConfig
-from model.network.features import Batch, FeatureStore, Prompt, collate, prompt_tokens
+from model.network.features import Batch, FeatureStore, Prompt, collate, join, prompt_tokens, take
 from model.prompt import target_text
 from model.train.examples import Example
 
@@ -28,6 +26,7 @@ from model.train.examples import Example
 ORDER, CHOICES, TARGET, DROPOUT = 1, 2, 3, 4
 
 KEPT_PROMPTS = 10_000  # token sequences kept in each process: 30 MB at 350 tokens
+FEATURES_MB = 256.0  # features kept in each process, so that small data are decoded once
 PREFETCHED = 4  # micro-batches that each worker reads ahead
 
 
@@ -40,9 +39,8 @@ class Draw:
     example: Example
     """With the choices in the order shown."""
     prompt: Prompt
-    """What the model reads."""
     target: str
-    """What supervised fine-tuning teaches here."""
+    """What supervised fine-tuning teaches."""
     dropout: int
     """What an adapter's dropout draws from, 62 bits."""
 
@@ -51,32 +49,52 @@ class Drawn(NamedTuple):
     """The draws of one micro-batch."""
 
     prompt: Batch
-    """What the model reads, as tensors."""
     positions: list[int]
-    """Place of each in the run."""
-    examples: list[dict[str, object]]
-    """Each as rewards see it and logs show it."""
-    target_ids: Tensor | None = None
-    """(B, 1, C), what supervised fine-tuning teaches; None where completions are sampled."""
-    target_mask: Tensor | None = None
-    """(B, 1, C), True for the targets' tokens, their end included."""
+    examples: list[Example]
+    targets: list[str]
 
     @property
     def ids(self) -> list[str]:
         """Ids of the examples."""
-        return [str(example["id"]) for example in self.examples]
+        return [example.id for example in self.examples]
 
     def to(self, device: torch.device) -> "Drawn":
         """The same with its tensors on a device."""
-        return self._replace(
-            prompt={name: tensor.to(device) for name, tensor in self.prompt.items()},
-            target_ids=None if self.target_ids is None else self.target_ids.to(device),
-            target_mask=None if self.target_mask is None else self.target_mask.to(device),
+        return self._replace(prompt={name: t.to(device) for name, t in self.prompt.items()})
+
+    def take(self, rows: Sequence[int]) -> "Drawn":
+        """Some of the prompts."""
+        return Drawn(
+            prompt=take(self.prompt, rows),
+            positions=[self.positions[row] for row in rows],
+            examples=[self.examples[row] for row in rows],
+            targets=[self.targets[row] for row in rows],
         )
 
 
+def as_batch(draws: Sequence[Draw], pad_id: int) -> Drawn:
+    """One micro-batch, on the CPU; prompts are padded with `pad_id`."""
+    return Drawn(
+        prompt=collate([draw.prompt for draw in draws], pad_id)
+        | {"draw": torch.tensor([draw.dropout for draw in draws])},
+        positions=[draw.position for draw in draws],
+        examples=[draw.example for draw in draws],
+        targets=[draw.target for draw in draws],
+    )
+
+
+def join_drawn(parts: Sequence[Drawn]) -> Drawn:
+    """Micro-batches one behind another."""
+    return Drawn(
+        prompt=join([part.prompt for part in parts]),
+        positions=[position for part in parts for position in part.positions],
+        examples=[example for part in parts for example in part.examples],
+        targets=[target for part in parts for target in part.targets],
+    )
+
+
 class Draws(Dataset[Draw]):
-    """All draws of a run; item i is the draw at position `start + i`."""
+    """All draws of a run by their position; those beyond its end are spare."""
 
     def __init__(
         self,
@@ -85,66 +103,52 @@ class Draws(Dataset[Draw]):
         config: TrainConfig,
         *,
         num_draws: int,
-        start: int = 0,
     ) -> None:
-        """Keep what every draw needs; clips are read when drawn.
-
-        Args:
-            examples: In the order of the file.
-            processor: Of the model.
-            config: Of the training.
-            num_draws: Draws of the whole run, over all devices.
-            start: Draws that an earlier part of the run has used.
-        """
+        """Keep what every draw needs."""
         self._examples = list(examples)
         self._processor = processor
         self._config = config
         self._num_draws = num_draws
-        self._start = start
         self._order: tuple[int, Sequence[int]] = (-1, ())
-        self._tokens: dict[tuple[str, int], Tensor] = {}
         folder = None if config.feature_cache is None else Path(config.feature_cache)
-        self._store = FeatureStore(processor, memory_mb=config.feature_memory_mb, folder=folder)
+        self._store = FeatureStore(processor, memory_mb=FEATURES_MB, folder=folder)
+        self._tokens: dict[tuple[str, int], Tensor] = {}
 
     def __len__(self) -> int:
-        """Draws of the whole run: more than enough after a resume; what follows is spare."""
+        """Draws of the whole run."""
         return self._num_draws
 
-    def __getitem__(self, index: int) -> Draw:
-        """The draw at a place counted from the start of this part of the run."""
-        return self.at(self._start + index)
-
-    def at(self, position: int) -> Draw:
-        """The draw at a position of the run; positions beyond its end give further draws."""
+    def __getitem__(self, position: int) -> Draw:
+        """Draw at a position of the run, or beyond its end."""
         example = self._shown(self._example_at(position), position)
         mel = self._store.features(example.clip)
-        text = self._config.prompt.fill(example.question, example.choices)
         target = self._target(example, position)
         return Draw(
             position=position,
             example=example,
-            prompt=Prompt(self._prompt_tokens(text, mel.num_frames), mel),
+            prompt=Prompt(self._prompt_tokens(example, mel.num_frames), mel),
             target=target_text(target, example.choices, self._config.prompt),
-            dropout=int(
-                np.random.default_rng([self._config.seed, DROPOUT, position]).integers(1 << 62)
-            ),
+            dropout=int(self._generator(DROPOUT, position).integers(1 << 62)),
         )
 
-    def _prompt_tokens(self, text: str, num_frames: int) -> Tensor:
+    def _prompt_tokens(self, example: Example, num_frames: int) -> Tensor:
         """Tokens of a prompt, kept: rendering the template takes longer than anything else here."""
-        key = (text, num_frames)
-        tokens = self._tokens.get(key)
+        prompt = self._config.prompt
+        text = prompt.fill(example.question, example.choices)
+        tokens = self._tokens.get((text, num_frames))
         if tokens is None:
-            system = self._config.prompt.system
-            tokens = prompt_tokens(self._processor, text, num_frames, system=system)
+            tokens = prompt_tokens(self._processor, text, num_frames, system=prompt.system)
             if len(self._tokens) < KEPT_PROMPTS:
-                self._tokens[key] = tokens
+                self._tokens[text, num_frames] = tokens
         return tokens
+
+    def _generator(self, stream: int, place: int) -> np.random.Generator:
+        return np.random.default_rng([self._config.seed, stream, place])
 
     def _example_at(self, position: int) -> Example:
         epoch, place = divmod(position, len(self._examples))
         if self._order[0] != epoch:
-            generator = np.random.default_rng([self._config.seed, ORDER, epoch])
+            generator = self._generator(ORDER, epoch)
             order = generator.permutation(len(self._examples))
             weights = np.array([self._examples[index].weight for index in order])
             if np.ptp(weights):
@@ -159,68 +163,30 @@ class Draws(Dataset[Draw]):
     def _shown(self, example: Example, position: int) -> Example:
         if not self._config.shuffle_choices:
             return example
-        generator = np.random.default_rng([self._config.seed, CHOICES, position])
+        generator = self._generator(CHOICES, position)
         order = generator.permutation(len(example.choices))
         return replace(example, choices=tuple(example.choices[i] for i in order))
 
     def _target(self, example: Example, position: int) -> str:
-        generator = np.random.default_rng([self._config.seed, TARGET, position])
+        generator = self._generator(TARGET, position)
         if generator.random() >= self._config.sft.random_target_share:
             return example.answer
         return example.choices[int(generator.integers(len(example.choices)))]
 
 
-class Collator:
-    """Draws of one micro-batch as tensors; for supervised fine-tuning with their targets."""
-
-    def __init__(self, processor: ProcessorMixin, *, target_end_id: int | None = None) -> None:
-        """Keep the tokenizer.
-
-        Args:
-            processor: Of the model.
-            target_end_id: Token that ends a target; None: no targets (they are sampled).
-        """
-        self._processor = processor
-        self._target_end_id = target_end_id
-
-    def __call__(self, draws: Sequence[Draw]) -> Drawn:
-        """One micro-batch, on the CPU."""
-        drawn = Drawn(
-            prompt=collate([draw.prompt for draw in draws], self._pad_id)
-            | {"draw": torch.tensor([draw.dropout for draw in draws])},
-            positions=[draw.position for draw in draws],
-            examples=[draw.example.as_record() for draw in draws],
-        )
-        if self._target_end_id is None:
-            return drawn
-        target_BC, mask_BC = self._targets([draw.target for draw in draws], self._target_end_id)
-        return drawn._replace(target_ids=target_BC[:, None], target_mask=mask_BC[:, None])
-
-    @cached_property
-    def _pad_id(self) -> int:
-        return int(self._processor.tokenizer.pad_token_id)
-
-    def _targets(self, texts: Sequence[str], end_id: int) -> tuple[Tensor, Tensor]:
-        rows = [[*self._processor.tokenizer(text)["input_ids"], end_id] for text in texts]
-        longest = max(map(len, rows))
-        padded = [row + [self._pad_id] * (longest - len(row)) for row in rows]
-        mask_BC = torch.arange(longest) < torch.tensor([len(row) for row in rows])[:, None]
-        return torch.tensor(padded, dtype=torch.long), mask_BC
-
-
 def read_batches(
-    draws: Draws, collator: Collator, config: TrainConfig, *, rank: int, num_processes: int
+    draws: Draws, config: TrainConfig, *, start: int, pad_id: int, rank: int, num_processes: int
 ) -> Iterator[Drawn]:
-    """This process's micro-batches, in order; workers read ahead.
+    """This process's micro-batches, in order, from a position on; workers read ahead.
 
-    Micro-batch number n of the run is drawn by process n modulo their number.
+    Micro-batch number n from there is drawn by process n modulo their number.
     """
     size = config.prompts_per_device
-    firsts = range(rank * size, len(draws), num_processes * size)
+    firsts = range(start + rank * size, len(draws), num_processes * size)
     loader: DataLoader[Any] = DataLoader(
         draws,
         batch_sampler=[range(first, first + size) for first in firsts],  # pyright: ignore[reportArgumentType]  any iterable of indices does
-        collate_fn=collator,
+        collate_fn=partial(as_batch, pad_id=pad_id),
         num_workers=config.dataloader_workers,
         prefetch_factor=PREFETCHED if config.dataloader_workers else None,
         pin_memory=torch.cuda.is_available(),

@@ -37,11 +37,7 @@ class Reward(NamedTuple):
 
 
 def rewards_of(config: GrpoConfig, prompt: Prompt) -> tuple[Reward, ...]:
-    """The rewards of a run, accuracy and format first.
-
-    Raises:
-        PipelineError: If the user's own reward cannot be imported.
-    """
+    """The rewards of a run: accuracy, format, and the user's own where there is one."""
     rewards = (
         Reward("accuracy", config.accuracy_weight, _accuracy(config, prompt)),
         Reward("format", config.format_weight, _format(prompt)),
@@ -49,86 +45,40 @@ def rewards_of(config: GrpoConfig, prompt: Prompt) -> tuple[Reward, ...]:
     return rewards if config.reward is None else (*rewards, Reward("own", 1.0, _own(config.reward)))
 
 
-def is_right(
-    completion: str,
-    answer: str,
-    *,
-    prompt: Prompt,
-    choices: Sequence[str] = (),
-    ignore_case: bool = False,
-    ignore_final_punctuation: bool = False,
-) -> bool:
+def _accuracy(config: GrpoConfig, prompt: Prompt) -> Score:
     """Whether the completion gives the answer: by the prompt's rules, or as all its text."""
 
     def normal(text: str) -> str:
         text = text.strip()
-        text = text.casefold() if ignore_case else text
-        return text.rstrip(FINAL_PUNCTUATION) if ignore_final_punctuation else text
+        text = text.casefold() if config.ignore_case else text
+        return text.rstrip(FINAL_PUNCTUATION) if config.ignore_final_punctuation else text
 
-    extracted = extract_answer(completion, prompt, choices).answer
-    return normal(completion if extracted is None else extracted) == normal(answer)
-
-
-def has_format(completion: str, *, prompt: Prompt) -> bool:
-    """Whether the whole completion is what the prompt asks for; without a form, some text."""
-    if prompt.form is None:
-        return bool(completion.strip())
-    return re.fullmatch(prompt.form, completion, re.DOTALL) is not None
-
-
-def math_verify_score(completion: str, answer: str) -> float:
-    """The original's accuracy rule, for comparison only; it pays for wrong choices.
-
-    Raises:
-        PipelineError: If the package math-verify is not installed.
-    """
-    try:
-        # Not a dependency of the project: a rule that nobody should train with.
-        from math_verify import (  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
-            parse,
-            verify,
-        )
-    except ImportError as error:
-        msg = "accuracy_rule math-verify needs the package math-verify: install it, or use exact"
-        raise PipelineError(msg) from error
-    if float(verify(parse(f"<answer>{answer}</answer>"), parse(completion))) > 0:  # pyright: ignore[reportUnknownArgumentType]  it has no types
-        return 1.0
-    match = re.search(r"<answer>(.*?)</answer>", completion)
-    given = match.group(1).strip() if match else completion.strip()
-    return 1.0 if given == answer.strip() else 0.0
-
-
-def _accuracy(config: GrpoConfig, prompt: Prompt) -> Score:
     def score(completion: str, example: Mapping[str, object]) -> float:
         answer = str(example["answer"])
         if config.accuracy_rule == "math-verify":
             return math_verify_score(completion, answer)
-        right = is_right(
-            completion,
-            answer,
-            prompt=prompt,
-            choices=cast("Sequence[str]", example["choices"]) if prompt.has_letters else (),
-            ignore_case=config.ignore_case,
-            ignore_final_punctuation=config.ignore_final_punctuation,
-        )
-        return float(right)
+        choices = cast("Sequence[str]", example["choices"]) if prompt.has_letters else ()
+        extracted = extract_answer(completion, prompt, choices).answer
+        return float(normal(completion if extracted is None else extracted) == normal(answer))
 
     return score
 
 
 def _format(prompt: Prompt) -> Score:
+    """Whether the whole completion is what the prompt asks for; without a form, some text."""
+
     def score(completion: str, example: Mapping[str, object]) -> float:
         del example  # the format does not depend on it
-        return float(has_format(completion, prompt=prompt))
+        if prompt.form is None:
+            return float(bool(completion.strip()))
+        return float(re.fullmatch(prompt.form, completion, re.DOTALL) is not None)
 
     return score
 
 
 def _own(path: str) -> Score:
-    setting = f"grpo.reward {path}"
-    own = import_function(
-        path, key="grpo.reward", signature="(completion: str, example: dict) -> float"
-    )
+    setting, signature = f"grpo.reward {path}", "(completion: str, example: dict) -> float"
+    own = import_function(path, key="grpo.reward", signature=signature)
 
     def score(completion: str, example: Mapping[str, object]) -> float:
         of = f"example {example['id']} with the completion {completion!r}"
@@ -143,3 +93,21 @@ def _own(path: str) -> Score:
         return number
 
     return score
+
+
+def math_verify_score(completion: str, answer: str) -> float:
+    """The original's accuracy rule, for comparison only; it pays for wrong choices."""
+    try:
+        # Not a dependency of the project: a rule that nobody should train with.
+        from math_verify import (  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
+            parse,
+            verify,
+        )
+    except ImportError as error:
+        msg = "accuracy_rule math-verify needs the package math-verify: install it, or use exact"
+        raise PipelineError(msg) from error
+    if float(verify(parse(f"<answer>{answer}</answer>"), parse(completion))) > 0:  # pyright: ignore[reportUnknownArgumentType]  it has no types
+        return 1.0
+    match = re.search(r"<answer>(.*?)</answer>", completion)
+    given = match.group(1).strip() if match else completion.strip()
+    return 1.0 if given == answer.strip() else 0.0

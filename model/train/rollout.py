@@ -1,28 +1,24 @@
 """The rollout of a GRPO step: prompts, completions, what these earned, their share in the loss.
 
 The sampler draws completions for the whole step, `reward_completions` scores them, `micro_batches`
-says which prompts are learned from together, `weigh` makes such a part: nothing in it is known only
-later. The step's loss is a weighted sum over tokens, so it does not depend on the parts.
+says which prompts are learned from together. The step's loss is a weighted sum over tokens, so it
+does not depend on the parts.
 
 Axes: Q prompts, G completions a prompt, C completion tokens, R rewards.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
 from transformers import ProcessorMixin
 
-from model.config import GrpoConfig
-from model.network.features import join, take
 from model.network.sampling import Completions, join_completions
-from model.train.grpo import is_zero_variance, loss_denominator, loss_weights
-from model.train.order import Drawn
+from model.train.grpo import is_zero_variance
+from model.train.order import Drawn, join_drawn
 from model.train.rewards import Reward
-from model.train.step import count_tokens
-from model.train.step_log import Means
+from model.train.step_log import Means, count_tokens
 from storage.records.training import Sampled
 
 
@@ -31,9 +27,7 @@ class Scored:
     """Completions and what they earned."""
 
     drawn: Drawn
-    """The prompts."""
     completions: Completions
-    """G completions a prompt."""
     texts: list[list[str]]
     """The completions' text without special tokens."""
     reward_QGR: Tensor
@@ -43,13 +37,8 @@ class Scored:
 
     def take(self, rows: Sequence[int]) -> "Scored":
         """Some of the prompts."""
-        drawn = Drawn(
-            prompt=take(self.drawn.prompt, rows),
-            positions=[self.drawn.positions[row] for row in rows],
-            examples=[self.drawn.examples[row] for row in rows],
-        )
         return Scored(
-            drawn=drawn,
+            drawn=self.drawn.take(rows),
             completions=self.completions.take(rows),
             texts=[self.texts[row] for row in rows],
             reward_QGR=self.reward_QGR[list(rows)],
@@ -62,21 +51,16 @@ class Rollout:
     """A micro-batch to learn from."""
 
     scored: Scored
-    """Completions and their rewards."""
     advantage_QG: Tensor
-    """What each completion earned beyond its group's mean."""
     weight_QGC: Tensor
     """Weight of each token in the loss of the whole step over all devices."""
     reference_QGC: Tensor | None
     """Log-probabilities under the start model; None where beta is 0."""
-    old_QGC: Tensor | None = None
-    """Log-probabilities under the policy that sampled; None in the first step on a rollout, where
-    that is the policy itself."""
 
     @property
-    def ids(self) -> list[str]:
-        """Ids of the examples."""
-        return self.scored.drawn.ids
+    def drawn(self) -> Drawn:
+        """The prompts."""
+        return self.scored.drawn
 
 
 def reward_completions(
@@ -86,22 +70,16 @@ def reward_completions(
     rewards: Sequence[Reward],
     processor: ProcessorMixin,
 ) -> Scored:
-    """Score completions on the CPU.
-
-    Args:
-        completions: Of the prompts.
-        drawn: The prompts.
-        rewards: To be summed with their weights.
-        processor: Turns tokens into text.
-    """
+    """Score completions of prompts on the CPU; rewards are summed with their weights."""
     num_prompts, group_size, _ = completions.token_BGC.shape
     flat = processor.tokenizer.batch_decode(
         completions.token_BGC.flatten(0, 1).cpu(), skip_special_tokens=True
     )
     texts = [flat[row * group_size : (row + 1) * group_size] for row in range(num_prompts)]
+    records = [example.as_record() for example in drawn.examples]
     scores = [
-        [[reward.score(text, example) for reward in rewards] for text in group]
-        for group, example in zip(texts, drawn.examples, strict=True)
+        [[reward.score(text, record) for reward in rewards] for text in group]
+        for group, record in zip(texts, records, strict=True)
     ]
     reward_QGR = torch.tensor(scores, dtype=torch.float32)
     weight_R = torch.tensor([reward.weight for reward in rewards])
@@ -116,14 +94,7 @@ def reward_completions(
 
 
 def replace_rows(scored: Scored, rows: Sequence[int], spare: Scored, *, pad_id: int) -> Scored:
-    """Put other prompts in place of some.
-
-    Args:
-        scored: To be changed; it stays as it is.
-        rows: Its rows that go.
-        spare: One prompt for each of these rows, in their order.
-        pad_id: Id written behind the shorter completions.
-    """
+    """The same with those of `spare`, in their order, in place of some rows."""
     source = list(range(len(scored.texts)))
     for place, row in enumerate(rows):
         source[row] = len(scored.texts) + place
@@ -137,15 +108,6 @@ def replace_rows(scored: Scored, rows: Sequence[int], spare: Scored, *, pad_id: 
     return both.take(source)
 
 
-def join_drawn(parts: Sequence[Drawn]) -> Drawn:
-    """Prompts without targets one behind another."""
-    return Drawn(
-        prompt=join([part.prompt for part in parts]),
-        positions=[position for part in parts for position in part.positions],
-        examples=[example for part in parts for example in part.examples],
-    )
-
-
 def micro_batches(scored: Scored, size: int) -> list[list[int]]:
     """The rows that share a micro-batch: of like length where there are several, else as drawn.
 
@@ -157,48 +119,6 @@ def micro_batches(scored: Scored, size: int) -> list[list[int]]:
     if 1 < size < len(rows):
         rows.sort(key=lambda row: -lengths[row])
     return [rows[first : first + size] for first in range(0, len(rows), size)]
-
-
-def kept_prompts(scored: Scored, config: GrpoConfig) -> Tensor:
-    """Prompts that count in the mean, (Q,)."""
-    if config.zero_variance == "skip":
-        return ~is_zero_variance(scored.reward_QG)
-    return torch.ones_like(scored.reward_QG[:, 0], dtype=torch.bool)
-
-
-def share_of_step(scored: Scored, config: GrpoConfig) -> Tensor:
-    """What a micro-batch adds to the divisor of the step's loss: its completions, or its tokens."""
-    return loss_denominator(
-        scored.completions.mask_BGC,
-        kept_prompts(scored, config),
-        aggregation=config.loss_aggregation,
-    )
-
-
-def weigh(
-    scored: Scored,
-    config: GrpoConfig,
-    *,
-    advantage_QG: Tensor,
-    step_total: Tensor,
-    reference_QGC: Tensor | None,
-) -> Rollout:
-    """Make a rollout of scored completions.
-
-    Args:
-        scored: The completions.
-        config: How tokens are weighed.
-        advantage_QG: From `grpo.group_advantages`.
-        step_total: Sum of `share_of_step` over the whole step and all devices.
-        reference_QGC: Log-probabilities under the start model; None where beta is 0.
-    """
-    weight_QGC = loss_weights(
-        scored.completions.mask_BGC,
-        kept_prompts(scored, config),
-        aggregation=config.loss_aggregation,
-        max_completion_tokens=config.max_completion_tokens,
-    )
-    return Rollout(scored, advantage_QG, weight_QGC / step_total, reference_QGC)
 
 
 def count_completions(means: Means, scored: Scored, rewards: Sequence[Reward]) -> None:
@@ -224,10 +144,10 @@ def sampled_records(
     return [
         Sampled(
             step=step,
-            id=str(example["id"]),
-            question=str(example["question"]),
-            choices=tuple(cast("list[str]", example["choices"])),
-            answer=str(example["answer"]),
+            id=example.id,
+            question=example.question,
+            choices=example.choices,
+            answer=example.answer,
             completion=text,
             reward=float(scored.reward_QG[row, index]),
             rewards=dict(zip(names, scored.reward_QGR[row, index].tolist(), strict=True)),

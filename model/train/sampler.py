@@ -26,10 +26,10 @@ from model.network.sampling import (
     join_completions,
     uniform_numbers,
 )
-from model.train.memory import BF16, FP32, rollout_tokens
+from model.train.estimates import compute_bytes, rollout_tokens
 from model.train.order import Drawn
+from model.train.session import Session
 from model.train.sharding import is_sharded
-from model.train.step import Session
 
 
 class Sampler:
@@ -72,7 +72,7 @@ class Sampler:
             network.config,
             device,
             num_tokens=rollout_tokens(session.config, longest),
-            element_bytes=FP32 if session.config.precision == "fp32" else BF16,
+            element_bytes=compute_bytes(session.config),
         )
         size = max(1, int(min(fitting, num_prompts, self._most)))
         if self._in_step:
@@ -83,32 +83,32 @@ class Sampler:
 
     def _group(self, drawn: Drawn, rows: Sequence[int]) -> Completions:
         prompt, positions = take(drawn.prompt, rows), [drawn.positions[row] for row in rows]
-        grpo = self._grpo
+        session, grpo = self._session, self._grpo
+        num_tokens, sampling, uniform_BGC = grpo.max_completion_tokens, None, None
+        if not self._is_greedy:
+            sampling = Sampling(
+                temperature=grpo.temperature,
+                top_k=grpo.top_k,
+                top_p=grpo.top_p,
+                min_new_tokens=grpo.min_new_tokens,
+            )
+            uniform_BGC = uniform_numbers(
+                positions,
+                seed=session.config.seed,
+                group_size=grpo.group_size,
+                num_tokens=num_tokens,
+            )
 
         def continue_prompts(network: PreTrainedModel) -> Completions:
             return decode(
                 network,
                 prefill(network, prompt),
-                stop_ids=self._session.stop_ids,
+                stop_ids=session.stop_ids,
                 pad_id=self.pad_id,
-                max_new_tokens=grpo.max_completion_tokens,
-                sampling=None
-                if self._is_greedy
-                else Sampling(
-                    temperature=grpo.temperature,
-                    top_k=grpo.top_k,
-                    top_p=grpo.top_p,
-                    min_new_tokens=grpo.min_new_tokens,
-                ),
-                uniform_BGC=None
-                if self._is_greedy
-                else uniform_numbers(
-                    positions,
-                    seed=self._session.config.seed,
-                    group_size=grpo.group_size,
-                    num_tokens=grpo.max_completion_tokens,
-                ),
+                max_new_tokens=num_tokens,
+                sampling=sampling,
+                uniform_BGC=uniform_BGC,
                 in_step=self._in_step,
             )
 
-        return self._session.unwrapped(continue_prompts)
+        return session.unwrapped(continue_prompts)

@@ -21,12 +21,7 @@ WAIT = timedelta(minutes=30)
 
 
 def make_accelerator(config: TrainConfig, layers: Sequence[str]) -> Accelerator:
-    """Accelerate as the settings ask for it.
-
-    Args:
-        config: Of the training.
-        layers: Class names of the layers that are sharded one by one.
-    """
+    """Accelerate as the settings ask for it; layers of these classes are sharded one by one."""
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="bf16" if config.precision == "bf16-mixed" else "no",
@@ -57,13 +52,7 @@ def _sharding(config: TrainConfig, layers: Sequence[str]) -> FullyShardedDataPar
 
 
 def share_weights(accelerator: Accelerator, policy: nn.Module, weights: dict[str, Any]) -> None:
-    """Give every process the weights that the main one alone has read: once a run, not 8 times.
-
-    Args:
-        accelerator: That has prepared the policy; DDP shares them by itself then.
-        policy: To get them.
-        weights: Of the main process before; empty in the others.
-    """
+    """Give every process the weights that the main one alone has read; DDP does so by itself."""
     if is_sharded(accelerator):
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
         set_model_state_dict(policy, weights, options=options)

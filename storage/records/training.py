@@ -53,9 +53,6 @@ class TrainingRecord(Document):
     """Of data order, sampling and dropout."""
     start: ModelRef
     """The model that it starts from."""
-    is_start_rounded: bool = False
-    """Whether its training went on with fp32 masters, of which these weights, the evaluated ones,
-    are rounded to bf16."""
     parent: ModelRef | None = None
     """The checkpoint of another training that it continues; None: it starts by itself."""
     examples: Path

@@ -9,7 +9,7 @@ import pytest
 
 from flows.pipeline_config import load_config
 from model.network.family import known_families
-from model.train.memory import estimate
+from model.train.estimates import estimate
 from storage.jsonl import read_json, read_jsonl
 from storage.layout import Layout
 from storage.records.sizes import published_sizes

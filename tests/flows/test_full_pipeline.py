@@ -278,7 +278,7 @@ def test_the_plan_of_a_moved_workspace_is_what_then_runs(workspace: Path, tmp_pa
 
 def test_settings_that_decide_nothing_leave_a_finished_training_alone(workspace: Path) -> None:
     """A progress line every 9 s instead of every 2 threw a finished training away."""
-    idle = ["progress_every_s=9", "feature_memory_mb=9", "feature_cache=cache", "max_bad_share=0.9"]
+    idle = ["progress_every_s=9", "feature_cache=cache", "max_bad_share=0.9"]
     overrides = [f"train.{setting}" for setting in idle]
     said = command(workspace, *overrides, options=["--only", "train"])
     assert said == "train: skipped (2 x done before, unchanged)\n"

@@ -11,7 +11,7 @@ from flows.preflight import check_stage, main, preflight
 from model.config import EvaluateConfig, TrainConfig
 from model.network.measure import measure_config
 from model.network.tiny import build_tiny
-from model.train.flops import forecast_step_s
+from model.train.estimates import forecast_step_s
 from storage.benchmarks.parse import write_questions
 from storage.benchmarks.published import prepare_questions
 from storage.config import BenchmarkConfig, FetchConfig, FolderSource, HuggingFaceSource

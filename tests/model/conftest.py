@@ -12,8 +12,7 @@ from accelerate.state import AcceleratorState
 
 from model.config import TrainConfig
 from model.network.tiny import build_tiny
-from model.run_training import TrainingRun
-from model.training_record import training_record
+from model.training_record import TrainingRun, training_record
 from storage.records.model import ModelRef
 
 SOUNDS = ("tone", "noise", "clicks", "buzz")

@@ -39,7 +39,6 @@ def test_how_a_training_runs_does_not_decide_its_weights_and_what_it_learns_does
         "progress_every_s": 9,
         "completions_every": 7,
         "report_to": ("tensorboard",),
-        "feature_memory_mb": 1,
         "feature_cache": "/cache",
         "max_bad_share": 0.5,
         "dataloader_workers": 0,

@@ -13,8 +13,9 @@ from model.config import SftConfig, TrainConfig
 from model.network.features import FeatureStore, mel_features
 from model.network.loading import load_processor
 from model.network.qwen2_audio import num_audio_tokens
-from model.train.examples import check_examples, read_examples
-from model.train.order import Collator, Draws
+from model.train.examples import Example, check_examples, read_examples
+from model.train.order import Draws, as_batch, read_batches
+from model.train.sft_step import add_targets
 from storage.errors import PipelineError
 from tests.model.conftest import write_training_lines
 
@@ -24,9 +25,9 @@ def processor(tiny_model: Path) -> Any:
     return load_processor(tiny_model)
 
 
-def make_draws(processor: Any, lines: Path, *, start: int = 0, **settings: Any) -> Draws:
+def make_draws(processor: Any, lines: Path, **settings: Any) -> Draws:
     config = TrainConfig(name="small", method="sft", precision="fp32", **settings)
-    return Draws(read_examples(lines), processor, config, num_draws=30, start=start)
+    return Draws(read_examples(lines), processor, config, num_draws=30)
 
 
 def test_every_epoch_draws_each_example_once_in_another_order(
@@ -42,10 +43,14 @@ def test_every_epoch_draws_each_example_once_in_another_order(
 
 def test_a_resumed_run_goes_on_where_it_was(processor: Any, training_lines: Path) -> None:
     whole = make_draws(processor, training_lines, shuffle_choices=True)
-    resumed = make_draws(processor, training_lines, shuffle_choices=True, start=7)
-    for index in range(10):
-        assert resumed[index].position == whole[7 + index].position
-        assert resumed[index].example == whole[7 + index].example
+    config = TrainConfig(prompts_per_device=2, dataloader_workers=0)
+    found: list[tuple[int, Example]] = []
+    for rank in (0, 1):
+        again = make_draws(processor, training_lines, shuffle_choices=True)
+        for drawn in read_batches(again, config, start=6, pad_id=0, rank=rank, num_processes=2):
+            found += zip(drawn.positions, drawn.examples, strict=True)
+    expected = [(position, whole[position].example) for position in range(6, 30)]
+    assert sorted(found, key=lambda pair: pair[0]) == expected
 
 
 def test_a_mixture_draws_each_source_by_its_share_and_goes_on_where_it_was(
@@ -59,8 +64,8 @@ def test_a_mixture_draws_each_source_by_its_share_and_goes_on_where_it_was(
     epoch = [int(draws[i].example.id) for i in range(12)]
     assert sorted(id_ for id_ in epoch if id_ < 3) == [0, 0, 1, 1, 2, 2]
     assert len({id_ for id_ in epoch if id_ >= 3}) == 6
-    resumed = make_draws(processor, training_lines, start=7)
-    assert [int(resumed[i].example.id) for i in range(5)] == epoch[7:]
+    resumed = make_draws(processor, training_lines)
+    assert [int(resumed[i].example.id) for i in range(7, 12)] == epoch[7:]
     assert [int(draws[i].example.id) for i in range(12, 24)] != epoch
 
 
@@ -130,9 +135,7 @@ def test_a_warm_start_teaches_random_choices_in_the_stated_share(
 ) -> None:
     """Share 1 of 4 choices: the target is right by chance in about a quarter of 400 draws."""
     every = make_draws(processor, training_lines, sft=SftConfig(random_target_share=1.0))
-    right = [
-        every.at(i).target == f"<answer>{every.at(i).example.answer}</answer>" for i in range(400)
-    ]
+    right = [every[i].target == f"<answer>{every[i].example.answer}</answer>" for i in range(400)]
     assert 60 < sum(right) < 140
     none = make_draws(processor, training_lines)
     assert all(none[i].target == f"<answer>{none[i].example.answer}</answer>" for i in range(24))
@@ -143,14 +146,15 @@ def test_targets_end_with_the_end_token_and_padding_counts_nothing(
 ) -> None:
     end = processor.tokenizer.eos_token_id
     draws = make_draws(processor, training_lines, prompt="plain")
-    batch = Collator(processor, target_end_id=end)([draws[0], draws[1], draws[2]])
-    assert batch.target_ids is not None
-    assert batch.target_mask is not None
-    lengths = batch.target_mask.sum(-1)[:, 0]
+    pad_id = processor.tokenizer.pad_token_id
+    drawn = as_batch([draws[0], draws[1], draws[2]], pad_id)
+    targets = add_targets(drawn, processor, end)
+    lengths = targets.mask_B1C.sum(-1)[:, 0]
     for row, length in enumerate(lengths.tolist()):
-        assert int(batch.target_ids[row, 0, length - 1]) == end
-        text = processor.tokenizer.decode(batch.target_ids[row, 0, : length - 1])
-        assert text == draws[row].example.answer
+        tokens = targets.token_B1C[row, 0]
+        assert int(tokens[length - 1]) == end
+        assert (tokens[length:] == pad_id).all()
+        assert processor.tokenizer.decode(tokens[: length - 1]) == draws[row].example.answer
 
 
 @pytest.mark.parametrize(

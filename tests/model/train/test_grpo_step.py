@@ -10,11 +10,10 @@ import torch
 from model.config import LoraConfig
 from model.network.loading import load_base, load_model
 from model.network.policy import add_adapter
-from model.run_training import load
 from model.train.grpo_step import GrpoStep
-from model.train.loop import Loop, begin
 from model.train.rollout import Rollout, Scored, replace_rows
-from model.train.step import StepBatch
+from model.train.session import Session, open_session
+from model.train.step_log import Means
 from tests.model.conftest import training_run, write_training_lines
 
 # Completions of even examples score alike; those of odd ones nearly never.
@@ -35,14 +34,14 @@ def own_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 class Prepared(NamedTuple):
     """A run whose first step is prepared."""
 
-    loop: Loop
+    session: Session
     method: GrpoStep
-    batch: StepBatch[Rollout]
-    settings: dict[str, Any]
+    micro_batches: list[Rollout]
+    means: Means
 
     @property
     def rollout(self) -> Rollout:
-        return self.batch.micro_batches[0]
+        return self.micro_batches[0]
 
 
 def make(model: Path, lines: Path, output: Path, *, more: Any = None, **grpo: Any) -> Prepared:
@@ -65,13 +64,13 @@ def make(model: Path, lines: Path, output: Path, *, more: Any = None, **grpo: An
         | grpo,
     } | (more or {})
     run = training_run(model, lines, output, settings)
-    loop = begin(load(run, {}, None), None)
-    assert isinstance(loop.method, GrpoStep)
-    return Prepared(loop, loop.method, loop.method.prepare(1), settings)
+    session, means = open_session(run, None), Means()
+    method = GrpoStep(session)
+    return Prepared(session, method, method.prepare(1, means), means)
 
 
 def is_even(prepared: Prepared) -> list[bool]:
-    return [int(name) % 2 == 0 for name in prepared.rollout.ids]
+    return [int(name) % 2 == 0 for name in prepared.rollout.drawn.ids]
 
 
 def test_groups_that_score_alike_are_kept_with_advantage_zero(
@@ -109,9 +108,7 @@ def test_resampled_groups_are_exchanged_for_other_prompts(
     for row, even in enumerate(is_even(kept)):
         if not even:  # what taught something stays where it was
             assert prepared.rollout.scored.texts[row] == kept.rollout.scored.texts[row]
-    means = prepared.batch.means
-    expected = means.means(means.as_tensor())["resampled_share"]
-    assert expected == pytest.approx(sum(is_even(kept)) / BATCH)
+    assert prepared.means.sums["resampled_share"].tolist() == [sum(is_even(kept)), BATCH]
 
 
 def test_an_exchanged_prompt_is_scored_as_it_was_alone(
@@ -123,7 +120,7 @@ def test_an_exchanged_prompt_is_scored_as_it_was_alone(
 
     def logprob(of: Scored) -> torch.Tensor:
         with torch.no_grad():
-            scores = prepared.method._scores(prepared.loop.session.policy, of)
+            scores = prepared.method._scores(prepared.session.policy, of)
         return scores.logprob_BGC * of.completions.mask_BGC
 
     mixed = replace_rows(
@@ -150,7 +147,7 @@ def uneven_lines(tmp_path: Path) -> Path:
 
 def by_position(prepared: Prepared) -> dict[int, tuple[list[str], list[float]]]:
     """What was sampled and earned for each prompt of the step."""
-    scored = [part.scored for part in prepared.batch.micro_batches]
+    scored = [part.scored for part in prepared.micro_batches]
     return {
         position: (part.texts[row], part.reward_QG[row].tolist())
         for part in scored
@@ -160,10 +157,10 @@ def by_position(prepared: Prepared) -> dict[int, tuple[list[str], list[float]]]:
 
 def gradient(prepared: Prepared) -> torch.Tensor:
     """Of the step's loss, all parameters in one row."""
-    policy = prepared.loop.session.policy
+    policy = prepared.session.policy
     policy.train()
-    for part in prepared.batch.micro_batches:
-        prepared.method.loss(part).loss.backward()
+    for part in prepared.micro_batches:
+        prepared.method.loss(part, Means()).backward()
     return torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
 
 
@@ -175,7 +172,7 @@ def test_a_step_is_the_same_in_whatever_groups_it_is_sampled_and_learned(
     whole = make(tiny_model, uneven_lines, tmp_path / "whole")
     more = {"prompts_per_device": size}
     parts = make(tiny_model, uneven_lines, tmp_path / "parts", more=more)
-    assert len(parts.batch.micro_batches) == BATCH // size
+    assert len(parts.micro_batches) == BATCH // size
     assert by_position(parts) == by_position(whole)
     expected = gradient(whole)
     assert expected.norm() > 0
@@ -187,7 +184,7 @@ def test_prompts_of_like_length_are_learned_from_together(
 ) -> None:
     more = {"prompts_per_device": 2}
     prepared = make(tiny_model, uneven_lines, tmp_path, more=more)
-    scored = [part.scored for part in prepared.batch.micro_batches]
+    scored = [part.scored for part in prepared.micro_batches]
     lengths = [
         part.drawn.prompt["prompt_mask"].sum(-1) + part.completions.mask_BGC.sum((1, 2))
         for part in scored
@@ -209,7 +206,7 @@ def test_memory_that_runs_out_halves_the_rollout_and_changes_no_completion(
         if sizes[-1] > 1:
             raise torch.OutOfMemoryError
 
-    network: Any = prepared.loop.session.unwrapped.network
+    network: Any = prepared.session.unwrapped.network
     network.model.language_model.register_forward_pre_hook(run_out, with_kwargs=True)
     found = sampler.sample(drawn)
     assert torch.equal(found.token_BGC, prepared.rollout.scored.completions.token_BGC)
@@ -223,32 +220,32 @@ def test_no_reference_is_held_where_beta_is_zero(
     tiny_model: Path, training_lines: Path, tmp_path: Path
 ) -> None:
     prepared = make(tiny_model, training_lines, tmp_path, beta=0.0)
-    assert prepared.method._reference is None
+    assert prepared.session.reference is None
     assert prepared.rollout.reference_QGC is None
 
 
 def test_a_rollout_serves_as_many_steps_as_set(
     tiny_model: Path, training_lines: Path, tmp_path: Path
 ) -> None:
-    prepared = make(tiny_model, training_lines, tmp_path, steps_per_rollout=2, learning_rate=1e-2)
+    grpo = {"steps_per_rollout": 2, "learning_rate": 1e-2}
+    prepared = make(tiny_model, training_lines, tmp_path, more={"save_steps": 2}, **grpo)
     first = prepared.rollout
-    assert first.old_QGC is None  # the policy that samples is the one that learns
-    loss, _ = prepared.method.loss(first)
-    sampled_under = prepared.method._old[tuple(first.scored.drawn.positions)].clone()
+    assert prepared.method._old == {}  # the policy that samples is the one that learns
+    loss = prepared.method.loss(first, Means())
+    sampled_under = prepared.method._old[tuple(first.drawn.positions)].clone()
     loss.backward()
     with torch.no_grad():
-        for parameter in prepared.loop.session.policy.parameters():
+        for parameter in prepared.session.policy.parameters():
             if parameter.grad is not None:
                 parameter.sub_(0.05 * parameter.grad.sign())
-    second = prepared.method.prepare(2).micro_batches[0]
-    assert second.scored is first.scored  # the second step is on the same rollout
-    assert second.old_QGC is not None
-    assert torch.equal(second.old_QGC, sampled_under)
-    _, means = prepared.method.loss(second)
-    clipped = means.means(means.as_tensor())["clipped_share"]
-    assert clipped is not None
-    assert clipped > 0
-    assert prepared.method.prepare(3).micro_batches[0].scored is not first.scored
+    means = Means()
+    second = prepared.method.prepare(2, means)[0]
+    assert second is first  # the second step is on the same rollout
+    prepared.method.loss(second, means)
+    assert torch.equal(prepared.method._old[tuple(first.drawn.positions)], sampled_under)
+    clipped, number = means.sums["clipped_share"].tolist()
+    assert 0 < clipped <= number
+    assert prepared.method.prepare(3, Means())[0].scored is not first.scored
 
 
 def test_with_a_lora_adapter_the_base_is_the_reference(
@@ -257,7 +254,7 @@ def test_with_a_lora_adapter_the_base_is_the_reference(
     full = make(tiny_model, training_lines, tmp_path / "full")
     lora = {"lora": {"rank": 4}}
     adapted = make(tiny_model, training_lines, tmp_path / "lora", more=lora)
-    policy = adapted.loop.session.policy
+    policy = adapted.session.policy
     names = {name for name, p in policy.named_parameters() if p.requires_grad}
     assert names
     assert all("lora_" in name and "language_model" in name for name in names)

@@ -4,7 +4,7 @@ import pytest
 
 from model.config import GrpoConfig
 from model.prompt import PROMPTS
-from model.train.rewards import has_format, is_right, math_verify_score, rewards_of
+from model.train.rewards import math_verify_score, rewards_of
 from storage.errors import PipelineError
 
 ANSWER = PROMPTS["answer"]
@@ -16,6 +16,11 @@ FALSELY_PAID = [
     ("more than 3", "less than 3"),
     ("Bear 1 roaring", "Lion 1 roaring"),
 ]
+
+
+def is_right(completion: str, answer: str, **settings: bool) -> bool:
+    accuracy, _ = rewards_of(GrpoConfig.model_validate(settings), ANSWER)
+    return accuracy.score(completion, {"answer": answer}) == 1
 
 
 @pytest.mark.parametrize(
@@ -32,13 +37,13 @@ FALSELY_PAID = [
     ],
 )
 def test_the_answer_is_compared_as_text(completion: str, *, right: bool) -> None:
-    assert is_right(completion, "Rain", prompt=ANSWER) is right
+    assert is_right(completion, "Rain") is right
 
 
 def test_case_and_final_punctuation_can_be_ignored() -> None:
-    assert is_right("<answer>rain</answer>", "Rain", prompt=ANSWER, ignore_case=True)
-    assert is_right("<answer>Rain!</answer>", "Rain.", prompt=ANSWER, ignore_final_punctuation=True)
-    assert not is_right("<answer>rain.</answer>", "Rain", prompt=ANSWER, ignore_case=True)
+    assert is_right("<answer>rain</answer>", "Rain", ignore_case=True)
+    assert is_right("<answer>Rain!</answer>", "Rain.", ignore_final_punctuation=True)
+    assert not is_right("<answer>rain.</answer>", "Rain", ignore_case=True)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +62,8 @@ def test_case_and_final_punctuation_can_be_ignored() -> None:
     ],
 )
 def test_the_format_is_that_of_the_prompt(completion: str, prompt: str, *, expected: bool) -> None:
-    assert has_format(completion, prompt=PROMPTS[prompt]) is expected
+    _, form = rewards_of(GrpoConfig(), PROMPTS[prompt])
+    assert form.score(completion, {}) == expected
 
 
 def test_a_line_break_in_the_tag_is_accepted_by_both_rewards() -> None:

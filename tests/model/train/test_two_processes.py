@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from model.network.tiny import build_tiny
-from model.run_training import TrainingRun, train
+from model.run_training import train
+from model.training_record import TrainingRun
 from storage.errors import PipelineError
 from storage.jsonl import read_json, read_jsonl
 from tests.model.conftest import QUESTION, SOUNDS, training_run

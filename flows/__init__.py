@@ -5,17 +5,18 @@ before: nothing is sent to anybody, the database lies in the workspace, the term
 and not Prefect's. Whatever the user has set wins, a Prefect profile of theirs included.
 """
 
+import argparse
 import contextlib
 import os
 import signal
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 DEFAULT_WORKSPACE = "workspace"
 STOPPED = "stopped; the same command goes on where this one was"
-WITHOUT_PREFECT = {"flows.score", "flows.versions"}  # the commands that need no workspace
 COMMAND_DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -25,29 +26,30 @@ COMMAND_DEFAULTS = {
 }
 
 
-def _named_workspace(arguments: list[str]) -> Path:
-    name = DEFAULT_WORKSPACE
-    for position, argument in enumerate(arguments):
-        if argument == "--workspace" and position + 1 < len(arguments):
-            name = arguments[position + 1]
-        elif argument.startswith("--workspace="):
-            name = argument.partition("=")[2]
-    return Path(name).absolute()
+def own_option(name: str, words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The value of one option of a command line, None if it is not there, and the other words."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(name, dest="value")
+    options, others = parser.parse_known_args(words)
+    return options.value, others
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is this host's own."""
+    return urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}
 
 
 def _set_defaults_of_commands() -> None:
+    named, _ = own_option("--workspace", sys.orig_argv)
+    home = Path(named or DEFAULT_WORKSPACE).absolute() / "prefect"
     has_own_profile = Path("~/.prefect/profiles.toml").expanduser().exists()
     if not has_own_profile and "PREFECT_PROFILES_PATH" not in os.environ:
-        home = _named_workspace(sys.orig_argv) / "prefect"
         os.environ.setdefault("PREFECT_HOME", str(home))
-        if not {"-h", "--help"} & set(sys.orig_argv):
-            with contextlib.suppress(OSError):  # the command itself says what cannot be written
-                home.mkdir(parents=True, exist_ok=True)
+        # It is made with the first file in it.
         warnings.filterwarnings("ignore", "Failed to create the Prefect home directory")
-    login = _named_workspace(sys.orig_argv) / "prefect" / "login"
-    if urlsplit(os.environ.get("PREFECT_API_URL", "")).hostname in {"127.0.0.1", "localhost"}:
+    if is_loopback(os.environ.get("PREFECT_API_URL", "")):
         with contextlib.suppress(OSError):  # a server that somebody else started
-            os.environ.setdefault("PREFECT_API_AUTH_STRING", login.read_text().strip())
+            os.environ.setdefault("PREFECT_API_AUTH_STRING", (home / "login").read_text().strip())
     for name, value in COMMAND_DEFAULTS.items():
         os.environ.setdefault(name, value)
     # A proxy of this site does not lead to this host's own servers: every run waited for ever.
@@ -65,5 +67,4 @@ if sys.argv[:1] == ["-m"]:
     for _number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(_number) is not signal.SIG_IGN:
             signal.signal(_number, _stop_while_importing)  # until flows/command.py sets its own
-    if not WITHOUT_PREFECT & set(sys.orig_argv):
-        _set_defaults_of_commands()
+    _set_defaults_of_commands()

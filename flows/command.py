@@ -1,23 +1,33 @@
 """What the commands share: their options, and one clear line for an expected error."""
 
 import argparse
+import functools
 import os
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from inspect import Signature, signature
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from flows import DEFAULT_WORKSPACE, STOPPED
-from flows.pipeline_config import PipelineConfig, load_config
+from flows import DEFAULT_WORKSPACE, STOPPED, own_option
+from flows.pipeline_config import Override, PipelineConfig, load_config, overridden
 from storage.errors import PipelineError
 from storage.layout import Layout
 from storage.text import printable
 from tasks.stage import run
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PARAMETERS = """
+
+Args:
+    config: The whole experiment.
+    workspace: Folder of all data.
+    overrides: Keys to change, as `--set` has them: `["evaluate.batch_size=30"]`.
+    force: Do the work although its outputs stand.
+"""
 
 
 class Command(argparse.ArgumentParser):
@@ -27,23 +37,48 @@ class Command(argparse.ArgumentParser):
         """Name the command as it is typed."""
         summary = (description or "").partition("\n")[0]
         super().__init__(prog=f"python -m flows.{name}", description=summary)
-        self.add_argument(
-            "--profile", default="demo", help="name from flows/profiles, or a YAML file"
-        )
-        self.add_argument(
-            "--workspace", type=Path, default=Path(DEFAULT_WORKSPACE), help="folder of all data"
-        )
-        self.add_argument(
-            "--set", action="append", default=[], metavar="KEY=VALUE", help="change one key"
-        )
-        self.add_argument("--force", action="store_true", help="run although the outputs stand")
+        add, folder = self.add_argument, Path(DEFAULT_WORKSPACE)
+        add("--profile", default="demo", help="name from flows/profiles, or a YAML file")
+        add("--workspace", type=Path, default=folder, help="folder of all data")
+        add("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key")
+        add("--force", action="store_true", help="run although the outputs stand")
+
+    def read(
+        self, arguments: Sequence[str] | None
+    ) -> tuple[argparse.Namespace, PipelineConfig, Layout]:
+        """The options, and the configuration and the paths that they name."""
+        options = self.parse_args(arguments)
+        workspace: Path = options.workspace.absolute()
+        config = load_config(options.profile, workspace=workspace, overrides=options.set)
+        return options, config, config.layout(workspace)
 
 
-def read_config(arguments: argparse.Namespace) -> tuple[PipelineConfig, Layout]:
-    """The configuration and the paths that a command's options name."""
-    workspace: Path = arguments.workspace.absolute()
-    config = load_config(arguments.profile, workspace=workspace, overrides=arguments.set)
-    return config, config.layout(workspace)
+def stage_flow(**own: str) -> Callable[[Callable[..., bool | None]], Callable[..., bool | None]]:
+    """Give a stage's work on a `config` and a `layout` the parameters that all flows have.
+
+    `own` is what Prefect's form says of each further parameter of the work.
+    """
+    told = "".join(f"    {name}: {text}\n" for name, text in own.items())
+
+    def decorate(work: Callable[..., bool | None]) -> Callable[..., bool | None]:
+        @functools.wraps(work)
+        def flow(
+            config: PipelineConfig,
+            workspace: Path = Path(DEFAULT_WORKSPACE),
+            overrides: tuple[Override, ...] = (),
+            force: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
+            **further: object,
+        ) -> bool | None:
+            config = overridden(config, overrides, workspace=workspace)
+            return work(config, config.layout(workspace), force=force, **further)
+
+        *shared, _ = signature(flow, follow_wrapped=False).parameters.values()
+        further = [signature(work).parameters[name] for name in own]
+        flow.__dict__["__signature__"] = Signature([*shared, *further])
+        flow.__doc__ = f"{work.__doc__}{PARAMETERS}{told}"
+        return flow
+
+    return decorate
 
 
 def resume_command(config: PipelineConfig, workspace: Path) -> str:
@@ -54,30 +89,23 @@ def resume_command(config: PipelineConfig, workspace: Path) -> str:
     """
     spec = sys.modules["__main__"].__spec__
     if spec is None or spec.name not in {"flows.fetch", "flows.full_pipeline"}:
-        profile = shlex.quote(config.experiment)
-        return (
-            f"python -m flows.fetch --profile {profile} --workspace {shlex.quote(str(workspace))}"
-        )
-    retry = argparse.ArgumentParser(add_help=False)
-    retry.add_argument("--retry")
-    return shlex.join(["python", "-m", spec.name, *retry.parse_known_args(sys.argv[1:])[1]])
+        words = ["flows.fetch", "--profile", config.experiment, "--workspace", str(workspace)]
+    else:
+        words = [spec.name, *own_option("--retry", sys.argv[1:])[1]]
+    return shlex.join(["python", "-m", *words])
 
 
 def run_flow(
     flow: Callable[..., Any], config: PipelineConfig, layout: Layout, **parameters: object
 ) -> None:
-    """Run a flow as this command's own, on a Prefect server of its own where none is set.
-
-    Raises:
-        PipelineError: What the run ended with.
-    """
+    """Run a flow as this command's own, on a Prefect server of its own where none is set."""
     from flows.serving.own_server import own_server  # noqa: PLC0415  who runs nothing needs no Prefect
 
     with own_server(layout.workspace):
         run(flow, config, layout.workspace, **parameters)
 
 
-def run_command(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
+def run_command(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's main function; an expected error is printed as its message alone.
 
     A signal that asks to stop ends it with 128 + its number, as shells have it.
@@ -92,7 +120,7 @@ def run_command(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, stop)
     try:
-        exit_code = main(None) or 0
+        exit_code = main() or 0
         sys.stdout.flush()
     except PipelineError as error:
         print(printable(f"error: {error}"), file=sys.stderr)

@@ -7,51 +7,38 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from flows.command import Command, read_config, run_command
-from flows.pipeline_config import Override, PipelineConfig, overridden
+from flows.command import Command, run_command, stage_flow
+from flows.pipeline_config import PipelineConfig
 from flows.plan import convert_settings, run_if_due
 from storage.data.dataset_folder import write_dataset
+from storage.layout import Layout
 from tasks.convert import convert, convert_unit
 from tasks.running.console import say
 from tasks.running.turns import turn
 from tasks.stage import run, run_unit
 
 
-def convert_flow(
-    config: PipelineConfig,
-    workspace: Path = Path("workspace"),
-    overrides: tuple[Override, ...] = (),
-    force: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
-) -> bool:
-    """Write train.jsonl, validation.jsonl and dropped.jsonl.
-
-    Args:
-        config: The whole experiment.
-        workspace: Folder of all data.
-        overrides: Keys to change, as `--set` has them: `["evaluate.batch_size=30"]`.
-        force: Run although the outputs stand.
-    """
-    config = overridden(config, overrides, workspace=workspace)
-    settings, layout = convert_settings(config), config.layout(workspace)
+@stage_flow()
+def convert_flow(config: PipelineConfig, layout: Layout, *, force: bool) -> bool:
+    """Write train.jsonl, validation.jsonl and dropped.jsonl."""
+    settings = convert_settings(config)
     work = partial(run, convert, settings, layout)
     with turn("convert", layout.lock("convert"), config.when_busy):
         return run_unit(convert_unit(settings, layout), work, force=force)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = Command("convert", __doc__)
     parser.add_argument(
         "--to-dataset", type=Path, metavar="DIR", help="also write them as a data set with audio"
     )
-    options = parser.parse_args(arguments)
-    config, layout = read_config(options)
+    options, config, layout = parser.read(arguments)
     run_if_due(convert_flow, ["convert"], config, layout, force=options.force)
     if options.to_dataset:
         splits = {"train": layout.train_jsonl, "validation": layout.validation_jsonl}
         num_rows = write_dataset(splits, options.to_dataset)
         say(f"convert: {num_rows} rows with their audio -> {options.to_dataset}")
-    return 0
 
 
 if __name__ == "__main__":

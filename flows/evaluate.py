@@ -2,10 +2,9 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from flows.command import Command, read_config, run_command, run_flow
-from flows.pipeline_config import Override, PipelineConfig, overridden
+from flows.command import Command, run_command, run_flow, stage_flow
+from flows.pipeline_config import PipelineConfig
 from flows.plan import run_if_due
 from flows.preflight import check_stage
 from model.config import TrainConfig
@@ -29,31 +28,18 @@ from tasks.running.turns import pause, turn
 from tasks.stage import run
 from tasks.train import describe_stop, is_finished, is_training, seen_so_far
 
-WATCH_EVERY_S = (
-    5.0  # a checkpoint of the 7B comes every quarter of an hour, of a small model sooner
-)
+WATCH_EVERY_S = 5.0  # a checkpoint of the 7B comes every quarter of an hour, of a small one sooner
 START_WAIT_S = 180.0  # two commands typed one after the other; a cold, busy laptop starts in 60
 
 
+@stage_flow(
+    watch="Take up new checkpoints as a running training writes them, until it ends; fails when it "
+    "ends before its last step, after evaluating what there is."
+)
 def evaluate_flow(
-    config: PipelineConfig,
-    workspace: Path = Path("workspace"),
-    overrides: tuple[Override, ...] = (),
-    force: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
-    watch: bool = False,  # noqa: FBT001, FBT002
+    config: PipelineConfig, layout: Layout, *, force: bool, watch: bool = False
 ) -> bool:
-    """Answer and score what has not been answered; one child process a GPU.
-
-    Args:
-        config: The whole experiment.
-        workspace: Folder of all data.
-        overrides: Keys to change, as `--set` has them: `["evaluate.batch_size=30"]`.
-        force: Answer again although the answers stand.
-        watch: Take up new checkpoints as a running training writes them, until it ends; fails
-            when it ends before its last step, after evaluating what there is.
-    """
-    config = overridden(config, overrides, workspace=workspace)
-    layout = config.layout(workspace)
+    """Answer and score what has not been answered; one child process a GPU."""
     make_world(config.world, layout)
     check_declared_step(config.evaluate, config.train)
     num_watched = _watch(config, layout, force=force) if watch else 0
@@ -83,19 +69,18 @@ def _watch(config: PipelineConfig, layout: Layout, *, force: bool) -> int:
             num_run += _evaluate(config, layout, force=force and seen is None, so_far=True)
             seen = found
             continue
-        if not is_running:
+        if is_running:
+            waited_for = "its checkpoints" if found == seen else "a free GPU"
+            state = f"the training runs; waiting for {waited_for}"
+        else:
             unfinished = [each for each in config.train if not is_finished(each, layout)]
             if not unfinished:
                 say("evaluate: every training is finished")
                 return num_run
             if has_run or time.monotonic() > give_up_s:
                 raise PipelineError(_why_ended(unfinished[0], layout, has_run=has_run))
-        waited_for = "its checkpoints" if found == seen else "a free GPU"
-        state = (
-            f"the training runs; waiting for {waited_for}"
-            if is_running
-            else f"the training is still to start; waiting {START_WAIT_S / 60:.0f} min for it"
-        )
+            minutes = f"{START_WAIT_S / 60:.0f} min"
+            state = f"the training is still to start; waiting {minutes} for it"
         if state != told:
             told = state
             say(f"evaluate: {state}")
@@ -109,46 +94,52 @@ def _why_ended(training: TrainConfig, layout: Layout, *, has_run: bool) -> str:
     )
 
 
-def _evaluate(
-    config: PipelineConfig, layout: Layout, *, force: bool = False, so_far: bool = False
-) -> int:
+def _evaluate(config: PipelineConfig, layout: Layout, *, force: bool, so_far: bool = False) -> int:
     """Run what is due, and say what cannot be; returns how many runs that were."""
     with turn("evaluate", layout.lock("evaluate"), config.when_busy):
         asked = asked_models(config.train, config.evaluate, layout, so_far=so_far)
         jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout))
         num_run = _run_due(jobs, config, layout, force=force, so_far=so_far)
-        controls: list[Job] = []
-        if not so_far:  # which step leads is known when a training's steps are all evaluated
-            controls = control_jobs_of(jobs, config.train, config.evaluate, layout)
-            num_run += _run_due(controls, config, layout, force=force, so_far=so_far)
+        if so_far:  # which step leads is known when a training's steps are all evaluated
+            return num_run
+        controls = control_jobs_of(jobs, config.train, config.evaluate, layout)
+        num_run += _run_due(controls, config, layout, force=force)
         if num_run and controls:
             write_control_reports([*jobs, *controls], config.train, config.evaluate, layout)
-    if not num_run and not so_far:
+    if not num_run:
         say(f"evaluate: skipped ({len(jobs) + len(controls)} run(s) done before, unchanged)")
     return num_run
 
 
 def _run_due(
-    jobs: Sequence[Job], config: PipelineConfig, layout: Layout, *, force: bool, so_far: bool
+    jobs: Sequence[Job],
+    config: PipelineConfig,
+    layout: Layout,
+    *,
+    force: bool,
+    so_far: bool = False,
 ) -> int:
-    units = [evaluate_unit(job, config.evaluate, layout) for job in jobs]
-    verdicts = [unit.verdict(force=force) for unit in units]
-    todo = [job for job, verdict in zip(jobs, verdicts, strict=True) if not verdict.is_done]
-    for unit, verdict in zip(units, verdicts, strict=True):
+    todo: list[Job] = []
+    for job in jobs:
+        unit = evaluate_unit(job, config.evaluate, layout)
+        verdict = unit.verdict(force=force)
+        todo += [] if verdict.is_done else [job]
         if verdict.reason == unit.impossible:
             say(f"{unit.name}: {verdict.reason}; `python -m flows.train --force` trains anew")
-    if todo:
-        check_stage("evaluate", config, layout)
-        due = _names(todo) if so_far else "a model on a benchmark"
-        say(f"evaluate: {len(todo)} of {len(jobs)} runs of {due}")
-        if force:
-            for job in todo:
-                (job.folder(layout) / "answers.jsonl").unlink(missing_ok=True)
-            asked = config.evaluate.model_copy(update={"reuse": False})
-            config = config.model_copy(update={"evaluate": asked})
-        _answer_all(todo, config, layout)
-        for job in todo if so_far else ():
-            say(f"  {describe_score(job, layout)}")
+    if not todo:
+        return 0
+    check_stage("evaluate", config, layout)
+    models = dict.fromkeys(job.asked.model.key for job in todo)
+    due = ", ".join(models) if so_far else "a model on a benchmark"
+    say(f"evaluate: {len(todo)} of {len(jobs)} runs of {due}")
+    if force:
+        for job in todo:
+            (job.folder(layout) / "answers.jsonl").unlink(missing_ok=True)
+        asked = config.evaluate.model_copy(update={"reuse": False})
+        config = config.model_copy(update={"evaluate": asked})
+    _answer_all(todo, config, layout)
+    for job in todo if so_far else ():
+        say(f"  {describe_score(job, layout)}")
     return len(todo)
 
 
@@ -168,36 +159,27 @@ def _answer_all(jobs: list[Job], config: PipelineConfig, layout: Layout) -> None
             future.result()
 
 
-def _names(jobs: Sequence[Job]) -> str:
-    return ", ".join(dict.fromkeys(job.asked.model.key for job in jobs))
-
-
 def _split(jobs: list[Job], num_parts: int) -> list[list[Job]]:
     """Share the jobs out by model, so that each model is loaded once; endpoints have their own."""
-    here = [job for job in jobs if job.asked.endpoint is None]
-    models = list(dict.fromkeys(job.asked.model.key for job in here))
-    parts = [
-        [job for job in here if job.asked.model.key in models[number::num_parts]]
-        for number in range(num_parts)
-    ]
-    elsewhere = {job.asked.digests: job for job in jobs if job.asked.endpoint}
-    parts += [[job for job in jobs if job.asked.digests == digests] for digests in elsewhere]
+    here = list(dict.fromkeys(job.asked.model.key for job in jobs if not job.asked.endpoint))
+    elsewhere = dict.fromkeys(job.asked.model.key for job in jobs if job.asked.endpoint)
+    shares = [here[number::num_parts] for number in range(num_parts)]
+    shares += [[model] for model in elsewhere]
+    parts = [[job for job in jobs if job.asked.model.key in share] for share in shares]
     return [part for part in parts if part]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = Command("evaluate", __doc__)
     parser.add_argument(
         "--watch", action="store_true", help="take up a running training's checkpoints as they come"
     )
-    options = parser.parse_args(arguments)
-    config, layout = read_config(options)
+    options, config, layout = parser.read(arguments)
     if options.watch:
         run_flow(evaluate_flow, config, layout, force=options.force, watch=True)
     else:
         run_if_due(evaluate_flow, ["evaluate"], config, layout, force=options.force)
-    return 0
 
 
 if __name__ == "__main__":

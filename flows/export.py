@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.command import Command, read_config, run_command
+from flows.command import Command, run_command
 from model.training_record import RESULTS
 from reports.numbers import leaderboard
 from reports.report import Report
@@ -21,7 +21,7 @@ from tasks.models import is_loaded, resolve, run_network
 from tasks.running.console import say
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = Command("export", __doc__)
     parser.add_argument("model", help="NAME@STEP, or a training's NAME for its last checkpoint")
@@ -31,23 +31,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--whole", metavar="OMNI", help="write a copy of this whole Omni with the trained thinker"
     )
-    options = parser.parse_args(arguments)
-    _, layout = read_config(options)
+    options, _, layout = parser.read(arguments)
     model = resolve(TRAINING_PREFIX + options.model, layout)
     target: Path = options.to
     if target.exists():
         msg = f"{target} is there already; give --to a folder that is not"
         raise PipelineError(msg)
-    has_adapter = base_of(model.path) is not None
-    if has_adapter and options.whole and not options.merge:
+    is_copied = base_of(model.path) is not None and not options.merge
+    if is_copied and options.whole:
         msg = f"{options.model} is an adapter: --whole needs --merge as well"
         raise PipelineError(msg)
     part = target.with_name(f"{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    if has_adapter and not options.merge:
-        _copy_adapter(Path(model.path), part)
+    (part if is_copied else part.parent).mkdir(parents=True, exist_ok=True)
+    if is_copied:
+        for file in filter(is_loaded, Path(model.path).iterdir()):
+            shutil.copy(file, part)
     else:
-        part.parent.mkdir(parents=True, exist_ok=True)
         run_network(
             "export",
             layout.models / "export.log",
@@ -56,31 +56,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             precision=options.dtype,
             omni=options.whole,
         )
-    (part / "README.md").write_text(card(model, layout), encoding="utf-8")
+    (part / "README.md").write_text(_card(model, layout), encoding="utf-8")
     part.rename(target)
     say(f"{model.key} is in {target}; to publish it: hf upload OWNER/NAME {target}")
-    return 0
 
 
-def card(model: ModelRef, layout: Layout) -> str:
+def _card(model: ModelRef, layout: Layout) -> str:
     """The checkpoint's model card, with its rows of the experiment's leaderboard."""
     text = (Path(model.path) / "README.md").read_text(encoding="utf-8")
     report = layout.site / "report.json"
     if model.training is None or not report.is_file():
         return text
-    rows = [
-        row
-        for row in leaderboard.rows(Report.read(report))
-        if (row.training, row.step) == (model.training.name, model.training.step)
-    ]
+    of_model = (model.training.name, model.training.step)
+    found = leaderboard.rows(Report.read(report))
+    rows = [row for row in found if (row.training, row.step) == of_model]
     return text.replace(RESULTS, f"Results:\n\n{exports.to_markdown(rows)}") if rows else text
-
-
-def _copy_adapter(folder: Path, target: Path) -> None:
-    target.mkdir(parents=True)
-    for file in folder.iterdir():
-        if is_loaded(file):
-            shutil.copy(file, target / file.name)
 
 
 if __name__ == "__main__":

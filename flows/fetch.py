@@ -13,10 +13,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from threading import Lock
 
-from flows.command import Command, read_config, resume_command, run_command, run_flow
-from flows.pipeline_config import Override, PipelineConfig, overridden
+from flows.command import Command, resume_command, run_command, run_flow, stage_flow
+from flows.pipeline_config import PipelineConfig
 from flows.plan import run_if_due
-from flows.preflight import check_fetch
+from flows.preflight import check_stage
 from storage.errors import PipelineError
 from storage.fetch.account import FetchReport, write_account
 from storage.fetch.failures import Failure
@@ -33,24 +33,9 @@ from tasks.stage import run
 RETRYABLE = ("geo", "invalid", "unconfirmed", "credentials", "retry")
 
 
-def fetch_flow(
-    config: PipelineConfig,
-    workspace: Path = Path("workspace"),
-    overrides: tuple[Override, ...] = (),
-    force: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
-    deep: bool = False,  # noqa: FBT001, FBT002
-) -> bool:
-    """Fetch and trim the clips that are due.
-
-    Args:
-        config: The whole experiment.
-        workspace: Folder of all data.
-        overrides: Keys to change, as `--set` has them: `["evaluate.batch_size=30"]`.
-        force: Write the account anew although nothing is due.
-        deep: Also compare the sha256 of every wav with the ledger.
-    """
-    config = overridden(config, overrides, workspace=workspace)
-    layout = config.layout(workspace)
+@stage_flow(deep="Also compare the sha256 of every wav with the ledger.")
+def fetch_flow(config: PipelineConfig, layout: Layout, *, force: bool, deep: bool = False) -> bool:
+    """Fetch and trim the clips that are due."""
     make_world(config.world, layout)
     # Of the workspace: its clips and their ledger are shared.
     with turn("fetch", layout.locks / "fetch.lock", config.when_busy):
@@ -75,19 +60,19 @@ def _fetch_due(config: PipelineConfig, layout: Layout, *, force: bool, deep: boo
     )
     with fetch:
         plan = fetch.plan(annotations.clips, deep=deep)
-        progress.start(plan)
         verdict = unit.verdict()
         if verdict.is_done and not plan.num_due and not force:
             say(f"fetch: skipped ({verdict.reason})")
             return False
         if plan.num_due:
-            check_fetch(config, layout, [clip for batch in plan.batches for clip in batch])
+            check_stage("fetch", config, layout, [clip for batch in plan.batches for clip in batch])
         _announce(plan, len(annotations.clips))
         try:
             with (
                 serve(World(layout.world), config.world.port) if config.world else nullcontext(),
-                meter("fetch", plan.num_due) as progress.meter,
+                meter("fetch", plan.num_due) as shown,
             ):
+                progress.start(plan, shown)
                 _fetch_all(fetch, plan)
         finally:
             report = write_account(
@@ -118,34 +103,23 @@ class _Progress:
     """Counts outcomes as they come, from the worker threads."""
 
     def __init__(self) -> None:
-        self.meter: Meter | None = None
-        self.plan: Plan | None = None
         self._states: Counter[str] = Counter()
         self._lock = Lock()
-        self._began_s = time.monotonic()
 
-    def start(self, plan: Plan) -> None:
+    def start(self, plan: Plan, shown: Meter) -> None:
         """Count from here."""
-        self.plan = plan
-        self._began_s = time.monotonic()
+        self._plan, self._meter, self._began_s = plan, shown, time.monotonic()
 
     def note(self, row: ClipRow) -> None:
-        """Take one clip's new row."""
+        """Take one clip's new row; the time left is by the budget, not by the last minutes."""
         with self._lock:
             self._states[row.state] += 1
+            num_done, plan = self._states.total(), self._plan
             counts = " ".join(f"{state} {count}" for state, count in self._states.most_common())
-            per_hour = self._states.total() / (time.monotonic() - self._began_s) * 3600
-            if self.meter is not None:
-                note = f"{counts}, {per_hour:,.0f} an hour"
-                self.meter.show(self._states.total(), note, eta_s=self._eta_s())
-
-    def _eta_s(self) -> float | None:
-        """Seconds left by the budget, not by the speed of the last minutes; None without one."""
-        if self.plan is None or self.plan.eta_s is None:
-            return None
-        return (
-            self.plan.eta_s * max(0, self.plan.num_due - self._states.total()) / self.plan.num_due
-        )
+            per_hour = num_done / (time.monotonic() - self._began_s) * 3600
+            left = max(0, plan.num_due - num_done) / plan.num_due
+            eta_s = None if plan.eta_s is None else plan.eta_s * left
+            self._meter.show(num_done, f"{counts}, {per_hour:,.0f} an hour", eta_s=eta_s)
 
 
 def _announce(plan: Plan, num_wanted: int) -> None:
@@ -162,10 +136,8 @@ def _tell_pause(refusal: Failure, seconds: float) -> None:
 
 def _tell(report: FetchReport, layout: Layout) -> None:
     reasons = ", ".join(f"{each.reason} {each.count}" for each in report.by_reason)
-    lost = f"; not: {reasons}" if reasons else ""
-    say(
-        f"fetch: {report.num_usable} of {report.num_requested} clips usable{lost} -> {layout.fetch}"
-    )
+    usable = f"{report.num_usable} of {report.num_requested} clips usable"
+    say(f"fetch: {usable}{f'; not: {reasons}' if reasons else ''} -> {layout.fetch}")
     if report.num_open:
         when = ""
         if report.next_try is not None:
@@ -173,7 +145,7 @@ def _tell(report: FetchReport, layout: Layout) -> None:
         say(f"fetch: {report.num_open} clips may still come when fetch is run again{when}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = Command("fetch", __doc__)
     parser.add_argument("--retry", choices=RETRYABLE, help="try a class of clips again")
@@ -181,30 +153,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--merge", type=Path, metavar="LEDGER", help="join another host's ledger, and stop"
     )
-    options = parser.parse_args(arguments)
-    config, layout = read_config(options)
-    if options.merge:
-        return _merge(options.merge, layout)
-    if options.retry:
+    options, config, layout = parser.read(arguments)
+    if options.merge and not options.merge.is_file():
+        msg = f"--merge {options.merge}: there is no such ledger"
+        raise PipelineError(msg)
+    if options.merge or options.retry:
         with Ledger(layout.ledger, clip_length_s=layout.clip_length_s) as ledger:
-            say(
-                f"fetch: {ledger.retry(options.retry)} clips of class {options.retry} are due again"
-            )
+            if options.merge:
+                there = f"from {options.merge}; copy their wavs into {layout.clips}"
+                say(f"fetch: {ledger.merge(options.merge)} clips taken over {there}")
+                return
+            num_due = ledger.retry(options.retry)
+            say(f"fetch: {num_due} clips of class {options.retry} are due again")
     if options.deep:
         run_flow(fetch_flow, config, layout, force=options.force, deep=True)
     else:
         run_if_due(fetch_flow, ["fetch"], config, layout, force=options.force)
-    return 0
-
-
-def _merge(other: Path, layout: Layout) -> int:
-    if not other.is_file():
-        msg = f"--merge {other}: there is no such ledger"
-        raise PipelineError(msg)
-    with Ledger(layout.ledger, clip_length_s=layout.clip_length_s) as ledger:
-        num_taken = ledger.merge(other)
-    say(f"fetch: {num_taken} clips taken over from {other}; copy their wavs into {layout.clips}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -8,15 +8,16 @@ training (`train.grpo.learning_rate=2e-6`). `python -m flows.preflight --setting
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
+from inspect import formatannotation
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from model.config import EvaluateConfig, Share, TrainConfig
 from reports.config import ReportConfig
@@ -28,6 +29,7 @@ from storage.config import (
     Idle,
     WhenBusy,
     WorldConfig,
+    with_texts,
 )
 from storage.data.avqa import AvqaSource
 from storage.data.registry import AnySource
@@ -37,9 +39,9 @@ from storage.records.model import FromTraining, parse_name
 
 PROFILES = Path(__file__).parent / "profiles"
 StageName = Literal["fetch", "convert", "train", "evaluate", "report"]
-STAGES: tuple[StageName, ...] = ("fetch", "convert", "train", "evaluate", "report")
-
-
+STAGES: tuple[StageName, ...] = get_args(StageName)
+MODULE = re.compile(r"[\w.]*\.(?=\w)")  # before a type's name
+Tree = dict[str, Any] | list[Any] | str | float | None  # what YAML holds
 # One key of the configuration and its value, as `--set` has it: `evaluate.batch_size=30`.
 Override = Annotated[str, Field(pattern=r"^[\w.-]+=(.|\n)*$")]
 
@@ -100,6 +102,10 @@ class PipelineConfig(Config):
         has_avqa = any(isinstance(source, AvqaSource) for source in self.data)
         return self.annotations if has_avqa else None
 
+    def layout(self, workspace: Path) -> Layout:
+        """Where everything of this experiment lies."""
+        return Layout(workspace.absolute(), self.experiment, self.fetch.clip_length_s)
+
     @model_validator(mode="after")
     def _check_data(self) -> "PipelineConfig":
         labels = [source.label for source in self.data]
@@ -118,9 +124,20 @@ class PipelineConfig(Config):
             raise ValueError(msg)
         return self
 
-    def layout(self, workspace: Path) -> Layout:
-        """Where everything of this experiment lies."""
-        return Layout(workspace.absolute(), self.experiment, self.fetch.clip_length_s)
+    @field_validator("train", mode="before")
+    @classmethod
+    def _inherit(cls, trainings: Tree) -> Tree:
+        """Give a training that continues another its settings where it states none."""
+        known: dict[object, Mapping[str, Any]] = {}
+
+        def whole(entry: Tree) -> Tree:
+            if not isinstance(entry, dict):
+                return entry
+            parent = known.get(str(entry.get("continues")).rpartition("@")[0], {})
+            known[entry.get("name")] = _merged(parent, entry)
+            return dict(known[entry.get("name")])
+
+        return [whole(entry) for entry in trainings] if isinstance(trainings, list) else trainings
 
     @model_validator(mode="after")
     def _check_names(self) -> "PipelineConfig":
@@ -158,6 +175,15 @@ def _check_start(name: str, start: FromTraining, earlier: Mapping[str, TrainConf
         raise ValueError(msg)
 
 
+def _merged(parent: Mapping[str, Any], entry: Mapping[str, Tree]) -> dict[str, Any]:
+    inner = {
+        key: _merged(parent[key], value)
+        for key, value in entry.items()
+        if isinstance(value, dict) and isinstance(parent.get(key), dict)
+    }
+    return {**parent, **entry, **inner}
+
+
 def load_config(profile: str, *, workspace: Path, overrides: Sequence[str] = ()) -> PipelineConfig:
     """Read a profile and apply overrides.
 
@@ -169,59 +195,16 @@ def load_config(profile: str, *, workspace: Path, overrides: Sequence[str] = ())
     Raises:
         PipelineError: For an unknown profile or key, or a value out of range; names the key.
     """
-    path = _find_profile(profile)
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        msg = f"profile {path} is not YAML: {_problem(error)}"
-        raise PipelineError(msg) from error
+    path = next(filter(Path.is_file, (PROFILES / f"{profile}.yaml", Path(profile))), None)
+    if path is None:
+        known = ", ".join(sorted(path.stem for path in PROFILES.glob("*.yaml")))
+        msg = f"unknown profile {profile}: expected one of {known}, or the path of a YAML file"
+        raise PipelineError(msg)
+    tree = _read_yaml(path.read_text(encoding="utf-8"), f"profile {path}")
     if not isinstance(tree, dict):
         msg = f"profile {path} holds {type(tree).__name__}, expected keys such as `experiment:`"
         raise PipelineError(msg)
-    return apply_overrides(
-        cast("dict[str, Any]", tree), overrides, workspace=workspace, origin=str(path)
-    )
-
-
-def apply_overrides(
-    tree: dict[str, Any], overrides: Iterable[str], *, workspace: Path, origin: str
-) -> PipelineConfig:
-    """Set single keys in a profile's tree and validate the whole."""
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator or not key:
-            msg = f"--set {override}: expected KEY=VALUE, e.g. train.grpo.learning_rate=2e-6"
-            raise PipelineError(msg)
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            msg = f"--set {override}: {text!r} is not YAML: {_problem(error)}"
-            raise PipelineError(msg) from error
-        _set(tree, key.split("."), value, override)
-    world = cast("dict[str, Any]", tree.get("world") or {})
-    port = world.get("port", WorldConfig.model_fields["port"].default)
-    tree = cast(
-        "dict[str, Any]", _fill_in(tree, {"{workspace}": str(workspace), "{world.port}": str(port)})
-    )
-    try:
-        return PipelineConfig.model_validate(_inherit(tree))
-    except ValidationError as error:
-        raise PipelineError(describe(error, origin)) from error
-
-
-def describe(error: ValidationError, origin: str) -> str:
-    """One line a wrong key: where it stands, what is wrong, what was found."""
-    lines = [f"{origin} does not validate:"]
-    for detail in error.errors():
-        place = ".".join(str(part) for part in detail["loc"]) or "profile"
-        message = detail["msg"].removeprefix("Value error, ")
-        if detail["type"] == "extra_forbidden":
-            message = f"there is no such key{_nearest(detail['loc'])}"
-        found = (
-            "" if detail["type"] in {"missing", "value_error"} else f" (found {detail['input']!r})"
-        )
-        lines.append(f"  {place}: {message}{found}")
-    return "\n".join(lines)
+    return _with_overrides(tree, overrides, workspace, origin=str(path))
 
 
 def overridden(
@@ -235,112 +218,77 @@ def overridden(
     if not overrides:
         return config
     tree = config.model_dump(mode="json")
-    return apply_overrides(tree, overrides, workspace=workspace, origin="overrides")
+    return _with_overrides(tree, overrides, workspace, origin="overrides")
 
 
-class Setting(NamedTuple):
-    """One key of a profile, as its field describes it."""
+def _with_overrides(
+    tree: dict[str, Any], overrides: Sequence[str], workspace: Path, *, origin: str
+) -> PipelineConfig:
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            msg = f"--set {override}: expected KEY=VALUE, e.g. train.grpo.learning_rate=2e-6"
+            raise PipelineError(msg)
+        value = _read_yaml(text, f"--set {override}: {text!r}")
+        _set(tree, key.split("."), value, override)
+    world: dict[str, Any] = tree.get("world") or {}
+    port = world.get("port", WorldConfig.model_fields["port"].default)
 
-    key: str
-    """E.g. `train.learning_rate`; a list's entries are not numbered, each kind has its keys."""
-    type: str
-    """What it takes."""
-    default: str
-    """As JSON; empty for a group of keys."""
-    text: str
-    """The field's docstring."""
-    source: str
-    """File of the field."""
+    def fill_in(_key: str, text: str) -> str:
+        return text.replace("{workspace}", str(workspace)).replace("{world.port}", str(port))
 
-
-def known_settings(
-    settings: type[BaseModel] = PipelineConfig, prefix: str = ""
-) -> Iterator[Setting]:
-    """Every key of a profile."""
-    source = f"{settings.__module__.replace('.', '/')}.py"
-    for name, field in settings.model_fields.items():
-        groups = _groups_in(field.annotation)
-        default = "required" if field.is_required() else json.dumps(field.default, default=str)
-        text = " ".join((field.description or "").split())
-        text += " Decides nothing of the result." * (Idle in field.metadata)
-        shown = "" if groups else default
-        yield Setting(prefix + name, _type_name(field.annotation), shown, text, source)
-        for group in groups:
-            yield from known_settings(group, f"{prefix}{name}.")
+    try:
+        return PipelineConfig.model_validate(with_texts(tree, fill_in))
+    except ValidationError as error:
+        raise PipelineError(_describe(error, origin)) from error
 
 
-def _groups_in(annotation: object) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [found for part in get_args(annotation) for found in _groups_in(part)]
+def _describe(error: ValidationError, origin: str) -> str:
+    """One line a wrong key: where it stands, what is wrong, what was found."""
+    lines = [f"{origin} does not validate:"]
+    for detail in error.errors():
+        place = ".".join(str(part) for part in detail["loc"]) or "profile"
+        message = detail["msg"].removeprefix("Value error, ")
+        if detail["type"] == "extra_forbidden":
+            wrong = ".".join(part for part in detail["loc"] if isinstance(part, str))
+            close = get_close_matches(wrong, sorted(known_settings()), n=1, cutoff=0.4)
+            nearest = f"; the nearest is {close[0]}" if close else ""
+            message = f"there is no such key{nearest}"
+        if detail["type"] not in {"missing", "value_error"}:
+            message += f" (found {detail['input']!r})"
+        lines.append(f"  {place}: {message}")
+    return "\n".join(lines)
 
 
-def _type_name(annotation: object) -> str:
-    origin, parts = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _type_name(parts[0])
-    if origin is Literal:
-        return " | ".join(map(str, parts))
-    if origin in {Union, UnionType}:
-        return " | ".join(_type_name(part) for part in parts)
-    if origin is tuple:
-        return f"[{_type_name(parts[0])}, ...]"
-    if _groups_in(annotation) or origin is dict:
-        return "{...}"
-    return "none" if annotation is NoneType else getattr(annotation, "__name__", str(annotation))
+def _read_yaml(text: str, origin: str) -> Tree:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+            mark = error.problem_mark
+            problem = f"{error.problem} (line {mark.line + 1}, column {mark.column + 1})"
+        msg = f"{origin} is not YAML: {problem}"
+        raise PipelineError(msg) from error
 
 
-@cache
-def _known_keys() -> frozenset[str]:
-    return frozenset(setting.key for setting in known_settings())
-
-
-def _nearest(place: Sequence[int | str]) -> str:
-    wrong = ".".join(part for part in place if isinstance(part, str))
-    close = get_close_matches(wrong, sorted(_known_keys()), n=1, cutoff=0.4)
-    return f"; the nearest is {close[0]}" if close else ""
-
-
-def _problem(error: yaml.YAMLError) -> str:
-    """What is wrong and where, in one line."""
-    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return " ".join(str(error).split())
-    place = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
-    return f"{error.problem or error.context} ({place})"
-
-
-def _find_profile(profile: str) -> Path:
-    for path in (PROFILES / f"{profile}.yaml", Path(profile)):
-        if path.is_file():
-            return path
-    known = ", ".join(sorted(path.stem for path in PROFILES.glob("*.yaml")))
-    msg = f"unknown profile {profile}: expected one of {known}, or the path of a YAML file"
-    raise PipelineError(msg)
-
-
-def _set(tree: Any, keys: Sequence[str], value: object, override: str) -> None:  # noqa: ANN401  any YAML
+def _set(tree: Tree, keys: Sequence[str], value: Tree, override: str) -> None:
     if isinstance(tree, list):
-        entries = cast("list[Any]", tree)
-        picked = _pick(entries, keys, override)
-        for entry in picked or entries:
+        picked = _pick(tree, keys, override)
+        for entry in picked or tree:
             _set(entry, keys[1:] if picked else keys, value, override)
-        return
-    if not isinstance(tree, dict) or not keys:
+    elif not isinstance(tree, dict) or not keys:
         msg = f"--set {override}: there is no such key"
         raise PipelineError(msg)
-    branch = cast("dict[str, Any]", tree)
-    if len(keys) == 1:
-        branch[keys[0]] = value
-    elif keys[0] == "train" and "train" not in branch:
-        branch["train"] = [{}]
-        _set(branch["train"], keys[1:], value, override)
+    elif len(keys) == 1:
+        tree[keys[0]] = value
     else:
-        if branch.get(keys[0]) is None:
-            branch[keys[0]] = {}
-        _set(branch[keys[0]], keys[1:], value, override)
+        if tree.get(keys[0]) is None:
+            tree[keys[0]] = [{}] if keys[0] == "train" else {}
+        _set(tree[keys[0]], keys[1:], value, override)
 
 
-def _pick(entries: list[Any], keys: Sequence[str], override: str) -> list[Any]:
+def _pick(entries: Sequence[Tree], keys: Sequence[str], override: str) -> list[Tree]:
     """The entry that a key begins with: by position, or by its `name`.
 
     A word that is a field as well (`grpo`) means the field where the rest of the key fits it.
@@ -351,41 +299,36 @@ def _pick(entries: list[Any], keys: Sequence[str], override: str) -> list[Any]:
             msg = f"--set {override}: there are {len(entries)} entries, counted from 0"
             raise PipelineError(msg)
         return [entries[int(key)]]
-    if ".".join(["train", *keys]) in _known_keys():
+    if ".".join(["train", *keys]) in known_settings():
         return []
-    named = [cast("dict[str, Any]", entry) for entry in entries if isinstance(entry, dict)]
-    return [entry for entry in named if entry.get("name") == key]
+    return [entry for entry in entries if isinstance(entry, dict) and entry.get("name") == key]
 
 
-def _inherit(tree: dict[str, Any]) -> dict[str, Any]:
-    """Give a training that continues another its settings where it states none."""
-    entries: list[Any] = []
-    by_name: dict[str, dict[str, Any]] = {}
-    for found in cast("list[Any]", tree.get("train") or []):
-        entry = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
-        parent = by_name.get(str(entry.get("continues")).rpartition("@")[0], {})
-        entries.append(_merged(parent, entry) if parent else found)
-        by_name[str(entry.get("name"))] = entries[-1]
-    return {**tree, "train": entries} if entries else tree
+@cache
+def known_settings(
+    settings: type[BaseModel] = PipelineConfig, prefix: str = ""
+) -> Mapping[str, str]:
+    """Every key of a profile, e.g. `train.learning_rate`, and what its field says of it.
+
+    A list's entries are not numbered: each kind of them has its keys.
+    """
+    found: dict[str, str] = {}
+    types = get_type_hints(settings)
+    for name, field in settings.model_fields.items():
+        groups = _groups_in(field.annotation)
+        default = "required" if field.is_required() else json.dumps(field.default, default=str)
+        shown = "" if groups else f" = {default}"
+        text = " ".join((field.description or "").split())
+        text += " Decides nothing of the result." * (Idle in field.metadata)
+        source = f"{settings.__module__.replace('.', '/')}.py"
+        type_name = MODULE.sub("", formatannotation(types[name]))
+        found[prefix + name] = f"{type_name}{shown}\n    {text} ({source})"
+        for group in groups:
+            found.update(known_settings(group, f"{prefix}{name}."))
+    return found
 
 
-def _merged(parent: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
-    inner = {
-        key: _merged(parent[key], cast("dict[str, Any]", value))
-        for key, value in entry.items()
-        if isinstance(value, dict) and isinstance(parent.get(key), dict)
-    }
-    return {**parent, **entry, **inner}
-
-
-def _fill_in(value: object, names: Mapping[str, str]) -> object:
-    if isinstance(value, str):
-        for name, text in names.items():
-            value = value.replace(name, text)
-        return value
-    if isinstance(value, list):
-        return [_fill_in(item, names) for item in cast("list[object]", value)]
-    if isinstance(value, dict):
-        items = cast("dict[str, object]", value).items()
-        return {key: _fill_in(item, names) for key, item in items}
-    return value
+def _groups_in(annotation: object) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _groups_in(part)]

@@ -13,9 +13,10 @@ from rich.table import Column, Table
 
 from flows.command import run_flow
 from flows.pipeline_config import PipelineConfig, StageName
+from flows.preflight import usable_gpus
 from storage.errors import PipelineError
 from storage.host.checks import GB, free_bytes
-from storage.host.gpus import Gpu, visible_gpus
+from storage.host.gpus import Gpu
 from storage.layout import Layout
 from storage.records.model import FromTraining, parse_name
 from storage.world.make import is_made
@@ -54,12 +55,6 @@ class Intention(NamedTuple):
     """Whether what it makes may decide the stages behind it."""
 
 
-def _behind(unit: str, first: str, *, was_done: bool) -> Intention:
-    """A unit of which nothing more can be told before `first` has run."""
-    reason = f"if {first} makes something else than before" if was_done else f"after {first}"
-    return Intention(unit, runs=True, reason=reason)
-
-
 def run_if_due(
     flow: Callable[..., Any],
     stages: Sequence[StageName],
@@ -96,10 +91,11 @@ def print_plan(
     costs: list[Cost] = []
     unknown: list[str] = []
     for intention in plan(config, layout, stages, force=force):
-        costs.append(intention.cost())
-        if intention.runs and intention.unit.startswith(("train/", "evaluate")):
-            unknown += [] if costs[-1].most_s else [intention.unit]
-        why = "; ".join(filter(None, (intention.reason, costs[-1].text())))
+        cost = intention.cost()
+        costs.append(cost)
+        takes_hours = intention.runs and intention.unit.startswith(("train/", "evaluate"))
+        unknown += [intention.unit] if takes_hours and not cost.most_s else []
+        why = "; ".join(filter(None, (intention.reason, cost.text())))
         table.add_row(intention.unit, "run" if intention.runs else "skip", why)
     # In a file or a pipe a line stays a line.
     console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
@@ -115,7 +111,7 @@ def plan(
 ) -> Generator[Intention]:
     """Look at each stage's units, also behind the first that runs and may change what they read."""
     behind = ""
-    due: list[str] = []
+    due: set[str] = set()
     reads_world = bool({"fetch", "evaluate"} & set(stages))
     if config.world and reads_world and not is_made(config.world, layout.world):
         behind = "the made world"
@@ -123,8 +119,9 @@ def plan(
     for stage in stages:
         ran = ""
         for intention in _of_stage(config, layout, stage, behind, due, force=force):
-            ran = stage if intention.runs and intention.spreads else ran
-            due += [intention.unit.partition("/")[2]] if intention.runs else []
+            if intention.runs:
+                due.add(intention.unit)
+                ran = stage if intention.spreads else ran
             yield intention
         behind = behind or ran
 
@@ -134,14 +131,14 @@ def _of_stage(
     layout: Layout,
     stage: StageName,
     behind: str,
-    due: Sequence[str],
+    due: set[str],
     *,
     force: bool,
 ) -> Generator[Intention]:
     try:
         match stage:
             case "train":
-                yield from _of_trainings(config, layout, behind, force=force)
+                yield from _of_trainings(config, layout, behind, due, force=force)
             case "evaluate":
                 yield from _of_evaluations(config, layout, behind, due, force=force)
             case _ if behind:
@@ -160,6 +157,17 @@ def _of_stage(
         yield Intention(stage, runs=True, reason=str(error))
 
 
+def _of(unit: Unit, *, force: bool) -> Intention:
+    verdict = unit.verdict(force=force)
+    return Intention(unit.name, runs=not verdict.is_done, reason=verdict.reason)
+
+
+def _behind(unit: str, first: str, *, was_done: bool) -> Intention:
+    """A unit of which nothing more can be told before `first` has run."""
+    reason = f"if {first} makes something else than before" if was_done else f"after {first}"
+    return Intention(unit, runs=True, reason=reason)
+
+
 def _of_fetch(config: PipelineConfig, layout: Layout, *, force: bool) -> Intention:
     if not config.avqa:
         return Intention("fetch", runs=False, reason="no source of `data` is AVQA")
@@ -169,10 +177,9 @@ def _of_fetch(config: PipelineConfig, layout: Layout, *, force: bool) -> Intenti
         num_clips = most_clips(config.fetch)
         cost = partial(fetch_cost, config.fetch, num_clips, num_clips)
         return Intention("fetch", runs=True, reason=str(error), cost=cost)
-    intention = _of(fetch_unit(annotations, config.fetch, layout), force=force)
     due = due_clips(annotations, config.fetch, layout)
     if not due.clips:
-        return intention
+        return _of(fetch_unit(annotations, config.fetch, layout), force=force)
     reason = f"{len(due.clips):,} clips are due"
     if due.num_reopened:
         names = ", ".join(due.reopened_by)
@@ -183,24 +190,21 @@ def _of_fetch(config: PipelineConfig, layout: Layout, *, force: bool) -> Intenti
 
 
 def _of_trainings(
-    config: PipelineConfig, layout: Layout, behind: str, *, force: bool
+    config: PipelineConfig, layout: Layout, behind: str, due: set[str], *, force: bool
 ) -> Generator[Intention]:
-    starts, due = start_models(config.train), set[str]()
+    starts = start_models(config.train)
     for training in config.train:
-        names = [parse_name(name) for name in training.needs]
-        first = next(
-            (n.name for n in names if isinstance(n, FromTraining) and n.name in due), behind
-        )
+        unit, anew = f"train/{training.name}", True
+        needs = [parse_name(name) for name in training.needs]
+        names = [start.name for start in needs if isinstance(start, FromTraining)]
+        first = next((name for name in names if f"train/{name}" in due), behind)
         if first:
-            unit = f"train/{training.name}"
             intention = _behind(unit, first, was_done=layout.manifest(unit).exists())
-            anew = True
         else:
             intention = _of(train_unit(training, layout), force=force)
             is_forced = force and is_finished(training, layout)
             anew = is_forced or not is_under_way(training, layout)
         if intention.runs:
-            due.add(training.name)
             lost = set_aside_by(training, layout, anew=anew)
             reason = "; ".join(filter(None, (intention.reason, lost)))
             cost = partial(train_cost, training, starts[training.name], layout, _gpus, anew=anew)
@@ -209,12 +213,12 @@ def _of_trainings(
 
 
 def _of_evaluations(
-    config: PipelineConfig, layout: Layout, behind: str, due: Sequence[str], *, force: bool
+    config: PipelineConfig, layout: Layout, behind: str, due: set[str], *, force: bool
 ) -> Generator[Intention]:
     start = next(iter(start_models(config.train).values()), "")
     of_one = cache(lambda: answer_cost(config.evaluate, start, layout, _gpus))
     if behind:
-        again = [each for each in config.train if behind != "train" or each.name in due]
+        again = [each for each in config.train if behind != "train" or f"train/{each.name}" in due]
         held_out = config.annotations.validation_size if config.annotations.validation else 0
         models, answers = count_answers(again, config.evaluate, held_out, layout)
         intention = _behind("evaluate", behind, was_done=layout.evaluations.is_dir())
@@ -230,15 +234,7 @@ def _of_evaluations(
 
 
 def _gpus() -> list[Gpu]:
-    try:
-        return visible_gpus()
-    except PipelineError:  # told when one is held
-        return []
-
-
-def _of(unit: Unit, *, force: bool) -> Intention:
-    verdict = unit.verdict(force=force)
-    return Intention(unit.name, runs=not verdict.is_done, reason=verdict.reason)
+    return usable_gpus()[0]
 
 
 def convert_settings(config: PipelineConfig) -> ConvertSettings:

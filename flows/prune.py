@@ -2,8 +2,7 @@
 
 It names checkpoints of finished trainings that the setting `checkpoints` does not keep (never the
 last one, none that another training starts from), what was kept aside as `NAME.replaced-N`, cached
-features, downloads that a run left. Where all weights are kept, as by default, it says how much the
-best and the last alone would leave. `--yes` does not ask. Prefect's runs of more than 30 days go by
+features, downloads that a run left. `--yes` does not ask. Prefect's runs of more than 30 days go by
 themselves (flows/serving/prefect_server.py).
 """
 
@@ -13,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from flows.command import Command, read_config, run_command
+from flows.command import Command, run_command
 from flows.pipeline_config import PipelineConfig
 from storage.errors import PipelineError
 from storage.layout import Layout
@@ -26,20 +25,17 @@ from tasks.running.console import say
 from tasks.running.turns import turn
 from tasks.train import is_finished
 
-LESS = "--set 'train.checkpoints.weights=[best,last]'"
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = Command("prune", __doc__)
     parser.add_argument("--yes", action="store_true", help="do not ask")
-    options = parser.parse_args(arguments)
-    config, layout = read_config(options)
+    options, config, layout = parser.read(arguments)
     with ExitStack() as stack:
         for unit in ("evaluate", *(f"train/{training.name}" for training in config.train)):
             stack.enter_context(turn(unit, layout.lock(unit), "refuse"))
         stack.enter_context(turn("fetch", layout.locks / "fetch.lock", "refuse"))
-        kinds = freeable(config, layout)
+        kinds = _freeable(config, layout)
         for what, paths in kinds.items():
             say(f"{_megabytes(paths)}  {what}")
             for path in paths:
@@ -51,22 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for path in found:
                 shutil.rmtree(path)
             say("prune: done")
-    return 0
 
 
-def freeable(config: PipelineConfig, layout: Layout) -> dict[str, list[Path]]:
+def _freeable(config: PipelineConfig, layout: Layout) -> dict[str, list[Path]]:
     """Folders that may go, by kind; looks at everything and changes nothing."""
-    checkpoints = dict(settled_checkpoints(config, layout))
-    if more := [path for path, may_go in checkpoints.items() if not may_go]:
-        say(f"{_megabytes(more)}  more with {LESS}")
+    aside = sorted(layout.root.rglob("*.replaced-*"))
     kinds = {
-        "checkpoints that the setting `checkpoints` does not keep": [
-            path for path, may_go in checkpoints.items() if may_go
-        ],
+        "checkpoints that the setting `checkpoints` does not keep": _settled(config, layout),
         "replaced by a later run": [
-            path
-            for path in sorted(layout.root.rglob("*.replaced-*"))
-            if not any(".replaced-" in part for part in path.relative_to(layout.root).parts[:-1])
+            path for path in aside if not any(other in path.parents for other in aside)
         ],
         "features, made again where they are missing": [layout.workspace / "features"],
         "downloads that a fetch left": [layout.downloads],
@@ -75,11 +64,8 @@ def freeable(config: PipelineConfig, layout: Layout) -> dict[str, list[Path]]:
     return {what: paths for what, paths in there.items() if paths}
 
 
-def settled_checkpoints(config: PipelineConfig, layout: Layout) -> Iterator[tuple[Path, bool]]:
-    """The checkpoints of finished trainings that nothing needs, and whether settings let them go.
-
-    Where they do not, they stay because all weights do: best and last alone would leave them.
-    """
+def _settled(config: PipelineConfig, layout: Layout) -> Iterator[Path]:
+    """The checkpoints of finished trainings that nothing needs and the settings let go."""
     finished = [each for each in config.train if is_finished(each, layout)]
     if not finished:
         return
@@ -97,9 +83,8 @@ def settled_checkpoints(config: PipelineConfig, layout: Layout) -> Iterator[tupl
             of_it = [job for job in jobs if job.asked.model.digest == model.digest]
             stands = bool(of_it) and all(job.key in done for job in of_it)
             is_best = leading is not None and leading.step == step
-            may_go = training.checkpoints.may_go(step, is_measured=stands, is_best=is_best)
-            if may_go or (training.checkpoints.weights == "all" and stands and not is_best):
-                yield Path(model.path), may_go
+            if training.checkpoints.may_go(step, is_measured=stands, is_best=is_best):
+                yield Path(model.path)
 
 
 def _megabytes(paths: Sequence[Path]) -> str:

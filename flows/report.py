@@ -6,11 +6,9 @@ The measured result is held against the bounds of the profile: the demo's succes
 import json
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-from flows.command import Command, read_config, run_command
-from flows.pipeline_config import Override, PipelineConfig, overridden
+from flows.command import Command, run_command, stage_flow
+from flows.pipeline_config import ExpectConfig, PipelineConfig
 from flows.plan import run_if_due
 from model.checkpoints import end_of
 from storage.errors import PipelineError
@@ -25,22 +23,9 @@ from tasks.running.turns import turn
 from tasks.stage import run, run_unit
 
 
-def report_flow(
-    config: PipelineConfig,
-    workspace: Path = Path("workspace"),
-    overrides: tuple[Override, ...] = (),
-    force: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
-) -> bool:
-    """Render the site and the exports, and hold the result against the profile's bounds.
-
-    Args:
-        config: The whole experiment.
-        workspace: Folder of all data.
-        overrides: Keys to change, as `--set` has them: `["evaluate.batch_size=30"]`.
-        force: Render although nothing has changed.
-    """
-    config = overridden(config, overrides, workspace=workspace)
-    layout = config.layout(workspace)
+@stage_flow()
+def report_flow(config: PipelineConfig, layout: Layout, *, force: bool) -> bool:
+    """Render the site and the exports, and hold the result against the profile's bounds."""
     with turn("report", layout.lock("report"), config.when_busy):
         facts = profile_facts(config.train, config.evaluate, layout)
         settings = json.loads(config.model_dump_json())
@@ -58,24 +43,19 @@ def show_report(config: PipelineConfig, layout: Layout) -> None:
         PipelineError: If the result does not meet the profile's bounds.
     """
     print_leaderboard(layout)
-    check_expectations(config, layout)
+    trainings = [training for training in config.train if training.evaluate]
+    if trainings and config.expect != ExpectConfig():
+        last = trainings[-1]
+        step = end_of(last, layout.training(last.name)) or last.max_steps
+        start = _accuracy(config, layout, model=resolve(last.model, layout).key)
+        end = _accuracy(config, layout, model=checkpoint_key(last.name, step))
+        _check_bounds(config.expect, start, end, last.name)
+        benchmark = config.evaluate.benchmarks[0].name
+        say(f"as expected: from {start:.1%} to {end:.1%} on {benchmark}")
     say(f"report: {layout.site / 'index.html'}")
 
 
-def check_expectations(config: PipelineConfig, layout: Layout) -> None:
-    """Compare the first benchmark's averages, under the first scorer, with `expect`.
-
-    Raises:
-        PipelineError: If a bound is not met; says what was measured.
-    """
-    expect = config.expect
-    trainings = [training for training in config.train if training.evaluate]
-    if not trainings or (expect.start_at_most is None and expect.last_at_least is None):
-        return
-    last = trainings[-1]
-    start = _accuracy(config, layout, model=resolve(last.model, layout).key)
-    last_step = end_of(last, layout.training(last.name)) or last.max_steps
-    end = _accuracy(config, layout, model=checkpoint_key(last.name, last_step))
+def _check_bounds(expect: ExpectConfig, start: float, end: float, training: str) -> None:
     if expect.start_at_most is not None and start > expect.start_at_most:
         msg = (
             f"the start model has {start:.1%}, expected at most {expect.start_at_most:.0%}: "
@@ -85,30 +65,26 @@ def check_expectations(config: PipelineConfig, layout: Layout) -> None:
     if expect.last_at_least is not None and end < expect.last_at_least:
         msg = (
             f"the last checkpoint has {end:.1%}, expected at least {expect.last_at_least:.0%}: "
-            f"{last.name} did not learn enough"
+            f"{training} did not learn enough"
         )
         raise PipelineError(msg)
-    benchmark = config.evaluate.benchmarks[0].name
-    say(f"as expected: from {start:.1%} to {end:.1%} on {benchmark}")
 
 
 def _accuracy(config: PipelineConfig, layout: Layout, *, model: str) -> float:
+    """A model's average on the first benchmark, under the first scorer."""
     benchmark, scorer = config.evaluate.benchmarks[0].name, config.evaluate.scorers[0]
-    rows: list[dict[str, Any]] = read_json(layout.site / "leaderboard.json")
-    for row in rows:
+    for row in read_json(layout.site / "leaderboard.json"):
         if (row["benchmark"], row["scorer"], row["model"]) == (benchmark, scorer, model):
             return row["average"]["num_correct"] / row["average"]["num_questions"]
     msg = f"the leaderboard has no row of {model} on {benchmark} under {scorer}; evaluate it first"
     raise PipelineError(msg)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    options = Command("report", __doc__).parse_args(arguments)
-    config, layout = read_config(options)
+    options, config, layout = Command("report", __doc__).read(arguments)
     if not run_if_due(report_flow, ["report"], config, layout, force=options.force):
         show_report(config, layout)
-    return 0
 
 
 if __name__ == "__main__":

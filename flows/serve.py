@@ -12,30 +12,32 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 from prefect.exceptions import PrefectException
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL
 
-from flows import COMMAND_DEFAULTS
-from flows.command import Command, read_config, run_command
+from flows import COMMAND_DEFAULTS, is_loopback
+from flows.command import Command, run_command
 from flows.pipeline_config import PipelineConfig
-from flows.serving.dead_runs import crash_dead_runs
-from flows.serving.login import VARIABLE, check_login, login_file, workspace_login
 from flows.serving.prefect_flows import FLOWS
 from flows.serving.prefect_server import (
+    LOGIN_VARIABLE,
     answers,
+    asked_with,
+    check_login,
+    check_served_for,
+    crash_dead_runs,
     create_limits,
     create_zombie_automation,
     database_lock,
-    is_loopback,
     last_polled,
-    served_workspace,
+    login_file,
     server_environment,
     set_schedule,
+    workspace_login,
 )
 from flows.serving.service import Service, keep_running
 from flows.serving.status import status_lines
@@ -58,14 +60,29 @@ RUNNER_START_S = 120.0  # until the server knows the deployments
 MAIN = "full-pipeline/full-pipeline"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    options = _parse(arguments)
-    config, layout = read_config(options)
+    parser = Command("serve", __doc__)
+    parser.set_defaults(profile="paper")
+    parser.add_argument("--port", type=int, help=f"of Prefect's server; {DEFAULT_PORT} if not told")
+    parser.add_argument("--report-port", type=int, default=8090, help="of the reports")
+    parser.add_argument(
+        "--pools", metavar="ADDRESS", help="serve work pools (prefect.yaml) of all hosts instead"
+    )
+    parser.add_argument(
+        "--status", action="store_true", help="say what runs here, in one screen, and end"
+    )
+    options, config, layout = parser.read(arguments)
     if options.status:
         _print_status(options, layout)
-        return 0
+        return
     os.chdir(ROOT)  # runs import the flows from here
+
+    def look() -> None:
+        """See to it that the states of runs are true."""
+        with suppress(PrefectException, httpx.HTTPError):  # the server is away: at the next look
+            crash_dead_runs(layout.workspace)
+
     try:
         with ExitStack() as stack:
             # What is started here inherits it: it is free when the last of them is gone.
@@ -81,31 +98,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _tell_pools(layout)
             else:
                 _tell(config.experiment, layout, reports_url, is_ours=len(services) > 1)
-            keep_running(services, partial(_look, layout))
+            keep_running(services, look)
     except KeyboardInterrupt:
         print("stopped")
-    return 0
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = Command("serve", __doc__)
-    parser.set_defaults(profile="paper")
-    parser.add_argument("--port", type=int, help=f"of Prefect's server; {DEFAULT_PORT} if not told")
-    parser.add_argument("--report-port", type=int, default=8090, help="of the reports")
-    parser.add_argument(
-        "--pools", metavar="ADDRESS", help="serve work pools (prefect.yaml) of all hosts instead"
-    )
-    parser.add_argument(
-        "--status", action="store_true", help="say what runs here, in one screen, and end"
-    )
-    return parser.parse_args(arguments)
 
 
 def _print_status(options: argparse.Namespace, layout: Layout) -> None:
     api_url = choose_api_url(PREFECT_API_URL.value(), options.port)
     file = login_file(layout.workspace)
-    login = os.environ.get(VARIABLE) or (file.read_text().strip() if file.exists() else "")
-    with temporary_settings({PREFECT_API_URL: api_url, PREFECT_API_AUTH_STRING: login}):
+    login = os.environ.get(LOGIN_VARIABLE) or (file.read_text().strip() if file.exists() else "")
+    with asked_with(api_url, login):
         for line in status_lines(layout, api_url):
             print(printable(line))
 
@@ -118,32 +120,24 @@ def _start(
     if options.pools:
         api_url = f"http://{options.pools}:{options.port or DEFAULT_PORT}/api"
         os.environ.setdefault(LIMIT_VARIABLE, "{host}-gpu-{gpu}")
-    login = os.environ.get(VARIABLE) or workspace_login(layout.workspace)
-    os.environ |= {"PREFECT_API_URL": api_url, VARIABLE: login}  # for the services
-    stack.enter_context(  # for this process
-        temporary_settings({PREFECT_API_URL: api_url, PREFECT_API_AUTH_STRING: login})
-    )
+    login = os.environ.get(LOGIN_VARIABLE) or workspace_login(layout.workspace)
+    stack.enter_context(asked_with(api_url, login))
     services: list[Service] = []
     if not answers(api_url):
-        services.append(_server(api_url, layout, may_be_reached=bool(options.pools)))
+        services.append(_server(api_url, login, layout, may_be_reached=bool(options.pools)))
         stack.callback(services[0].stop)
         with locked(database_lock(layout.workspace), wait=True):
             services[0].start()
-            print(f"starting Prefect's server (log: {server_log(layout)})", flush=True)
+            print(f"starting Prefect's server (log: {services[0].log})", flush=True)
             services[0].wait_until(lambda: answers(api_url), timeout_s=SERVER_START_S)
     check_login(api_url)
-    other = served_workspace(MAIN)
-    if other is not None:
-        msg = (
-            f"the Prefect server at {api_url} has {MAIN} served already, for {other}; stop that "
-            "`make serve`, or start another server: --port 4300 --report-port 8190"
-        )
-        raise PipelineError(msg)
-    gpus = visible_gpus()
-    create_limits([name for gpu in gpus if (name := limit_name(gpu))])
+    check_served_for(MAIN, layout.workspace)
+    create_limits([name for gpu in visible_gpus() if (name := limit_name(gpu))])
     create_zombie_automation([flow.name for flow in FLOWS])
     if options.pools:  # their workers run the flows
         return services
+    level = os.environ["PREFECT_LOGGING_LEVEL"]
+    is_quiet = level == COMMAND_DEFAULTS["PREFECT_LOGGING_LEVEL"]
     runner = Service(
         "runner of the deployments",
         [
@@ -152,7 +146,8 @@ def _start(
             *(word for override in options.set for word in ("--set", override)),
         ],
         log=None,
-        env={"PREFECT_LOGGING_LEVEL": _run_logging_level()},
+        # Runs tell the server what they do, although this terminal is kept quiet.
+        env={"PREFECT_LOGGING_LEVEL": "INFO" if is_quiet else level},
     )
     services.append(runner)
     stack.callback(runner.stop)
@@ -163,12 +158,6 @@ def _start(
     return services
 
 
-def _look(layout: Layout) -> None:
-    """See to it that the states of runs are true."""
-    with suppress(PrefectException, httpx.HTTPError):  # the server is away: at the next look
-        crash_dead_runs(layout.workspace)
-
-
 def choose_api_url(told: str | None, port: int | None) -> str:
     """Where the server is or will be: `--port`, else PREFECT_API_URL, else Prefect's port here."""
     if port is None and told:
@@ -176,12 +165,7 @@ def choose_api_url(told: str | None, port: int | None) -> str:
     return f"http://{HOST}:{port or DEFAULT_PORT}/api"
 
 
-def server_log(layout: Layout) -> Path:
-    """File of the server's output."""
-    return layout.workspace / "prefect" / "server.log"
-
-
-def _server(api_url: str, layout: Layout, *, may_be_reached: bool) -> Service:
+def _server(api_url: str, login: str, layout: Layout, *, may_be_reached: bool) -> Service:
     if not (may_be_reached or is_loopback(api_url)):
         msg = (
             f"no Prefect server answers at {api_url} (PREFECT_API_URL); start it there, or "
@@ -196,23 +180,24 @@ def _server(api_url: str, layout: Layout, *, may_be_reached: bool) -> Service:
     return Service(
         "Prefect server",
         [sys.executable, "-m", "prefect", "server", "start", "--host", address, "--port", port],
-        log=server_log(layout),
-        env=server_environment(layout.workspace, api_url, os.environ[VARIABLE]),
+        log=layout.workspace / "prefect" / "server.log",
+        env=server_environment(layout.workspace, api_url, login),
     )
 
 
-def _run_logging_level() -> str:
-    """Runs tell the server what they do, although this terminal is kept quiet."""
-    level = os.environ["PREFECT_LOGGING_LEVEL"]
-    return "INFO" if level == COMMAND_DEFAULTS["PREFECT_LOGGING_LEVEL"] else level
+def _exports(layout: Layout) -> str:
+    login = shlex.quote(str(login_file(layout.workspace)))
+    return (
+        f"export PREFECT_API_URL={os.environ['PREFECT_API_URL']} DO_NOT_TRACK=1\n"
+        f'  export {LOGIN_VARIABLE}="$(cat {login})"'
+    )
 
 
 def _tell_pools(layout: Layout) -> None:
     print(
         f"""
 serving work pools; on every host:
-  export PREFECT_API_URL={os.environ["PREFECT_API_URL"]} DO_NOT_TRACK=1
-  export {VARIABLE}="$(cat {shlex.quote(str(login_file(layout.workspace)))})"
+  {_exports(layout)}
 and go on as prefect.yaml says. Ctrl-C stops the server.
 """,
         flush=True,
@@ -222,7 +207,8 @@ and go on as prefect.yaml says. Ctrl-C stops the server.
 def _tell(experiment: str, layout: Layout, reports_url: str, *, is_ours: bool) -> None:
     api_url = os.environ["PREFECT_API_URL"]
     port, report_port = urlsplit(api_url).port, urlsplit(reports_url).port
-    started = f"log: {server_log(layout)}" if is_ours else "it was there before and stays"
+    log = layout.workspace / "prefect" / "server.log"
+    started = f"log: {log}" if is_ours else "it was there before and stays"
     prefect = shlex.quote(str(Path(sys.executable).with_name("prefect")))
     print(
         f"""
@@ -232,8 +218,7 @@ serving {experiment} in {layout.workspace}
   reports   {reports_url}{experiment}/
 
 in another terminal:
-  export PREFECT_API_URL={api_url} DO_NOT_TRACK=1
-  export {VARIABLE}="$(cat {shlex.quote(str(login_file(layout.workspace)))})"
+  {_exports(layout)}
   {prefect} deployment run {MAIN} --watch
   {prefect} deployment run evaluate/evaluate --watch
   {prefect} deployment run report/report -p force=true --watch

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from pathlib import Path
 
-from flows.command import Command, read_config, run_command
-from flows.pipeline_config import Override, PipelineConfig, overridden
+from flows.command import Command, run_command, stage_flow
+from flows.pipeline_config import PipelineConfig
 from flows.plan import run_if_due
 from flows.preflight import check_stage
 from model.config import TrainConfig
@@ -19,22 +18,12 @@ from tasks.stage import run, run_unit
 from tasks.train import is_finished, marked_as_training, set_aside, train, train_unit
 
 
-def train_flow(
-    config: PipelineConfig,
-    workspace: Path = Path("workspace"),
-    overrides: tuple[Override, ...] = (),
-    force: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
-) -> bool:
+@stage_flow()
+def train_flow(config: PipelineConfig, layout: Layout, *, force: bool) -> bool:
     """Train; a training that was killed goes on from its newest whole checkpoint.
 
-    Args:
-        config: The whole experiment.
-        workspace: Folder of all data.
-        overrides: Keys to change, as `--set` has them: `["evaluate.batch_size=30"]`.
-        force: Train again, from the start, although the checkpoints stand.
+    Forced, it trains from the start; what was there is kept.
     """
-    config = overridden(config, overrides, workspace=workspace)
-    layout = config.layout(workspace)
     check_host = cache(partial(check_stage, "train", config, layout))  # before the first
     has_run: list[bool] = []
     settings = config.model_dump(mode="json")
@@ -57,12 +46,8 @@ def _train(
     run(train, training, layout)
 
 
-def join_all(config: PipelineConfig, layout: Layout, host_index: int, *, force: bool) -> None:
-    """Take part in every training of several hosts, without Prefect: the first host's run tells.
-
-    Raises:
-        PipelineError: If there is none, or one has failed for good.
-    """
+def _join_all(config: PipelineConfig, layout: Layout, host_index: int, *, force: bool) -> None:
+    """Take part in every training of several hosts, without Prefect: the first host's run tells."""
     shared = [training for training in config.train if training.num_hosts > 1]
     if not shared:
         msg = "--join: no training of this profile runs on several hosts; --set train.num_hosts=2"
@@ -76,21 +61,19 @@ def join_all(config: PipelineConfig, layout: Layout, host_index: int, *, force: 
         )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = Command("train", __doc__)
     parser.add_argument(
         "--join", type=int, metavar="NUMBER", help="be host 1, 2, ... of a training on several"
     )
-    options = parser.parse_args(arguments)
-    config, layout = read_config(options)
-    if options.join is not None:
-        if options.join < 1:
-            parser.error("--join counts the hosts besides the first from 1")
-        join_all(config, layout, options.join, force=options.force)
-        return 0
-    run_if_due(train_flow, ["train"], config, layout, force=options.force)
-    return 0
+    options, config, layout = parser.read(arguments)
+    if options.join is None:
+        run_if_due(train_flow, ["train"], config, layout, force=options.force)
+    elif options.join < 1:
+        parser.error("--join counts the hosts besides the first from 1")
+    else:
+        _join_all(config, layout, options.join, force=options.force)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.services import critical_service_loop
 
-from flows.command import Command, read_config, run_command
+from flows.command import Command, run_command
 from flows.pipeline_config import PipelineConfig
 from flows.serving import prefect_flows
 
@@ -54,9 +54,9 @@ def deployments(config: PipelineConfig, workspace: Path) -> list[RunnerDeploymen
     return made
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Serve the deployments to the server of PREFECT_API_URL, until a signal comes."""
-    config, layout = read_config(Command("deployments", __doc__).parse_args(arguments))
+    _, config, layout = Command("deployments", __doc__).read(arguments)
     # Prefect's runner works in /tmp/runner_storage, which is of the user who served first (3.8.8).
     layout.temporary.mkdir(exist_ok=True)
     tempfile.tempdir = str(layout.temporary)
@@ -75,7 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         limit=MAX_RUNS,
         query_seconds=POLL_S,
     )
-    return 0
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ it first, and the command then waits for over a minute for a server that is gone
 its own and dies with the command, however that ends (storage/host/supervisor.py).
 """
 
-import os
 import socket
 import sys
 from collections.abc import Generator
@@ -15,11 +14,17 @@ from pathlib import Path
 
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL
 
-from flows.serving.dead_runs import crash_dead_runs
-from flows.serving.login import VARIABLE, check_login, new_login
-from flows.serving.prefect_server import answers, database_lock, server_environment
+from flows.serving.prefect_server import (
+    answers,
+    asked_with,
+    check_login,
+    crash_dead_runs,
+    database_lock,
+    new_login,
+    server_environment,
+)
 from flows.serving.service import Service
 from storage.errors import PipelineError
 from storage.locks import locked
@@ -73,20 +78,17 @@ def own_server(workspace: Path) -> Generator[None]:
         with locked(database_lock(workspace), wait=True):
             server.start()
             server.wait_until(lambda: answers(api_url), timeout_s=START_S)
-        os.environ |= {"PREFECT_API_URL": api_url, VARIABLE: login}
-        with temporary_settings({PREFECT_API_URL: api_url, PREFECT_API_AUTH_STRING: login}):
+        with asked_with(api_url, login):
             crash_dead_runs(workspace)
             drain_s = ABORT_DRAIN_S
             try:
                 yield
                 drain_s = DRAIN_S
-            except Exception:
+            except PipelineError:
                 drain_s = DRAIN_S
                 raise
             finally:
                 for worker in (EventsWorker, APILogWorker):  # task runs' states are events
                     worker.drain_all(timeout=drain_s)
     finally:
-        for name in ("PREFECT_API_URL", VARIABLE):
-            os.environ.pop(name, None)
         server.stop()

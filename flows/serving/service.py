@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen
 
@@ -17,52 +18,34 @@ LOOK_EVERY_S = 0.2
 REGULARLY_S = 10.0
 
 
+@dataclass
 class Service:
     """One process, started again when it ends by itself."""
 
-    def __init__(
-        self,
-        name: str,
-        command: Sequence[str],
-        *,
-        log: Path | None,
-        env: Mapping[str, str],
-        grace_s: float = GRACE_S,
-    ) -> None:
-        """Describe it; `start` starts it.
-
-        Args:
-            name: What the messages call it.
-            command: Program and arguments.
-            log: File of its output; None: this terminal.
-            env: Variables to set besides this process's own.
-            grace_s: Time between SIGTERM and SIGKILL when it is stopped.
-        """
-        self.name = name
-        self._command = list(command)
-        self._log = log
-        self._env = dict(env)
-        self._grace_s = grace_s
-        self._stack = ExitStack()
-        self._child: Popen[bytes] | None = None
-        self._started_s = 0.0
-        self._num_quick_ends = 0
+    name: str
+    """What the messages call it."""
+    command: list[str]
+    """Program and arguments."""
+    log: Path | None
+    """File of its output; None: this terminal."""
+    env: Mapping[str, str]
+    """Variables to set besides this process's own."""
+    grace_s: float = GRACE_S
+    """Time between SIGTERM and SIGKILL when it is stopped."""
+    _stack: ExitStack = field(default_factory=ExitStack, init=False)
+    _child: Popen[bytes] | None = field(default=None, init=False)
+    _started_s: float = field(default=0.0, init=False)
+    _num_quick_ends: int = field(default=0, init=False)
 
     def start(self) -> None:
         """Start it, after stopping what is left of it."""
         self.stop()
         output = None
-        if self._log is not None:
-            self._log.parent.mkdir(parents=True, exist_ok=True)
-            output = self._stack.enter_context(self._log.open("ab"))
-        self._child = self._stack.enter_context(
-            supervised(
-                self._command,
-                output,
-                env=self._env,
-                grace_s=self._grace_s,
-            )
-        )
+        if self.log is not None:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            output = self._stack.enter_context(self.log.open("ab"))
+        child = supervised(self.command, output, env=self.env, grace_s=self.grace_s)
+        self._child = self._stack.enter_context(child)
         self._started_s = time.monotonic()
 
     def stop(self) -> None:
@@ -77,7 +60,7 @@ class Service:
         """
         give_up_s = time.monotonic() + timeout_s
         while not is_ready():
-            if not self.is_running():
+            if self._has_ended():
                 msg = f"the {self.name} ended at its start{self._last_words()}"
                 raise PipelineError(msg)
             if time.monotonic() > give_up_s:
@@ -85,17 +68,13 @@ class Service:
                 raise PipelineError(msg)
             time.sleep(LOOK_EVERY_S)
 
-    def is_running(self) -> bool:
-        """Whether it was started and has not ended."""
-        return self._child is not None and self._child.poll() is None
-
     def revive(self) -> None:
         """Start it again if it has ended.
 
         Raises:
             PipelineError: If it has ended within a minute three times in a row.
         """
-        if self.is_running():
+        if not self._has_ended():
             return
         was_quick = time.monotonic() - self._started_s < QUICK_END_S
         self._num_quick_ends = self._num_quick_ends + 1 if was_quick else 1
@@ -105,11 +84,14 @@ class Service:
         sys.stderr.write(f"the {self.name} ended by itself{self._last_words()}; started again\n")
         self.start()
 
+    def _has_ended(self) -> bool:
+        return self._child is None or self._child.poll() is not None
+
     def _last_words(self) -> str:
-        if self._log is None:
+        if self.log is None:
             return "; it has said why above"
-        words = last_error_line(self._log)
-        return (f": {words}" if words else "") + f"; its output is in {self._log}"
+        words = last_error_line(self.log)
+        return (f": {words}" if words else "") + f"; its output is in {self.log}"
 
 
 def keep_running(services: Sequence[Service], look: Callable[[], None] = lambda: None) -> None:

@@ -5,17 +5,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterExpectedStartTime,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 
-from flows.serving.login import check_login
-from flows.serving.prefect_server import answers
+from flows.serving.prefect_server import answers, check_login
 from storage.host.checks import GB, free_bytes
 from storage.host.gpus import visible_gpus
 from storage.layout import Layout
@@ -25,7 +19,7 @@ from tasks.running.alive import runs_folder
 from tasks.running.console import format_duration
 from tasks.running.gpus import gpu_lock
 
-UNDER_WAY = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING, StateType.PAUSED]
+UNDER_WAY = ("RUNNING", "PENDING", "CANCELLING", "PAUSED")
 
 
 def status_lines(layout: Layout, api_url: str) -> Iterator[str]:
@@ -57,26 +51,24 @@ def status_lines(layout: Layout, api_url: str) -> Iterator[str]:
 
 def _runs(client: SyncPrefectClient, layout: Layout) -> Iterator[str]:
     """Runs under way, whether each can be cancelled, and the next that is planned."""
-    for run in _runs_in(client, UNDER_WAY):
+    for run in _runs_in(client, *UNDER_WAY):
         lives = is_locked(runs_folder(layout.workspace) / f"{run.id}.lock")
         if run.state is not None and run.parent_task_run_id is None:
             since = format_duration((datetime.now(UTC) - run.state.timestamp).total_seconds())
             heard = "cancel works" if lives else "no process of it in this workspace"
             yield f"run        {run.name} {run.state.name} for {since}, {heard} ({run.id})"
-    for run in _runs_in(client, [StateType.SCHEDULED], after=datetime.now(UTC))[:1]:
+    for run in _runs_in(client, "SCHEDULED", after=datetime.now(UTC))[:1]:
         if run.expected_start_time is not None:
             name = client.read_flow(run.flow_id).name  # a run is named when it begins
             yield f"next       {name} at {run.expected_start_time:%a %d %b %H:%M %Z}"
 
 
 def _runs_in(
-    client: SyncPrefectClient, types: list[StateType], *, after: datetime | None = None
+    client: SyncPrefectClient, *states: str, after: datetime | None = None
 ) -> list[FlowRun]:
     """Runs in some states, the earliest first; those that are late already are not to come."""
+    wanted = {"state": {"type": {"any_": states}}, "expected_start_time": {"after_": after}}
     return client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types)),
-            expected_start_time=FlowRunFilterExpectedStartTime.model_validate({"after_": after}),
-        ),
+        flow_run_filter=FlowRunFilter.model_validate(wanted),
         sort=FlowRunSort.EXPECTED_START_TIME_ASC,
     )

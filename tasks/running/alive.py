@@ -1,11 +1,12 @@
 """What a flow run does besides its work: it shows that it lives, heeds the server, tells its end.
 
 A run holds a lock named by its id for as long as its process lives, so that one whose process was
-killed can be told from one that works (flows/serving/dead_runs.py). And it reads its own state. The
-server may call it Crashed because the host slept, or Cancelled because nobody heard that it was
-to be cancelled: Prefect's runner does not listen any more after an outage of ten seconds (3.8.8,
-PrefectHQ/prefect 18840), nobody does for a command of a terminal. So the run takes its state back,
-or ends. A webhook (`notify`) is told when it ends, and when the disk runs short.
+killed can be told from one that works (`crash_dead_runs` in flows/serving/prefect_server.py). And
+it reads its own state. The server may call it Crashed because the host slept, or Cancelled because
+nobody heard that it was to be cancelled: Prefect's runner does not listen any more after an outage
+of ten seconds (3.8.8, PrefectHQ/prefect 18840), nobody does for a command of a terminal. So the run
+takes its state back, or ends. A webhook (`notify`) is told when it ends, and when the disk runs
+short.
 """
 
 import functools

@@ -59,8 +59,8 @@ def finish(root: Path, family: str, settings: dict[str, Any], start: Path | None
     return Trained(layout, start, run.output / f"checkpoint-{STEP}")
 
 
-def export(trained: Trained, *options: str) -> int:
-    return main(["small@1", "--workspace", str(trained.layout.workspace), *options])
+def export(trained: Trained, *options: str) -> None:
+    main(["small@1", "--workspace", str(trained.layout.workspace), *options])
 
 
 def local_paths(folder: Path, workspace: Path) -> list[str]:
@@ -115,7 +115,7 @@ def test_a_base_outside_of_the_workspace_is_published_by_its_name_alone(tmp_path
     assert config["base_model_name_or_path"] == base.key == f"base-{base.digest[:8]}"
     assert local_paths(trained.checkpoint, tmp_path) == []
     load_model(trained.checkpoint, precision="fp32")  # found by the training's record
-    assert export(trained, "--to", str(tmp_path / "out")) == 0
+    export(trained, "--to", str(tmp_path / "out"))
     exported = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "README.md"} <= exported
     assert "optimizer.pt" not in exported
@@ -126,7 +126,7 @@ def test_a_merged_adapter_is_loaded_by_plain_transformers(
     lora: Trained, tmp_path: Path, dtype: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "merged"
-    assert export(lora, "--merge", "--dtype", dtype, "--to", str(target)) == 0
+    export(lora, "--merge", "--dtype", dtype, "--to", str(target))
     assert f"hf upload OWNER/NAME {target}" in capsys.readouterr().out
     family = known_families()["qwen2_audio"]
     plain = family.network.from_pretrained(target, dtype="auto")
@@ -164,7 +164,7 @@ def test_a_thinker_is_exported_alone_and_back_into_its_whole_omni(
 ) -> None:
     trained = finish(tmp_path / "workspace", family, {})
     kind = known_families()[family]
-    assert export(trained, "--dtype", "fp32", "--to", str(tmp_path / "alone")) == 0
+    export(trained, "--dtype", "fp32", "--to", str(tmp_path / "alone"))
     alone = kind.network.from_pretrained(tmp_path / "alone").state_dict()
     expected = load_model(trained.checkpoint, precision="fp32").state_dict()
     assert all(torch.equal(alone[name], tensor) for name, tensor in expected.items())
@@ -172,7 +172,7 @@ def test_a_thinker_is_exported_alone_and_back_into_its_whole_omni(
     whole, target = tmp_path / "whole", tmp_path / "back"
     make_whole(trained.start, whole, kind)
     options = ("--dtype", "fp32", "--to", str(target), "--whole", str(whole))
-    assert export(trained, *options) == 0
+    export(trained, *options)
     before, after = (load_file(folder / "model.safetensors") for folder in (whole, target))
     assert before.keys() == after.keys()
     kept = [name for name in before if not name.startswith("thinker.") or "visual" in name]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.full_pipeline import stage_names
+from flows.full_pipeline import chosen_stages, main
 from flows.pipeline_config import PROFILES, PipelineConfig, load_config
 from model.config import TrainConfig
 from storage.errors import PipelineError
@@ -93,10 +93,10 @@ def test_a_file_that_is_no_profile_is_named(tmp_path: Path) -> None:
 
 
 def test_stages_are_named_by_commas_and_an_unknown_one_is_one_line() -> None:
-    assert stage_names("evaluate, report") == ("evaluate", "report")
+    assert chosen_stages(("report", "evaluate"), "train") == ["evaluate", "report"]
     message = "unknown stage nope: expected some of fetch,convert,train,evaluate,report"
     with pytest.raises(PipelineError, match=message):
-        stage_names("evaluate,nope")
+        main(["--only", "evaluate, nope", "--workspace", str(WORKSPACE)])
 
 
 def test_a_training_that_continues_another_has_its_settings_and_keeps_what_it_rests_on(

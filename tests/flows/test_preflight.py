@@ -70,7 +70,7 @@ def test_every_setting_is_listed_with_its_type_default_docstring_and_file(capsys
     lines = capsys.readouterr().out.splitlines()
     beta = lines.index("train.grpo.beta: float = 0.04")
     assert lines[beta + 1].endswith("holds no reference model. (model/config.py)")
-    assert "evaluate.benchmarks.questions: str | none = null" in lines
+    assert "evaluate.benchmarks.questions: str | None = null" in lines
 
 
 def test_an_unknown_profile_is_one_clear_error(tmp_path):

@@ -21,11 +21,12 @@ import pytest
 import yaml
 from prefect.flows import load_flow_from_entrypoint
 
+from flows import is_loopback
 from flows.pipeline_config import PipelineConfig, load_config
 from flows.serve import choose_api_url
 from flows.serving.deployments import deployments
 from flows.serving.prefect_flows import FLOWS
-from flows.serving.prefect_server import answers, is_loopback
+from flows.serving.prefect_server import answers
 from flows.serving.service import Service, keep_running
 from storage.errors import PipelineError
 from storage.host.supervisor import _parents_from_proc
@@ -244,7 +245,10 @@ def test_a_second_workspace_on_the_same_server_says_so_in_one_line(served, tmp_p
     other = Serve(tmp_path / "other", serve.port, free_port())
     assert "wants a login" in other.fail()
     line = other.fail(settings=serve.client_settings)
-    assert f"served already, for {serve.workspace}; stop that `make serve`, or start" in line
+    assert (
+        f"served already, for {serve.workspace}; stop that `make serve` and wait 10 s, or start"
+        in line
+    )
 
 
 @pytest.fixture(scope="module")

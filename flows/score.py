@@ -2,8 +2,8 @@
 
 Prints the accuracy under both scorers by task, difficulty and sub-category, with the number of
 questions and Wilson's 95 % interval, and writes score and verdicts beside FILE. Needs neither torch
-nor audio nor Prefect, which takes longer to import than scoring takes; the flow is
-flows/serving/score_flow.py.
+nor audio nor Prefect, which takes longer to import than scoring takes; the flow is in
+flows/serving/prefect_flows.py.
 
 What is written beside `predictions.json` is `predictions.json.score.json` and so on: files in one
 folder never write over each other's score, nor over an evaluation's own.
@@ -11,7 +11,6 @@ folder never write over each other's score, nor over an evaluation's own.
 
 import argparse
 import contextlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,14 +33,7 @@ from storage.errors import PipelineError
 from storage.jsonl import write_json
 from storage.layout import Layout
 from storage.manifest import file_digest
-from storage.records.evaluation import (
-    Coverage,
-    Hashes,
-    Score,
-    Source,
-    Verdict,
-    write_verdicts,
-)
+from storage.records.evaluation import Coverage, Hashes, Score, Source, Verdict, write_verdicts
 from storage.records.question import Question, is_key_of, list_ids
 from storage.text import printable
 
@@ -55,43 +47,34 @@ class Scored(NamedTuple):
     """In the benchmark's order."""
     questions: list[Question]
     imported: Imported
-    folder: Path
-    """Where it is written."""
-
-    def path(self, name: str) -> Path:
-        """Where a file of this score is, e.g. `predictions.json.score.json`."""
-        file = "" if self.score.source is None else self.score.source.file
-        return self.folder / f"{file}.{name}"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     options = _options().parse_args(arguments)
+    file, workspace = options.file, options.workspace
     scored = score_predictions(
-        options.file,
-        options.benchmark,
+        *(file, options.benchmark),
         questions=options.questions,
-        workspace=options.workspace,
-        output=options.output,
+        workspace=workspace,
         allow_partial=options.allow_partial,
         key=options.key,
     )
-    if options.json:
-        print(json.dumps(scored.score.as_json(), ensure_ascii=False))
-    else:
-        text = render(scored.score, scored.verdicts, answered=scored.imported.predictions)
-        print(printable("\n".join([text, *_further(scored, options.benchmark)])))
-        print(f"\nwritten: {scored.path('score.json')}, {scored.path('verdicts.jsonl')}")
+    judged = (scored.score, scored.verdicts, scored.imported.predictions)
+    further = _further(scored, options.benchmark)
+    print(printable("\n".join([render(*judged[:2], answered=judged[2]), *further])))
+    print(f"\nwritten: {_beside(file, 'score.json')}, {_beside(file, 'verdicts.jsonl')}")
     if options.into:
-        layout = Layout(options.workspace.absolute(), options.into)
-        judged = (scored.score, scored.verdicts, scored.imported.predictions)
-        folder = write_imported(options.file, *judged, layout)
+        folder = write_imported(file, *judged, Layout(workspace.absolute(), options.into))
         print(f"imported: {folder}; python -m flows.report shows it", file=sys.stderr)
     if not scored.score.by_scorer:
-        path = scored.path("submission.json")
+        path = _beside(file, "submission.json")
         write_json(path, submission_rows(scored.questions, scored.imported.predictions))
         print(f"written: {path}", file=sys.stderr)
-    return 0
+
+
+def _beside(file: Path, name: str) -> Path:
+    return file.with_name(f"{file.name}.{name}")
 
 
 def _further(scored: Scored, benchmark: str) -> list[str]:
@@ -119,48 +102,76 @@ def score_predictions(
     *,
     questions: Path | None,
     workspace: Path,
-    output: Path | None = None,
-    allow_partial: bool = False,
-    key: str | None = None,
+    allow_partial: bool,
+    key: str | None,
 ) -> Scored:
-    """Score predictions that any tool wrote, and write its score and verdicts.
+    """Score predictions that any tool wrote; writes score and verdicts beside them.
+
+    A question without a prediction is wrong under both scorers.
 
     Args:
         file: The predictions.
         benchmark: Its name.
         questions: Its questions' file; None: from the workspace or its address.
         workspace: Folder of all data.
-        output: Folder of the two files; None: beside the predictions.
         allow_partial: Score although predictions are missing.
         key: The key that holds the predictions; None: any known one.
 
     Raises:
-        PipelineError: If the questions cannot be had, or the file does not fit them.
+        PipelineError: If the questions cannot be had, or the file does not fit them or is partial
+            and may not be.
     """
     if not file.is_file():  # said before the questions are downloaded
         msg = f"{file} is {'no file' if file.exists() else 'missing'}: name the predictions' file"
         raise PipelineError(msg)
-    _refuse_unversioned(benchmark)
     asked, digest = load_questions(benchmark, questions, workspace=workspace)
     imported = read_predictions(file, asked, key=key, others=lambda: _prepared(workspace))
-    scored = score_file(
-        *(file, asked, imported, output or file.absolute().parent),
-        benchmark=benchmark,
-        questions_sha256=digest,
-        allow_partial=allow_partial,
-    )
-    scored.score.write(scored.path("score.json"))
-    write_verdicts(scored.path("verdicts.jsonl"), scored.verdicts)
-    return scored
+    missing = [q.id for q in asked if q.id not in imported.predictions]
+    num_answered = len(asked) - len(missing)
+    if missing and not allow_partial:
+        msg = (
+            f"{file} covers {num_answered} of {len(asked)} questions; missing: "
+            f"{list_ids(missing)}. Add them, or see the coverage with --allow-partial"
+        )
+        raise PipelineError(msg)
+    verdicts = judge_all(asked, imported.predictions)
+    hashes = Hashes(questions=digest, answers=file_digest(file))
+    coverage = Coverage(num_answered=num_answered, num_questions=len(asked), missing=tuple(missing))
+    of_file = {"coverage": coverage, "source": Source(file=file.name, key=imported.key)}
+    counted = score(asked, verdicts, SCORERS, benchmark=benchmark, hashes=hashes)
+    counted = counted.model_copy(update=of_file)
+    counted.write(_beside(file, "score.json"))
+    write_verdicts(_beside(file, "verdicts.jsonl"), verdicts)
+    return Scored(counted, verdicts, asked, imported)
 
 
-def _refuse_unversioned(benchmark: str) -> None:
-    """Refuse a name that several versions share: their numbers cannot be compared."""
-    known = list_published()
-    versions = [name for name in known if name.startswith(f"{benchmark}-")]
-    if versions and benchmark not in known:
+def load_questions(
+    benchmark: str, path: Path | None, *, workspace: Path
+) -> tuple[list[Question], str]:
+    """A benchmark's questions, from `path`, the workspace or its address, and their file's sha256.
+
+    Raises:
+        PipelineError: If they cannot be had, are not what the name stands for, or several versions
+            share the name: their numbers cannot be compared.
+    """
+    published = list_published()
+    versions = [name for name in published if name.startswith(f"{benchmark}-")]
+    if versions and benchmark not in published:
         msg = f"{benchmark} names no version: say which of {', '.join(versions)} was answered"
         raise PipelineError(msg)
+    if path is not None:
+        return read_benchmark(benchmark, path), file_digest(path)
+    root = workspace / "benchmarks"
+    known = [folder for folder in sorted(root.glob("*-*")) if is_key_of(folder.name, benchmark)]
+    if benchmark in published or not known:
+        kept = prepare_questions(BenchmarkConfig(name=benchmark), root)
+    elif len(known) == 1:
+        kept = known[0] / "questions.json"
+    else:
+        files = ", ".join(str(folder / "questions.json") for folder in known)
+        msg = f"{benchmark} stands for several files of questions: name one by --questions: {files}"
+        raise PipelineError(msg)
+    return read_questions(kept), file_digest(kept)
 
 
 def _prepared(workspace: Path) -> dict[str, list[Question]]:
@@ -172,85 +183,17 @@ def _prepared(workspace: Path) -> dict[str, list[Question]]:
     return found
 
 
-def load_questions(
-    benchmark: str, path: Path | None, *, workspace: Path
-) -> tuple[list[Question], str]:
-    """A benchmark's questions, from `path`, the workspace or its address, and their file's sha256.
-
-    Raises:
-        PipelineError: If they cannot be had or are not what the name stands for.
-    """
-    if path is not None:
-        return read_benchmark(benchmark, path), file_digest(path)
-    root = workspace / "benchmarks"
-    known = [folder for folder in sorted(root.glob("*-*")) if is_key_of(folder.name, benchmark)]
-    if find_published(benchmark) is not None or not known:
-        kept = prepare_questions(BenchmarkConfig(name=benchmark), root)
-    elif len(known) == 1:
-        kept = known[0] / "questions.json"
-    else:
-        files = ", ".join(str(folder / "questions.json") for folder in known)
-        msg = f"{benchmark} stands for several files of questions: name one by --questions: {files}"
-        raise PipelineError(msg)
-    return read_questions(kept), file_digest(kept)
-
-
-def score_file(
-    path: Path,
-    questions: list[Question],
-    imported: Imported,
-    folder: Path,
-    *,
-    benchmark: str,
-    questions_sha256: str,
-    allow_partial: bool = False,
-) -> Scored:
-    """Score a file; a question without a prediction is wrong under both scorers.
-
-    Raises:
-        PipelineError: If the file is partial and may not be.
-    """
-    missing = [q.id for q in questions if q.id not in imported.predictions]
-    if missing and not allow_partial:
-        msg = (
-            f"{path} covers {len(questions) - len(missing)} of {len(questions)} questions; "
-            f"missing: {list_ids(missing)}. Add them, or see the coverage with --allow-partial"
-        )
-        raise PipelineError(msg)
-    verdicts = judge_all(questions, imported.predictions)
-    coverage = Coverage(
-        num_answered=len(questions) - len(missing),
-        num_questions=len(questions),
-        missing=tuple(missing),
-    )
-    hashes = Hashes(questions=questions_sha256, answers=file_digest(path))
-    counted = score(questions, verdicts, SCORERS, benchmark=benchmark, hashes=hashes)
-    source = Source(file=path.name, key=imported.key)
-    counted = counted.model_copy(update={"coverage": coverage, "source": source})
-    return Scored(counted, verdicts, questions, imported, folder)
-
-
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.score", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument(
-        "file", type=Path, help="predictions of any known tool: JSON, JSON lines, CSV"
-    )
-    parser.add_argument("--benchmark", required=True, help="e.g. mmau-test-mini-v05.15.25")
-    parser.add_argument("--key", help="key of the predictions (default: any known one)")
-    parser.add_argument("--questions", type=Path, help="the questions' file, if you have it here")
-    parser.add_argument(
-        "--allow-partial", action="store_true", help="show how far an incomplete file goes"
-    )
-    parser.add_argument("--output", type=Path, help="folder of what is written (default: FILE's)")
-    parser.add_argument(
-        "--into", metavar="EXPERIMENT", help="add the predictions to an experiment's report"
-    )
-    parser.add_argument("--json", action="store_true", help="print score.json instead of tables")
-    parser.add_argument(
-        "--workspace", type=Path, default=Path("workspace"), help="folder of all data"
-    )
+    summary = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m flows.score", description=summary)
+    add = parser.add_argument
+    add("file", type=Path, help="predictions of any known tool: JSON, JSON lines, CSV")
+    add("--benchmark", required=True, help="e.g. mmau-test-mini-v05.15.25")
+    add("--key", help="key of the predictions (default: any known one)")
+    add("--questions", type=Path, help="the questions' file, if you have it here")
+    add("--allow-partial", action="store_true", help="show how far an incomplete file goes")
+    add("--into", metavar="EXPERIMENT", help="add the predictions to an experiment's report")
+    add("--workspace", type=Path, default=Path("workspace"), help="folder of all data")
     return parser
 
 

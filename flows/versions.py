@@ -6,10 +6,8 @@ would hide the package `benchmarks`.
 """
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from flows.score import load_questions
@@ -18,58 +16,45 @@ from storage.benchmarks.parse import read_questions
 from storage.records.question import Question
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    options = _options().parse_args(arguments)
+    summary = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m flows.versions", description=summary)
+    add = parser.add_argument
+    add("first", help="name of a benchmark, or its questions' file")
+    add("second", help="the same of another version")
+    add("--first-audio", type=Path, help="folder of the first one's clips")
+    add("--second-audio", type=Path, help="folder of the second one's clips")
+    add("--workspace", type=Path, default=Path("workspace"), help="folder of all data")
+    options = parser.parse_args(arguments)
     first, second = (
         _questions(name, options.workspace) for name in (options.first, options.second)
     )
     folders = (options.first_audio, options.second_audio)
-    audio = None if None in folders else folders
-    found = compare(first, second, audio=audio)
-    if options.json:
-        print(json.dumps(asdict(found), ensure_ascii=False))
-    else:
-        print("\n".join(render(found, options.first, options.second)))
-    return 0
+    found = compare(first, second, audio=None if None in folders else folders)
+    print("\n".join(_lines(found, options.first, options.second)))
 
 
-def render(found: Difference, first: str, second: str) -> list[str]:
+def _lines(found: Difference, first: str, second: str) -> list[str]:
     """Counts, then a line a question that differs."""
     counts = Counter(what for change in found.changed for what in change.what)
     audio = "contents" if found.compares_audio else "names only: give both folders of clips"
-    lines = [
+    return [
         f"{first} and {second}: {len(found.same)} questions alike, {len(found.changed)} differ, "
         f"{len(found.only_first)} only in the first, {len(found.only_second)} only in the second",
         *(f"  {count:5d}  {what}" for what, count in counts.most_common()),
         f"  (audio compared by {audio})",
         "",
+        *(f"{change.id}  {', '.join(change.what)}" for change in found.changed),
+        *(f"{name}  only in {first}" for name in found.only_first),
+        *(f"{name}  only in {second}" for name in found.only_second),
     ]
-    lines += [f"{change.id}  {', '.join(change.what)}" for change in found.changed]
-    lines += [f"{name}  only in {first}" for name in found.only_first]
-    return lines + [f"{name}  only in {second}" for name in found.only_second]
 
 
 def _questions(name: str, workspace: Path) -> list[Question]:
-    path = Path(name)
-    if path.is_file():
-        return read_questions(path)
+    if Path(name).is_file():
+        return read_questions(Path(name))
     return load_questions(name, None, workspace=workspace)[0]
-
-
-def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.versions", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("first", help="name of a benchmark, or its questions' file")
-    parser.add_argument("second", help="the same of another version")
-    parser.add_argument("--first-audio", type=Path, help="folder of the first one's clips")
-    parser.add_argument("--second-audio", type=Path, help="folder of the second one's clips")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    parser.add_argument(
-        "--workspace", type=Path, default=Path("workspace"), help="folder of all data"
-    )
-    return parser
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """`python -m flows.versions`: what two versions of a benchmark ask differently."""
 
-import json
 import os
 import subprocess
 import sys
@@ -35,16 +34,21 @@ def write_versions(folder: Path) -> tuple[str, str]:
 
 
 def test_questions_are_joined_by_id_and_told_by_what_differs(tmp_path, capsys):
-    assert main([*write_versions(tmp_path), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["same"] == ["q0"]
-    assert found["changed"] == [
-        ["q1", ["text"]],
-        ["q2", ["answer"]],
-        ["q3", ["order of choices"]],
-        ["q5", ["choices"]],
+    first, second = write_versions(tmp_path)
+    main([first, second])
+    told, *counts, _, lines = capsys.readouterr().out.split("\n", maxsplit=7)
+    assert told.startswith(f"{first} and {second}: 1 questions alike, 4 differ, 1 only in ")
+    assert {" ".join(line.split()) for line in counts[:4]} == {
+        *("1 text", "1 answer", "1 order of choices", "1 choices")
+    }
+    assert lines.splitlines() == [
+        "q1  text",
+        "q2  answer",
+        "q3  order of choices",
+        "q5  choices",
+        f"q4  only in {first}",
+        f"new  only in {second}",
     ]
-    assert (found["only_first"], found["only_second"]) == (["q4"], ["new"])
 
 
 def test_clips_are_compared_by_content_where_both_folders_are_named(tmp_path, capsys):

@@ -30,9 +30,8 @@ def convert_flow(config: PipelineConfig, layout: Layout, *, force: bool) -> bool
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = Command("convert", __doc__)
-    parser.add_argument(
-        "--to-dataset", type=Path, metavar="DIR", help="also write them as a data set with audio"
-    )
+    told = "also write them as a data set with audio"
+    parser.add_argument("--to-dataset", type=Path, metavar="DIR", help=told)
     options, config, layout = parser.read(arguments)
     run_if_due(convert_flow, ["convert"], config, layout, force=options.force)
     if options.to_dataset:

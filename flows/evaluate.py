@@ -7,7 +7,6 @@ from flows.command import Command, run_command, run_flow, stage_flow
 from flows.pipeline_config import PipelineConfig
 from flows.plan import run_if_due
 from flows.preflight import check_stage
-from model.config import TrainConfig
 from storage.errors import PipelineError
 from storage.host.gpus import visible_gpus
 from storage.layout import Layout
@@ -42,23 +41,19 @@ def evaluate_flow(
     """Answer and score what has not been answered; one child process a GPU."""
     make_world(config.world, layout)
     check_declared_step(config.evaluate, config.train)
-    num_watched = _watch(config, layout, force=force) if watch else 0
-    num_run = _evaluate(config, layout, force=force and not watch)
-    return num_run + num_watched > 0
+    if watch:
+        _watch(config, layout, force=force)
+    has_run = _evaluate(config, layout, force=force and not watch)
+    return has_run or watch
 
 
-def _watch(config: PipelineConfig, layout: Layout, *, force: bool) -> int:
-    """Evaluate checkpoints as they come, until every training has been finished.
+def _watch(config: PipelineConfig, layout: Layout, *, force: bool) -> None:
+    """Evaluate checkpoints as they come, until every training is finished.
 
-    Returns:
-        How many runs of a model on a benchmark that were.
-
-    Raises:
-        PipelineError: If no training runs (any more), and one has not been finished.
+    It fails where no training runs (any more), and one has not been finished.
     """
     seen: list[tuple[str, int]] | None = None
-    has_run = False
-    told, num_run = "", 0
+    has_run, told = False, ""
     give_up_s = time.monotonic() + START_WAIT_S
     while True:
         is_running = is_training(layout)  # before looking: what it writes last is seen below
@@ -66,7 +61,7 @@ def _watch(config: PipelineConfig, layout: Layout, *, force: bool) -> int:
         found = seen_so_far(config.train, layout)
         # Who waits in line for a GPU takes it between two trainings, or before a training's retry.
         if found != seen and (not is_running or is_any_free()):
-            num_run += _evaluate(config, layout, force=force and seen is None, so_far=True)
+            _evaluate(config, layout, force=force and seen is None, so_far=True)
             seen = found
             continue
         if is_running:
@@ -76,49 +71,41 @@ def _watch(config: PipelineConfig, layout: Layout, *, force: bool) -> int:
             unfinished = [each for each in config.train if not is_finished(each, layout)]
             if not unfinished:
                 say("evaluate: every training is finished")
-                return num_run
+                return
             if has_run or time.monotonic() > give_up_s:
-                raise PipelineError(_why_ended(unfinished[0], layout, has_run=has_run))
-            minutes = f"{START_WAIT_S / 60:.0f} min"
-            state = f"the training is still to start; waiting {minutes} for it"
+                no_more = "no training runs any more" if has_run else "no training runs"
+                msg = (
+                    f"{no_more}: {describe_stop(unfinished[0], layout)}. What it has written is "
+                    "evaluated; `python -m flows.train` goes on with it"
+                )
+                raise PipelineError(msg)
+            state = f"the training is still to start; waiting {START_WAIT_S / 60:.0f} min for it"
         if state != told:
             told = state
             say(f"evaluate: {state}")
         pause(WATCH_EVERY_S, state)
 
 
-def _why_ended(training: TrainConfig, layout: Layout, *, has_run: bool) -> str:
-    return (
-        f"no training runs{' any more' if has_run else ''}: {describe_stop(training, layout)}. "
-        "What it has written is evaluated; `python -m flows.train` goes on with it"
-    )
-
-
-def _evaluate(config: PipelineConfig, layout: Layout, *, force: bool, so_far: bool = False) -> int:
-    """Run what is due, and say what cannot be; returns how many runs that were."""
+def _evaluate(config: PipelineConfig, layout: Layout, *, force: bool, so_far: bool = False) -> bool:
+    """Run what is due, and say what cannot be; tells whether something was."""
     with turn("evaluate", layout.lock("evaluate"), config.when_busy):
         asked = asked_models(config.train, config.evaluate, layout, so_far=so_far)
         jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout))
-        num_run = _run_due(jobs, config, layout, force=force, so_far=so_far)
+        has_run = _run_due(jobs, config, layout, force=force, so_far=so_far)
         if so_far:  # which step leads is known when a training's steps are all evaluated
-            return num_run
+            return has_run
         controls = control_jobs_of(jobs, config.train, config.evaluate, layout)
-        num_run += _run_due(controls, config, layout, force=force)
-        if num_run and controls:
+        has_run |= _run_due(controls, config, layout, force=force, so_far=False)
+        if has_run and controls:
             write_control_reports([*jobs, *controls], config.train, config.evaluate, layout)
-    if not num_run:
+    if not has_run:
         say(f"evaluate: skipped ({len(jobs) + len(controls)} run(s) done before, unchanged)")
-    return num_run
+    return has_run
 
 
 def _run_due(
-    jobs: Sequence[Job],
-    config: PipelineConfig,
-    layout: Layout,
-    *,
-    force: bool,
-    so_far: bool = False,
-) -> int:
+    jobs: Sequence[Job], config: PipelineConfig, layout: Layout, *, force: bool, so_far: bool
+) -> bool:
     todo: list[Job] = []
     for job in jobs:
         unit = evaluate_unit(job, config.evaluate, layout)
@@ -127,7 +114,7 @@ def _run_due(
         if verdict.reason == unit.impossible:
             say(f"{unit.name}: {verdict.reason}; `python -m flows.train --force` trains anew")
     if not todo:
-        return 0
+        return False
     check_stage("evaluate", config, layout)
     models = dict.fromkeys(job.asked.model.key for job in todo)
     due = ", ".join(models) if so_far else "a model on a benchmark"
@@ -140,7 +127,7 @@ def _run_due(
     _answer_all(todo, config, layout)
     for job in todo if so_far else ():
         say(f"  {describe_score(job, layout)}")
-    return len(todo)
+    return True
 
 
 def _answer_all(jobs: list[Job], config: PipelineConfig, layout: Layout) -> None:
@@ -172,9 +159,7 @@ def _split(jobs: list[Job], num_parts: int) -> list[list[Job]]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = Command("evaluate", __doc__)
-    parser.add_argument(
-        "--watch", action="store_true", help="take up a running training's checkpoints as they come"
-    )
+    parser.add_argument("--watch", action="store_true", help="take checkpoints up as they come")
     options, config, layout = parser.read(arguments)
     if options.watch:
         run_flow(evaluate_flow, config, layout, force=options.force, watch=True)

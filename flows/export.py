@@ -28,9 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--merge", action="store_true", help="put a LoRA adapter into its base")
     parser.add_argument("--dtype", choices=["bf16", "fp32"], default="bf16", help="of the weights")
-    parser.add_argument(
-        "--whole", metavar="OMNI", help="write a copy of this whole Omni with the trained thinker"
-    )
+    parser.add_argument("--whole", metavar="OMNI", help="put the thinker into a copy of this Omni")
     options, _, layout = parser.read(arguments)
     model = resolve(TRAINING_PREFIX + options.model, layout)
     target: Path = options.to

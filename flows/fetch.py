@@ -150,9 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Command("fetch", __doc__)
     parser.add_argument("--retry", choices=RETRYABLE, help="try a class of clips again")
     parser.add_argument("--deep", action="store_true", help="compare the sha256 of every wav")
-    parser.add_argument(
-        "--merge", type=Path, metavar="LEDGER", help="join another host's ledger, and stop"
-    )
+    parser.add_argument("--merge", type=Path, metavar="LEDGER", help="join another host's ledger")
     options, config, layout = parser.read(arguments)
     if options.merge and not options.merge.is_file():
         msg = f"--merge {options.merge}: there is no such ledger"

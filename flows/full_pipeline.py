@@ -85,11 +85,7 @@ def _evaluating(config: PipelineConfig, layout: Layout) -> Generator[None]:
 
 
 def chosen_stages(only: Sequence[str], start_from: str) -> list[StageName]:
-    """The stages to go through, in their order; `only` none: all.
-
-    Raises:
-        PipelineError: If a name is no stage, or no stage is left.
-    """
+    """The stages to go through, in their order; a PipelineError if there are none such."""
     for name in (*only, start_from):
         if name not in STAGES:
             msg = f"unknown stage {name}: expected some of {','.join(STAGES)}"

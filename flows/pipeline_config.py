@@ -185,12 +185,7 @@ def _merged(parent: Mapping[str, Any], entry: Mapping[str, Tree]) -> dict[str, A
 
 
 def load_config(profile: str, *, workspace: Path, overrides: Sequence[str] = ()) -> PipelineConfig:
-    """Read a profile and apply overrides.
-
-    Args:
-        profile: A name from flows/profiles or the path of a YAML file.
-        workspace: Replaces `{workspace}` in the profile's strings.
-        overrides: `a.b=value` each.
+    """Read a profile, by its name or its path, and apply overrides `a.b=value`.
 
     Raises:
         PipelineError: For an unknown profile or key, or a value out of range; names the key.

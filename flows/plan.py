@@ -64,11 +64,7 @@ def run_if_due(
     force: bool,
     **parameters: object,
 ) -> bool:
-    """Run a command's flow if something is due in its stages; say what stands otherwise.
-
-    Returns:
-        Whether it ran.
-    """
+    """Run a command's flow if something is due in its stages, else say what stands; tells which."""
     stand: list[Intention] = []
     for intention in plan(config, layout, stages, force=force):
         if intention.runs:

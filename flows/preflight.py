@@ -13,16 +13,10 @@ from rich.console import Console
 from rich.text import Text
 
 from flows.command import Command, run_command
-from flows.pipeline_config import PipelineConfig, StageName, known_settings
+from flows.pipeline_config import STAGES, PipelineConfig, StageName, known_settings
 from model.config import ModelConfig
 from storage.errors import PipelineError
-from storage.host.checks import (
-    Finding,
-    check_disk,
-    check_port,
-    check_python,
-    check_writable,
-)
+from storage.host.checks import Finding, check_disk, check_port, check_python, check_writable
 from storage.host.gpus import Gpu, visible_gpus
 from storage.layout import Layout
 from storage.records.clip import Clip
@@ -67,61 +61,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def preflight(config: PipelineConfig, layout: Layout, *, offline: bool) -> list[Finding]:
     """Every finding about this host, for a profile."""
-    needs = disk_needs(config.train, config.fetch, _clips_to_fetch(config, layout), layout.models)
+    num_clips = _clips_to_fetch(config, layout)
     findings = [
         *check_python(ROOT / "pyproject.toml"),
-        *check_writable(layout.workspace),
-        *check_fetch_tools(config.fetch, datetime.now(UTC)),
-        check_disk(layout.workspace, needs),
+        *_check_stages(STAGES, config, layout, num_clips, offline=offline),
         check_port(4200, "Prefect's server", "make serve with --port"),
         check_port(8090, "the reports", "make serve with --report-port"),
-        *_check_trainings(config, layout, offline=offline),
     ]
     if config.world is not None:  # it brings its own files
         option = f"--set world.port={config.world.port + 1}"
-        findings.append(check_port(config.world.port, "the made world's media", option))
-    else:
-        files = (config.avqa.train, config.avqa.validation) if config.avqa else ()
-        for path in filter(None, files):
-            findings += check_file(path, "annotations", offline=offline)
-        for source in config.data:
-            findings += check_data(source, offline=offline)
-        for benchmark in config.evaluate.benchmarks:
-            findings += check_benchmark(benchmark, layout, offline=offline)
-    findings += check_sources(config.fetch, offline=offline)
-    return findings + _check_models((), config, layout, offline=offline)
+        return [*findings, check_port(config.world.port, "the made world's media", option)]
+    files = (config.avqa.train, config.avqa.validation) if config.avqa else ()
+    for path in filter(None, files):
+        findings += check_file(path, "annotations", offline=offline)
+    for source in config.data:
+        findings += check_data(source, offline=offline)
+    for benchmark in config.evaluate.benchmarks:
+        findings += check_benchmark(benchmark, layout, offline=offline)
+    return findings
 
 
 def check_stage(
     stage: StageName, config: PipelineConfig, layout: Layout, due: Sequence[Clip] = ()
 ) -> None:
-    """Look at what a long stage needs before it starts; warnings are told.
+    """Look at what a long stage needs before it starts, a fetch for the clips that are `due`.
 
-    Args:
-        stage: `fetch`, `train` or `evaluate`.
-        config: The whole experiment.
-        layout: Its folders.
-        due: Clips that are fetched.
-
-    Raises:
-        PipelineError: If something is missing; a line each.
+    Warnings are told; what is missing is raised as a PipelineError, a line each.
     """
-    findings = check_writable(layout.workspace)
-    if stage == "fetch":
-        needs = disk_needs((), config.fetch, len(due), layout.models)
-        findings.append(check_disk(layout.workspace, needs))
-        findings += check_fetch_tools(config.fetch, datetime.now(UTC))
-        findings += check_sources(config.fetch, offline=False, video_id=due[0].video_id)
-    elif stage == "train":
-        needs = disk_needs(config.train, config.fetch, 0, layout.models)
-        findings.append(check_disk(layout.workspace, needs))
-        findings += _check_trainings(config, layout, offline=False)
-    else:
-        starts = start_models(config.train)
-        evaluated = [each.name for each in config.train if each.evaluate and config.evaluate.base]
-        used = [starts[name] for name in evaluated]
-        findings += _check_models(used, config, layout, offline=False)
-    findings = list(dict.fromkeys(findings))
+    video_id = due[0].video_id if due else None
+    found = _check_stages([stage], config, layout, len(due), offline=False, video_id=video_id)
+    findings = list(dict.fromkeys(found))
     for finding in findings:
         if finding.level == "warning":
             say(f"{stage}: {finding.subject}: {finding.text}")
@@ -129,6 +98,41 @@ def check_stage(
     if lines:
         msg = f"this host is not ready for {stage}:{''.join(lines)}"
         raise PipelineError(msg)
+
+
+def _check_stages(
+    stages: Sequence[StageName],
+    config: PipelineConfig,
+    layout: Layout,
+    num_clips: int,
+    *,
+    offline: bool,
+    video_id: str | None = None,
+) -> list[Finding]:
+    findings = check_writable(layout.workspace)
+    starts = start_models(config.train)
+    trainings = config.train if "train" in stages else ()
+    if trainings or "fetch" in stages:
+        needs = disk_needs(trainings, config.fetch, num_clips, layout.models)
+        findings.append(check_disk(layout.workspace, needs))
+    if "fetch" in stages:
+        findings += check_fetch_tools(config.fetch, datetime.now(UTC))
+        findings += check_sources(config.fetch, offline=offline, video_id=video_id)
+    if "train" in stages:
+        gpus, found = usable_gpus()
+        findings.append(found)
+        for training in trainings if found.level == "ok" else ():
+            start = starts[training.name]
+            findings += check_training(training, gpus, start, layout.models, offline=offline)
+    if "evaluate" in stages:
+        gpus, _ = usable_gpus()
+        # What trainings start from is looked at with them.
+        as_base = () if trainings or not config.evaluate.base else config.train
+        used = [starts[training.name] for training in as_base if training.evaluate]
+        own = [entry.model for entry in config.evaluate.models if isinstance(entry, ModelConfig)]
+        for name in dict.fromkeys([*used, *own]):
+            findings += check_evaluated(name, config.evaluate, gpus, layout.models, offline=offline)
+    return findings
 
 
 def usable_gpus() -> tuple[list[Gpu], Finding]:
@@ -153,27 +157,6 @@ def _clips_to_fetch(config: PipelineConfig, layout: Layout) -> int:
         return len(due_clips(annotations, config.fetch, layout).clips)
     except PipelineError:  # told by the check of the annotations, or of the sources
         return 0
-
-
-def _check_trainings(config: PipelineConfig, layout: Layout, *, offline: bool) -> list[Finding]:
-    gpus, found = usable_gpus()
-    findings, starts = [found], start_models(config.train)
-    for training in config.train if found.level == "ok" else ():
-        start = starts[training.name]
-        findings += check_training(training, gpus, start, layout.models, offline=offline)
-    return findings
-
-
-def _check_models(
-    trained_from: Sequence[str], config: PipelineConfig, layout: Layout, *, offline: bool
-) -> list[Finding]:
-    """The models that no training makes: those trained from, and the profile's further ones."""
-    gpus, _ = usable_gpus()
-    findings: list[Finding] = []
-    further = [entry.model for entry in config.evaluate.models if isinstance(entry, ModelConfig)]
-    for model in dict.fromkeys([*trained_from, *further]):
-        findings += check_evaluated(model, config.evaluate, gpus, layout.models, offline=offline)
-    return findings
 
 
 if __name__ == "__main__":

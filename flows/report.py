@@ -37,11 +37,7 @@ def report_flow(config: PipelineConfig, layout: Layout, *, force: bool) -> bool:
 
 
 def show_report(config: PipelineConfig, layout: Layout) -> None:
-    """Show the leaderboard and where the pages are.
-
-    Raises:
-        PipelineError: If the result does not meet the profile's bounds.
-    """
+    """Show the leaderboard and where the pages are, if the result meets the profile's bounds."""
     print_leaderboard(layout)
     trainings = [training for training in config.train if training.evaluate]
     if trainings and config.expect != ExpectConfig():

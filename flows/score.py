@@ -60,16 +60,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         allow_partial=options.allow_partial,
         key=options.key,
     )
-    judged = (scored.score, scored.verdicts, scored.imported.predictions)
-    further = _further(scored, options.benchmark)
-    print(printable("\n".join([render(*judged[:2], answered=judged[2]), *further])))
+    predictions = scored.imported.predictions
+    tables = render(scored.score, scored.verdicts, answered=predictions)
+    print(printable("\n".join([tables, *_further(scored, options.benchmark)])))
     print(f"\nwritten: {_beside(file, 'score.json')}, {_beside(file, 'verdicts.jsonl')}")
     if options.into:
-        folder = write_imported(file, *judged, Layout(workspace.absolute(), options.into))
+        layout = Layout(workspace.absolute(), options.into)
+        folder = write_imported(file, scored.score, scored.verdicts, predictions, layout)
         print(f"imported: {folder}; python -m flows.report shows it", file=sys.stderr)
     if not scored.score.by_scorer:
         path = _beside(file, "submission.json")
-        write_json(path, submission_rows(scored.questions, scored.imported.predictions))
+        write_json(path, submission_rows(scored.questions, predictions))
         print(f"written: {path}", file=sys.stderr)
 
 
@@ -107,15 +108,8 @@ def score_predictions(
 ) -> Scored:
     """Score predictions that any tool wrote; writes score and verdicts beside them.
 
-    A question without a prediction is wrong under both scorers.
-
-    Args:
-        file: The predictions.
-        benchmark: Its name.
-        questions: Its questions' file; None: from the workspace or its address.
-        workspace: Folder of all data.
-        allow_partial: Score although predictions are missing.
-        key: The key that holds the predictions; None: any known one.
+    A question without a prediction is wrong under both scorers. Without a file of `questions` they
+    come from the workspace or the benchmark's address; without a `key`, any known one is read.
 
     Raises:
         PipelineError: If the questions cannot be had, or the file does not fit them or is partial

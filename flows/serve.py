@@ -10,68 +10,59 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL
 
 from flows import COMMAND_DEFAULTS, is_loopback
 from flows.command import Command, run_command
 from flows.pipeline_config import PipelineConfig
+from flows.serving import prefect_server
 from flows.serving.prefect_flows import FLOWS
-from flows.serving.prefect_server import (
-    LOGIN_VARIABLE,
-    answers,
-    asked_with,
-    check_login,
-    check_served_for,
-    crash_dead_runs,
-    create_limits,
-    create_zombie_automation,
-    database_lock,
-    last_polled,
-    login_file,
-    server_environment,
-    set_schedule,
-    workspace_login,
-)
+from flows.serving.prefect_server import LOGIN_VARIABLE, last_polled, login_file
 from flows.serving.service import Service, keep_running
-from flows.serving.status import status_lines
 from reports.server import find_report
 from reports.server import serve as serve_folder
 from storage.errors import PipelineError
-from storage.host.checks import check_port
+from storage.host.checks import GB, check_port, free_bytes
 from storage.host.gpus import visible_gpus
 from storage.layout import Layout
-from storage.locks import locked
+from storage.locks import holder, is_locked
+from storage.records.training import METRICS, read_metrics
 from storage.text import printable
-from tasks.running.gpus import LIMIT_VARIABLE, limit_name
+from tasks.running.alive import runs_folder
+from tasks.running.console import format_duration
+from tasks.running.gpus import LIMIT_VARIABLE, gpu_lock, limit_name
 from tasks.running.turns import turn
 
 ROOT = Path(__file__).parents[1]
 HOST = "127.0.0.1"
 DEFAULT_PORT = 4200  # Prefect's own
-SERVER_START_S = 180.0  # 11 s on a quiet machine with a new database, 27 s on a loaded one
 RUNNER_START_S = 120.0  # until the server knows the deployments
 MAIN = "full-pipeline/full-pipeline"
+UNDER_WAY = ("RUNNING", "PENDING", "CANCELLING", "PAUSED")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = Command("serve", __doc__)
     parser.set_defaults(profile="paper")
-    parser.add_argument("--port", type=int, help=f"of Prefect's server; {DEFAULT_PORT} if not told")
-    parser.add_argument("--report-port", type=int, default=8090, help="of the reports")
-    parser.add_argument(
-        "--pools", metavar="ADDRESS", help="serve work pools (prefect.yaml) of all hosts instead"
-    )
-    parser.add_argument(
-        "--status", action="store_true", help="say what runs here, in one screen, and end"
-    )
+    add = parser.add_argument
+    add("--port", type=int, help=f"of Prefect's server; {DEFAULT_PORT} if not told")
+    add("--report-port", type=int, default=8090, help="of the reports")
+    add("--pools", metavar="ADDRESS", help="serve work pools (prefect.yaml) of all hosts instead")
+    add("--status", action="store_true", help="say what runs here, in one screen, and end")
     options, config, layout = parser.read(arguments)
     if options.status:
         _print_status(options, layout)
@@ -81,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def look() -> None:
         """See to it that the states of runs are true."""
         with suppress(PrefectException, httpx.HTTPError):  # the server is away: at the next look
-            crash_dead_runs(layout.workspace)
+            prefect_server.crash_dead_runs(layout.workspace)
 
     try:
         with ExitStack() as stack:
@@ -95,7 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 options.set.append(f"report.url={reports_url}")  # what the report's link says
             services = _start(stack, options, config, layout)
             if options.pools:
-                _tell_pools(layout)
+                told = f"serving work pools; on every host:\n  {_exports(layout)}"
+                then = "and go on as prefect.yaml says. Ctrl-C stops the server."
+                print(f"\n{told}\n{then}\n", flush=True)
             else:
                 _tell(config.experiment, layout, reports_url, is_ours=len(services) > 1)
             keep_running(services, look)
@@ -107,9 +100,61 @@ def _print_status(options: argparse.Namespace, layout: Layout) -> None:
     api_url = choose_api_url(PREFECT_API_URL.value(), options.port)
     file = login_file(layout.workspace)
     login = os.environ.get(LOGIN_VARIABLE) or (file.read_text().strip() if file.exists() else "")
-    with asked_with(api_url, login):
-        for line in status_lines(layout, api_url):
+    with prefect_server.asked_with(api_url, login):
+        for line in _status_lines(layout, api_url):
             print(printable(line))
+
+
+def _status_lines(layout: Layout, api_url: str) -> Iterator[str]:
+    """A line a fact: server and runs, who holds what, trainings, GPUs, disk."""
+    if prefect_server.answers(api_url):
+        prefect_server.check_login(api_url)
+        yield f"server     {api_url}"
+        with get_client(sync_client=True) as client:
+            yield from _runs(client, layout)
+    else:
+        yield f"server     none answers at {api_url}"
+    runs = runs_folder(layout.workspace)
+    for lock in sorted(layout.locks.rglob("*.lock")):
+        if lock.parent != runs and is_locked(lock):
+            yield f"works      {holder(lock)}"
+    for begun in sorted(layout.root.glob("training/*/run.json")):
+        folder = begun.parent
+        if ".replaced-" not in folder.name:
+            told = folder / METRICS if (folder / METRICS).exists() else begun
+            ago = format_duration(time.time() - told.stat().st_mtime)
+            steps = [line.step for line in read_metrics(folder)]
+            yield f"training   {folder.name}: step {max(steps, default=0)}, {ago} ago"
+    for gpu in visible_gpus():
+        room = f"{gpu.used_bytes / GB:.0f} of {(gpu.memory_bytes or 0) / GB:.0f} GB used"
+        held = holder(gpu_lock(gpu)) if is_locked(gpu_lock(gpu)) else "free"
+        yield f"gpu        {gpu.name} {gpu.model}: {room}, {held}"
+    yield f"disk       {free_bytes(layout.workspace) / GB:.0f} GB free"
+
+
+def _runs(client: SyncPrefectClient, layout: Layout) -> Iterator[str]:
+    """Runs under way, whether each can be cancelled, and the next that is planned."""
+    for run in _runs_in(client, *UNDER_WAY):
+        lives = is_locked(runs_folder(layout.workspace) / f"{run.id}.lock")
+        if run.state is not None and run.parent_task_run_id is None:
+            since = format_duration((datetime.now(UTC) - run.state.timestamp).total_seconds())
+            heard = "cancel works" if lives else "no process of it in this workspace"
+            yield f"run        {run.name} {run.state.name} for {since}, {heard} ({run.id})"
+    for run in _runs_in(client, "SCHEDULED", after=datetime.now(UTC))[:1]:
+        if run.expected_start_time is not None:
+            name = client.read_flow(run.flow_id).name  # a run is named when it begins
+            yield f"next       {name} at {run.expected_start_time:%a %d %b %H:%M %Z}"
+
+
+def _runs_in(
+    client: SyncPrefectClient, *states: str, after: datetime | None = None
+) -> list[FlowRun]:
+    """Runs in some states, the earliest first; those that are late already are not to come."""
+    wanted = {"state": {"type": {"any_": states}}, "expected_start_time": {"after_": after}}
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter.model_validate(wanted),
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+    )
 
 
 def _start(
@@ -120,20 +165,18 @@ def _start(
     if options.pools:
         api_url = f"http://{options.pools}:{options.port or DEFAULT_PORT}/api"
         os.environ.setdefault(LIMIT_VARIABLE, "{host}-gpu-{gpu}")
-    login = os.environ.get(LOGIN_VARIABLE) or workspace_login(layout.workspace)
-    stack.enter_context(asked_with(api_url, login))
+    login = os.environ.get(LOGIN_VARIABLE) or prefect_server.workspace_login(layout.workspace)
+    stack.enter_context(prefect_server.asked_with(api_url, login))
     services: list[Service] = []
-    if not answers(api_url):
+    if not prefect_server.answers(api_url):
         services.append(_server(api_url, login, layout, may_be_reached=bool(options.pools)))
         stack.callback(services[0].stop)
-        with locked(database_lock(layout.workspace), wait=True):
-            services[0].start()
-            print(f"starting Prefect's server (log: {services[0].log})", flush=True)
-            services[0].wait_until(lambda: answers(api_url), timeout_s=SERVER_START_S)
-    check_login(api_url)
-    check_served_for(MAIN, layout.workspace)
-    create_limits([name for gpu in visible_gpus() if (name := limit_name(gpu))])
-    create_zombie_automation([flow.name for flow in FLOWS])
+        print(f"starting Prefect's server (log: {services[0].log})", flush=True)
+        prefect_server.start_server(services[0], layout.workspace, api_url)
+    prefect_server.check_login(api_url)
+    prefect_server.check_served_for(MAIN, layout.workspace)
+    prefect_server.create_limits([name for gpu in visible_gpus() if (name := limit_name(gpu))])
+    prefect_server.create_zombie_automation([flow.name for flow in FLOWS])
     if options.pools:  # their workers run the flows
         return services
     level = os.environ["PREFECT_LOGGING_LEVEL"]
@@ -154,7 +197,7 @@ def _start(
     before = last_polled(MAIN)
     runner.start()
     runner.wait_until(lambda: last_polled(MAIN) != before, timeout_s=RUNNER_START_S)
-    set_schedule(MAIN, config.schedule)
+    prefect_server.set_schedule(MAIN, config.schedule)
     return services
 
 
@@ -181,7 +224,7 @@ def _server(api_url: str, login: str, layout: Layout, *, may_be_reached: bool) -
         "Prefect server",
         [sys.executable, "-m", "prefect", "server", "start", "--host", address, "--port", port],
         log=layout.workspace / "prefect" / "server.log",
-        env=server_environment(layout.workspace, api_url, login),
+        env=prefect_server.server_environment(layout.workspace, api_url, login),
     )
 
 
@@ -190,17 +233,6 @@ def _exports(layout: Layout) -> str:
     return (
         f"export PREFECT_API_URL={os.environ['PREFECT_API_URL']} DO_NOT_TRACK=1\n"
         f'  export {LOGIN_VARIABLE}="$(cat {login})"'
-    )
-
-
-def _tell_pools(layout: Layout) -> None:
-    print(
-        f"""
-serving work pools; on every host:
-  {_exports(layout)}
-and go on as prefect.yaml says. Ctrl-C stops the server.
-""",
-        flush=True,
     )
 
 

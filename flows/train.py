@@ -64,9 +64,7 @@ def _join_all(config: PipelineConfig, layout: Layout, host_index: int, *, force:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = Command("train", __doc__)
-    parser.add_argument(
-        "--join", type=int, metavar="NUMBER", help="be host 1, 2, ... of a training on several"
-    )
+    parser.add_argument("--join", type=int, metavar="NUMBER", help="be host 1, 2, ... of several")
     options, config, layout = parser.read(arguments)
     if options.join is None:
         run_if_due(train_flow, ["train"], config, layout, force=options.force)

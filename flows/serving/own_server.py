@@ -16,21 +16,11 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL
 
-from flows.serving.prefect_server import (
-    answers,
-    asked_with,
-    check_login,
-    crash_dead_runs,
-    database_lock,
-    new_login,
-    server_environment,
-)
+from flows.serving import prefect_server
 from flows.serving.service import Service
 from storage.errors import PipelineError
-from storage.locks import locked
 
 APPLICATION = "prefect.server.api.server:create_app"
-START_S = 180.0  # 3.3 s warm, 10 s with a new database; a cold, busy laptop takes a minute
 GRACE_S = 2.0  # it has nothing to put away: its database is SQLite's
 DRAIN_S = 20.0  # for what the run told last; a second, usually
 ABORT_DRAIN_S = 1.5  # the same when a signal ended it
@@ -39,25 +29,21 @@ LOOPBACK = "127.0.0.1"
 
 @contextmanager
 def own_server(workspace: Path) -> Generator[None]:
-    """Have a Prefect server for as long as the block runs; does nothing where one is set.
-
-    Raises:
-        PipelineError: If it does not start; names its log.
-    """
+    """Have a Prefect server for as long as the block runs; does nothing where one is set."""
     if told := PREFECT_API_URL.value():
-        if not answers(told.rstrip("/")):
+        if not prefect_server.answers(told.rstrip("/")):
             msg = (
                 f"no Prefect server answers at {told} (PREFECT_API_URL); start it, or "
                 "`unset PREFECT_API_URL`: the command then brings its own"
             )
             raise PipelineError(msg)
-        check_login(told)
+        prefect_server.check_login(told)
         yield
         return
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         port = probe.getsockname()[1]
-    api_url, login = f"http://{LOOPBACK}:{port}/api", new_login()
+    api_url, login = f"http://{LOOPBACK}:{port}/api", prefect_server.new_login()
     server = Service(
         "Prefect server",
         [
@@ -66,7 +52,7 @@ def own_server(workspace: Path) -> Generator[None]:
         ],
         log=workspace / "prefect" / "command-server.log",
         env={
-            **server_environment(workspace, api_url, login),
+            **prefect_server.server_environment(workspace, api_url, login),
             "PREFECT_LOGGING_LEVEL": "WARNING",
             "PREFECT_UI_ENABLED": "0",
             "PREFECT__SERVER_EPHEMERAL": "1",  # these three as Prefect sets them for its own
@@ -75,11 +61,9 @@ def own_server(workspace: Path) -> Generator[None]:
         grace_s=GRACE_S,
     )
     try:
-        with locked(database_lock(workspace), wait=True):
-            server.start()
-            server.wait_until(lambda: answers(api_url), timeout_s=START_S)
-        with asked_with(api_url, login):
-            crash_dead_runs(workspace)
+        prefect_server.start_server(server, workspace, api_url)
+        with prefect_server.asked_with(api_url, login):
+            prefect_server.crash_dead_runs(workspace)
             drain_s = ABORT_DRAIN_S
             try:
                 yield

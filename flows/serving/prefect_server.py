@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import httpx
+import requests
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import StateType
@@ -36,8 +36,9 @@ from prefect.settings import (
 from prefect.states import Crashed
 
 from flows.pipeline_config import ScheduleConfig
+from flows.serving.service import Service
 from storage.errors import PipelineError
-from storage.locks import is_locked
+from storage.locks import is_locked, locked
 from tasks.running.alive import GONE, NO_HEARTBEAT, runs_folder
 
 LOGIN_VARIABLE = "PREFECT_API_AUTH_STRING"  # of everybody who asks the server
@@ -53,20 +54,17 @@ NO_HEARTBEAT_FOR = timedelta(minutes=5)
 ANSWER_TIMEOUT_S = 3
 NOT_POLLED_FOR = timedelta(seconds=10)  # our runner polls every 2 s
 UNAUTHORIZED = 401
+SERVER_START_S = 180.0  # 3.3 s warm, 11 s with a new database; a cold, busy laptop takes a minute
 BEGINNING_S = 5.0  # a run's lock is made, then taken
 
 
 def answers(api_url: str) -> bool:
-    """Whether a Prefect server answers at an address.
-
-    Raises:
-        PipelineError: If something else does.
-    """
+    """Whether a Prefect server answers at an address; a PipelineError where something else does."""
     try:
-        response = httpx.get(f"{api_url}/health", timeout=ANSWER_TIMEOUT_S)
-    except (httpx.HTTPError, httpx.InvalidURL):  # nobody there, or no HTTP
+        response = requests.get(f"{api_url}/health", timeout=ANSWER_TIMEOUT_S)
+    except requests.RequestException:  # nobody there, or no HTTP
         return False
-    if response.is_success and response.text.strip() == "true":
+    if response.ok and response.text.strip() == "true":
         return True
     address, found = urlsplit(api_url), f"{response.status_code} {response.text[:20]!r}"
     msg = (
@@ -110,11 +108,7 @@ def asked_with(api_url: str, login: str) -> Generator[None]:
 
 
 def check_login(api_url: str) -> None:
-    """Make sure that a server takes our login.
-
-    Raises:
-        PipelineError: If it does not; says how to give it another.
-    """
+    """Raise a PipelineError where a server does not take our login; says how to give another."""
     with get_client(sync_client=True) as client:
         try:
             client.read_flows(limit=1)
@@ -130,12 +124,9 @@ def check_login(api_url: str) -> None:
 
 
 def server_environment(workspace: Path, api_url: str, login: str) -> dict[str, str]:
-    """Settings of a server that we start; what the user has set wins.
+    """Settings of a server that we start; no page of another origin reads it.
 
-    Args:
-        workspace: Where its database lies.
-        api_url: Its address; no page of another origin reads it.
-        login: `user:secret` that it asks for.
+    Its database lies in the workspace, unless the user has set another.
     """
     environment = {
         "PREFECT_SERVER_API_AUTH_STRING": login,
@@ -153,17 +144,17 @@ def server_environment(workspace: Path, api_url: str, login: str) -> dict[str, s
     return environment
 
 
-def database_lock(workspace: Path) -> Path:
-    """Held while a server starts: two that make one database at once both fail."""
-    return workspace / "locks" / "prefect.lock"
+def start_server(server: Service, workspace: Path, api_url: str) -> None:
+    """Start it and wait until it answers, one at a time: two that make one database both fail."""
+    with locked(workspace / "locks" / "prefect.lock", wait=True):
+        server.start()
+        server.wait_until(lambda: answers(api_url), timeout_s=SERVER_START_S)
 
 
 def set_schedule(deployment: str, schedule: ScheduleConfig | None) -> None:
-    """Give a deployment the profile's schedule; those that users made stay, as does their pause.
+    """Give a deployment the profile's schedule, or take it away where there is none now.
 
-    Args:
-        deployment: Its name, `FLOW/DEPLOYMENT`.
-        schedule: When it runs; None: the profile's schedule, if it had one, goes.
+    Those that users made stay, as does their pause.
     """
     new = CronSchedule(cron=schedule.cron, timezone=schedule.timezone) if schedule else None
     with get_client(sync_client=True) as client:
@@ -191,10 +182,6 @@ def create_zombie_automation(
     """Have the server mark runs of some flows as Crashed when their heartbeat stops.
 
     It changes the state alone; the processes are stopped by storage/host/supervisor.py.
-
-    Args:
-        flow_names: Flows whose runs send heartbeats.
-        within: Time without a heartbeat after which a run's process is taken for gone.
     """
     of_flows = {"prefect.resource.role": "flow", "prefect.resource.name": list(flow_names)}
     automation = AutomationCore(
@@ -234,11 +221,7 @@ def last_polled(deployment: str) -> datetime | None:
 
 
 def check_served_for(deployment: str, workspace: Path) -> None:
-    """Make sure that nobody serves a deployment for another workspace now.
-
-    Raises:
-        PipelineError: If somebody polls for its runs; names the workspace.
-    """
+    """Raise a PipelineError where somebody serves a deployment for another workspace now."""
     with get_client(sync_client=True) as client, suppress(ObjectNotFound):
         found = client.read_deployment_by_name(deployment)
         other = str(found.parameters.get("workspace", "an unknown workspace"))

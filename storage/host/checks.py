@@ -198,11 +198,3 @@ def _cached(name: str, file: str, kind: HubKind) -> str | None:
     """A file of a model or data set in the hub's cache."""
     path = try_to_load_from_cache(name, file, repo_type=kind) if name.count("/") == 1 else None
     return path if isinstance(path, str) else None
-
-
-def shared_memory_bytes() -> int | None:
-    """Size of /dev/shm, through which data workers hand over batches; None where there is none."""
-    try:
-        return shutil.disk_usage("/dev/shm").total  # noqa: S108  nothing is put there
-    except OSError:
-        return None

@@ -116,8 +116,7 @@ def read_choice(completion: str, choices: Sequence[str]) -> Resolved:
         if len(indices) > 1:
             return Resolved(None, f"several answers: {rule.replace('-', ' ')}", rule)
         # "the answer is clear: a dog": the text around it may tell
-        is_clear = rule != "the-answer-is" or (found and found[-1].choice_index is not None)
-        if found and is_clear:
+        if found and (rule != "the-answer-is" or found[-1].choice_index is not None):
             return found[-1]._replace(rule=rule)
     return resolve_choice(completion, choices)
 
@@ -127,7 +126,12 @@ def resolve_choice(answer: str, choices: Sequence[str]) -> Resolved:
     if not answer.strip():
         return Resolved(None, "empty answer")
     found = _find(answer, choices) or _by_letter(answer, choices)
-    return found or _by_first_words(answer, choices) or _by_name(answer, choices)
+    if found := found or _by_first_words(answer, choices):
+        return found
+    affirmed = _affirmed(_even(answer), choices)
+    if len(affirmed) == 1:
+        return Resolved(choices.index(affirmed.pop()), "named, and no other")
+    return Resolved(None, "affirms several choices" if affirmed else "not a choice")
 
 
 def _tagged(completion: str, names: str) -> list[str]:
@@ -170,7 +174,7 @@ def _find(answer: str, choices: Sequence[str]) -> Resolved | None:
 def _by_letter(answer: str, choices: Sequence[str]) -> Resolved | None:
     match = LETTER.fullmatch(_even(answer))
     if match is None:
-        return _against_loose_letter(answer, choices)
+        return _by_loose_letter(answer, choices)
     letter = next(group for group in match.groups()[:3] if group)
     text, index = match.group(4), ord(letter) - ord("a")
     if any(_plain(choice) == letter for choice in choices):
@@ -188,13 +192,13 @@ def _by_letter(answer: str, choices: Sequence[str]) -> Resolved | None:
     return Resolved(index, "letter and text" if named.reason != "letter" else "letter")
 
 
-def _against_loose_letter(answer: str, choices: Sequence[str]) -> Resolved | None:
+def _by_loose_letter(answer: str, choices: Sequence[str]) -> Resolved | None:
     """Refuse "B dog" where dog is not the second choice; "B dog" where it is goes by its name."""
     match = LOOSE_LETTER.fullmatch(_even(answer))
-    named = _find(match.group(2), choices) if match else None
-    if match is None or named is None or named.choice_index is None:
+    named = match and _find(match[2], choices)
+    if not match or not named or named.choice_index is None:
         return None
-    agrees = ord(match.group(1)) - ord("a") == named.choice_index
+    agrees = ord(match[1]) - ord("a") == named.choice_index
     return named if agrees else Resolved(None, "letter and text disagree")
 
 
@@ -211,15 +215,6 @@ def _by_first_words(answer: str, choices: Sequence[str]) -> Resolved | None:
         also = _affirmed(text[end.end() :], choices) - {choices[first.choice_index]}
         return Resolved(None, "affirms several choices") if also else first
     return None
-
-
-def _by_name(answer: str, choices: Sequence[str]) -> Resolved:
-    affirmed = _affirmed(_even(answer), choices)
-    if len(affirmed) > 1:
-        return Resolved(None, "affirms several choices")
-    if not affirmed:
-        return Resolved(None, "not a choice")
-    return Resolved(choices.index(affirmed.pop()), "named, and no other")
 
 
 def _affirmed(text: str, choices: Sequence[str]) -> set[str]:

@@ -24,11 +24,9 @@ def import_function(path: str, *, key: str, signature: str) -> Callable[..., Any
     try:
         function = pkgutil.resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
-        msg = f"{key} {path}: {error}; {expected}"
-        raise PipelineError(msg) from error
+        raise PipelineError(f"{key} {path}: {error}; {expected}") from error
     if not callable(function):
-        msg = f"{key} {path} is {type(function).__name__}; {expected}"
-        raise PipelineError(msg)
+        raise PipelineError(f"{key} {path} is {type(function).__name__}; {expected}")
     return function
 
 
@@ -41,8 +39,7 @@ def call_own(function: Callable[..., Any], *arguments: object, setting: str, of:
     try:
         return function(*arguments)
     except Exception as error:
-        msg = f"{setting} fails for {of}: {type(error).__name__}: {error}"
-        raise PipelineError(msg) from error
+        raise PipelineError(f"{setting} fails for {of}: {type(error).__name__}: {error}") from error
 
 
 def source_digest(path: str) -> str:

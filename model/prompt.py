@@ -21,10 +21,9 @@ PROMPTS: Mapping[str, Prompt] = {
 
 def _named(setting: Any) -> Any:  # noqa: ANN401  a profile's value, checked next
     if isinstance(setting, str) and setting not in PROMPTS:
-        msg = (
+        raise ValueError(
             f"there is no prompt {setting!r}: expected one of {', '.join(PROMPTS)}, or a whole one"
         )
-        raise ValueError(msg)
     return PROMPTS[setting] if isinstance(setting, str) else setting
 
 

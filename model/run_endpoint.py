@@ -76,12 +76,11 @@ def answer_all(run: InferenceRun) -> None:
             say(f"{job.run.name}: {num_refused} refused, count as wrong")
         if failed:
             first = next(iter(failed))
-            msg = (
+            raise PipelineError(
                 f"{job.run.name}: {job.run.model.path} answered {len(items) - len(failed)} of "
                 f"{len(items)} questions; without an answer: {list_ids(list(failed))}. {first}: "
                 f"{failed[first]}. Run evaluate again: it goes on there"
             )
-            raise PipelineError(msg)
 
 
 def _ask_all(items: Sequence[Item], folder: JobFolder, endpoint: EndpointConfig) -> dict[str, str]:
@@ -148,16 +147,14 @@ def _attempt(
             timeout=(CONNECT_S, endpoint.timeout_s),
         )
     except requests.RequestException as error:
-        msg = f"{type(error).__name__} within {endpoint.timeout_s:g} s"
-        raise FailedError(msg) from error
+        raise FailedError(f"{type(error).__name__} within {endpoint.timeout_s:g} s") from error
     status = response.status_code
     told = response.text[:SHOWN].replace(key, "***") if key else response.text[:SHOWN]
     if status in WRONG_SETTINGS:
-        msg = (
+        raise PipelineError(
             f"{endpoint.name}: {endpoint.url} answers {status}: {told}. Check its `url`, its "
             "`model` and the key that `key_from` names"
         )
-        raise PipelineError(msg)
     if status == OK:
         return _answer(item, response.text, job.prompt)
     if 400 <= status < 500 and status != TOO_MANY:

@@ -126,12 +126,11 @@ def _refuse_short(job: InferenceJob, items: Sequence[Item], processor: Processor
     }
     if found and not job.allow_unreadable:
         first = next(iter(found))
-        msg = (
+        raise PipelineError(
             f"{job.run.name}: {len(found)} of {len(items)} clips are too short: "
             f"{list_ids(list(found))}. {first} has {found[first]}. Get longer ones, or set the "
             "benchmark's `allow_unreadable: true`: they then count as wrong"
         )
-        raise PipelineError(msg)
 
 
 def _answer(
@@ -235,14 +234,13 @@ def _require_parity(
     found = find_disagreements(decoder, list(put), list(put.values()))
     if found:
         first = found[0]
-        msg = (
+        raise PipelineError(
             f"{job.run.name}: {len(found)} of {len(put)} questions are answered otherwise in a "
             f"batch than alone, first {first.id}: alone {first.alone!r}, in a batch "
             f"{first.in_batch!r} ({first.gap_nats:.3f} nats apart). A batch must not change "
             "answers: set evaluate.batch_size to 1, or evaluate.parity_questions to 0 to go on all "
             "the same"
         )
-        raise PipelineError(msg)
     if note:
         write_json(note, {"run": job.run.name, "num_questions": len(put), "card": card})
 

@@ -6,6 +6,7 @@ checkpoints are asked the same.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,11 +95,10 @@ class Reader(Dataset[EncodedPrompt]):
         family = family_of_processor(processor)
         for item in self._items:
             if family.audio_token in item.text:
-                msg = (
+                raise PipelineError(
                     f"question {item.id} holds the audio token {family.audio_token}: "
                     "expected plain text; correct the benchmark's questions"
                 )
-                raise PipelineError(msg)
         self._processor = processor
         self._store = FeatureStore(processor, memory_mb=0, folder=features)
         self._cache = cache or PromptCache()
@@ -153,6 +153,7 @@ class Reader(Dataset[EncodedPrompt]):
         return self._silent[item.silence_s]
 
 
+@lru_cache(maxsize=1)  # a tokenizer's text is megabytes
 def readers_digest(processor: ProcessorMixin) -> str:
     """Names everything that turns a question into a prompt."""
     tokenizer = processor.tokenizer

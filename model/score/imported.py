@@ -48,12 +48,11 @@ def write_imported(
     same = next((run for run in asked if run.questions_sha256 == score.hashes.questions), None)
     if same is None:
         names = ", ".join(sorted({run.benchmark_name for run in asked})) or "nothing"
-        msg = (
+        raise PipelineError(
             f"{layout.root} has not asked the questions of {score.benchmark} (sha256 "
             f"{score.hashes.questions[:8]}), but {names}: evaluate a model on them first, or name "
             "its questions.json by --questions"
         )
-        raise PipelineError(msg)
     digest = score.hashes.answers
     key = folder_key(file.stem, digest)
     run = EvaluationRun(

@@ -145,11 +145,10 @@ def score_folder(
     predictions = {answer.id: _prediction(answer) for answer in read_answers(answers_path)}
     missing = [question.id for question in questions if question.id not in predictions]
     if missing:
-        msg = (
+        raise PipelineError(
             f"{answers_path} covers {len(questions) - len(missing)} of {len(questions)} questions; "
             f"missing: {list_ids(missing)}. A partial file has no score: answer the rest"
         )
-        raise PipelineError(msg)
     verdicts = judge_all(asked, predictions)
     hashes = Hashes(questions=run.questions_sha256, answers=file_digest(answers_path))
     result = score(asked, verdicts, scorers, benchmark=run.benchmark_name, hashes=hashes)

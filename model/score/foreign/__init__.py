@@ -76,8 +76,7 @@ def read_predictions(
     if leading is None:
         present = ", ".join(sorted({str(name) for row in raw.values() for name in row}))
         wanted = key or f"one of {', '.join(keys)}; name yours by --key"
-        msg = f"{path} has keys {present}: expected the prediction under {wanted}"
-        raise PipelineError(msg)
+        raise PipelineError(f"{path} has keys {present}: expected the prediction under {wanted}")
     names, unmatched = match_rows(rows, questions)
     faults = [*unread, *unmatched]
     asked_by_id = {question.id: question for question in questions}
@@ -96,8 +95,7 @@ def read_predictions(
                 predictions[name] = read
     if faults:
         told = tell(faults, len(raw) + len(unread))
-        msg = f"{path}: {told}. {_remedy(faults, strays, others)}"
-        raise PipelineError(msg)
+        raise PipelineError(f"{path}: {told}. {_remedy(faults, strays, others)}")
     return Imported(predictions, leading)
 
 

@@ -38,8 +38,7 @@ def read_file(path: Path) -> tuple[dict[str, Record], list[Fault]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path} is not a text file ({error}): expected {KINDS}"
-        raise PipelineError(msg) from error
+        raise PipelineError(f"{path} is not a text file ({error}): expected {KINDS}") from error
     if path.suffix.lower() in {".csv", ".tsv"}:
         return _sort(_csv_rows(text, path))
     try:
@@ -47,12 +46,10 @@ def read_file(path: Path) -> tuple[dict[str, Record], list[Fault]]:
     except (ValueError, RecursionError) as error:
         rows, faults = _sort(_lines(text))
         if not rows:  # one broken document, of one line or many
-            msg = f"{path} is not JSON ({error}): expected {KINDS}"
-            raise PipelineError(msg) from error
+            raise PipelineError(f"{path} is not JSON ({error}): expected {KINDS}") from error
         return rows, faults
     if not isinstance(document, list | dict):
-        msg = f"{path} holds {type(document).__name__}: expected {KINDS}"
-        raise PipelineError(msg)
+        raise PipelineError(f"{path} holds {type(document).__name__}: expected {KINDS}")
     return _sort((f"row {index}", row) for index, row in enumerate(_rows_in(document)))
 
 

@@ -85,8 +85,12 @@ def answer_all(run: InferenceRun) -> None:
 
 def _ask_all(items: Sequence[Item], folder: JobFolder, endpoint: EndpointConfig) -> dict[str, str]:
     """Ask side by side, writing each answer as it comes; returns why others have none, by id."""
-    is_over = Event()
-    ask = partial(_ask, job=folder.job, endpoint=endpoint, key=_key(endpoint), is_over=is_over)
+    key, is_over = "", Event()
+    if endpoint.key_from and not (key := os.environ.get(endpoint.key_from, "")):
+        raise PipelineError(
+            f"{endpoint.name}: the environment variable {endpoint.key_from} (key_from) is not set"
+        )
+    ask = partial(_ask, job=folder.job, endpoint=endpoint, key=key, is_over=is_over)
     failed: dict[str, str] = {}
     num_lost = 0
     with ThreadPoolExecutor(endpoint.concurrency) as pool:
@@ -106,22 +110,10 @@ def _ask_all(items: Sequence[Item], folder: JobFolder, endpoint: EndpointConfig)
     return failed
 
 
-def _key(endpoint: EndpointConfig) -> str:
-    key = os.environ.get(endpoint.key_from, "") if endpoint.key_from else ""
-    if endpoint.key_from and not key:
-        msg = f"{endpoint.name}: the environment variable {endpoint.key_from} (key_from) is not set"
-        raise PipelineError(msg)
-    return key
-
-
 def _ask(
     item: Item, *, job: InferenceJob, endpoint: EndpointConfig, key: str, is_over: Event
 ) -> Answer:
     """Ask until there is an answer, or a refusal, or no attempt is left."""
-    try:
-        body = _body(item, job, endpoint)
-    except UnreadableAudioError as error:
-        return not_asked(item, str(error))
     lost = FailedError("not asked any more")
     for attempt in range(endpoint.attempts):
         if is_over.is_set():
@@ -130,15 +122,16 @@ def _ask(
             wait_s = lost.wait_s or endpoint.retry_wait_s * 2 ** (attempt - 1)
             time.sleep(min(LONGEST_WAIT_S, wait_s))
         try:
-            return _attempt(item, job, endpoint, body, key)
+            return _attempt(item, job, endpoint, key)
+        except UnreadableAudioError as error:
+            return not_asked(item, str(error))
         except FailedError as error:
             lost = error
     raise lost
 
 
-def _attempt(
-    item: Item, job: InferenceJob, endpoint: EndpointConfig, body: dict[str, Any], key: str
-) -> Answer:
+def _attempt(item: Item, job: InferenceJob, endpoint: EndpointConfig, key: str) -> Answer:
+    body = _body(item, job, endpoint)
     try:
         response = requests.post(
             f"{endpoint.url.rstrip('/')}/chat/completions",

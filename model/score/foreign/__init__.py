@@ -67,7 +67,7 @@ def read_predictions(
     """
     raw, unread = read_file(path)
     keys = (key,) if key else TEXT_KEYS
-    rows = [to_row(place, fields, keys=keys) for place, fields in raw.items()]
+    rows = [to_row(place, fields, keys) for place, fields in raw.items()]
     if not rows:
         msg = f"{path} holds no predictions" + (f": {tell(unread, len(unread))}" if unread else "")
         raise PipelineError(msg)

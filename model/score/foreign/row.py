@@ -108,14 +108,8 @@ def ms_swift(fields: Record) -> Record:
 TOOLS = (lmms_eval, nemo_rl, ms_swift)
 
 
-def to_row(place: str, fields: Record, *, keys: Sequence[str] = TEXT_KEYS) -> Row:
-    """Read a row with MMAU's keys, or others for the same things.
-
-    Args:
-        place: Where it stands in the file.
-        fields: The decoded row.
-        keys: Keys that may hold the prediction.
-    """
+def to_row(place: str, fields: Record, keys: Sequence[str]) -> Row:
+    """Read a row with MMAU's keys, or others for the same things; `keys` may hold its texts."""
     for tool in TOOLS:
         fields = {**fields, **tool(fields)}
     found = _first(fields, ID_KEYS)

@@ -6,6 +6,7 @@ form shows. A field says whether it decides what its stage makes: those that do 
 resumed.
 """
 
+import math
 import os
 import re
 from collections.abc import Callable
@@ -107,11 +108,10 @@ class YoutubeSource(Config):
         known = YTDLP_OPTIONS.split()
         refused = [name for name in options if name not in known]
         if refused:
-            msg = (
+            raise ValueError(
                 f"{', '.join(refused)}: not passed on, as fetching sets it itself, or the account "
                 f"of clips would break; of yt-dlp's options there are {', '.join(known)}"
             )
-            raise ValueError(msg)
         return with_texts(options, _refuse_open)
 
     @property
@@ -123,11 +123,10 @@ class YoutubeSource(Config):
 def _refuse_open(name: str, text: str) -> str:
     is_secret = SECRET_OPTION.search(name) or (name.endswith("proxy") and "@" in text)
     if is_secret and not text.startswith(("env:", "file:")):
-        msg = (
+        raise ValueError(
             f"ytdlp.{name} is a secret, and settings are shown in reports and in Prefect: name its "
             f"place, `{name}: env:VARIABLE` or `{name}: file:PATH`"
         )
-        raise ValueError(msg)
     return text
 
 
@@ -144,8 +143,7 @@ def with_texts(value: Any, change: Callable[[str, str], str], name: str = "") ->
 def reveal(text: str) -> str:
     """The secret that `env:VARIABLE` or `file:PATH` names; any other text is itself.
 
-    Raises:
-        PipelineError: If there is none.
+    PipelineError if there is none.
     """
     kind, _, place = text.partition(":")
     try:
@@ -153,8 +151,7 @@ def reveal(text: str) -> str:
             return os.environ[place]
         return Path(place).expanduser().read_text().strip() if kind == "file" else text
     except (KeyError, OSError) as error:
-        msg = f"{text} names a secret, and there is none"
-        raise PipelineError(msg) from error
+        raise PipelineError(f"{text} names a secret, and there is none") from error
 
 
 class FolderSource(Config):
@@ -293,3 +290,8 @@ class WorldConfig(Config):
     """Questions of the benchmark, in sound, music and speech."""
     clip_length_s: Annotated[float, Field(ge=1, le=10)] = 2.0
     """Seconds that hold the sound asked about."""
+
+    @property
+    def slot_s(self) -> int:
+        """Whole seconds that a clip fills in its video."""
+        return math.ceil(self.clip_length_s)

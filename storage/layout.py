@@ -24,21 +24,22 @@ from pathlib import Path
 CLIP_LENGTH_S = 10.0  # R1-AQA's
 # Of a workspace, for all experiments: no experiment's name.
 RESERVED = {
-    *(
-        "annotations",
-        "answers",
-        "benchmarks",
-        "clips",
-        "datasets",
-        "downloads",
-        "features",
-        "ledger.sqlite",
-        "media",
-    ),
-    *("locks", "models", "prefect", "tmp", "world", "yt-dlp-cache"),
+    *("annotations", "answers", "benchmarks", "clips", "datasets", "downloads", "features"),
+    *("ledger.sqlite", "locks", "media", "models", "prefect", "tmp", "world", "yt-dlp-cache"),
 }
 CLIPS_FOLDER = re.compile(r"clips(-[0-9.]+s)?")
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+class Place:
+    """An attribute that is a path in a folder, which another attribute holds."""
+
+    def __init__(self, folder: str, name: str) -> None:
+        self.folder, self.name = folder, name
+
+    def __get__(self, places: object, _owner: type) -> Path:
+        """The path."""
+        return getattr(places, self.folder) / self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +53,48 @@ class Layout:
     clip_length_s: float = CLIP_LENGTH_S
     """Seconds of a clip: clips of another length than R1-AQA's have a folder of their own."""
 
+    ledger = Place("workspace", "ledger.sqlite")
+    """SQLite account of every clip that any experiment asked for."""
+    media = Place("workspace", "media")
+    """Folder of whole downloads, named by video id, where `fetch.keep_media` is set."""
+    downloads = Place("workspace", "downloads")
+    """Folder of downloads and cuts in flight; beside the clips, so that a rename is enough."""
+    ytdlp_cache = Place("workspace", "yt-dlp-cache")
+    """Folder in which yt-dlp keeps YouTube's player code."""
+    temporary = Place("workspace", "tmp")
+    """Folder of what Prefect's runner works in."""
+    locks = Place("workspace", "locks")
+    """Folder of lock files."""
+    models = Place("workspace", "models")
+    """Folder of models made here."""
+    digests = Place("workspace", "digests.jsonl")
+    """What was read of large files before, so that they are not read at every start."""
+    world = Place("workspace", "world")
+    """A made world's media, annotations and benchmark (the demo's)."""
+    datasets = Place("workspace", "datasets")
+    """Folder of what data sets of the hub gave."""
+    benchmarks = Place("workspace", "benchmarks")
+    """Folder of the benchmarks: each lies under its digest."""
+
+    fetch = Place("root", "fetch")
+    """The experiment's account of its clips: fetch_report.json, invalid.jsonl, clips.csv."""
+    train_jsonl = Place("root", "train.jsonl")
+    """Training examples, one R1-AQA line each."""
+    validation_jsonl = Place("root", "validation.jsonl")
+    """Held-out examples, for choosing a checkpoint."""
+    dropped_jsonl = Place("root", "dropped.jsonl")
+    """Rows that did not become examples, with the reason."""
+    data_account = Place("root", "data.json")
+    """What became of the rows of each source of training data."""
+    evaluations = Place("root", "evaluation")
+    """Folder of the models' answers, in it `RunKey.folder`."""
+    site = Place("root", "site")
+    """The HTML report and the leaderboard's exports."""
+
     @property
     def root(self) -> Path:
         """The experiment's own folder."""
         return self.workspace / self.experiment
-
-    @property
-    def ledger(self) -> Path:
-        """SQLite account of every clip that any experiment asked for."""
-        return self.workspace / "ledger.sqlite"
 
     @property
     def clips(self) -> Path:
@@ -68,101 +102,16 @@ class Layout:
         is_usual = self.clip_length_s == CLIP_LENGTH_S
         return self.workspace / ("clips" if is_usual else f"clips-{self.clip_length_s:g}s")
 
-    @property
-    def media(self) -> Path:
-        """Folder of whole downloads, named by video id, where `fetch.keep_media` is set."""
-        return self.workspace / "media"
-
-    @property
-    def downloads(self) -> Path:
-        """Folder of downloads and cuts in flight; beside the clips, so that a rename is enough."""
-        return self.workspace / "downloads"
-
-    @property
-    def ytdlp_cache(self) -> Path:
-        """Folder in which yt-dlp keeps YouTube's player code."""
-        return self.workspace / "yt-dlp-cache"
-
-    @property
-    def temporary(self) -> Path:
-        """Folder of what Prefect's runner works in."""
-        return self.workspace / "tmp"
-
-    @property
-    def locks(self) -> Path:
-        """Folder of lock files."""
-        return self.workspace / "locks"
-
     def lock(self, unit: str) -> Path:
         """Lock file of a unit of the experiment's work, e.g. `train/grpo`."""
         return self.locks / self.experiment / f"{unit.replace('/', '--')}.lock"
-
-    @property
-    def models(self) -> Path:
-        """Folder of models made here."""
-        return self.workspace / "models"
-
-    @property
-    def digests(self) -> Path:
-        """What was read of large files before, so that they are not read at every start."""
-        return self.workspace / "digests.jsonl"
-
-    @property
-    def world(self) -> Path:
-        """A made world's media, annotations and benchmark (the demo's)."""
-        return self.workspace / "world"
-
-    @property
-    def fetch(self) -> Path:
-        """The experiment's account of its clips: fetch_report.json, invalid.jsonl, clips.csv."""
-        return self.root / "fetch"
-
-    @property
-    def train_jsonl(self) -> Path:
-        """Training examples, one R1-AQA line each."""
-        return self.root / "train.jsonl"
-
-    @property
-    def validation_jsonl(self) -> Path:
-        """Held-out examples of AVQA, for choosing a checkpoint."""
-        return self.root / "validation.jsonl"
-
-    @property
-    def dropped_jsonl(self) -> Path:
-        """Annotation rows that did not become examples, with the reason."""
-        return self.root / "dropped.jsonl"
-
-    @property
-    def data_account(self) -> Path:
-        """What became of the rows of each source of training data."""
-        return self.root / "data.json"
-
-    @property
-    def datasets(self) -> Path:
-        """Folder of what data sets of the hub gave, shared by all experiments."""
-        return self.workspace / "datasets"
-
-    @property
-    def evaluations(self) -> Path:
-        """Folder of the models' answers, in it `RunKey.folder`."""
-        return self.root / "evaluation"
-
-    @property
-    def site(self) -> Path:
-        """The HTML report and the leaderboard's exports."""
-        return self.root / "site"
-
-    @property
-    def benchmarks(self) -> Path:
-        """Folder of the benchmarks, shared by all experiments: each lies under its digest."""
-        return self.workspace / "benchmarks"
 
     def benchmark(self, key: str) -> Path:
         """Folder of one benchmark."""
         return self.benchmarks / key
 
     def dataset(self, name: str, split: str) -> Path:
-        """Folder of the audio of a hub's data set, named by clip; shared by all experiments."""
+        """Folder of the audio of a hub's data set, named by clip."""
         return self.datasets / name.strip("/").replace("/", "--") / split
 
     def training(self, name: str) -> Path:

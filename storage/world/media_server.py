@@ -35,12 +35,11 @@ class ServedVideo:
     path: Path | None
     """Media file; None where the fault leaves nothing to send."""
     fault: ServerFault | None
-    """What goes wrong; None: nothing."""
 
 
 @contextmanager
 def serve_media(videos: Mapping[str, ServedVideo], *, port: int) -> Generator[str]:
-    """Serve while the `with` block runs, on loopback only.
+    """Serve videos by id on loopback while the block runs; PipelineError if the port is in use.
 
     Args:
         videos: By video id; any other id is 404.
@@ -48,9 +47,6 @@ def serve_media(videos: Mapping[str, ServedVideo], *, port: int) -> Generator[st
 
     Yields:
         The address without a final slash, e.g. `http://127.0.0.1:8631`.
-
-    Raises:
-        PipelineError: If the port is in use.
     """
 
     def answer(request: Request) -> ASGIApp:
@@ -62,11 +58,10 @@ def serve_media(videos: Mapping[str, ServedVideo], *, port: int) -> Generator[st
         try:
             taken = stack.enter_context(running(application, HOST, port))
         except OSError as error:
-            msg = (
+            raise PipelineError(
                 f"the demo's media server cannot listen on {HOST}:{port}: {error.strerror}; "
                 f"stop what listens there, or take another port: --set world.port={port + 1}"
-            )
-            raise PipelineError(msg) from error
+            ) from error
         yield f"http://{HOST}:{taken}"
 
 

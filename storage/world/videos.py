@@ -16,29 +16,15 @@ import numpy as np
 
 from storage.errors import PipelineError
 from storage.world.media_server import ServerFault
-from storage.world.sounds import (
-    NOISE_BY_DIFFICULTY,
-    SAMPLE_RATE_HZ,
-    SOUNDS,
-    Samples,
-    make_sound,
-)
+from storage.world.sounds import NOISE_BY_DIFFICULTY, SAMPLE_RATE_HZ, SOUNDS, Samples, make_sound
 
 MediaFault = Literal["no-audio", "short", "silent"]
 Fault = ServerFault | MediaFault
 
 # In the order in which a world deals them out. "silent" comes last: such a clip can be cut.
 FAULTS: tuple[Fault, ...] = (
-    "404",
-    "403",
-    "410",
-    "truncated",
-    "no-audio",
-    "short",
-    "zero-bytes",
-    "html",
-    "html-as-audio",
-    "silent",
+    *("404", "403", "410", "truncated", "no-audio", "short"),
+    *("zero-bytes", "html", "html-as-audio", "silent"),
 )
 NO_MEDIA: frozenset[Fault] = frozenset({"404", "403", "410", "zero-bytes", "html", "html-as-audio"})
 
@@ -91,15 +77,7 @@ class Video:
 def plan_video(
     index: int, *, num_clips: int, slot_s: int, fault: Fault | None, rng: np.random.Generator
 ) -> Video:
-    """Decide what a video holds.
-
-    Args:
-        index: Position among all videos of the world; spreads containers and odd ids.
-        num_clips: Clips asked about; fewer than there are sounds.
-        slot_s: Length of a slot.
-        fault: What is wrong with it.
-        rng: Decides the rest.
-    """
+    """Decide what a video holds; its place among all videos spreads containers and odd ids."""
     shortest_s = max(SHORTEST_S, (num_clips + 2) * slot_s)
     length_s = int(min(LONGEST_S, shortest_s + rng.exponential(6)))
     offset_s = int(rng.integers(slot_s))
@@ -166,19 +144,13 @@ def make_soundtrack(
 def encode(video: Video, soundtrack: Samples, path: Path) -> None:
     """Write a video's media file with ffmpeg; the same bytes each time.
 
-    Raises:
-        PipelineError: If ffmpeg fails; carries its last words.
+    PipelineError if ffmpeg fails; carries its last words.
     """
-    sound_input = ("-f", "f32le", "-ar", str(SAMPLE_RATE_HZ), "-ac", "1", "-i", "pipe:0")
-    codec = AUDIO_CODECS[video.suffix]
-    if video.fault == "no-audio":
-        codec = ("-an", "-f", "mp4")
+    codec = ("-an", "-f", "mp4") if video.fault == "no-audio" else AUDIO_CODECS[video.suffix]
     command = [
-        imageio_ffmpeg.get_ffmpeg_exe(),
-        *("-hide_banner", "-loglevel", "error", "-nostdin", "-y"),
-        *sound_input,
-        *(PICTURE if video.suffix == ".mp4" else ()),
-        *(PICTURE_CODEC if video.suffix == ".mp4" else ()),
+        *(imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-nostdin", "-y"),
+        *("-f", "f32le", "-ar", str(SAMPLE_RATE_HZ), "-ac", "1", "-i", "pipe:0"),
+        *((*PICTURE, *PICTURE_CODEC) if video.suffix == ".mp4" else ()),
         *("-t", str(video.length_s), "-fflags", "+bitexact", "-flags", "+bitexact"),
         *codec,
         *(("-movflags", "+faststart") if codec[-1] == "mp4" else ()),

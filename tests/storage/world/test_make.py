@@ -167,7 +167,7 @@ def test_unusable_media_fail_in_the_way_that_they_are_named_for(world: make.Worl
 
 
 def test_by_default_a_tenth_of_the_sources_is_unusable_in_ten_ways():
-    videos = make._plan_videos(WorldConfig(), slot_s=2)
+    videos = make.plan_training(WorldConfig())
     faults = Counter(video.fault for video in videos if video.fault is not None)
     assert len({(v.video_id, clip.start_s) for v in videos for clip in v.clips}) >= 200
     assert len(faults) == 10

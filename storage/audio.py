@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile  # pyright: ignore[reportMissingTypeStubs]  it has none
@@ -34,22 +34,6 @@ class UnreadableAudioError(PipelineError):
     """A clip that gives no usable samples; the message names the file and the reason."""
 
 
-class Samples(NamedTuple):
-    """Audio as stored: all channels, own rate."""
-
-    channels: NDArray[np.float32]
-    """(frames, channels), -1..1."""
-    sample_rate_hz: int
-
-
-class AudioFacts(NamedTuple):
-    """What a check found in a readable clip."""
-
-    duration_s: float
-    peak: float
-    """Largest absolute sample, 0..1 (more where the file clips)."""
-
-
 class Unreadable(NamedTuple):
     """Why a clip cannot be used."""
 
@@ -65,37 +49,26 @@ def read_audio(path: Path) -> NDArray[np.float32]:
     Raises:
         UnreadableAudioError: If the file is missing, empty, undecodable, or holds NaN or infinity.
     """
-    return to_mono_16k(_decode(path), str(path))
-
-
-def to_mono_16k(samples: Samples, name: str) -> NDArray[np.float32]:
-    """Mix all channels down and resample.
-
-    Raises:
-        UnreadableAudioError: If there are no samples, or values that are not numbers.
-    """
-    if not samples.channels.size:
-        msg = f"{name} holds no audio: it decodes to 0 samples"
-        raise UnreadableAudioError(msg)
-    mono = samples.channels.mean(axis=1, dtype=np.float64).astype(np.float32)
+    channels, sample_rate_hz = _decode(path)
+    if not channels.size:
+        raise UnreadableAudioError(f"{path} holds no audio: it decodes to 0 samples")
+    mono = channels.mean(axis=1, dtype=np.float64).astype(np.float32)
     if not np.isfinite(mono).all():
-        msg = f"{name} holds samples that are not numbers (NaN or infinity)"
-        raise UnreadableAudioError(msg)
-    if samples.sample_rate_hz != SAMPLE_RATE_HZ:
-        mono = soxr.resample(mono, samples.sample_rate_hz, SAMPLE_RATE_HZ, quality="HQ")
+        raise UnreadableAudioError(f"{path} holds samples that are not numbers (NaN or infinity)")
+    if sample_rate_hz != SAMPLE_RATE_HZ:
+        mono = soxr.resample(mono, sample_rate_hz, SAMPLE_RATE_HZ, quality="HQ")
     if not len(mono):
-        msg = f"{name} holds no audio: nothing is left of it at {SAMPLE_RATE_HZ} Hz"
+        msg = f"{path} holds no audio: nothing is left of it at {SAMPLE_RATE_HZ} Hz"
         raise UnreadableAudioError(msg)
     return mono.astype(np.float32, copy=False)
 
 
-def check_audio(path: Path) -> AudioFacts | Unreadable:
-    """Decode a file once, whole, and say how long and how loud it is, or why it cannot be used."""
+def check_audio(path: Path) -> int | Unreadable:
+    """Decode a file once, whole: its samples at 16 kHz, or why it cannot be used."""
     try:
-        mono = read_audio(path)
+        return len(read_audio(path))
     except UnreadableAudioError as error:
         return Unreadable(str(error))
-    return AudioFacts(duration_s=len(mono) / SAMPLE_RATE_HZ, peak=float(np.abs(mono).max()))
 
 
 def check_clips(
@@ -109,7 +82,7 @@ def check_clips(
         on_progress: Told the number of clips checked.
 
     Returns:
-        By name `sha256`, `duration_s` and `peak`, or the `reason` why it cannot be used.
+        By name `sha256`, or the `reason` why it cannot be used.
     """
     known: dict[str, Any] = read_json(cache) if cache.exists() else {}
 
@@ -120,11 +93,10 @@ def check_clips(
         before = known.get(name)
         if before is not None and before.get("stamp") == stamp:
             return before
-        facts = check_audio(clip)
-        if isinstance(facts, Unreadable):
-            return {"stamp": stamp, "reason": facts.reason}
-        found = {"duration_s": round(facts.duration_s, 3), "peak": round(facts.peak, 4)}
-        return {"stamp": stamp, "sha256": file_digest(clip), **found}
+        length = check_audio(clip)
+        if isinstance(length, Unreadable):
+            return {"stamp": stamp, "reason": length.reason}
+        return {"stamp": stamp, "sha256": file_digest(clip)}
 
     found: dict[str, dict[str, Any]] = {}
     with ThreadPoolExecutor(NUM_THREADS) as pool:
@@ -161,38 +133,31 @@ def silence(duration_s: float) -> NDArray[np.float32]:
     return np.zeros(round(duration_s * SAMPLE_RATE_HZ), dtype=np.float32)
 
 
-def _decode(path: Path) -> Samples:
+def _decode(path: Path) -> tuple[NDArray[np.float32], int]:
+    """All channels, (frames, channels), and their rate."""
     try:
-        return _by_libsndfile(path)
+        return soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
         if not path.is_file():
-            msg = f"{path} is missing"
-            raise UnreadableAudioError(msg) from error
-        return _decode_by_ffmpeg(path.read_bytes(), str(path))
-
-
-def _by_libsndfile(file: Path | io.BytesIO) -> Samples:
-    frames, sample_rate_hz = soundfile.read(file, dtype="float32", always_2d=True)
-    return Samples(cast("NDArray[np.float32]", frames), sample_rate_hz)
-
-
-def _decode_by_ffmpeg(content: bytes, name: str) -> Samples:
-    if not content:
-        msg = f"{name} is empty (0 bytes)"
-        raise UnreadableAudioError(msg)
+            raise UnreadableAudioError(f"{path} is missing") from error
+    if not path.stat().st_size:
+        raise UnreadableAudioError(f"{path} is empty (0 bytes)")
     import imageio_ffmpeg  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]  rarely needed; no stubs
 
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-i", "pipe:0"]
     command += ["-vn", "-f", "wav", "-acodec", "pcm_f32le", "pipe:1"]
     try:
         run = subprocess.run(
-            command, input=content, capture_output=True, timeout=DECODE_DEADLINE_S, check=True
+            command,
+            input=path.read_bytes(),
+            capture_output=True,
+            timeout=DECODE_DEADLINE_S,
+            check=True,
         )
-        return _by_libsndfile(io.BytesIO(run.stdout))
+        return soundfile.read(io.BytesIO(run.stdout), dtype="float32", always_2d=True)
     except subprocess.CalledProcessError as error:
         tail = error.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        msg = f"{name} cannot be decoded: {' '.join(tail) or 'ffmpeg gave no reason'}"
+        msg = f"{path} cannot be decoded: {' '.join(tail) or 'ffmpeg gave no reason'}"
         raise UnreadableAudioError(msg) from error
     except (subprocess.TimeoutExpired, soundfile.LibsndfileError) as error:
-        msg = f"{name} cannot be decoded: {error}"
-        raise UnreadableAudioError(msg) from error
+        raise UnreadableAudioError(f"{path} cannot be decoded: {error}") from error

@@ -11,7 +11,7 @@ from model.config import TrainConfig
 from model.network.family import family_of_processor
 from model.network.features import is_cut, num_frames_of, prompt_tokens, too_short
 from model.own_functions import call_own, import_function
-from storage.audio import SAMPLE_RATE_HZ, AudioFacts, Unreadable, check_audio
+from storage.audio import Unreadable, check_audio
 from storage.errors import PipelineError
 from storage.jsonl import Record, read_jsonl
 from storage.records.prompt import Prompt
@@ -91,14 +91,14 @@ def check_examples(
         PipelineError: If more than `max_bad_share` cannot be read, or less than one batch is left.
     """
     clips = {example.clip for example in examples if example.repeats}
-    facts = {clip: check_audio(clip) for clip in clips}
+    lengths = {clip: check_audio(clip) for clip in clips}
     checked = Checked([], [], [])
     for example in examples:
-        fact = facts.get(example.clip)
-        if fault := _fault(example, fact, processor, config):
+        num_samples = lengths.get(example.clip)
+        if fault := _fault(example, num_samples, processor, config):
             checked.dropped.append({"id": example.id, **fault})
             continue
-        if isinstance(fact, AudioFacts) and is_cut(_num_samples(fact), processor):
+        if isinstance(num_samples, int) and is_cut(num_samples, processor):
             checked.cut.append(example.id)
         checked.kept.extend([example] * example.repeats)
     _, dropped, _ = checked
@@ -149,34 +149,30 @@ def _index(value: object, num_choices: int) -> int:
 
 def _fault(
     example: Example,
-    fact: AudioFacts | Unreadable | None,
+    num_samples: int | Unreadable | None,
     processor: ProcessorMixin,
     config: TrainConfig,
 ) -> dict[str, object]:
     """Why an example cannot be used, as dropped.jsonl says it; empty: it can."""
-    if fact is None or not example.repeats:
+    if num_samples is None or not example.repeats:
         return {"reason": "left-out", "detail": f"by example_repeats {config.example_repeats}"}
-    if isinstance(fact, Unreadable):
-        return {"reason": "unreadable", "detail": fact.reason}
-    if fault := too_short(_num_samples(fact), processor):
+    if isinstance(num_samples, Unreadable):
+        return {"reason": "unreadable", "detail": num_samples.reason}
+    if fault := too_short(num_samples, processor):
         return {"reason": "too-short", "detail": fault}
-    length = _prompt_length(example, fact, processor, config.prompt)
+    length = _prompt_length(example, num_samples, processor, config.prompt)
     if length > config.max_prompt_tokens:
         detail = f"{length} tokens, max_prompt_tokens is {config.max_prompt_tokens}"
         return {"reason": "too-long", "detail": detail, "num_tokens": length}
     return {}
 
 
-def _num_samples(fact: AudioFacts) -> int:
-    return round(fact.duration_s * SAMPLE_RATE_HZ)
-
-
 def _prompt_length(
-    example: Example, fact: AudioFacts, processor: ProcessorMixin, prompt: Prompt
+    example: Example, num_samples: int, processor: ProcessorMixin, prompt: Prompt
 ) -> int:
     """Tokens of the prompt, audio included, without decoding the clip again."""
     text = prompt.fill(example.question, example.choices)
     num_tokens = family_of_processor(processor).num_audio_tokens
     # Few frames are few audio tokens, which are replaced by the clip's.
     tokens = prompt_tokens(processor, text, 4, system=prompt.system)
-    return len(tokens) - num_tokens(4) + num_tokens(num_frames_of(_num_samples(fact), processor))
+    return len(tokens) - num_tokens(4) + num_tokens(num_frames_of(num_samples, processor))

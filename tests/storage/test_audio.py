@@ -100,12 +100,9 @@ def test_a_clip_without_samples_or_with_nan_is_refused(tmp_path: Path) -> None:
         read_audio(tmp_path / "nan.wav")
 
 
-def test_a_readable_clip_gives_its_duration_and_peak(tmp_path: Path) -> None:
+def test_a_readable_clip_gives_its_length(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", tone(440, 8_000, duration_s=1.5), 8_000)
-    facts = check_audio(tmp_path / "a.wav")
-    assert not isinstance(facts, Unreadable)
-    assert facts.duration_s == pytest.approx(1.5)
-    assert facts.peak == pytest.approx(0.5, rel=0.02)
+    assert check_audio(tmp_path / "a.wav") == 24_000
 
 
 def test_a_clip_is_found_beside_its_folder_or_in_it(tmp_path: Path) -> None:

@@ -5,16 +5,13 @@ from storage.errors import PipelineError, network_cause
 TIMEOUT_S = 60.0
 
 
-def download(url: str, *, what: str, remedy: str) -> bytes:
-    """What an address gives.
+def download(url: str, what: str, remedy: str) -> bytes:
+    """What an address of http or https gives; PipelineError if it cannot be had.
 
     Args:
-        url: Of http or https.
+        url: The address.
         what: The file, for the message, e.g. `annotations`.
         remedy: What to do where it cannot be had.
-
-    Raises:
-        PipelineError: If it cannot be had.
     """
     import requests  # noqa: PLC0415  who has the file need not wait for it
 

@@ -6,7 +6,7 @@ A file written here is either the old one or the new one after a kill at any mom
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -60,20 +60,15 @@ def append_line(path: Path, record: Mapping[str, object]) -> None:
 
 
 class AppendLog:
-    """A file of JSON lines that grows by whole lines.
+    """A file of JSON lines that grows by whole lines; a missing one is empty.
 
     Opening it cuts off a last line that a kill tore, or the next one would be glued to it and both
     be lost.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open it, and mend its tail; a missing file is empty.
-
-        Args:
-            path: The file.
-        """
+        """Open it, and mend its tail."""
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             whole = path.read_bytes().rfind(b"\n") + 1
             if whole < path.stat().st_size:
@@ -84,55 +79,53 @@ class AppendLog:
         append_line(self.path, record)
 
     def read(self) -> list[Record]:
-        """Every line.
-
-        Raises:
-            PipelineError: If a line is not a JSON object; names it.
-        """
+        """Every line, as `read_jsonl`."""
         return read_jsonl(self.path) if self.path.exists() else []
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401  JSON is whatever was written; callers check it at the border
-    """Read one JSON document.
-
-    Raises:
-        PipelineError: If the file is missing or is not JSON.
-    """
+    """Read one JSON document; PipelineError if the file is missing or is not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        msg = f"{path} is missing"
-        raise PipelineError(msg) from error
+        return json.loads(read_file(path))
     except ValueError as error:
-        msg = f"{path} is not JSON: {error}"
-        raise PipelineError(msg) from error
+        raise PipelineError(f"{path} is not JSON: {error}") from error
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file; PipelineError if it is missing."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise PipelineError(f"{path} is missing") from error
 
 
 def read_jsonl(path: Path) -> list[Record]:
     """Read JSON lines.
 
-    Raises:
-        PipelineError: If the file is missing or a line is not a JSON object; names the line.
+    PipelineError if the file is missing or a line is not a JSON object; names the line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError as error:
-        msg = f"{path} is missing"
-        raise PipelineError(msg) from error
     records: list[Record] = []
-    for line_number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            msg = f"{path}:{line_number} is not JSON: {error}"
-            raise PipelineError(msg) from error
+    for number, record in decode_lines(read_file(path).decode(), str(path)):
         if not isinstance(record, dict):
-            msg = f"{path}:{line_number} is {type(record).__name__}, expected a JSON object"
+            msg = f"{path}:{number} is {type(record).__name__}, expected a JSON object"
             raise PipelineError(msg)
         records.append(cast("Record", record))
     return records
+
+
+def decode_lines(text: str, source: str) -> Iterator[tuple[int, Any]]:
+    """What each line of JSON holds, with its number from 1; empty lines are passed over.
+
+    PipelineError if a line is not JSON; names it.
+    """
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                place = f"{source}:{number}"
+                msg = f"{place} is not JSON, neither a line nor part of one document: {error}"
+                raise PipelineError(msg) from error
 
 
 def as_array(content: bytes) -> bytes:

@@ -1,8 +1,7 @@
 """File locks that the kernel frees: shared or exclusive, signed by who holds them.
 
-A lock (flock) belongs to the open file, not to the process: a child that inherits the descriptor
-keeps it until it ends, so that what was locked is free when the last process is gone, kill -9
-included, and not before. Works on a shared file system too.
+A lock (flock) belongs to the open file, not to the process: what was locked is free when the last
+process that inherited the descriptor is gone, kill -9 included, and not before.
 """
 
 import fcntl
@@ -19,16 +18,13 @@ from storage.errors import PipelineError
 def try_lock(
     path: Path, purpose: str = "", *, shared: bool = False, wait: bool = False
 ) -> int | None:
-    """Take a lock if it is free; the descriptor that holds it, to be closed in the end.
+    """Take a lock if it is free; the descriptor that holds it, to be closed; None: another has it.
 
     Args:
         path: Its file, made where it is missing; stays when the lock is free.
         purpose: What for, as others who wait are told, e.g. `training grpo`; empty: not signed.
         shared: Let others share it.
         wait: Until it is free, without a word; for locks that nobody holds for long.
-
-    Returns:
-        None if another has it.
 
     Raises:
         PipelineError: If its file cannot be made or opened.
@@ -75,10 +71,8 @@ def is_locked(path: Path) -> bool:
 
 def holder(path: Path) -> str:
     """Who signed a lock last: `process 4242 on HOST for training grpo, since 26 Nov 14:02:11`."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace") or "another process"
-    except FileNotFoundError:
-        return "another process"
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    return text or "another process"
 
 
 def _open(path: Path) -> int:

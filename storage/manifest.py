@@ -1,13 +1,9 @@
-"""What a stage made, from what, and whether it still stands.
+"""What a unit of work (a stage, one training, ...) made, from what, and whether it still stands.
 
-A manifest is the commit record of a unit of work (a stage, one training, one model on one
-benchmark): it is written last, by rename, and holds a key (what decided the output) and a stamp of
-every output file. The work is done when the key is the same and the stamps still match. Prefect's
-own result cache knows only the returned value and calls a task cached although its folder is gone,
-so it is not used for this.
-
-A stamp is compared by size and time first, as git's index does, and by content only where those
-differ: a folder of checkpoints is not read again at every start.
+A manifest is written last, by rename, and holds a key (what decided the output) and a stamp of
+every output file. The work is done when the key is the same and the stamps still match. (Prefect's
+own result cache calls a task cached although its folder is gone.) A stamp is compared by size and
+time first, as git's index does, and by content only where those differ.
 """
 
 import hashlib
@@ -41,14 +37,13 @@ class Manifest:
     unit: str
     """Name, e.g. `convert` or `train/grpo`."""
     reasons: dict[str, str]
-    """The key: the digest of each thing that decides the output, so that a rerun can say what
-    changed."""
+    """The key: the digest of each thing that decides the output."""
     outputs: dict[str, Stamp]
     """Stamp of each output file, by absolute path; written relative to the manifest's own folder,
     as a workspace may be moved or copied."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """The part `settings` by key, so that a rerun can say which of them changed; lists of more than
-    plain values (sources, whose options may be secret) as their digest."""
+    """The part `settings` by key; lists of more than plain values (sources, whose options may be
+    secret) as their digest."""
 
     @property
     def digest(self) -> str:
@@ -78,9 +73,7 @@ def file_digest(path: Path) -> str:
 
 
 def remembered_digest(path: Path, memory: Path) -> str:
-    """sha256 of a file's content, read once for as long as the file stays as it is.
-
-    A model of 7B has 33 GB, and its digest is asked for at every start.
+    """sha256 of a file's content (33 GB of a 7B), read once for as long as it stays as it is.
 
     Args:
         path: The file.
@@ -107,17 +100,12 @@ def check(
         path: The manifest.
         unit: The unit's name.
         parts: What decides the outputs.
-        may_go: Folders of outputs that may be deleted: that is no reason to make them again.
+        may_go: Folders of outputs whose deletion is no reason to make them again.
     """
     manifest = read(path)
     if manifest is None:
         return Verdict(is_done=False, reason="never done")
-    reasons = {name: digest_of(part) for name, part in parts.items()}
-    changed = sorted(
-        name
-        for name in reasons.keys() | manifest.reasons.keys()
-        if reasons.get(name) != manifest.reasons.get(name)
-    )
+    changed = _changed(manifest.reasons, {name: digest_of(part) for name, part in parts.items()})
     if changed or manifest.unit != unit:
         said = [
             f"settings{_difference(manifest.settings, parts)}" if name == "settings" else name
@@ -137,16 +125,16 @@ def check(
 def commit(path: Path, unit: str, parts: Mapping[str, object], outputs: Iterable[Path]) -> Manifest:
     """Stamp the outputs (folders by every file in them) and write the manifest, last.
 
-    Raises:
-        PipelineError: If an output is missing; nothing is written then.
+    PipelineError if an output is missing; nothing is written then.
     """
     stamps: dict[str, Stamp] = {}
     for output in outputs:
         if not output.exists():
-            msg = f"{unit} ended without its output {output}; run it again"
-            raise PipelineError(msg)
+            raise PipelineError(f"{unit} ended without its output {output}; run it again")
         files = sorted(output.rglob("*")) if output.is_dir() else [output]
-        stamps |= {str(file): _stamp(file) for file in files if file.is_file()}
+        for file in (file for file in files if file.is_file()):
+            status = file.stat()
+            stamps[str(file)] = Stamp(status.st_size, status.st_mtime_ns, file_digest(file))
     reasons = {name: digest_of(part) for name, part in parts.items()}
     manifest = Manifest(unit, reasons, stamps, dict(flat(parts.get("settings"))))
     near = {os.path.relpath(name, path.parent): stamp for name, stamp in stamps.items()}
@@ -171,14 +159,17 @@ def _difference(before: Mapping[str, Any], parts: Mapping[str, object]) -> str:
     """Which settings changed, ` (beta 0.04 -> 0.1, ...)`; empty if what they were is not known."""
     now = dict(flat(parts.get("settings")))
     changes: list[str] = []
-    for name in before.keys() | now.keys():
+    for name in _changed(before, now):
         old, new = str(before.get(name, "not set")), str(now.get(name, "not set"))
         is_shown = max(len(old), len(new)) <= MAX_SHOWN and "sha256:" not in old + new
-        if old != new:
-            changes.append(f"{name} {old} -> {new}" if is_shown else name)
-    rest = len(changes) - MAX_CHANGES
-    shown = sorted(changes)[:MAX_CHANGES] + [f"{rest} more"] * (rest > 0)
-    return f" ({', '.join(shown)})" if before and changes else ""
+        changes.append(f"{name} {old} -> {new}" if is_shown else name)
+    if len(changes) > MAX_CHANGES:
+        changes[MAX_CHANGES:] = [f"{len(changes) - MAX_CHANGES} more"]
+    return f" ({', '.join(changes)})" if before and changes else ""
+
+
+def _changed(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
 def flat(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -193,21 +184,14 @@ def flat(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, value if is_plain else f"sha256:{digest_of(cast('object', value))[:12]}"
 
 
-def _stamp(path: Path) -> Stamp:
-    status = path.stat()
-    return Stamp(status.st_size, status.st_mtime_ns, file_digest(path))
-
-
 def _state(path: Path, stamp: Stamp) -> str:
     try:
         status = path.stat()
     except FileNotFoundError:
         return "missing"
-    if status.st_size != stamp.size_bytes:
-        return "changed"
-    if status.st_mtime_ns == stamp.mtime_ns:
+    if (status.st_size, status.st_mtime_ns) == (stamp.size_bytes, stamp.mtime_ns):
         return "same"
-    if file_digest(path) != stamp.sha256:
+    if status.st_size != stamp.size_bytes or file_digest(path) != stamp.sha256:
         return "changed"
     os.utime(path, ns=(status.st_atime_ns, stamp.mtime_ns))  # same bytes: next time is quick again
     return "same"

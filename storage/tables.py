@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from storage.errors import PipelineError
-from storage.jsonl import Record
+from storage.jsonl import Record, decode_lines, read_file
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
@@ -15,18 +15,9 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 def read_rows(path: Path) -> list[Any]:
     """Read a file's rows, as `rows_in` tells them.
 
-    Raises:
-        PipelineError: If the file is missing or is of no known kind.
+    PipelineError if the file is missing or is of no known kind.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        msg = f"{path} is missing"
-        raise PipelineError(msg) from error
-    except IsADirectoryError as error:
-        msg = f"{path} is not a text file of JSON or JSON lines: {error}"
-        raise PipelineError(msg) from error
-    return rows_in(content, source=str(path))
+    return rows_in(read_file(path), source=str(path))
 
 
 def rows_in(content: bytes, *, source: str) -> list[Any]:
@@ -57,9 +48,8 @@ def rows_in(content: bytes, *, source: str) -> list[Any]:
         document: Any = json.loads(text)
     except (ValueError, RecursionError) as error:  # nested too deeply
         if "\n" not in text.strip():
-            msg = f"{source} is not JSON: {error}"
-            raise PipelineError(msg) from error
-        return _read_lines(text, source)
+            raise PipelineError(f"{source} is not JSON: {error}") from error
+        return [row for _, row in decode_lines(text, source)]
     if isinstance(document, list):
         return cast("list[Any]", document)
     if isinstance(document, dict):
@@ -68,19 +58,4 @@ def rows_in(content: bytes, *, source: str) -> list[Any]:
         if len(lists) == 1 and lists[0] and isinstance(lists[0][0], dict):
             return lists[0]
         return [fields]  # JSON lines with one line
-    msg = f"{source} holds {type(document).__name__}, expected a list of rows"
-    raise PipelineError(msg)
-
-
-def _read_lines(text: str, source: str) -> list[Any]:
-    rows: list[Any] = []
-    for line_number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            place = f"{source}:{line_number}"
-            msg = f"{place} is neither a line of JSON nor part of one document: {error}"
-            raise PipelineError(msg) from error
-    return rows
+    raise PipelineError(f"{source} holds {type(document).__name__}, expected a list of rows")

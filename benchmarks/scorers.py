@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from model.score.scorers import Prediction, is_right_officially, judge_all
-from storage.benchmarks.parse import read_questions, with_duplicate_choices
+from storage.benchmarks.parse import read_questions
 from storage.manifest import file_digest
 from storage.records.question import Question
 
@@ -73,7 +73,9 @@ def main() -> None:
             "longest choice": sum(longest_choice(q) == q.answer for q in questions),
         },
         "wrong_choices_taken_for_right": num_wrong_taken(questions),
-        "questions_with_duplicate_choices": len(with_duplicate_choices(questions)),
+        "questions_with_duplicate_choices": sum(
+            len(set(question.choices)) < len(question.choices) for question in questions
+        ),
         "predictions_per_s": round(len(FORMS) * len(questions) / seconds),
     }
     print(f"{len(questions)} questions, sha256 {numbers['sha256']}\n")

@@ -6,7 +6,6 @@ one wants to keep.
 
 import hashlib
 import importlib
-import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple, cast
 from storage.config import HubData
 from storage.errors import PipelineError
 from storage.jsonl import AppendLog, Record, read_json, write_bytes, write_json
-from storage.mapping import bare
+from storage.mapping import bare, decoded
 from storage.records.question import as_audio_question
 
 AUDIO_COLUMNS = ("audio", "context")
@@ -59,12 +58,7 @@ def asked_by(row: Record) -> Asked:
     """What a row of any of the copies of MMAU and AVQA asks."""
     found = next((row[key] for key in QUESTION_COLUMNS if isinstance(row.get(key), str)), "")
     text, mark, tail = str(found).partition(CHOICES_AFTER)
-    choices = LETTERED.findall(tail) if mark else row.get("choices") or []
-    if isinstance(choices, str):
-        try:
-            choices = json.loads(choices)
-        except ValueError:
-            choices = []
+    choices = LETTERED.findall(tail) if mark else decoded(row.get("choices"))
     listed = cast("list[Any]", choices) if isinstance(choices, list) else []
     return as_asked(text, map(str, listed), str(row.get("answer") or ""))
 
@@ -76,11 +70,7 @@ def unreadable(source: HubData, error: Exception) -> PipelineError:
 
 
 def find_commit(source: HubData) -> Commit:
-    """The data set as it is.
-
-    Raises:
-        PipelineError: If the hub does not say.
-    """
+    """The data set as it is; PipelineError if the hub does not say."""
     from huggingface_hub import HfApi  # noqa: PLC0415  slow to import, seldom needed
 
     if folder := source.copy_folder:  # what it holds, by name and size

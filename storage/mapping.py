@@ -7,8 +7,7 @@ letter in copies of MMAR and MMSU, and among the choices "1", "2", "3" no reader
 import hashlib
 import json
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, cast
 
@@ -16,6 +15,7 @@ from storage.config import Config
 from storage.jsonl import Record
 from storage.records.question import Question
 
+LABELS = ("task", "category", "sub_category", "difficulty", "dataset", "split")
 LETTER_PREFIX = re.compile(r"\(([A-Z])\)\s*|([A-Z])[.)]\s+")  # "(A) ", "A. " or "A) "
 MADE_ID_CHARACTERS = 12  # of a digest: no two alike among millions of rows
 
@@ -51,8 +51,6 @@ class RowMapping(Config):
     choices: str | tuple[str, ...] = "choices"
     """Key of a list, of a mapping by letter or of a text; or a key a choice (`[choice_a, ...]`),
     of which the last may be empty."""
-    choices_after: str | None = None
-    """The choices follow the question in its own text, after this mark, e.g. `Choices:`."""
     separator: str | None = None
     """What stands between choices in a text; null: the text is a JSON list."""
     answer: str = "answer"
@@ -73,53 +71,33 @@ class RowMapping(Config):
     """E.g. `test-mini`."""
 
     def question_of(self, row: object) -> Question:
-        """The question that a row asks.
-
-        Raises:
-            BadRowError: If a key is missing or holds something else.
-        """
+        """The question that a row asks; BadRowError if a key is missing or holds something else."""
         if not isinstance(row, dict):
             key, problem = "row", f"is {type(row).__name__}, expected a JSON object"
             raise BadRowError(key, problem)
         fields = cast("Record", row)
-        text = _text(fields, self.question)
-        if self.choices_after is None:
-            raw = self._choices(fields)
-        else:
-            text, _, listed = text.partition(self.choices_after)
-            raw = _lettered(_split(listed, self.separator))
-        choices = tuple(choice for choice in raw.values() if choice is not None)
+        lettered = self._choices(fields)
+        choices = tuple(choice for choice in lettered.values() if choice is not None)
         if len(choices) < 2:
-            found = {key: fields.get(key) for key in self.choice_keys}
-            shown = next(iter(found.values())) if len(found) == 1 else found
+            keys = (self.choices,) if isinstance(self.choices, str) else self.choices
+            shown = [fields.get(key) for key in keys]
             problem = (
-                f"{', '.join(map(repr, found))} is {shown!r}, expected a list of two or more texts"
+                f"{', '.join(map(repr, keys))} is {shown[0] if len(shown) == 1 else shown!r}, "
+                "expected a list of two or more texts"
             )
-            raise BadRowError(self.choice_keys[0], problem)
+            raise BadRowError(keys[0], problem)
         question = Question(
             id="",
             clips=self._clips(fields),
-            question=text.strip() if self.choices_after else text,
+            question=_text(fields, self.question),
             choices=choices,
-            answer=self._answer(fields, raw),
-            task=_label(fields, self.task),
-            category=_label(fields, self.category),
-            sub_category=_label(fields, self.sub_category),
-            difficulty=_label(fields, self.difficulty),
-            dataset=_label(fields, self.dataset),
-            split=_label(fields, self.split),
+            answer=self._answer(fields, lettered),
+            **{label: _label(fields, getattr(self, label)) for label in LABELS},
         )
-        return replace(question, id=self.id_of(fields) or _made_id(question))
-
-    @property
-    def choice_keys(self) -> tuple[str, ...]:
-        """Keys that hold the choices."""
-        return (self.choices,) if isinstance(self.choices, str) else self.choices
-
-    def id_of(self, row: Record) -> str:
-        """The row's own id; empty where the mapping names none."""
         keys = (self.id,) if isinstance(self.id, str) else self.id or ()
-        return "-".join(_text(row, key) for key in keys)
+        return replace(
+            question, id="-".join(_text(fields, key) for key in keys) or _made_id(question)
+        )
 
     def place_of(self, row: object, index: int) -> str:
         """A row as messages name it."""
@@ -139,8 +117,9 @@ class RowMapping(Config):
             given = [row.get(key) for key in self.choices]
             return _lettered([str(value) if value not in (None, "") else None for value in given])
         value = row.get(self.choices)
-        if isinstance(value, str):
-            value = _split(value, self.separator)
+        if isinstance(value, str) and self.separator is not None:
+            value = [part.strip() for part in value.split(self.separator) if part.strip()]
+        value = decoded(value)
         if isinstance(value, dict):
             return {str(key): str(text) for key, text in cast("Record", value).items()}
         listed = cast("list[Any]", value) if isinstance(value, list) else []
@@ -182,17 +161,6 @@ R1_AQA_FIELDS = RowMapping(
 )
 
 
-def distinct_ids(questions: Iterable[Question]) -> list[Question]:
-    """The same questions; the second of an id is `<id>-2`."""
-    num_seen: Counter[str] = Counter()
-    found: list[Question] = []
-    for question in questions:
-        num_seen[question.id] += 1
-        number = num_seen[question.id]
-        found.append(replace(question, id=f"{question.id}-{number}") if number > 1 else question)
-    return found
-
-
 def bare(text: str) -> str:
     """A choice without "(A) " before it."""
     return LETTER_PREFIX.sub("", text, count=1) if LETTER_PREFIX.match(text) else text
@@ -202,11 +170,11 @@ def without_letters(question: Question) -> Question | None:
     """The question without "(A) " where every choice and the answer have it; None: some only."""
     letters = [_letter(choice) for choice in question.choices]
     expected = [chr(ord("A") + index) for index in range(len(letters))]
-    answer = question.answer and bare(question.answer)
     if letters == expected:
-        is_bare = question.answer is not None and _letter(question.answer) is None
+        if question.answer is not None and _letter(question.answer) is None:
+            return None
         choices = tuple(bare(choice) for choice in question.choices)
-        return None if is_bare else replace(question, choices=choices, answer=answer)
+        return replace(question, choices=choices, answer=question.answer and bare(question.answer))
     pairs = zip(question.choices, letters, expected, strict=True)
     # "A. Lincoln" is a name.
     is_partly = any(choice[:1] == "(" and letter == want for choice, letter, want in pairs)
@@ -227,14 +195,12 @@ def _lettered(choices: Sequence[str | None]) -> dict[str, str | None]:
     return {chr(ord("A") + index): choice for index, choice in enumerate(choices)}
 
 
-def _split(text: str, separator: str | None) -> list[Any]:
-    if separator is not None:
-        return [part.strip() for part in text.split(separator) if part.strip()]
+def decoded(value: Any) -> Any:  # noqa: ANN401  a column of any shape
+    """What a text of JSON holds, None where it is not JSON; anything else as it is."""
     try:
-        decoded: Any = json.loads(text)
+        return json.loads(value) if isinstance(value, str) else value
     except ValueError:
-        return []
-    return cast("list[Any]", decoded) if isinstance(decoded, list) else []
+        return None
 
 
 def _text(row: Record, key: str) -> str:

@@ -1,9 +1,6 @@
 """What changed between versions of a benchmark, and what else is counted beside the leading number.
 
-Versions are joined by id, question by question.
-
-The order of the rows differs between published files (MMAR's two hold one thousand ids in another
-order), so a position says nothing.
+Versions are joined by id: the order of the rows differs between published files (MMAR's two).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -21,7 +18,7 @@ class Change(NamedTuple):
 
     id: str
     what: tuple[str, ...]
-    """Of `text`, `choices`, `order of choices`, `answer` and `audio`, those that differ."""
+    """Of `text`, `choices` (their order counts), `answer` and `audio`, those that differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +52,12 @@ def compare(
     """
     by_id = {question.id: question for question in second}
     ids = {question.id for question in first}
-    shared = [(question, by_id[question.id]) for question in first if question.id in by_id]
-    changes = [Change(one.id, _differences(one, other, audio)) for one, other in shared]
+    folders = audio or (None, None)
+    changes = [
+        Change(question.id, _differences((question, by_id[question.id]), folders))
+        for question in first
+        if question.id in by_id
+    ]
     return Difference(
         changed=tuple(change for change in changes if change.what),
         same=tuple(change.id for change in changes if not change.what),
@@ -90,26 +91,22 @@ def subsets(
 
 
 def _differences(
-    one: Question, other: Question, audio: tuple[Path, Path] | None
+    versions: tuple[Question, Question], folders: tuple[Path | None, Path | None]
 ) -> tuple[str, ...]:
+    one, other = versions
+    clips, other_clips = map(_clips, versions, folders)
     differs = {
         "text": one.question != other.question,
-        "choices": sorted(one.choices) != sorted(other.choices),
-        "order of choices": one.choices != other.choices
-        and sorted(one.choices) == sorted(other.choices),
+        "choices": one.choices != other.choices,
         "answer": one.answer != other.answer,
-        "audio": _hears_otherwise(one, other, audio),
+        "audio": clips != other_clips,
     }
     return tuple(name for name, is_other in differs.items() if is_other)
 
 
-def _hears_otherwise(one: Question, other: Question, audio: tuple[Path, Path] | None) -> bool:
-    if audio is None:
-        return [Path(clip).name for clip in one.clips] != [Path(clip).name for clip in other.clips]
-    return _contents(one, audio[0]) != _contents(other, audio[1])
-
-
-def _contents(question: Question, folder: Path) -> list[str | None]:
-    """sha256 of each clip's file; None for one that is not there."""
+def _clips(question: Question, folder: Path | None) -> list[str | None]:
+    """The clips' names, or in a folder sha256 of each one's content; None for one not there."""
+    if folder is None:
+        return [Path(clip).name for clip in question.clips]
     found = [find_clip(folder, clip) for clip in question.clips]
     return [file_digest(path) if path else None for path in found]

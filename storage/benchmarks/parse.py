@@ -9,8 +9,7 @@ alike here:
 
 Refused, with the ids: two questions with one id, an answer that is not among the choices (143 rows
 of the commits of 15 and 16 May 2025) unless the benchmark's errata list the question, and prefixes
-on some choices only. Duplicate choices (20 questions of the original, 27 of v05.15.25) are allowed:
-answers are compared by text.
+on some choices only. Duplicate choices (20 questions of the original) are allowed.
 """
 
 import hashlib
@@ -25,7 +24,6 @@ from storage.mapping import (
     R1_AQA_FIELDS,
     BadRowError,
     RowMapping,
-    distinct_ids,
     without_letters,
 )
 from storage.records.question import Question, as_audio_question, benchmark_key, list_ids
@@ -38,8 +36,7 @@ FAULTS_SHOWN = 10  # of malformed rows
 def read_questions(path: Path, fields: RowMapping = MMAU_FIELDS) -> list[Question]:
     """Read a file of questions that were checked when they came here.
 
-    Raises:
-        PipelineError: If the file is missing, unreadable, or fails a check; names the ids.
+    PipelineError if the file is missing, unreadable, or fails a check; names the ids.
     """
     return parse_questions(read_rows(path), source=str(path), fields=fields, errata=None)
 
@@ -63,8 +60,7 @@ def parse_questions(
         PipelineError: If a row lacks a key or has a wrong type, or a check fails; names the ids.
     """
     if not rows:
-        msg = f"{source} holds no questions"
-        raise PipelineError(msg)
+        raise PipelineError(f"{source} holds no questions")
     questions: list[Question] = []
     faults: list[str] = []
     for index, row in enumerate(rows):
@@ -77,21 +73,20 @@ def parse_questions(
         more = [f"and {len(faults) - FAULTS_SHOWN} more"] if len(faults) > FAULTS_SHOWN else []
         raise PipelineError("\n".join(faults[:FAULTS_SHOWN] + more))
     if fields.id is None:
-        questions = distinct_ids(questions)
-    questions = _without_prefixes(questions, source)
-    _check_questions(questions, source=source, errata=errata)
-    return questions
-
-
-def _check_questions(
-    questions: Sequence[Question], *, source: str, errata: Collection[str] | None
-) -> None:
+        questions = _distinct_ids(questions)
     count_by_id = Counter(question.id for question in questions)
     _refuse(
         [name for name, count in count_by_id.items() if count > 1],
         f"{source}: ids are not unique",
         "every question needs its own id; remove the copies",
     )
+    bare = {question.id: without_letters(question) for question in questions}
+    _refuse(
+        [name for name, question in bare.items() if question is None],
+        f"{source}: some texts begin with '(A) ' and others do not",
+        "give the letters to every choice and to the answer, or to none",
+    )
+    questions = [question for question in bare.values() if question]
     if errata is not None:
         answered = [q for q in questions if q.answer is not None and q.id not in errata]
         _refuse(
@@ -107,6 +102,7 @@ def _check_questions(
             f"{source}: the answer is missing",
             "a benchmark gives the answers to all of its questions, or to none",
         )
+    return questions
 
 
 def to_row(question: Question) -> Record:
@@ -142,8 +138,7 @@ def from_validation(examples: Iterable[Mapping[str, object]]) -> list[Question]:
     The clip is the example's `audio_path`; AVQA knows no tasks, so `task` is `sound` for all, and
     `question_relation` (View, Sound, Both) becomes the category.
 
-    Raises:
-        PipelineError: If an example lacks a key, or its answer is no index of its choices.
+    PipelineError if an example lacks a key, or its answer is no index of its choices.
     """
     found: list[Question] = []
     for number, example in enumerate(examples, start=1):
@@ -153,25 +148,20 @@ def from_validation(examples: Iterable[Mapping[str, object]]) -> list[Question]:
             msg = f"the validation examples: line {number}, id {example.get('id')!r}: {error}"
             raise PipelineError(msg) from error
         found.append(replace(question, question=as_audio_question(question.question)))
-    return distinct_ids(found)  # nobody promises that AVQA's ids are unique
+    return _distinct_ids(found)  # nobody promises that AVQA's ids are unique
 
 
-def with_duplicate_choices(questions: Iterable[Question]) -> list[str]:
-    """Ids of questions that offer one text twice: worth listing, no reason to refuse the file."""
-    return [q.id for q in questions if len(set(q.choices)) < len(q.choices)]
-
-
-def _without_prefixes(questions: Sequence[Question], source: str) -> list[Question]:
-    bare = {question.id: without_letters(question) for question in questions}
-    _refuse(
-        [name for name, question in bare.items() if question is None],
-        f"{source}: some texts begin with '(A) ' and others do not",
-        "give the letters to every choice and to the answer, or to none",
-    )
-    return [without_letters(question) or question for question in questions]
+def _distinct_ids(questions: Iterable[Question]) -> list[Question]:
+    """The same questions; the second of an id is `<id>-2`."""
+    num_seen: Counter[str] = Counter()
+    found: list[Question] = []
+    for question in questions:
+        num_seen[question.id] += 1
+        number = num_seen[question.id]
+        found.append(replace(question, id=f"{question.id}-{number}") if number > 1 else question)
+    return found
 
 
 def _refuse(ids: Sequence[str], fault: str, remedy: str) -> None:
     if ids:
-        msg = f"{fault}: {len(ids)} question(s): {list_ids(ids)}. To do: {remedy}"
-        raise PipelineError(msg)
+        raise PipelineError(f"{fault}: {len(ids)} question(s): {list_ids(ids)}. To do: {remedy}")

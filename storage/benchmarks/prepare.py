@@ -6,17 +6,22 @@ benchmarks/<name>-<8 characters of the questions' digest>/
   audio/             clips out of a data set (absent where the profile names a folder)
   clips.json         what decoding each clip found, so that the next run need not do it again
 ```
+
+The copies of MMAU on the hub differ in their columns (known from public code, not from the data
+sets' cards). `gamma-lab-umd/MMAU-test-mini` has `context` {bytes, path}, `instruction`, `choices`
+with "(A) " and `other_attributes`, a JSON text with the id. `TwinkStart/MMAU` has `audio`,
+`question`, `choices`, not always an id. A row is therefore matched by its id, else by its clip's
+file name, else by its question and choices, where only one question has them.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from storage.audio import check_clips, common_folder, find_clip
-from storage.benchmarks.hub_clips import write_clips
 from storage.benchmarks.parse import as_file, from_validation, keep_questions, read_questions
 from storage.benchmarks.published import (
     HubAudio,
@@ -29,7 +34,19 @@ from storage.benchmarks.published import (
 from storage.benchmarks.sample import sample_name, write_sample
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
+from storage.hub import (
+    AUDIO_COLUMNS,
+    Asked,
+    as_asked,
+    asked_by,
+    audio_in,
+    download_files,
+    pinned,
+    stream_rows,
+)
+from storage.jsonl import Record, write_bytes
 from storage.manifest import digest_of, file_digest
+from storage.mapping import decoded
 from storage.records.question import VALIDATION, Question, list_ids
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -52,24 +69,24 @@ class Benchmark:
     questions_path: Path
     """The checked file, in MMAU's schema, in a folder of its own."""
     questions_sha256: str
-    """Of that file."""
     audio: Path | None
     """Folder of the clips; None with `silence`."""
     silence: bool
     """Zeros instead of clips."""
     digest: str
     """Changes when a question or a clip does."""
-    unreadable: tuple[str, ...] = ()
-    """Ids of questions whose clip cannot be used; they count as wrong."""
     allow_unreadable: bool = False
-    """Whether clips that cannot be used stop nothing."""
-    is_test: bool = True
-    """False for the validation examples, on which checkpoints are chosen."""
+    """Whether clips that cannot be used stop nothing; their questions count as wrong."""
 
     @property
     def key(self) -> str:
         """Name of its folder, and of it in an evaluation's key."""
         return self.questions_path.parent.name
+
+    @property
+    def is_test(self) -> bool:
+        """False for the validation examples, on which checkpoints are chosen."""
+        return self.name != VALIDATION
 
     @property
     def num_questions(self) -> int:
@@ -102,10 +119,9 @@ def prepare(
             missing or cannot be used (all of them named by id), or nothing says where they are.
     """
     path = prepare_asked(config, root, limit)
-    questions = read_questions(path)
-    audio = None if config.silence else _prepare_audio(config, questions, path.parent, on_progress)
-    benchmark = _with_clips(config, path, questions, audio=audio, on_progress=on_progress)
-    return replace(benchmark, name=sample_name(config.name, limit))
+    audio = None if config.silence else _prepare_audio(config, path, on_progress)
+    named = config.model_copy(update={"name": sample_name(config.name, limit)})
+    return _checked(named, path, audio, on_progress)
 
 
 def prepare_asked(config: BenchmarkConfig, root: Path, limit: int | None) -> Path:
@@ -119,7 +135,6 @@ class HeldOut(NamedTuple):
 
     path: Path
     """Their file."""
-    questions: list[Question]
     audio: Path
     """Folder of their clips."""
 
@@ -129,121 +144,162 @@ def prepare_validation(
 ) -> Benchmark:
     """Make a benchmark of held-out training examples, so that a checkpoint can be chosen on them.
 
-    Raises:
-        PipelineError: If an example is malformed or a clip cannot be used.
+    PipelineError if an example is malformed or a clip cannot be used.
     """
-    path, questions, audio = prepare_validation_questions(examples, root)
-    config = BenchmarkConfig(name=VALIDATION)
-    return _with_clips(config, path, questions, audio=audio, on_progress=on_progress, is_test=False)
+    path, audio = prepare_validation_questions(examples, root)
+    return _checked(BenchmarkConfig(name=VALIDATION), path, audio, on_progress)
 
 
 def prepare_validation_questions(examples: Iterable[Mapping[str, object]], root: Path) -> HeldOut:
     """Write the questions of held-out examples to `<root>/<key>/questions.json`.
 
-    Raises:
-        PipelineError: If an example is malformed.
+    PipelineError if an example is malformed.
     """
     questions = from_validation(examples)
-    paths = [Path(question.clips[0]) for question in questions]
-    folder = common_folder(map(str, paths))
+    folder = common_folder(question.clips[0] for question in questions)
     # Without that folder, so that they are the same questions when the workspace is moved.
-    questions = [
-        replace(question, clips=(str(path.relative_to(folder)),))
-        for question, path in zip(questions, paths, strict=True)
+    moved = [
+        replace(question, clips=(str(Path(question.clips[0]).relative_to(folder)),))
+        for question in questions
     ]
-    path = keep_questions(VALIDATION, as_file(questions), root)
-    return HeldOut(path, questions, folder)
+    return HeldOut(keep_questions(VALIDATION, as_file(moved), root), folder)
 
 
-def _with_clips(
-    config: BenchmarkConfig,
-    path: Path,
-    questions: Sequence[Question],
-    *,
-    audio: Path | None,
-    on_progress: OnProgress,
-    is_test: bool = True,
+def _checked(
+    config: BenchmarkConfig, path: Path, audio: Path | None, on_progress: OnProgress
 ) -> Benchmark:
-    cache = path.parent / "clips.json"
-    clips = {} if audio is None else _check_clips(questions, audio, cache, on_progress)
+    questions, sha256 = read_questions(path), file_digest(path)
+    clips = _check_clips(questions, audio, path.parent, on_progress) if audio else {}
     reason_by_id = {name: clip["reason"] for name, clip in clips.items() if "reason" in clip}
     if reason_by_id and not config.allow_unreadable:
-        _refuse_unreadable(config.name, reason_by_id, len(questions))
+        raise PipelineError(
+            f"{len(reason_by_id)} of {len(questions)} clips of {config.name} cannot be used: "
+            f"{list_ids(list(reason_by_id))}. The first: {next(iter(reason_by_id.values()))}. "
+            "Get these clips, or set the benchmark's `allow_unreadable: true`: they then count as "
+            "wrong"
+        )
     contents = {name: clip.get("sha256") for name, clip in clips.items()}
     return Benchmark(
         name=config.name,
         questions=tuple(questions),
         questions_path=path,
-        questions_sha256=(sha256 := file_digest(path)),
+        questions_sha256=sha256,
         audio=audio,
         silence=config.silence,
         digest=digest_of([sha256, config.silence, contents]),
-        unreadable=tuple(reason_by_id),
         allow_unreadable=config.allow_unreadable,
-        is_test=is_test,
     )
 
 
-def _prepare_audio(
-    config: BenchmarkConfig, questions: Sequence[Question], folder: Path, on_progress: OnProgress
-) -> Path:
-    """The folder of the clips, filled from a data set where there is none yet."""
-    place = None if config.audio is None else Path(config.audio).expanduser()
-    if place is not None and place.is_dir() and not any(place.rglob("*.parquet")):
-        return place.absolute()
-    published = find_description(config)
-    known = published.audio if published else ()
-    if published and published.rows and not known and config.audio is None:
-        return rows_folder(address_of(config, published), folder.parent)
-    if config.audio is None:
-        sources = known
-    elif (place is not None and place.is_dir()) or HUB_NAME.fullmatch(config.audio):
-        sources = tuple(s for s in known if s.dataset == config.audio) or (
-            HubAudio(dataset=config.audio),
-        )
-    else:
-        msg = (
-            f"the audio of {config.name} is {config.audio}: no such folder, and no data set's name"
-        )
-        raise PipelineError(msg)
-    if not sources:
-        archive = published and published.audio_archive
-        where = f"; they are at {archive}" if archive else ""
-        msg = (
-            f"nothing says where the clips of {config.name} are: set its `audio` to the folder "
-            f"that holds them{where}, or set `silence: true` to try things without"
-        )
-        raise PipelineError(msg)
-    audio = folder / "audio"
-    for source in sources:
-        told = partial(on_progress, f"clips of {source.dataset}")
-        if not write_clips(questions, source, audio, commit_notes(folder.parent), told):
-            break
-    audio.mkdir(parents=True, exist_ok=True)
-    return audio
-
-
 def _check_clips(
-    questions: Sequence[Question], audio: Path, cache: Path, on_progress: OnProgress
+    questions: Sequence[Question], audio: Path, folder: Path, on_progress: OnProgress
 ) -> dict[str, dict[str, Any]]:
     found = {question.id: find_clip(audio, question.clips[0]) for question in questions}
-    there = {name: clip for name, clip in found.items() if clip}
     facts = check_clips(
-        there, cache, lambda num_done: on_progress("clips checked", num_done, len(questions))
+        {name: clip for name, clip in found.items() if clip},
+        folder / "clips.json",
+        lambda num_done: on_progress("clips checked", num_done, len(questions)),
     )
     missing = {
         question.id: {"reason": f"{question.clips[0]} is not in {audio}"}
         for question in questions
         if found[question.id] is None
     }
-    return {question.id: (facts | missing)[question.id] for question in questions}
+    return {name: (facts | missing)[name] for name in found}
 
 
-def _refuse_unreadable(name: str, reason_by_id: Mapping[str, str], num_questions: int) -> None:
-    first = next(iter(reason_by_id))
-    msg = (
-        f"{len(reason_by_id)} of {num_questions} clips of {name} cannot be used: "
-        f"{list_ids(list(reason_by_id))}. The first: {reason_by_id[first]}. "
-        "Get these clips, or set the benchmark's `allow_unreadable: true`: they then count as wrong"
-    )
-    raise PipelineError(msg)
+def _prepare_audio(config: BenchmarkConfig, questions_path: Path, on_progress: OnProgress) -> Path:
+    """The folder of the clips, filled from a data set where there is none yet."""
+    folder, named = questions_path.parent, config.audio
+    place = Path(named).expanduser() if named and Path(named).expanduser().is_dir() else None
+    if place and not any(place.rglob("*.parquet")):
+        return place.absolute()
+    published = find_description(config)
+    sources = published.audio if published else ()
+    if named and not place and not HUB_NAME.fullmatch(named):
+        msg = f"the audio of {config.name} is {named}: no such folder, and no data set's name"
+        raise PipelineError(msg)
+    if named:
+        known = tuple(source for source in sources if source.dataset == named)
+        sources = known or (HubAudio(dataset=named),)
+    elif published and published.rows and not sources:
+        return rows_folder(address_of(config, published), folder.parent)
+    if not sources:
+        archive = published and published.audio_archive
+        where = f"; they are at {archive}" if archive else ""
+        raise PipelineError(
+            f"nothing says where the clips of {config.name} are: set its `audio` to the folder "
+            f"that holds them{where}, or set `silence: true` to try things without"
+        )
+    audio, questions = folder / "audio", read_questions(questions_path)
+    audio.mkdir(exist_ok=True)
+    for source in sources:
+        if _write_clips(questions, source, audio, commit_notes(folder.parent), on_progress):
+            break
+    return audio
+
+
+def _write_clips(
+    questions: Sequence[Question],
+    source: HubAudio,
+    folder: Path,
+    notes: Path,
+    on_progress: OnProgress,
+) -> bool:
+    """Write the clips of a data set's rows that are not there yet; whether all are there then."""
+    paths = {question.id: folder / Path(question.clips[0]).name for question in questions}
+    wanted = {question.id: question for question in questions if not paths[question.id].exists()}
+    if not wanted:
+        return True
+    commit = pinned(source, notes)
+    if source.has_files:
+        files = {q.clips[0].removeprefix("./"): paths[q.id] for q in wanted.values()}
+        download_files(source, commit, files)
+        return True
+    find = _matcher(list(wanted.values()))
+    for row in stream_rows(source, commit):
+        name = find(row)
+        if name not in wanted:
+            continue
+        content = (audio_in(row) or {}).get("bytes")
+        if not isinstance(content, bytes):
+            raise PipelineError(
+                f"the data set {source.dataset} has columns {', '.join(row)}: expected one of "
+                f"{' or '.join(AUDIO_COLUMNS)} that holds the clip's bytes"
+            )
+        write_bytes(paths[name], content)
+        del wanted[name]
+        num_there = len(questions) - len(wanted)
+        on_progress(f"clips of {source.dataset}", num_there, len(questions))
+        if not wanted:
+            break
+    return not wanted
+
+
+def _matcher(questions: Sequence[Question]) -> Callable[[Record], str]:
+    """Finds the id of the question that a row is about; empty: of none."""
+    by_name = {Path(question.clips[0]).stem: question.id for question in questions}
+    by_name |= {question.id: question.id for question in questions}
+    by_asked: dict[Asked, list[str]] = defaultdict(list)
+    for question in questions:
+        by_asked[as_asked(question.question, question.choices)].append(question.id)
+
+    def find(row: Record) -> str:
+        for name in _names(row):
+            found = by_name.get(name) or by_name.get(Path(name).stem)
+            if found is not None:
+                return found
+        alike = by_asked.get(asked_by(row)._replace(answer=""), [])
+        return alike[0] if len(alike) == 1 else ""
+
+    return find
+
+
+def _names(row: Record) -> Iterator[str]:
+    """The names that a row gives itself: its id, its attributes' id, its clip's file name."""
+    for holder in (row, decoded(row.get("other_attributes"))):
+        if isinstance(holder, dict):
+            fields = cast("Record", holder)
+            yield from (str(fields[key]) for key in ("id", "audio_id") if fields.get(key))
+    if path := (audio_in(row) or {}).get("path"):
+        yield str(path)

@@ -81,22 +81,19 @@ class PublishedBenchmark(Config):
     def check(self, content: bytes, questions: list[Question], source: str) -> None:
         """Refuse a file that is not the one that the name stands for.
 
-        Raises:
-            PipelineError: Says what differs and what to do.
+        PipelineError says what differs and what to do.
         """
-        found = hashlib.sha256(content).hexdigest()
-        if self.sha256 is not None and found != self.sha256:
-            msg = (
-                f"{source} is not {self.name}: sha256 {found}, expected {self.sha256}. "
-                f"Take the file at {self.questions}, or give yours another name in the profile"
+        digest = hashlib.sha256(content).hexdigest()
+        fault = ""
+        if self.sha256 not in (None, digest):
+            fault = f"sha256 {digest}, expected {self.sha256}"
+        elif self.num_questions not in (None, len(questions)):
+            fault = f"{len(questions)} questions, expected {self.num_questions}"
+        if fault:
+            raise PipelineError(
+                f"{source} is not {self.name}: {fault}. Take the file at {self.questions}, or give "
+                "yours another name in the profile"
             )
-            raise PipelineError(msg)
-        if self.num_questions not in (None, len(questions)):
-            msg = (
-                f"{source} is not {self.name}: {len(questions)} questions, "
-                f"expected {self.num_questions}. Take the file at {self.questions}"
-            )
-            raise PipelineError(msg)
         strange = [q.id for q in questions if self.tasks and q.task not in self.tasks]
         if strange:
             msg = f"{source}: task is none of {', '.join(self.tasks)}: {list_ids(strange)}"
@@ -111,29 +108,20 @@ def list_published() -> list[str]:
 def find_published(name: str) -> PublishedBenchmark | None:
     """The published benchmark of that name; None for a name of one's own.
 
-    Raises:
-        PipelineError: If its file is malformed; names the key.
+    PipelineError if its file is malformed; names the key.
     """
-    if name not in list_published():
-        return None
-    path = FOLDER / f"{name}.yaml"
-    found = _read_benchmark_file(path)
-    if found.name != name:
-        msg = f"{path} is named {found.name!r} inside: expected {name!r}"
-        raise PipelineError(msg)
-    return found
+    return _read_description(FOLDER / f"{name}.yaml") if name in list_published() else None
 
 
 def find_description(config: BenchmarkConfig) -> PublishedBenchmark | None:
     """What is known of a profile's benchmark: its own file, else the published one of its name.
 
-    Raises:
-        PipelineError: If the file is missing or malformed; names the key.
+    PipelineError if the file is missing or malformed; names the key.
     """
-    return _read_benchmark_file(Path(config.file)) if config.file else find_published(config.name)
+    return _read_description(Path(config.file)) if config.file else find_published(config.name)
 
 
-def _read_benchmark_file(path: Path) -> PublishedBenchmark:
+def _read_description(path: Path) -> PublishedBenchmark:
     try:
         tree: Any = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
         if isinstance(tree.get("errata"), str):
@@ -141,8 +129,7 @@ def _read_benchmark_file(path: Path) -> PublishedBenchmark:
             tree["errata"] = yaml.safe_load(listed.read_text(encoding="utf-8"))
         return PublishedBenchmark.model_validate(tree)
     except (ValidationError, yaml.YAMLError, OSError, AttributeError) as error:  # no mapping
-        msg = f"{path}: {error}"
-        raise PipelineError(msg) from error
+        raise PipelineError(f"{path}: {error}") from error
 
 
 class Pin(Document):
@@ -179,11 +166,10 @@ def prepare_questions(config: BenchmarkConfig, root: Path) -> Path:
     known = find_description(config)
     address = address_of(config, known)
     if not address:
-        msg = (
+        raise PipelineError(
             f"benchmark {config.name} is not a published one ({', '.join(list_published())}): "
             "give the path or address of its questions, `questions`"
         )
-        raise PipelineError(msg)
     pin_path = _pin_path(config.name, address, root)
     kept = _kept(pin_path, root, known)
     if kept and config.questions is None and not Path(address).exists():
@@ -196,29 +182,31 @@ def prepare_questions(config: BenchmarkConfig, root: Path) -> Path:
         return kept
     sha256 = hashlib.sha256(content).hexdigest()
     if known and not known.sha256 and config.questions is None and pin_path.exists():
-        _refuse_change(Pin.read(pin_path), sha256, pin_path)
+        before = Pin.read(pin_path).sha256
+        if sha256 != before:
+            raise PipelineError(
+                f"{address} gives other questions than at the first download: sha256 {sha256}, "
+                f"then {before}. Give yours by `questions`, or remove {pin_path} to take the new "
+                "ones"
+            )
     questions = _parse(content, known, source=address)
     is_as_published = _fields(known) == MMAU_FIELDS and content.lstrip()[:1] == b"["
-    ours = content if is_as_published else as_file(questions)
-    path = keep_questions(config.name, ours, root)
+    path = keep_questions(config.name, content if is_as_published else as_file(questions), root)
     Pin(address=address, sha256=sha256, key=path.parent.name).write(pin_path)
     return path
+
+
+def find_prepared(config: BenchmarkConfig, root: Path) -> Path | None:
+    """The folder of a benchmark whose questions were brought here; None: they were not."""
+    known = find_description(config)
+    path = _kept(_pin_path(config.name, address_of(config, known), root), root, known)
+    return path and path.parent
 
 
 def address_of(config: BenchmarkConfig, known: PublishedBenchmark | None) -> str:
     """A path, an address, or a data set's name."""
     published = (known.questions or (known.rows and known.rows.dataset)) if known else None
     return config.questions or published or ""
-
-
-def _refuse_change(pin: Pin, sha256: str, pin_path: Path) -> None:
-    if pin.sha256 != sha256:
-        msg = (
-            f"{pin.address} gives other questions than at the first download: sha256 {sha256}, "
-            f"then {pin.sha256}. Give yours by `questions`, or remove {pin_path} to "
-            "take the new ones"
-        )
-        raise PipelineError(msg)
 
 
 def commit_notes(root: Path) -> Path:
@@ -233,7 +221,7 @@ def rows_folder(address: str, root: Path) -> Path:
 
 def _content(address: str, known: PublishedBenchmark | None, name: str, root: Path) -> bytes:
     if urlsplit(address).scheme in {"http", "https"}:
-        return download(address, what=f"the questions of {name}", remedy=REMEDY)
+        return download(address, f"the questions of {name}", REMEDY)
     if known and known.rows and not Path(address).expanduser().is_file():
         source = known.rows.model_copy(update={"dataset": address})
         commit = pinned(source, commit_notes(root))
@@ -243,22 +231,10 @@ def _content(address: str, known: PublishedBenchmark | None, name: str, root: Pa
     return _read(Path(address), name)
 
 
-def find_prepared(config: BenchmarkConfig, root: Path) -> Path | None:
-    """The folder of a benchmark whose questions were brought here and would be again; else None."""
-    known = find_description(config)
-    pin_path = _pin_path(config.name, address_of(config, known), root)
-    path = _kept(pin_path, root, known)
-    local = Path(config.questions or "").expanduser()
-    if path and local.is_file() and file_digest(local) != Pin.read(pin_path).sha256:
-        return None
-    return path and path.parent
-
-
 def read_benchmark(name: str, path: Path) -> list[Question]:
     """Read a benchmark's questions from a file, which must be the published one if the name is.
 
-    Raises:
-        PipelineError: If it is not, cannot be read, or fails a check.
+    PipelineError if it is not, cannot be read, or fails a check.
     """
     return _parse(_read(path, name), find_published(name), source=str(path))
 

@@ -43,11 +43,8 @@ def take_sample(questions: Sequence[Question], limit: int) -> list[Question]:
     """At most so many questions, of each task its share, in the file's order."""
     ranks: dict[str, tuple[float, str]] = {}
     for task in {question.task for question in questions}:
-        digests = {
-            hashlib.sha256(question.id.encode()).hexdigest(): question.id
-            for question in questions
-            if question.task == task
-        }
+        names = [question.id for question in questions if question.task == task]
+        digests = {hashlib.sha256(name.encode()).hexdigest(): name for name in names}
         for place, digest in enumerate(sorted(digests)):
             ranks[digests[digest]] = ((place + 0.5) / len(digests), digest)
     chosen = set(sorted(ranks, key=lambda name: ranks[name])[:limit])

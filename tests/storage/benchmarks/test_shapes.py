@@ -128,11 +128,6 @@ def test_a_benchmark_of_another_shape_is_one_yaml(tmp_path: Path) -> None:
         ({"separator": "|"}, {"choices": "rain | wind"}, ("rain", "wind")),
         ({}, {"choices": '["rain", "wind"]'}, ("rain", "wind")),
         ({"separator": "\n"}, {"choices": "A. rain\nB. wind", "answer": "B. wind"}, None),
-        (
-            {"choices_after": "Choices:", "separator": "\n", "choices": "question"},
-            {"question": "What?\nChoices:\nA. rain\nB. wind", "answer": "B. wind"},
-            None,
-        ),
         # What a text means is said, not guessed: "1" is the second choice here.
         ({"answer_is": "text"}, {"choices": ["2", "1"], "answer": "1"}, ("2", "1")),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 from flows.command import Command, run_command, stage_flow
 from flows.pipeline_config import PipelineConfig
 from flows.plan import convert_settings, run_if_due
-from storage.data.dataset_folder import write_dataset
+from storage.data.hub import write_dataset
 from storage.layout import Layout
 from tasks.convert import convert, convert_unit
 from tasks.running.console import say

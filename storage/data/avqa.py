@@ -1,8 +1,6 @@
 """AVQA's annotation rows and R1-AQA's training examples: parsed once, at the border.
 
-AVQA (AlyssaYoung/AVQA@main:data/annotation/train_qa.json) is a list of 40,425 rows with eight keys
-(storage/data/avqa_rows.py).
-
+AVQA (AlyssaYoung/AVQA@main:data/annotation/train_qa.json) is a list of 40,425 rows with eight keys.
 R1-AQA's example (xiaomi-research/r1-aqa@main:README.md) is the row, its keys in their order, plus
 `dataset_name` and `audio_path`. A row that cannot become an example becomes a `Dropped` with its
 reason: kept + dropped == read.
@@ -14,15 +12,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Annotated, Any, Literal, cast
 from urllib.parse import urlsplit
 
-from storage.data.avqa_rows import parse_row
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
+
 from storage.data.source import DataSource
 from storage.download import download
 from storage.errors import PipelineError
 from storage.jsonl import write_bytes
-from storage.records.clip import Clip, ClipState
+from storage.records.clip import VIDEO_NAME, Clip, ClipState
 from storage.records.example import Dropped, Example
 
 # Git's own name of the published train_qa.json: sha1 of `blob SIZE\0` + content.
@@ -30,6 +29,34 @@ TRAIN_BLOB_ID = "dcf7ee2555bb4ce861a3e1e08fbda1508818d63c"
 TRAIN_PATH = "/AlyssaYoung/AVQA/main/data/annotation/train_qa.json"
 REMEDY = "Try again, or set annotations.train to a local copy of the file"
 BEYOND_LIMIT = "beyond-limit"  # the reason of rows that `fetch.limit` leaves out
+EXPECTED = {
+    "id": "a number",
+    "video_id": "a number",
+    "video_name": "11 characters of YouTube id, '_' and six digits of start second",
+    "multi_choice": "a list of at least two texts",
+    "answer": "an index of its choices",
+}
+Text = Annotated[str, Field(pattern=r"\S")]
+
+
+class _Row(BaseModel, strict=True):
+    """What the keys of a row of annotations hold."""
+
+    id: int | str
+    video_id: int | str
+    video_name: Annotated[str, Field(pattern=f"^{VIDEO_NAME.pattern}$")]
+    question_text: Text
+    question_relation: Text
+    question_type: Text
+    multi_choice: Annotated[list[str], Field(min_length=2)]
+    answer: Annotated[int, Field(ge=0)]
+
+    @field_validator("answer")
+    @classmethod
+    def _is_index(cls, answer: int, info: ValidationInfo) -> int:
+        if answer >= len(info.data.get("multi_choice", ())):
+            raise ValueError(answer)
+        return answer
 
 
 class AvqaSource(DataSource):
@@ -92,21 +119,38 @@ def read_annotations(path_or_url: str, cache_dir: Path) -> Annotations:
     try:
         records = json.loads(content)
     except (ValueError, RecursionError) as error:  # nested too deeply
-        msg = f"annotations {path_or_url} are not JSON: {error}"
-        raise PipelineError(msg) from error
+        raise PipelineError(f"annotations {path_or_url} are not JSON: {error}") from error
     if not isinstance(records, list) or not (entries := cast("list[object]", records)):
         msg = f"annotations {path_or_url}: expected a JSON list of rows as in AVQA's train_qa.json"
         raise PipelineError(msg)
     rows: list[Example] = []
     malformed: list[Dropped] = []
     for index, record in enumerate(entries):
-        parsed = parse_row(record, index)
-        if isinstance(parsed, Example):
-            rows.append(parsed)
-        else:
-            malformed.append(parsed)
+        parsed = _parse_row(record, index)
+        (rows if isinstance(parsed, Example) else malformed).append(parsed)
     sha256 = hashlib.sha256(content).hexdigest()
     return Annotations(tuple(rows), tuple(malformed), len(entries), sha256)
+
+
+def _parse_row(record: object, index: int) -> Example | Dropped:
+    """Check one row; what is wrong with it never stops the rest. Its example has no audio yet."""
+    if not isinstance(record, dict):
+        detail = f"row {index} is {type(record).__name__}, expected an object"
+        return Dropped(None, None, "malformed:row", detail)
+    fields = cast("dict[str, Any]", record)
+    try:
+        row = _Row.model_validate(fields)
+    except ValidationError as error:
+        key = str(error.errors()[0]["loc"][0])
+        problem = f"key {key!r} is missing"
+        if key in fields:
+            problem = f"{key} is {fields[key]!r}, expected {EXPECTED.get(key, 'text')}"
+        name, row_id = fields.get("video_name"), fields.get("id")
+        row_id = row_id if isinstance(row_id, int | str) else None
+        detail = f"row {index} (id {row_id}): {problem}"
+        return Dropped(row_id, name if isinstance(name, str) else None, f"malformed:{key}", detail)
+    values: dict[str, Any] = {**row.model_dump(), "multi_choice": tuple(row.multi_choice)}
+    return Example(**values, audio_path="", dataset_name="AVQA")
 
 
 def clips_of(rows: Iterable[Example]) -> list[Clip]:
@@ -119,16 +163,15 @@ def limit_clips(annotations: Annotations, limit: int) -> Annotations:
 
     So a smaller limit asks for a part of what a larger one does, whatever else is in the file.
     """
-    clips = clips_of(annotations.rows)
-    chosen = set(
-        sorted(clips, key=lambda clip: hashlib.sha256(clip.clip_id.encode()).digest())[:limit]
-    )
-    rows = tuple(row for row in annotations.rows if row.clip in chosen)
+    names = {row.video_name for row in annotations.rows}
+    ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    chosen = set(ranked[:limit])
+    rows = tuple(row for row in annotations.rows if row.video_name in chosen)
     detail = f"fetch.limit is {limit} clips"
     left_out = tuple(
         Dropped(row.id, row.video_name, BEYOND_LIMIT, detail)
         for row in annotations.rows
-        if row.clip not in chosen
+        if row.video_name not in chosen
     )
     return replace(annotations, rows=rows, left_out=left_out)
 
@@ -165,21 +208,18 @@ def convert(
 def check_usable_share(converted: Converted, min_usable_share: float) -> None:
     """Refuse to go on with too little of the data.
 
-    Raises:
-        PipelineError: If fewer rows than that share have audio; its text holds the table of
-            reasons.
+    PipelineError if fewer rows than that share have audio; its text holds the table of reasons.
     """
     if converted.usable_share >= min_usable_share:
         return
     table = "\n".join(f"  {count:>7}  {reason}" for reason, count in converted.reasons.items())
-    msg = (
+    raise PipelineError(
         f"only {len(converted.examples)} of {converted.num_read} annotation rows have audio "
         f"({converted.usable_share:.1%}), and fetch.min_usable_share asks for "
         f"{min_usable_share:.0%}. Dropped rows:\n{table}\n"
         "Run fetch again for those that can still come, or lower the share: "
         "--set fetch.min_usable_share=0.5"
     )
-    raise PipelineError(msg)
 
 
 def take_evenly(rows: Sequence[Example], size: int) -> tuple[Example, ...]:
@@ -209,24 +249,19 @@ def _content_of(path_or_url: str, cache_dir: Path) -> bytes:
         except OSError as error:
             msg = f"annotations {path_or_url} cannot be read: {error.strerror}"
             raise PipelineError(msg) from error
-    # The address is part of the name, so that two files called train_qa.json do not meet in the
-    # cache.
+    # So that two files called train_qa.json do not meet in the cache.
     digest = hashlib.sha256(path_or_url.encode()).hexdigest()[:8]
     cached = cache_dir / f"{digest}-{Path(address.path).name or 'annotations.json'}"
-    content = (
-        cached.read_bytes()
-        if cached.exists()
-        else download(path_or_url, what="annotations", remedy=REMEDY)
-    )
+    is_kept = cached.exists()
+    content = cached.read_bytes() if is_kept else download(path_or_url, "annotations", REMEDY)
     if address.path == TRAIN_PATH and git_blob_id(content) != TRAIN_BLOB_ID:
         cached.unlink(missing_ok=True)
-        msg = (
+        raise PipelineError(
             f"{path_or_url} is not the published file: git blob {git_blob_id(content)}, "
             f"expected {TRAIN_BLOB_ID}. Run again; if it stays so, download it "
             "yourself and set annotations.train to its path"
         )
-        raise PipelineError(msg)
-    if not cached.exists():
+    if not is_kept:
         write_bytes(cached, content)
     return content
 

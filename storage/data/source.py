@@ -50,13 +50,10 @@ class DataSource(Config):
         return None
 
     def read(self, cache: Path) -> Rows:
-        """Its examples, and its rows that can be none.
+        """Its examples, and its rows that can be none; PipelineError if it cannot be had.
 
         Args:
             cache: Folder of what is brought from elsewhere, shared by all experiments.
-
-        Raises:
-            PipelineError: If it cannot be had.
         """
         raise NotImplementedError
 
@@ -83,8 +80,8 @@ def examples_of(
         try:
             question = _question(row, fields)
         except BadRowError as error:
-            detail = f"{place}: {error}"
-            dropped.append(Dropped(None, None, f"malformed:{error.key}", detail, label))
+            reason, detail = f"malformed:{error.key}", f"{place}: {error}"
+            dropped.append(Dropped(None, None, reason, detail, label))
             continue
         clip = find(question.clips[0])
         if clip is None:
@@ -137,9 +134,10 @@ def clip_finder(folder: Path) -> Callable[[str], Path | None]:
 def without_unreadable(rows: Rows, label: str, facts: dict[str, dict[str, Any]]) -> Rows:
     """The examples whose clip decodes; the others are dropped with the reason."""
     lost = {path: fact["reason"] for path, fact in facts.items() if "reason" in fact}
-    bad = [example for example in rows.examples if example.audio_path in lost]
-    return Rows(
-        [example for example in rows.examples if example.audio_path not in lost],
-        rows.dropped
-        + [Dropped(row.id, None, "unreadable", lost[row.audio_path], label) for row in bad],
-    )
+    dropped = [
+        Dropped(row.id, None, "unreadable", lost[row.audio_path], label)
+        for row in rows.examples
+        if row.audio_path in lost
+    ]
+    kept = [row for row in rows.examples if row.audio_path not in lost]
+    return Rows(kept, rows.dropped + dropped)

@@ -13,8 +13,7 @@ import pytest
 import soundfile
 
 from storage.data import mixture
-from storage.data.dataset_folder import write_dataset
-from storage.data.hub import HubSource
+from storage.data.hub import HubSource, write_dataset
 from storage.data.lines import LinesSource
 from storage.data.source import Rows, without_unreadable
 from storage.errors import PipelineError

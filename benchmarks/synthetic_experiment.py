@@ -253,10 +253,9 @@ def _score(run: EvaluationRun, verdicts: Sequence[Verdict]) -> Score:
     scorers = ("official", "strict") if verdicts[0].official is not None else ()
     return Score(
         benchmark=run.benchmark_name,
-        by_scorer={
+        scorers={
             name: Counts(
-                overall=Tally(sum(each.of(name) is True for each in verdicts), len(verdicts)),
-                groups={},
+                overall=Tally(sum(each.of(name) is True for each in verdicts), len(verdicts))
             )
             for name in scorers
         },

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         layout = Layout(workspace.absolute(), options.into)
         folder = write_imported(file, scored.score, scored.verdicts, predictions, layout)
         print(f"imported: {folder}; python -m flows.report shows it", file=sys.stderr)
-    if not scored.score.by_scorer:
+    if not scored.score.scorers:
         path = _beside(file, "submission.json")
         write_json(path, submission_rows(scored.questions, predictions))
         print(f"written: {path}", file=sys.stderr)
@@ -81,7 +81,7 @@ def _beside(file: Path, name: str) -> Path:
 def _further(scored: Scored, benchmark: str) -> list[str]:
     """Second numbers, which never lead: without the listed errata, by the authors' own rule."""
     known = find_published(benchmark)
-    if known is None or not scored.score.by_scorer:
+    if known is None or not scored.score.scorers:
         return []
     lines: list[str] = []
     kept = [verdict for verdict in scored.verdicts if verdict.id not in known.errata]

@@ -51,7 +51,7 @@ def read_sheet(stored: StoredRun, questions: Sequence[Question]) -> EvaluationSh
     sheet = EvaluationSheet(
         run=run,
         marks={
-            name: "".join(MARKS[verdict.of(name)] for verdict in judged) for name in score.by_scorer
+            name: "".join(MARKS[verdict.of(name)] for verdict in judged) for name in score.scorers
         },
         picks="".join(
             _pick(verdict, shift=shift, num_choices=len(question.choices))
@@ -79,7 +79,7 @@ def _pick(verdict: Verdict, *, shift: int, num_choices: int) -> str:
 
 def _check_counts(folder: Path, sheet: EvaluationSheet, score: Score) -> None:
     for scorer, marks in sheet.marks.items():
-        stated, counted = score.by_scorer[scorer].overall, tally(marks)
+        stated, counted = score.scorers[scorer].overall, tally(marks)
         if "-" not in marks and counted != stated:
             msg = (
                 f"{folder / 'score.json'} says {stated.num_correct} of {stated.num_questions} "

@@ -205,7 +205,7 @@ def done_of(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout) -> dict
     for job in jobs:
         if evaluate_unit(job, config, layout).stands():
             folder = job.folder(layout)
-            counts = Score.read(folder / "score.json").by_scorer.get(config.scorers[0])
+            counts = Score.read(folder / "score.json").scorers.get(config.scorers[0])
             run = EvaluationRun.read(folder / "run.json")
             done[job.key] = Done(run, run.num_questions, counts and counts.overall)
     return done

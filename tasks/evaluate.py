@@ -104,10 +104,10 @@ def describe_score(job: Job, layout: Layout) -> str:
     """One line of a finished run: its name and how many answers are right."""
     name = f"{job.asked.model.key} on {job.benchmark.name}, {job.key.folder.name}"
     folder = job.folder(layout)
-    by_scorer = Score.read(folder / "score.json").by_scorer
-    if not by_scorer:
+    scorers = Score.read(folder / "score.json").scorers
+    if not scorers:
         return f"{name}: answered; the answers are withheld, submit {folder / 'submission.json'}"
-    right = [f"{counts.overall.num_correct} {scorer}" for scorer, counts in by_scorer.items()]
+    right = [f"{counts.overall.num_correct} {scorer}" for scorer, counts in scorers.items()]
     return f"{name}: right {', '.join(right)}, of {job.benchmark.num_questions}"
 
 

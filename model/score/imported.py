@@ -40,8 +40,8 @@ def write_imported(
         PipelineError: If the file is partial or without a score, or the experiment has not asked
             these questions.
     """
-    if not score.by_scorer or (score.coverage and score.coverage.missing):
-        reason = "leaves questions out" if score.by_scorer else "has no score: answers are withheld"
+    if not score.scorers or (score.coverage and score.coverage.missing):
+        reason = "leaves questions out" if score.scorers else "has no score: answers are withheld"
         msg = f"{file} {reason}: only a whole scored file becomes a row of {layout.experiment}"
         raise PipelineError(msg)
     asked = [stored.run for stored in list_runs(layout.evaluations)]

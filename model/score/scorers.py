@@ -121,7 +121,7 @@ def score(
     knows = all(question.answer is not None for question in questions)
     return Score(
         benchmark=benchmark,
-        by_scorer={name: _count(questions, verdicts, name) for name in scorers} if knows else {},
+        scorers={name: _count(questions, verdicts, name) for name in scorers} if knows else {},
         num_questions=len(questions),
         num_unparsed=sum(not verdict.parsed for verdict in verdicts),
         hashes=hashes,
@@ -153,7 +153,7 @@ def score_folder(
     hashes = Hashes(questions=run.questions_sha256, answers=file_digest(answers_path))
     result = score(asked, verdicts, scorers, benchmark=run.benchmark_name, hashes=hashes)
     write_verdicts(folder / "verdicts.jsonl", verdicts)
-    if not result.by_scorer:
+    if not result.scorers:
         write_json(folder / "submission.json", submission_rows(asked, predictions))
     result.write(folder / "score.json")
     return result
@@ -210,4 +210,5 @@ def _count(
     questions: Sequence[Question], verdicts: Sequence[Verdict], scorer: ScorerName
 ) -> Counts:
     is_right = [verdict.of(scorer) is True for verdict in verdicts]
-    return Counts(overall=tally(is_right), groups=by_group(questions, is_right, tally))
+    groups = by_group(questions, is_right, tally)
+    return Counts.model_validate({"overall": tally(is_right), **groups})

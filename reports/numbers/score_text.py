@@ -28,14 +28,14 @@ def render(score: Score, verdicts: Sequence[Verdict], *, answered: Collection[st
             f"PARTIAL: {len(missing)} questions have no prediction and count as wrong; "
             f"this is no score of the benchmark: {list_ids(missing)}"
         )
-        lines += [_answered_line(verdicts, answered, scorer) for scorer in score.by_scorer]
-    if not score.by_scorer:
+        lines += [_answered_line(verdicts, answered, scorer) for scorer in score.scorers]
+    if not score.scorers:
         told = "the answers of this benchmark are withheld: no score, but a file to submit"
         return "\n".join([*lines, told])
     lines += ["", f"{'':32}{'n':>5}" + "".join(f"{name:>9} {'95 %':<11}" for name in SCORERS)]
-    lines.append(_line("all", [score.by_scorer[name].overall for name in SCORERS]))
+    lines.append(_line("all", [score.scorers[name].overall for name in SCORERS]))
     for group in GROUPS:
-        tallies = [score.by_scorer[name].groups[group] for name in SCORERS]
+        tallies = [score.scorers[name].groups[group] for name in SCORERS]
         if set(tallies[0]) != {""}:
             lines += ["", group]
             lines += [

@@ -42,14 +42,12 @@ class ClipState:
 def parse_video_name(video_name: str) -> Clip:
     """Cut a name into YouTube id and start second.
 
-    Raises:
-        ValueError: If it is not 11 characters of id, `_` and six digits; a name with a path in it
-            is none.
+    ValueError if it is not 11 characters of id, `_` and six digits; a name with a path in it is
+    none.
     """
     if VIDEO_NAME.fullmatch(video_name) is None:
-        msg = (
+        raise ValueError(
             f"video_name {video_name!r} is not 11 characters of YouTube id, '_' and six digits of "
             "start second, e.g. '-HG3Omg_89c_000030'"
         )
-        raise ValueError(msg)
     return Clip(video_name, video_name[:-7], int(video_name[-6:]))

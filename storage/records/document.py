@@ -26,33 +26,27 @@ class Document(Config):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read one.
-
-        Raises:
-            PipelineError: If the file is missing, of another format, or damaged.
-        """
+        """Read one; refused where it is missing, of another format, or damaged."""
         found: Any = read_json(path)
         if not isinstance(found, dict):
             msg = f"{path} is {type(found).__name__}, expected {cls.what}: a JSON object"
             raise PipelineError(msg)
         version = cast("dict[str, Any]", found).get("format", 1)
         if version != FORMAT:
-            msg = (
+            raise PipelineError(
                 f"{path} is of format {version}, this version reads {FORMAT}; nothing was touched. "
                 "Use another --workspace, or the version of this program that wrote it"
             )
-            raise PipelineError(msg)
         try:
             return cls.model_validate(found)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
-            msg = f"{path} is not {cls.what}: {place}: {first['msg']}"
-            raise PipelineError(msg) from error
+            raise PipelineError(f"{path} is not {cls.what}: {place}: {first['msg']}") from error
 
     def as_json(self) -> dict[str, Any]:
         """The file's content."""
-        return self.model_dump(mode="json", by_alias=True)
+        return self.model_dump(mode="json")
 
     def write(self, path: Path) -> None:
         """Write it in one step."""

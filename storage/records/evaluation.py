@@ -16,16 +16,9 @@ name.
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import (
-    AliasChoices,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, TypeAdapter, ValidationError
 
 from storage.config import Config
 from storage.jsonl import as_array, read_appended, read_jsonl, write_jsonl
@@ -66,7 +59,6 @@ class Decoding(Config):
     """How completions were decoded: greedily."""
 
     max_new_tokens: int
-    """Longest completion."""
     batch_size: int | None
     """Questions in one batch, None: as memory allowed; decides nothing where the parity check
     holds."""
@@ -82,7 +74,6 @@ class EvaluationRun(Document):
     what: ClassVar[str] = "an evaluation's record"
 
     key: RunKey
-    """Which evaluation."""
     model: ModelRef
     """Whose answers; known by its digest."""
     role: Role
@@ -99,13 +90,12 @@ class EvaluationRun(Document):
     questions_sha256: str
     """Of questions.json."""
     num_questions: int
-    """Questions asked."""
     silence: bool = False
     """Whether zeros stood for the clips, to try things."""
     prompt: Prompt | None
-    """How it was put and read; None for another tool's predictions: not known."""
+    """None for another tool's predictions: not known."""
     decoding: Decoding | None
-    """How completions were decoded; None for another tool's predictions: not known."""
+    """None for another tool's predictions: not known."""
     versions: dict[str, str]
     """Of Python and of the packages that decide answers."""
     seconds: float = 0.0
@@ -122,11 +112,7 @@ class EvaluationRun(Document):
         return self.benchmark_name != VALIDATION
 
     def gives_answers_of(self, other: "EvaluationRun") -> bool:
-        """Whether both runs give the same answers.
-
-        What a model is called and where it lies, which role it plays, how many questions were asked
-        at once, and what was noted meanwhile decide nothing.
-        """
+        """Whether both runs give the same answers: names, roles and batches decide nothing."""
         names = ("model", "role", "method", "variant", "benchmark_name", "seconds")
         labels = dict.fromkeys(names, True) | {"decoding": {"batch_size"}}
         mine, others = ((run.model.digest, run.model_dump(exclude=labels)) for run in (self, other))
@@ -205,34 +191,24 @@ class Tally:
         return self.num_correct / self.num_questions
 
 
-class Counts(Config):
-    """One scorer's counts; in the file the groups stand beside `overall`."""
+class Counts(Config, extra="allow"):
+    """One scorer's counts; beside `overall` stand those by `task`, `difficulty` and so on."""
 
     overall: Tally
     """All questions."""
-    groups: dict[str, dict[str, Tally]]
-    """By `task`, `difficulty`, `category` or `sub-category`, then by label."""
+    __pydantic_extra__: dict[str, dict[str, Tally]] = Field(init=False)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, found: Any) -> Any:  # noqa: ANN401  decoded JSON, checked next
-        if not isinstance(found, dict) or "groups" in found:
-            return cast("Any", found)
-        groups = cast("dict[str, Any]", found).copy()
-        return {"overall": groups.pop("overall", None), "groups": groups}
-
-    @model_serializer
-    def _spread(self) -> dict[str, Any]:
-        return {"overall": self.overall, **self.groups}
+    @property
+    def groups(self) -> dict[str, dict[str, Tally]]:
+        """By `task`, `difficulty`, `category` or `sub-category`, then by label."""
+        return self.__pydantic_extra__
 
 
 class Hashes(Config):
-    """What a score was counted from."""
+    """sha256 of the files that a score was counted from."""
 
     questions: str
-    """sha256 of the questions' file."""
     answers: str
-    """sha256 of the answers' file."""
 
 
 class Coverage(Config):
@@ -262,17 +238,12 @@ class Score(Document):
 
     benchmark: str
     """Name without digest."""
-    by_scorer: Annotated[
-        dict[str, Counts],
-        Field(validation_alias=AliasChoices("scorers", "by_scorer"), serialization_alias="scorers"),
-    ]
-    """By scorer, `scorers` in the file; empty where the benchmark withholds its answers."""
+    scorers: dict[str, Counts]
+    """Empty where the benchmark withholds its answers."""
     num_questions: int
-    """Questions asked."""
     num_unparsed: int
     """Answers that are not one choice."""
     hashes: Hashes
-    """What was counted."""
     coverage: Coverage | None = None
     """Of another tool's predictions; None for our own, which are whole."""
     source: Source | None = None
@@ -319,7 +290,7 @@ def read_answers(path: Path) -> list[Answer]:
 
 
 def write_verdicts(path: Path, verdicts: Iterable[Verdict]) -> None:
-    """Write one line a verdict, in the order given."""
+    """One line a verdict, in the order given."""
     write_jsonl(path, map(asdict, verdicts))
 
 

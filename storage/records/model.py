@@ -65,15 +65,10 @@ class FolderOrHub(NamedTuple):
 
 
 def parse_name(text: str) -> FromTraining | Random | FolderOrHub:
-    """What a model's name in the settings means.
-
-    Raises:
-        PipelineError: If nothing follows the prefix.
-    """
+    """What a model's name in the settings means; PipelineError if nothing follows the prefix."""
     for prefix in (TRAINING_PREFIX, RANDOM_PREFIX):
         if text == prefix:
-            msg = f"model {text!r} names nothing after {prefix!r}"
-            raise PipelineError(msg)
+            raise PipelineError(f"model {text!r} names nothing after {prefix!r}")
     if text.startswith(TRAINING_PREFIX):
         name = text.removeprefix(TRAINING_PREFIX)
         match = STEP.fullmatch(name)

@@ -70,11 +70,10 @@ class Prompt(Config):
     def _check(self) -> "Prompt":
         shown = [f"{{{name}}}" in self.text for name in ("choices", "json", "lines", "lettered")]
         if "{question}" not in self.text or not any(shown):
-            msg = (
+            raise ValueError(
                 f"prompt {self.name}: its text needs {{question}} and the choices, as {{choices}}, "
                 "{json}, {lines} or {lettered}"
             )
-            raise ValueError(msg)
         try:
             re.compile(self.form or "")
         except re.error as error:

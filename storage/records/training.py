@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean, variance
 from typing import Any, ClassVar, Literal
 
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter
 
 from storage.jsonl import Record, append_line, read_appended, read_json, write_jsonl
 from storage.records.document import Document
@@ -44,11 +44,10 @@ class TrainingRecord(Document):
     name: str
     """Row and folder name, e.g. `grpo`; unique in its experiment."""
     method: Literal["grpo", "sft"]
-    """How it learns."""
     variant: Literal["full", "lora"]
     """Whether all weights learn, or low-rank adapters."""
     prompt: str
-    """How the question is put: `answer`, `think` or `plain`."""
+    """Name of it, e.g. `answer`."""
     seed: int
     """Of data order, sampling and dropout."""
     start: ModelRef
@@ -62,7 +61,7 @@ class TrainingRecord(Document):
     num_examples: int
     """Lines; those that cannot be used are in dropped.jsonl."""
     num_devices: int
-    """Training processes, one a GPU."""
+    """Training processes."""
     settings: dict[str, JsonValue]
     """The settings that decide what is learned, those of the method not used left out."""
     idle: dict[str, JsonValue]
@@ -82,7 +81,6 @@ class StepMetrics:
     grad_norm: float | None
     """Before clipping."""
     learning_rate: float
-    """Of this step."""
     reward: float | None = None
     """Mean of the weighted sums of rewards."""
     reward_std: float | None = None
@@ -137,7 +135,6 @@ class Sampled:
     id: str
     """Of the example, e.g. `183`."""
     question: str
-    """As put to the model."""
     choices: tuple[str, ...]
     """In the order shown."""
     answer: str
@@ -158,7 +155,6 @@ class CheckpointRecord(Document):
     what: ClassVar[str] = "a checkpoint's record"
 
     step: int
-    """Optimiser steps done."""
     can_resume: bool
     """Whether the optimiser's state is there; if not, it can only be evaluated."""
     settings: dict[str, JsonValue]
@@ -173,7 +169,8 @@ class CheckpointRecord(Document):
 
 def append_metrics(folder: Path, metrics: StepMetrics) -> None:
     """Append a step to metrics.jsonl; a number that is no number becomes null."""
-    line = {name: _finite(value) for name, value in metrics.numbers().items()}
+    numbers = metrics.numbers().items()
+    line = {name: value if math.isfinite(value) else None for name, value in numbers}
     append_line(folder / METRICS, {**line, "seconds": dict(metrics.seconds)})
 
 
@@ -190,7 +187,7 @@ def end_step(folder: Path, max_steps: int, patience: int | None) -> int | None:
     Args:
         folder: Of the training.
         max_steps: Where it ends at the latest.
-        patience: Validations in a row without a better one that end it; None: they do not.
+        patience: Validations in a row without a better one that end it; None: any number.
     """
     if patience is None:
         return max_steps
@@ -219,11 +216,7 @@ def append_sampled(folder: Path, sampled: Sampled) -> None:
 
 def read_sampled(folder: Path) -> list[Sampled]:
     """A training's logged completions, in the order of their steps."""
-    sampled: list[Sampled] = []
-    for line in read_appended(folder / COMPLETIONS):
-        line["choices"] = tuple(line["choices"])
-        sampled.append(Sampled(**line))
-    return sampled
+    return TypeAdapter(list[Sampled]).validate_python(read_appended(folder / COMPLETIONS))
 
 
 def forget_after(folder: Path, step: int) -> None:
@@ -236,14 +229,12 @@ def forget_after(folder: Path, step: int) -> None:
 
 def metrics_of(line: Record) -> StepMetrics:
     """The step that a flat line describes, as `StepMetrics.numbers` names its numbers."""
-    known: dict[str, Any] = {
-        name: value for name, value in line.items() if name in StepMetrics.__slots__
-    }
-
-    def ending(end: str) -> dict[str, float | None]:
-        return {name.removesuffix(end): line[name] for name in line if name.endswith(end)}
-
-    return StepMetrics(rewards=ending(REWARD), shares=ending(SHARE), **known)
+    known: dict[str, Any] = {name: line[name] for name in StepMetrics.__slots__ if name in line}
+    rewards, shares = (
+        {name.removesuffix(end): line[name] for name in line if name.endswith(end)}
+        for end in (REWARD, SHARE)
+    )
+    return StepMetrics(rewards=rewards, shares=shares, **known)
 
 
 def warnings_of(steps: Sequence[StepMetrics]) -> list[str]:
@@ -284,15 +275,11 @@ def _known(numbers: Iterable[float | None]) -> list[float]:
     return [number for number in numbers if number is not None]
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def base_of(folder: str | Path) -> str | None:
     """The model that a folder's LoRA adapter is for; None if it holds no adapter.
 
-    One of our own names a base in its workspace by the way there, so that both can be moved; one
-    elsewhere on this host is found by the training's record, which is not published.
+    A base in its workspace is named by the way there, so that both can be moved; one elsewhere on
+    this host by the training's record, which is not published.
     """
     adapter = Path(folder) / ADAPTER
     if not adapter.is_file():

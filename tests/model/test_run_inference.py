@@ -133,7 +133,7 @@ def test_every_question_gets_one_answer_line_and_a_score(bench, tmp_path, capsys
     assert "grpo-step-10 on demo answer: 12/12 answered" in capsys.readouterr().out
     questions = read_questions(bench / "questions.json")
     score = score_folder(tmp_path / "out", questions, ["official", "strict"])
-    assert score.by_scorer["official"].overall.num_questions == NUM_QUESTIONS
+    assert score.scorers["official"].overall.num_questions == NUM_QUESTIONS
 
 
 def test_answers_are_those_of_transformers_own_greedy_generation(bench, tmp_path) -> None:

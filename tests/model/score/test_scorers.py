@@ -159,7 +159,7 @@ def test_where_answers_are_withheld_nothing_is_right_or_wrong() -> None:
     withheld = question(answer=None)
     assert judge(withheld, said("B")) == Verdict("q1", "B", 1, None, None, reason="letter")
     assert judge(withheld, None).official is None
-    assert counted([withheld], [judge(withheld, None)]).by_scorer == {}
+    assert counted([withheld], [judge(withheld, None)]).scorers == {}
 
 
 THREE = [
@@ -177,13 +177,13 @@ def counted(questions: list[Question], verdicts: list[Verdict]) -> Score:
 def test_scores_are_counted_by_task_difficulty_category_and_sub_category() -> None:
     found = counted(THREE, judge_all(THREE, {"q1": said("A cat"), "q3": said("B")}))
     assert found.num_unparsed == 1
-    strict = found.by_scorer["strict"]
+    strict = found.scorers["strict"]
     assert strict.overall == Tally(2, 3)
     assert strict.groups["task"] == {"music": Tally(1, 2), "sound": Tally(1, 1)}
     assert strict.groups["difficulty"]["hard"] == Tally(0, 1)
     assert strict.groups["sub-category"]["Counting"] == Tally(1, 2)
     assert strict.groups["category"]["Reasoning"] == Tally(2, 3)
-    assert found.by_scorer["official"].overall == Tally(1, 3)
+    assert found.scorers["official"].overall == Tally(1, 3)
 
 
 def test_a_tally_divides_once() -> None:
@@ -219,8 +219,8 @@ def test_a_folder_of_answers_gets_verdicts_and_a_score(tmp_path: Path) -> None:
     assert result.benchmark == "demo"
     assert result.hashes.questions == "0" * 64
     assert result.num_unparsed == 1
-    assert result.by_scorer["official"].overall.num_correct == 1
-    assert result.by_scorer["strict"].overall.num_correct == 1
+    assert result.scorers["official"].overall.num_correct == 1
+    assert result.scorers["strict"].overall.num_correct == 1
     assert [verdict["id"] for verdict in read_jsonl(tmp_path / "verdicts.jsonl")] == [
         "q1",
         "q2",
@@ -231,14 +231,14 @@ def test_a_folder_of_answers_gets_verdicts_and_a_score(tmp_path: Path) -> None:
 def test_a_clip_that_could_not_be_read_counts_as_wrong(tmp_path: Path) -> None:
     unread = {**line("q1", "A cat", "A cat"), "error": "q1.wav is missing"}
     result = score_folder(answered(tmp_path, [unread]), THREE[:1], ["strict"])
-    assert result.by_scorer["strict"].overall == Tally(0, 1)
+    assert result.scorers["strict"].overall == Tally(0, 1)
 
 
 def test_letters_are_read_against_the_order_that_was_asked(tmp_path: Path) -> None:
     """Shifted by one, the choices are cat, birds, both, dog: the right one is (A)."""
     folder = answered(tmp_path, [line("q1", "A", "A")], control="cyclic-shift-1")
     result = score_folder(folder, THREE[:1], ["strict"])
-    assert result.by_scorer["strict"].overall.num_correct == 1
+    assert result.scorers["strict"].overall.num_correct == 1
 
 
 def test_withheld_answers_give_a_submission_beside_the_answers(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_withheld_answers_give_a_submission_beside_the_answers(tmp_path: Path) -
         {**line("q3", "", None), "error": "q3.wav is missing"},
     ]
     result = score_folder(answered(tmp_path, lines), withheld, ["official"])
-    assert result.by_scorer == {}
+    assert result.scorers == {}
     submission = json.loads((tmp_path / "submission.json").read_text())
     assert [row["model_output"] for row in submission] == ["B", "no idea", ""]
     assert [row["model_prediction"] for row in submission] == ["B", "no idea", ""]

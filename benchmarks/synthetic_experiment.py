@@ -18,13 +18,14 @@ from model.prompt import PROMPTS
 from storage.jsonl import read_json, write_bytes, write_json, write_jsonl, write_text
 from storage.layout import Layout
 from storage.manifest import file_digest
-from storage.records.controls import ControlReport, OrderConsistency
 from storage.records.evaluation import (
     Answer,
+    ControlReport,
     Counts,
     Decoding,
     EvaluationRun,
     Hashes,
+    OrderConsistency,
     RunKey,
     Score,
     Tally,

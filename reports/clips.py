@@ -16,8 +16,8 @@ from storage.data import avqa
 from storage.errors import PipelineError
 from storage.jsonl import Record, read_appended, read_json, read_jsonl
 from storage.layout import Layout
-from storage.records.account import DataAccount
 from storage.records.clip import parse_video_name
+from storage.records.example import DataAccount
 
 Row = Mapping[str, object]
 TypeKey = Literal["question_type", "question_relation"]

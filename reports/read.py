@@ -34,8 +34,8 @@ from storage.errors import PipelineError
 from storage.jsonl import read_jsonl
 from storage.layout import Layout
 from storage.manifest import file_digest
-from storage.records.controls import ControlReport
 from storage.records.evaluation import (
+    ControlReport,
     EvaluationRun,
     Role,
     StoredRun,
@@ -43,7 +43,7 @@ from storage.records.evaluation import (
     list_runs,
     read_answers,
 )
-from storage.records.profile import ProfileFacts, belongs
+from storage.records.leading import ProfileFacts, belongs
 from storage.records.prompt import NamedPrompt
 from storage.records.question import VALIDATION
 

@@ -24,9 +24,8 @@ from reports.sheets import (
     TrainingSheet,
     Unfinished,
 )
-from storage.records.controls import ControlReport
 from storage.records.document import Document
-from storage.records.evaluation import RunKey
+from storage.records.evaluation import ControlReport, RunKey
 from storage.records.leading import Done, Leading
 from storage.records.leading import leading as leading_step
 

@@ -11,8 +11,8 @@ from pydantic import Field, JsonValue
 
 from reports.numbers.tally import FIRST_TASKS
 from storage.config import Config
-from storage.records.account import DataAccount
 from storage.records.evaluation import EvaluationRun, RunKey, Tally
+from storage.records.example import DataAccount
 from storage.records.model import ModelRef, TrainingRef
 from storage.records.question import Question
 from storage.records.training import Sampled

@@ -33,6 +33,7 @@ usenetrc username videopassword
 """
 # Options that are secrets: settings stand in reports, commands and Prefect's database.
 SECRET_OPTION = re.compile(r"password|authorization|token|^cookie$", re.IGNORECASE)
+Waits = tuple[Annotated[float, Field(ge=0)], ...]
 # What to do while another run is at the same unit of work.
 WhenBusy = Literal["wait", "refuse"]
 
@@ -50,20 +51,15 @@ class Config(BaseModel):
 
 
 class Idle:
-    """Mark of a field that decides nothing of what its stage makes.
-
-    It sets how fast, where or with how much memory, what is printed and checked on the way, or it
-    names what is told apart by a digest.
-    """
+    """Mark of a field that decides nothing of what its stage makes (how fast, what is told)."""
 
 
 def deciding(config: Config) -> dict[str, Any]:
     """The settings that decide what a stage makes, as JSON: all fields but those marked `Idle`."""
     dumped = config.model_dump(mode="json")
-    fields = type(config).model_fields.items()
     return {
         name: _deciding_of(getattr(config, name), dumped[name])
-        for name, field in fields
+        for name, field in type(config).model_fields.items()
         if Idle not in field.metadata
     }
 
@@ -215,19 +211,10 @@ class FetchConfig(Config):
     """Clips in one Prefect task."""
     deadline_s: Annotated[float, Field(gt=0), Idle] = 180.0
     """Seconds after which the download of one video is given up."""
-    retry_waits_s: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Idle] = (
-        30.0,
-        300.0,
-        3600.0,
-        86400.0,
-    )
+    retry_waits_s: Annotated[Waits, Idle] = (30.0, 300.0, 3600.0, 86400.0)
     """Waits before a clip whose download broke is tried again; after the last it counts as
     unconfirmed."""
-    block_waits_s: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Idle] = (
-        1800.0,
-        7200.0,
-        21600.0,
-    )
+    block_waits_s: Annotated[Waits, Idle] = (1800.0, 7200.0, 21600.0)
     """Waits of all workers after YouTube refuses this address; after the last the run stops with
     exit code 75."""
     drop_silent: bool = False

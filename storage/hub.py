@@ -73,12 +73,11 @@ def find_commit(source: HubData) -> Commit:
     """The data set as it is; PipelineError if the hub does not say."""
     from huggingface_hub import HfApi  # noqa: PLC0415  slow to import, seldom needed
 
-    if folder := source.copy_folder:  # what it holds, by name and size
+    if folder := source.copy_folder:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
-        names = [str(path.relative_to(folder)) for path in files]
-        sizes = [path.stat().st_size for path in files]
-        digest = hashlib.sha256(repr(list(zip(names, sizes, strict=True))).encode()).hexdigest()
-        return Commit(digest[:40], names)
+        sizes = [(str(path.relative_to(folder)), path.stat().st_size) for path in files]
+        digest = hashlib.sha256(repr(sizes).encode()).hexdigest()
+        return Commit(digest[:40], [name for name, _ in sizes])
     try:
         found = HfApi().dataset_info(source.dataset, revision=source.revision)
     except (OSError, ValueError) as error:  # the hub's own errors are of the first kind
@@ -90,7 +89,7 @@ def pinned(source: HubData, notes: Path) -> str:
     """The commit to read: the one named, else the one that the first download found and noted.
 
     Args:
-        source: Of a local folder, the commit is a digest of its files' names and sizes.
+        source: The data set.
         notes: File of what was found, by data set.
     """
     if source.revision or source.copy_folder:
@@ -103,7 +102,7 @@ def pinned(source: HubData, notes: Path) -> str:
 
 
 def download_files(source: HubData, commit: str, wanted: Mapping[str, Path]) -> None:
-    """Bring files of a data set that are not there yet.
+    """Bring those files of a data set that are not there yet.
 
     Args:
         source: On the hub, or a folder.
@@ -116,26 +115,27 @@ def download_files(source: HubData, commit: str, wanted: Mapping[str, Path]) -> 
 
     def bring(file: str) -> None:
         target = wanted[file]
-        if target.exists():
-            return
         try:
             if source.copy_folder:
                 write_bytes(target, (source.copy_folder / file).read_bytes())
                 return
-            place = target.parent / "hub"
             found = hf_hub_download(
-                source.dataset, file, repo_type="dataset", revision=commit, local_dir=place
+                source.dataset,
+                file,
+                repo_type="dataset",
+                revision=commit,
+                local_dir=target.parent / "hub",
             )
             Path(found).replace(target)
         except (OSError, ValueError) as error:
             raise unreadable(source, error) from error
 
     with ThreadPoolExecutor(NUM_DOWNLOADS) as pool:
-        list(pool.map(bring, wanted))
+        list(pool.map(bring, (file for file, target in wanted.items() if not target.exists())))
 
 
 def stream_rows(source: HubData, commit: str, *, first_row: int = 0) -> Iterator[Record]:
-    """Rows in their order, audio as {bytes, path}; of a folder, all of its parquet files."""
+    """Rows in their order, audio undecoded as {bytes, path}; of a folder, all its parquet files."""
     datasets: Any = importlib.import_module("datasets")  # 1.5 s, needed only to fetch
     errors: Any = importlib.import_module("datasets.exceptions")
 
@@ -181,10 +181,8 @@ def lay_down(
     for index, row in enumerate(stream, start=len(rows)):
         audio = audio_in(row)
         if audio is None:
-            columns = ", ".join(row)
-            raise unreadable(
-                source, ValueError(f"row {index} has no audio inside, its columns are {columns}")
-            )
+            fault = f"row {index} has no audio inside, its columns are {', '.join(row)}"
+            raise unreadable(source, ValueError(fault))
         name = f"row-{index:06d}{suffix or Path(audio.get('path') or '').suffix or '.wav'}"
         write_bytes(folder / name, audio.get("bytes") or b"")
         kept = {key: value for key, value in row.items() if value is not audio}

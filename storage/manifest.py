@@ -35,7 +35,6 @@ class Manifest:
     """Commit record of one unit of work."""
 
     unit: str
-    """Name, e.g. `convert` or `train/grpo`."""
     reasons: dict[str, str]
     """The key: the digest of each thing that decides the output."""
     outputs: dict[str, Stamp]

@@ -17,9 +17,8 @@ from storage.config import deciding
 from storage.errors import PipelineError
 from storage.layout import Layout
 from storage.records.evaluation import Decoding, EvaluationRun, Role, RunKey, Score
-from storage.records.leading import Done, Leading, leading
+from storage.records.leading import Done, Leading, ProfileFacts, leading
 from storage.records.model import ModelRef
-from storage.records.profile import ProfileFacts
 from storage.records.prompt import Prompt
 from tasks.inputs import asked_benchmarks
 from tasks.models import is_gone, resolve, trained, trained_so_far

@@ -19,9 +19,8 @@ from storage.errors import PipelineError
 from storage.fetch.ledger import ClipRow, Ledger
 from storage.jsonl import write_jsonl
 from storage.layout import Layout
-from storage.records.account import DataAccount, SourceAccount
 from storage.records.clip import Clip, ClipState
-from storage.records.example import Dropped, Example
+from storage.records.example import DataAccount, Dropped, Example, SourceAccount
 from tasks.inputs import AnnotationFiles, read_annotations
 from tasks.running.console import say
 from tasks.stage import Unit, task

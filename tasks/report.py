@@ -21,7 +21,7 @@ from storage.errors import PipelineError
 from storage.layout import Layout
 from storage.locks import locked
 from storage.records.evaluation import list_runs
-from storage.records.profile import ProfileFacts
+from storage.records.leading import ProfileFacts
 from storage.records.training import METRICS
 from tasks.running.console import say
 from tasks.stage import Unit, task

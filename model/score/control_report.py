@@ -18,8 +18,17 @@ from pathlib import Path
 from model.config import ScorerName
 from model.score.controls import SHIFT_PREFIX, asked_questions, shift_of
 from model.score.scorers import by_group, tally
-from storage.records.controls import Contribution, ControlReport, Heard, OrderConsistency
-from storage.records.evaluation import RunKey, Tally, Verdict, list_runs, read_verdicts
+from storage.records.evaluation import (
+    Contribution,
+    ControlReport,
+    Heard,
+    OrderConsistency,
+    RunKey,
+    Tally,
+    Verdict,
+    list_runs,
+    read_verdicts,
+)
 from storage.records.question import Question
 
 Verdicts = Sequence[Verdict]

@@ -27,8 +27,7 @@ from reports.site.figures import Accuracy, accuracy, looks_of, training_figures
 from reports.site.html import Page
 from reports.site.links import Links, benchmark_slugs, clip_address, links_of, question_link
 from reports.site.question_data import QuestionData
-from storage.records.controls import ControlReport
-from storage.records.evaluation import EvaluationRun, Tally
+from storage.records.evaluation import ControlReport, EvaluationRun, Tally
 
 MOST_LISTED = 40  # gained or lost questions on a page; the question page has them all
 Clips = Mapping[str, Sequence[str | None]]

@@ -28,11 +28,8 @@ class Difference:
     changed: tuple[Change, ...]
     """Questions of both that differ, in the first one's order."""
     same: tuple[str, ...]
-    """Ids of questions that both ask alike, in the first one's order."""
     only_first: tuple[str, ...]
-    """Ids that the second does not have."""
     only_second: tuple[str, ...]
-    """Ids that the first does not have."""
     compares_audio: bool
     """Whether the clips' contents were compared; if not, their names alone."""
 

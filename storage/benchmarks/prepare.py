@@ -134,7 +134,6 @@ class HeldOut(NamedTuple):
     """The questions that were made of held-out training examples."""
 
     path: Path
-    """Their file."""
     audio: Path
     """Folder of their clips."""
 

@@ -38,7 +38,6 @@ class HubAudio(HubData):
     )
 
     split: FileName = "test"
-    """Split to read."""
     has_files: bool = False
     """Whether the clips are files of it, named by the questions, instead of a column."""
 
@@ -60,11 +59,9 @@ class PublishedBenchmark(Config):
     sha256: str | None = None
     """Of the file; None where it is not known: the first download is then noted and kept to."""
     num_questions: int | None = None
-    """Questions in it."""
     tasks: dict[str, int | None] = Field(default_factory=dict)
     """The tasks of its questions, with their numbers of questions where known; empty: any."""
     fields: RowMapping = RowMapping()
-    """What its rows hold."""
     audio: tuple[HubAudio, ...] = ()
     """Data sets that hold its clips, tried in this order; empty: its rows, if they are one."""
     audio_archive: str | None = None
@@ -76,7 +73,6 @@ class PublishedBenchmark(Config):
     holds: tuple[str, ...] = ()
     """Data sets that its clips come from by construction, e.g. `Clotho`."""
     note: str = ""
-    """What one should know about it."""
 
     def check(self, content: bytes, questions: list[Question], source: str) -> None:
         """Refuse a file that is not the one that the name stands for.
@@ -140,7 +136,6 @@ class Pin(Document):
     address: str
     """Path or address of the questions."""
     sha256: str
-    """Of what it gave."""
     key: str
     """The benchmark that this is, a folder's name."""
 

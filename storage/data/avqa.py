@@ -70,13 +70,11 @@ class Annotations:
     """A file of annotations as read."""
 
     rows: tuple[Example, ...]
-    """Rows in the file's order."""
     malformed: tuple[Dropped, ...]
     """Rows that cannot be used, with the key at fault."""
     num_read: int
     """Rows in the file: `len(rows) + len(malformed) + len(left_out)`."""
     sha256: str
-    """Digest of the file."""
     left_out: tuple[Dropped, ...] = ()
     """Good rows beyond `fetch.limit`."""
 
@@ -86,9 +84,7 @@ class Converted:
     """Examples and what was dropped on the way to them."""
 
     examples: tuple[Example, ...]
-    """Lines of train.jsonl, in the annotations' order."""
     dropped: tuple[Dropped, ...]
-    """Lines of dropped.jsonl."""
     num_read: int
     """Annotation rows: examples + dropped."""
 

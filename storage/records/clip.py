@@ -36,7 +36,6 @@ class ClipState:
     reason: str = ""
     """Reason code, e.g. `private`."""
     message: str = ""
-    """What the source said."""
 
 
 def parse_video_name(video_name: str) -> Clip:

@@ -39,7 +39,6 @@ class RunKey(Config):
     benchmark: str
     """Key of the benchmark, its name and eight characters of its digest; a folder's name."""
     prompt: str
-    """Name of the prompt."""
     control: str | None = None
     """`silence`, `shuffled-audio` or `cyclic-shift-1` to `-3`; None: the question as it is."""
 
@@ -129,13 +128,11 @@ class Answer:
     """What a model said to one question: a line of answers.jsonl."""
 
     id: str
-    """Of the question."""
     completion: str
     """The text as it came; empty where the clip could not be read."""
     answer: str | None
     """The answer taken out of it; None if there was none."""
     num_tokens: int = 0
-    """Tokens of the completion."""
     finished: bool = True
     """Whether the model ended it; False: it was cut off."""
     cut: bool = False
@@ -154,7 +151,6 @@ class Verdict:
     """How one answer fares under each scorer: a line of verdicts.jsonl."""
 
     id: str
-    """Of the question."""
     answer: str | None
     """The extracted answer; None if the completion held none, or there was no prediction."""
     choice_index: int | None
@@ -195,7 +191,6 @@ class Counts(Config, extra="allow"):
     """One scorer's counts; beside `overall` stand those by `task`, `difficulty` and so on."""
 
     overall: Tally
-    """All questions."""
     __pydantic_extra__: dict[str, dict[str, Tally]] = Field(init=False)
 
     @property
@@ -217,7 +212,6 @@ class Coverage(Config):
     num_answered: int
     """Questions that have a prediction."""
     num_questions: int
-    """Questions asked."""
     missing: tuple[str, ...]
     """Ids without a prediction; they count as wrong."""
 
@@ -226,7 +220,6 @@ class Source(Config):
     """Where another tool's predictions come from."""
 
     file: str
-    """Name of the file."""
     key: str
     """Key that held the texts."""
 
@@ -248,6 +241,49 @@ class Score(Document):
     """Of another tool's predictions; None for our own, which are whole."""
     source: Source | None = None
     """Of another tool's predictions; None for our own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Right answers to the same questions with the clip and under a control."""
+
+    num_heard: int
+    num_control: int
+    num_questions: int
+
+
+class Contribution(Config):
+    """What the audio is worth under one scorer, against one control."""
+
+    overall: Heard
+    groups: dict[str, dict[str, Heard]]
+
+
+class OrderConsistency(Config):
+    """How often the chosen text is the same in every order of the choices."""
+
+    num_consistent: int
+    """Questions with one text in all orders; what is no choice is consistent with nothing."""
+    num_right_in_all: int
+    """Questions with the right text in all orders."""
+    num_questions: int
+    num_orders: int
+    """Orders asked, the proper one included."""
+
+
+class ControlReport(Document):
+    """What a model's controls say: controls.json beside its proper run."""
+
+    what: ClassVar[str] = "a report of controls"
+
+    key: RunKey
+    """The proper run."""
+    contribution: dict[str, dict[str, Contribution]]
+    """By scorer and control; a cyclic shift changes no audio and is left out."""
+    needs_audio: dict[str, Tally]
+    """By scorer: right answers to the questions that the start model gets wrong under silence."""
+    order: OrderConsistency | None
+    """None where no shift was asked."""
 
 
 class StoredRun(NamedTuple):

@@ -1,13 +1,16 @@
-"""A training example in R1-AQA's ten keys, and a row that became none: one writer each.
+"""A training example in R1-AQA's ten keys, a row that became none, and the account of both.
 
 Source: xiaomi-research/r1-aqa@main:README.md. They are read by `storage.benchmarks.parse`'s mapping
-of these keys (held out) and by `model.train.examples` (trained on).
+of these keys (held out) and by `model.train.examples` (trained on). Rows read = kept + dropped.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import ClassVar
 
+from storage.config import Config
 from storage.jsonl import Record
 from storage.records.clip import Clip, parse_video_name
+from storage.records.document import Document
 
 KEYS = (
     *("id", "video_name", "video_id", "question_text", "multi_choice", "answer"),
@@ -28,13 +31,10 @@ class Example:
     answer: int
     """Index of the right choice."""
     audio_path: str
-    """Its clip."""
     dataset_name: str
-    """E.g. `AVQA`."""
     video_name: str = ""
     """AVQA's; empty in other data, as are the next three."""
     video_id: int | str = ""
-    """AVQA's."""
     question_relation: str = ""
     """`View`, `Sound` or `Both`."""
     question_type: str = ""
@@ -65,15 +65,39 @@ class Dropped:
     reason: str
     """E.g. `malformed:answer` or `invalid:private`; what the account is grouped by."""
     detail: str
-    """What was found."""
     source: str = ""
     """Entry of `data` that it came from; empty where that is AVQA's."""
 
     def as_record(self) -> Record:
         """One line of dropped.jsonl."""
-        return {
-            "id": self.id,
-            "video_name": self.video_name,
-            "reason": self.reason,
-            "detail": self.detail,
-        } | ({"source": self.source} if self.source else {})
+        return {key: value for key, value in asdict(self).items() if key != "source" or value}
+
+
+class SourceAccount(Config):
+    """What became of the rows of one source of training data."""
+
+    name: str
+    """Its entry of `data`."""
+    num_kept: int
+    """Rows that are trained on."""
+    num_held_out: int
+    """Rows that checkpoints are chosen on."""
+    dropped: dict[str, int]
+    """Rows that became no example, by reason."""
+    weight: float | None = None
+    """Share of the draws, relative to the others'."""
+
+    @property
+    def num_read(self) -> int:
+        """Rows of the source."""
+        return self.num_kept + self.num_held_out + sum(self.dropped.values())
+
+
+class DataAccount(Document):
+    """All sources of an experiment."""
+
+    what: ClassVar[str] = "an account of training rows"
+
+    sources: tuple[SourceAccount, ...]
+    warnings: tuple[str, ...] = ()
+    """Questions that are there twice, benchmarks made of the same data."""

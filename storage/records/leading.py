@@ -1,9 +1,36 @@
-"""Which step of a training is quoted: one rule, for the controls that are run and the report."""
+"""Which evaluations count: those that the profile asks for, and the step that leads a training.
 
+Trainings, models, prompts and benchmarks are replaced, renamed and removed, and what was measured
+of them stays where it is. Nothing of it may lead, choose or join a curve of the present profile.
+"""
+
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from storage.records.evaluation import EvaluationRun, Tally
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileFacts:
+    """What a profile asks, and of whom."""
+
+    models: frozenset[tuple[str, str]]
+    """Digests of each model and of its prompt: checkpoints, their start models, further ones."""
+    benchmarks: Mapping[str, bool]
+    """Whether zeros stand for the clips, by key of each benchmark, held-out examples included."""
+
+
+def belongs(run: EvaluationRun, facts: ProfileFacts) -> bool:
+    """Whether an evaluation is of a model, a prompt and a benchmark of the profile.
+
+    What a person brought from another tool is asked of no model: its benchmark tells.
+    """
+    if run.role == "imported":
+        return run.key.benchmark in facts.benchmarks
+    is_asked = run.prompt and (run.model.digest, run.prompt.sha256) in facts.models
+    return bool(is_asked) and facts.benchmarks.get(run.key.benchmark) == run.silence
 
 
 class Leading(NamedTuple):
@@ -21,7 +48,6 @@ class Done(NamedTuple):
 
     run: EvaluationRun
     num_answered: int
-    """Questions that have an answer."""
     right: Tally | None
     """Under the leading scorer; None where it is not whole, or the answers are withheld."""
 
@@ -52,7 +78,7 @@ def leading(
     Returns:
         None where no step is wholly evaluated.
     """
-    answered: dict[int, Tally] = {}
+    answered: Counter[int] = Counter()
     validation: dict[int, Tally] = {}
     for run, number, right in done:
         made, key = run.model.training, run.key
@@ -60,36 +86,25 @@ def leading(
         if not made or not is_own or key.control or key.prompt != prompt:
             continue
         if run.is_test:
-            before = answered[made.step].num_correct if made.step in answered else 0
-            answered[made.step] = Tally(before + number, num_asked)
+            answered[made.step] += number
         elif right is not None:
             validation[made.step] = right
     saved = saved or sorted(answered)
-    whole = [step for step in saved if step in answered and _is_whole(answered[step])]
+    whole = [step for step in saved if step in answered and answered[step] == num_asked]
     if not whole:
         return None
-    coverage = _coverage(saved, whole, answered)
+    partly = [
+        f"step {step}: {answered[step]} of {num_asked}"
+        for step in saved
+        if step in answered and step not in whole
+    ]
+    said = [f"{len(whole)} of {len(saved)} steps evaluated", *partly]
+    coverage = "; ".join(said) if len(whole) < len(saved) else ""
     if declared is not None and declared in whole:
         return Leading(declared, "declared step", coverage)
     if validation and all(step in validation for step in saved):
         best = min(saved, key=lambda step: (-validation[step].accuracy, step))
         if best in whole:
             return Leading(best, "chosen on validation", coverage)
-    if whole[-1] == saved[-1]:
-        return Leading(whole[-1], "last step", coverage)
-    return Leading(whole[-1], "last evaluated step", coverage)
-
-
-def _is_whole(tally: Tally) -> bool:
-    return tally.num_correct == tally.num_questions
-
-
-def _coverage(saved: Sequence[int], whole: Sequence[int], answered: Mapping[int, Tally]) -> str:
-    if len(whole) == len(saved):
-        return ""
-    partly = [
-        f"step {step}: {answered[step].num_correct} of {answered[step].num_questions}"
-        for step in saved
-        if step in answered and step not in whole
-    ]
-    return "; ".join([f"{len(whole)} of {len(saved)} steps evaluated", *partly])
+    reason = "last step" if whole[-1] == saved[-1] else "last evaluated step"
+    return Leading(whole[-1], reason, coverage)

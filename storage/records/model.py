@@ -18,9 +18,7 @@ class TrainingRef(Config):
     """The training that made a checkpoint."""
 
     name: str
-    """Of the training, unique in its experiment."""
     seed: int
-    """Of the training."""
     step: int
     """Optimiser step of the checkpoint."""
 
@@ -66,18 +64,15 @@ class FolderOrHub(NamedTuple):
 
 def parse_name(text: str) -> FromTraining | Random | FolderOrHub:
     """What a model's name in the settings means; PipelineError if nothing follows the prefix."""
-    for prefix in (TRAINING_PREFIX, RANDOM_PREFIX):
-        if text == prefix:
-            raise PipelineError(f"model {text!r} names nothing after {prefix!r}")
-    if text.startswith(TRAINING_PREFIX):
-        name = text.removeprefix(TRAINING_PREFIX)
-        match = STEP.fullmatch(name)
-        return (
-            FromTraining(match["name"], int(match["step"])) if match else FromTraining(name, None)
-        )
-    if text.startswith(RANDOM_PREFIX):
-        return Random(text.removeprefix(RANDOM_PREFIX))
-    return FolderOrHub(text)
+    prefix, colon, name = text.partition(":")
+    if prefix + colon not in (TRAINING_PREFIX, RANDOM_PREFIX):
+        return FolderOrHub(text)
+    if not name:
+        raise PipelineError(f"model {text!r} names nothing after {text!r}")
+    if prefix + colon == RANDOM_PREFIX:
+        return Random(name)
+    match = STEP.fullmatch(name)
+    return FromTraining(match["name"], int(match["step"])) if match else FromTraining(name, None)
 
 
 def checkpoint_key(training: str, step: int) -> str:
@@ -87,13 +82,9 @@ def checkpoint_key(training: str, step: int) -> str:
 
 def hub_key(name: str) -> str:
     """Key of a model on the hub: `Qwen/Qwen2-Audio-7B` becomes `Qwen--Qwen2-Audio-7B`."""
-    return _as_key(name.strip("/").replace("/", "--"))
+    return NOT_IN_KEYS.sub("-", name.strip("/").replace("/", "--"))
 
 
 def folder_key(name: str, digest: str) -> str:
     """Key of a folder's model: its own name, and what tells it from others of that name."""
-    return f"{_as_key(name)}-{digest[:DIGEST_CHARACTERS]}"
-
-
-def _as_key(name: str) -> str:
-    return NOT_IN_KEYS.sub("-", name)
+    return f"{NOT_IN_KEYS.sub('-', name)}-{digest[:DIGEST_CHARACTERS]}"

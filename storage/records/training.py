@@ -51,7 +51,6 @@ class TrainingRecord(Document):
     seed: int
     """Of data order, sampling and dropout."""
     start: ModelRef
-    """The model that it starts from."""
     parent: ModelRef | None = None
     """The checkpoint of another training that it continues; None: it starts by itself."""
     examples: Path
@@ -61,7 +60,6 @@ class TrainingRecord(Document):
     num_examples: int
     """Lines; those that cannot be used are in dropped.jsonl."""
     num_devices: int
-    """Training processes."""
     settings: dict[str, JsonValue]
     """The settings that decide what is learned, those of the method not used left out."""
     idle: dict[str, JsonValue]
@@ -133,12 +131,10 @@ class Sampled:
     step: int
     """Optimiser step that learned from it, from 1."""
     id: str
-    """Of the example, e.g. `183`."""
     question: str
     choices: tuple[str, ...]
     """In the order shown."""
     answer: str
-    """The right choice's text."""
     completion: str
     """Without special tokens."""
     reward: float

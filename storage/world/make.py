@@ -68,7 +68,6 @@ class World:
     """Where the files of a world are."""
 
     folder: Path
-    """The folder that holds it all."""
 
     annotations = Place("folder", "annotations/train_qa.json")
     """In AVQA's schema."""

@@ -33,7 +33,6 @@ class ServedVideo:
     """What the server answers for one video."""
 
     path: Path | None
-    """Media file; None where the fault leaves nothing to send."""
     fault: ServerFault | None
 
 

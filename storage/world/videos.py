@@ -48,7 +48,6 @@ class AnnotatedClip:
     """A stretch of a video that is asked about."""
 
     start_s: int
-    """Second at which it starts."""
     sound: str
     """What is heard in it, a key of `SOUNDS`."""
 
@@ -60,13 +59,11 @@ class Video:
     video_id: str
     """Eleven characters, as on YouTube; may begin with `-`."""
     length_s: int
-    """Length of its media."""
     clips: tuple[AnnotatedClip, ...]
     """What is asked about, each another sound."""
     suffix: str
     """Container: `.m4a` (AAC), `.webm` (Opus) or `.mp4` (AAC beside a picture)."""
     fault: Fault | None
-    """Why it cannot be used; None: it can."""
 
     @property
     def file_name(self) -> str | None:

@@ -13,7 +13,7 @@ from reports.config import ReportConfig
 from storage.errors import PipelineError
 from storage.jsonl import append_line, read_json, read_jsonl, write_json, write_jsonl, write_text
 from storage.locks import locked
-from storage.records.profile import ProfileFacts
+from storage.records.leading import ProfileFacts
 from tasks.asked import profile_facts
 from tasks.report import remade_meanwhile, report_unit
 from tasks.stage import Unit

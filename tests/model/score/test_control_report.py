@@ -9,8 +9,15 @@ from model.score.control_report import (
 )
 from model.score.controls import asked_questions
 from model.score.scorers import Prediction, judge_all
-from storage.records.controls import ControlReport, Heard, OrderConsistency
-from storage.records.evaluation import RunKey, Tally, Verdict, write_verdicts
+from storage.records.evaluation import (
+    ControlReport,
+    Heard,
+    OrderConsistency,
+    RunKey,
+    Tally,
+    Verdict,
+    write_verdicts,
+)
 from storage.records.question import Question
 from tests.storage.records.made_run import make_run
 

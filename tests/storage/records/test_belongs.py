@@ -3,7 +3,7 @@
 import pytest
 
 from model.prompt import PROMPTS
-from storage.records.profile import ProfileFacts, belongs
+from storage.records.leading import ProfileFacts, belongs
 from tests.storage.records.made_run import make_run
 
 FACTS = ProfileFacts(

@@ -155,8 +155,8 @@ def _take_avqa(
     avqa.check_usable_share(train, settings.fetch.min_usable_share)
     names = {row.clip.file_name: row.sha256 for row in ledger}
     content = {f"{audio_dir}/{name}": sha256 or name for name, sha256 in names.items()}
-    taken = _held_out(source, Rows(list(train.examples), list(train.dropped)), content)
-    named = list(examples_of(files.validation).examples) if files.validation else []
+    taken = _held_out(source, train, content)
+    named = examples_of(files.validation).examples if files.validation else []
     return taken._replace(named=named)
 
 

@@ -49,7 +49,7 @@ def read_annotations(
     `limit` is `fetch.limit`, clips of either file.
     """
     if config is None:
-        return AnnotationFiles(avqa.Annotations((), (), 0, ""), None)
+        return AnnotationFiles(avqa.Annotations((), (), ""), None)
     cache = layout.workspace / "annotations"
     train = avqa.read_annotations(config.train, cache)
     if limit is not None:
@@ -60,7 +60,7 @@ def read_annotations(
     rows = avqa.take_evenly(whole.rows, config.validation_size)
     if limit is not None:
         rows = avqa.limit_clips(replace(whole, rows=rows), limit).rows
-    used = replace(whole, rows=rows, malformed=(), num_read=len(rows))
+    used = replace(whole, rows=rows, dropped=())
     return AnnotationFiles(train, used)
 
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
-from storage.data.source import DataSource
+from storage.data.source import DataSource, Rows
 from storage.download import download
 from storage.errors import PipelineError
 from storage.jsonl import write_bytes
@@ -67,36 +67,12 @@ class AvqaSource(DataSource):
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """A file of annotations as read."""
+    """A file of annotations as read; each of its rows is in one of both."""
 
     rows: tuple[Example, ...]
-    malformed: tuple[Dropped, ...]
-    """Rows that cannot be used, with the key at fault."""
-    num_read: int
-    """Rows in the file: `len(rows) + len(malformed) + len(left_out)`."""
-    sha256: str
-    left_out: tuple[Dropped, ...] = ()
-    """Good rows beyond `fetch.limit`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Converted:
-    """Examples and what was dropped on the way to them."""
-
-    examples: tuple[Example, ...]
     dropped: tuple[Dropped, ...]
-    num_read: int
-    """Annotation rows: examples + dropped."""
-
-    @property
-    def reasons(self) -> dict[str, int]:
-        """Dropped rows by reason, the most frequent first."""
-        return dict(Counter(each.reason for each in self.dropped).most_common())
-
-    @property
-    def usable_share(self) -> float:
-        """Fraction of the rows within `fetch.limit` that became examples, 0..1."""
-        return len(self.examples) / max(1, self.num_read - self.reasons.get(BEYOND_LIMIT, 0))
+    """Rows that cannot be used, with the key at fault, or are beyond `fetch.limit`."""
+    sha256: str
 
 
 def read_annotations(path_or_url: str, cache_dir: Path) -> Annotations:
@@ -107,9 +83,8 @@ def read_annotations(path_or_url: str, cache_dir: Path) -> Annotations:
         cache_dir: Folder of downloaded annotations.
 
     Raises:
-        PipelineError: If the file is missing, cannot be downloaded, is not a JSON list, has no
-            rows, or is the published train_qa.json with another content than the one that was
-            published.
+        PipelineError: If the file cannot be had, is not a JSON list of rows, or is the published
+            train_qa.json with another content than was published.
     """
     content = _content_of(path_or_url, cache_dir)
     try:
@@ -119,13 +94,12 @@ def read_annotations(path_or_url: str, cache_dir: Path) -> Annotations:
     if not isinstance(records, list) or not (entries := cast("list[object]", records)):
         msg = f"annotations {path_or_url}: expected a JSON list of rows as in AVQA's train_qa.json"
         raise PipelineError(msg)
-    rows: list[Example] = []
-    malformed: list[Dropped] = []
-    for index, record in enumerate(entries):
-        parsed = _parse_row(record, index)
-        (rows if isinstance(parsed, Example) else malformed).append(parsed)
-    sha256 = hashlib.sha256(content).hexdigest()
-    return Annotations(tuple(rows), tuple(malformed), len(entries), sha256)
+    parsed = [_parse_row(record, index) for index, record in enumerate(entries)]
+    return Annotations(
+        rows=tuple(row for row in parsed if isinstance(row, Example)),
+        dropped=tuple(row for row in parsed if isinstance(row, Dropped)),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
 
 
 def _parse_row(record: object, index: int) -> Example | Dropped:
@@ -169,7 +143,7 @@ def limit_clips(annotations: Annotations, limit: int) -> Annotations:
         for row in annotations.rows
         if row.video_name not in chosen
     )
-    return replace(annotations, rows=rows, left_out=left_out)
+    return replace(annotations, rows=rows, dropped=annotations.dropped + left_out)
 
 
 def convert(
@@ -178,7 +152,7 @@ def convert(
     *,
     audio_dir: str,
     has_wav: Callable[[Clip], bool],
-) -> Converted:
+) -> Rows:
     """Turn rows with audio into R1-AQA's examples and account for the others.
 
     Args:
@@ -187,32 +161,32 @@ def convert(
         audio_dir: Folder written in `audio_path`.
         has_wav: Whether a clip's wav lies in the workspace; the ledger alone is not trusted.
     """
-    examples: list[Example] = []
-    dropped = [*annotations.malformed, *annotations.left_out]
+    rows = Rows([], list(annotations.dropped))
     for row in annotations.rows:
-        lost = _lost(row, states.get(row.clip.clip_id), has_wav)
+        lost = _lost(row, states.get(row.video_name), has_wav)
         if lost is None:
-            examples.append(replace(row, audio_path=f"{audio_dir}/{row.clip.file_name}"))
+            path = f"{audio_dir}/{row.clip.file_name}"
+            rows.examples.append(replace(row, audio_path=path))
         else:
-            dropped.append(lost)
-    if len(examples) + len(dropped) != annotations.num_read:
-        msg = f"{len(examples)} kept + {len(dropped)} dropped != {annotations.num_read} rows read"
-        raise AssertionError(msg)
-    return Converted(tuple(examples), tuple(dropped), annotations.num_read)
+            rows.dropped.append(lost)
+    return rows
 
 
-def check_usable_share(converted: Converted, min_usable_share: float) -> None:
-    """Refuse to go on with too little of the data.
+def check_usable_share(rows: Rows, min_usable_share: float) -> None:
+    """Refuse to go on with fewer of the rows within `fetch.limit` than that share, 0..1.
 
-    PipelineError if fewer rows than that share have audio; its text holds the table of reasons.
+    The text of the PipelineError holds the table of reasons.
     """
-    if converted.usable_share >= min_usable_share:
+    reasons = Counter(row.reason for row in rows.dropped)
+    num_kept = len(rows.examples)
+    num_asked = num_kept + reasons.total() - reasons[BEYOND_LIMIT]
+    usable_share = num_kept / max(1, num_asked)
+    if usable_share >= min_usable_share:
         return
-    table = "\n".join(f"  {count:>7}  {reason}" for reason, count in converted.reasons.items())
+    table = "\n".join(f"  {count:>7}  {reason}" for reason, count in reasons.most_common())
     raise PipelineError(
-        f"only {len(converted.examples)} of {converted.num_read} annotation rows have audio "
-        f"({converted.usable_share:.1%}), and fetch.min_usable_share asks for "
-        f"{min_usable_share:.0%}. Dropped rows:\n{table}\n"
+        f"only {num_kept} of {num_asked} annotation rows have audio ({usable_share:.1%}), and "
+        f"fetch.min_usable_share asks for {min_usable_share:.0%}. Dropped rows:\n{table}\n"
         "Run fetch again for those that can still come, or lower the share: "
         "--set fetch.min_usable_share=0.5"
     )
@@ -226,7 +200,7 @@ def take_evenly(rows: Sequence[Example], size: int) -> tuple[Example, ...]:
 
 
 def _lost(row: Example, state: ClipState | None, has_wav: Callable[[Clip], bool]) -> Dropped | None:
-    clip_id = row.clip.clip_id
+    clip_id = row.video_name
     if state is None or state.state == "pending":
         return Dropped(row.id, clip_id, "not-fetched", "fetch has not come to this clip yet")
     if state.state != "done":

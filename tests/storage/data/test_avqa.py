@@ -1,6 +1,7 @@
 """Annotation rows in, R1-AQA's lines out, and an account that adds up."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -50,7 +51,7 @@ def test_the_published_example_comes_out_byte_for_byte(tmp_path):
     annotations = _read(tmp_path, [ROW])
     converted = avqa.convert(annotations, DONE, audio_dir="Path to wav dir", has_wav=lambda _: True)
     assert to_line(converted.examples[0].as_record()) == PUBLISHED_LINE
-    assert converted.dropped == ()
+    assert converted.dropped == []
 
 
 @settings(deadline=None)  # the machine may be busy
@@ -79,7 +80,7 @@ def test_no_other_text_is_a_name(text):
 )
 def test_a_name_that_is_none_is_dropped_with_its_key(tmp_path, name):
     annotations = _read(tmp_path, [ROW | {"video_name": name}])
-    assert [each.reason for each in annotations.malformed] == ["malformed:video_name"]
+    assert [each.reason for each in annotations.dropped] == ["malformed:video_name"]
 
 
 @pytest.mark.parametrize(
@@ -101,14 +102,14 @@ def test_a_name_that_is_none_is_dropped_with_its_key(tmp_path, name):
 def test_a_malformed_row_never_stops_the_rest(tmp_path, change, reason):
     annotations = _read(tmp_path, [ROW, ROW | change, ROW])
     assert len(annotations.rows) == 2
-    assert [each.reason for each in annotations.malformed] == [reason]
-    assert "row 1" in annotations.malformed[0].detail
+    assert [each.reason for each in annotations.dropped] == [reason]
+    assert "row 1" in annotations.dropped[0].detail
 
 
 def test_a_missing_key_and_a_row_that_is_no_object_are_named(tmp_path):
     row = {key: value for key, value in ROW.items() if key != "answer"}
     annotations = _read(tmp_path, [row, 17])
-    details = [each.detail for each in annotations.malformed]
+    details = [each.detail for each in annotations.dropped]
     assert details == [
         "row 0 (id 183): key 'answer' is missing",
         "row 1 is int, expected an object",
@@ -128,14 +129,16 @@ def test_kept_and_dropped_add_up_to_what_was_read(tmp_path):
         audio_dir="clips",
         has_wav=lambda clip: clip.clip_id != lost,
     )
-    assert converted.reasons == {
+    assert Counter(row.reason for row in converted.dropped) == {
         "malformed:answer": 1,
         "wav-missing": 1,
         "invalid:private": 1,
         "not-fetched": 1,
     }
-    assert (len(converted.examples), converted.num_read) == (1, 5)
-    assert converted.usable_share == 0.2
+    assert (len(converted.examples), len(converted.dropped)) == (1, 4)
+    avqa.check_usable_share(converted, 0.2)
+    with pytest.raises(PipelineError, match=r"only 1 of 5 annotation rows have audio \(20.0%\)"):
+        avqa.check_usable_share(converted, 0.21)
 
 
 def test_too_little_audio_stops_with_the_table_of_reasons(tmp_path):
@@ -220,6 +223,6 @@ def test_a_limit_asks_for_the_same_clips_whatever_else_is_in_the_file(tmp_path):
     }
     states = {row.clip.clip_id: ClipState("done") for row in few.rows}
     converted = avqa.convert(few, states, audio_dir="clips", has_wav=lambda _: True)
-    assert (len(converted.examples), converted.num_read) == (10, 80)
-    assert converted.reasons == {"beyond-limit": 70}
-    assert converted.usable_share == 1.0
+    assert len(converted.examples) == 10
+    assert Counter(row.reason for row in converted.dropped) == {"beyond-limit": 70}
+    avqa.check_usable_share(converted, 1.0)

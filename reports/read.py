@@ -161,7 +161,7 @@ def audio_roots(
         own = layout.benchmark(benchmark.key) / "audio"
         if not benchmark.is_test:
             own = _held_out_folder(layout)
-        elif entry and (known := find_description(entry)) and known.rows and not entry.audio:
+        elif entry and (known := find_description(entry)).rows and not entry.audio:
             own = rows_folder(address_of(entry, known), layout.benchmarks)
         place = Path((entry and entry.audio) or own).expanduser()
         roots[benchmark.key] = place if place.is_dir() else own
@@ -191,8 +191,7 @@ def _read_benchmarks(
             continue
         key = max(sorted(asked_last), key=lambda key: asked_last[key])
         path = paths[key]
-        known = find_description(entries[name]) if name in entries else None
-        known = known or PublishedBenchmark()
+        known = find_description(entries[name]) if name in entries else PublishedBenchmark()
         sheet = BenchmarkSheet(
             key=key,
             name=name,

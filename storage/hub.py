@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, cast
 
 from storage.config import HubData
 from storage.errors import PipelineError
-from storage.jsonl import AppendLog, Record, read_json, write_bytes, write_json
-from storage.mapping import bare, decoded
+from storage.jsonl import AppendLog, Record, decoded, read_json, write_bytes, write_json
+from storage.mapping import bare
 from storage.records.question import as_audio_question
 
 AUDIO_COLUMNS = ("audio", "context")

@@ -137,12 +137,13 @@ def read_appended(path: Path) -> list[Record]:
     """Read a log of appended lines; a missing file is empty, a torn last line passed over."""
     if not path.exists():
         return []
-    records: list[Record] = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            records.append(cast("Record", record))
-    return records
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [record for record in map(decoded, lines) if isinstance(record, dict)]
+
+
+def decoded(value: Any) -> Any:  # noqa: ANN401  JSON is of any shape
+    """What a text of JSON holds, None where it is not JSON; any other value as it is."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return None

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Literal, cast
 
 from storage.config import Config
-from storage.jsonl import Record
+from storage.jsonl import Record, decoded
 from storage.records.question import Question
 
 LABELS = ("task", "category", "sub_category", "difficulty", "dataset", "split")
@@ -193,14 +193,6 @@ def _made_id(question: Question) -> str:
 
 def _lettered(choices: Sequence[str | None]) -> dict[str, str | None]:
     return {chr(ord("A") + index): choice for index, choice in enumerate(choices)}
-
-
-def decoded(value: Any) -> Any:  # noqa: ANN401  a column of any shape
-    """What a text of JSON holds, None where it is not JSON; anything else as it is."""
-    try:
-        return json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        return None
 
 
 def _text(row: Record, key: str) -> str:

@@ -99,8 +99,7 @@ def convert(settings: ConvertSettings, layout: Layout) -> None:
         raise PipelineError(msg)
     held_out = [example for part in taken for example in (*part.held_out, *part.named)]
     content = {path: sha256 for part in taken for path, sha256 in part.content.items()}
-    found = [(entry.name, find_description(entry)) for entry in settings.benchmarks]
-    holds = {name: known.holds for name, known in found if known}
+    holds = {entry.name: find_description(entry).holds for entry in settings.benchmarks}
     account = DataAccount(
         sources=tuple(
             SourceAccount(

@@ -134,8 +134,7 @@ def count_answers(
 
 
 def _num_questions(entry: BenchmarkConfig, limit: int | None, layout: Layout) -> int:
-    described, folder = find_description(entry), find_prepared(entry, layout.benchmarks)
-    known = described.num_questions if described else None
+    known, folder = find_description(entry).num_questions, find_prepared(entry, layout.benchmarks)
     known = known or (len(read_json(folder / "questions.json")) if folder else 0)
     return min(known, limit or known)
 

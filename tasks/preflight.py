@@ -86,8 +86,8 @@ def check_benchmark(config: BenchmarkConfig, layout: Layout, *, offline: bool) -
         return [Finding("ok", "benchmark", f"{config.name} is prepared in {folder}")]
     published = find_description(config)
     purpose = f"questions of {config.name}"
-    questions = config.questions or (published.questions if published else "")
-    if questions or not (published and published.rows):
+    questions = config.questions or published.questions
+    if questions or not published.rows:
         findings = check_file(questions or "", purpose, offline=offline)
     else:
         remedy = f"bring {purpose} as a file and set `questions`"
@@ -95,7 +95,7 @@ def check_benchmark(config: BenchmarkConfig, layout: Layout, *, offline: bool) -
     if config.silence:
         return findings
     remedy = f"bring its clips as a folder and set evaluate.benchmarks' `audio` of {config.name}"
-    published_audio = [source.dataset for source in published.audio] if published else []
+    published_audio = [source.dataset for source in published.audio]
     found = [  # one of them is enough; without any the rows hold the clips
         check_hub(name, "dataset", offline=offline, remedy=remedy)
         for name in ([config.audio] if config.audio else published_audio)

@@ -44,9 +44,8 @@ from storage.hub import (
     pinned,
     stream_rows,
 )
-from storage.jsonl import Record, write_bytes
+from storage.jsonl import Record, decoded, write_bytes
 from storage.manifest import digest_of, file_digest
-from storage.mapping import decoded
 from storage.records.question import VALIDATION, Question, list_ids
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -213,18 +212,18 @@ def _prepare_audio(config: BenchmarkConfig, questions_path: Path, on_progress: O
     place = Path(named).expanduser() if named and Path(named).expanduser().is_dir() else None
     if place and not any(place.rglob("*.parquet")):
         return place.absolute()
-    published = find_description(config)
-    sources = published.audio if published else ()
+    described = find_description(config)
+    sources = described.audio
     if named and not place and not HUB_NAME.fullmatch(named):
         msg = f"the audio of {config.name} is {named}: no such folder, and no data set's name"
         raise PipelineError(msg)
     if named:
         known = tuple(source for source in sources if source.dataset == named)
         sources = known or (HubAudio(dataset=named),)
-    elif published and published.rows and not sources:
-        return rows_folder(address_of(config, published), folder.parent)
+    elif described.rows and not sources:
+        return rows_folder(address_of(config, described), folder.parent)
     if not sources:
-        archive = published and published.audio_archive
+        archive = described.audio_archive
         where = f"; they are at {archive}" if archive else ""
         raise PipelineError(
             f"nothing says where the clips of {config.name} are: set its `audio` to the folder "

@@ -50,8 +50,7 @@ class PublishedBenchmark(Config):
     title: str = ""
     """As tables show it."""
     family: str = ""
-    """Versions of one benchmark share it: reports also set them beside each other on the questions
-    that both ask alike."""
+    """Of versions of one benchmark, which reports also compare on the questions they share."""
     questions: str | None = None
     """Address of the questions' file, at a pinned commit."""
     rows: HubAudio | None = None
@@ -75,10 +74,7 @@ class PublishedBenchmark(Config):
     note: str = ""
 
     def check(self, content: bytes, questions: list[Question], source: str) -> None:
-        """Refuse a file that is not the one that the name stands for.
-
-        PipelineError says what differs and what to do.
-        """
+        """Refuse a file that is not the one that the name stands for."""
         digest = hashlib.sha256(content).hexdigest()
         fault = ""
         if self.sha256 not in (None, digest):
@@ -102,19 +98,18 @@ def list_published() -> list[str]:
 
 
 def find_published(name: str) -> PublishedBenchmark | None:
-    """The published benchmark of that name; None for a name of one's own.
-
-    PipelineError if its file is malformed; names the key.
-    """
+    """The published benchmark of that name; None for a name of one's own."""
     return _read_description(FOLDER / f"{name}.yaml") if name in list_published() else None
 
 
-def find_description(config: BenchmarkConfig) -> PublishedBenchmark | None:
-    """What is known of a profile's benchmark: its own file, else the published one of its name.
+def find_description(config: BenchmarkConfig) -> PublishedBenchmark:
+    """What is known of a profile's benchmark: by its own file, as published, or but its name.
 
     PipelineError if the file is missing or malformed; names the key.
     """
-    return _read_description(Path(config.file)) if config.file else find_published(config.name)
+    if config.file:
+        return _read_description(Path(config.file))
+    return find_published(config.name) or PublishedBenchmark(name=config.name)
 
 
 def _read_description(path: Path) -> PublishedBenchmark:
@@ -147,10 +142,6 @@ def prepare_questions(config: BenchmarkConfig, root: Path) -> Path:
     own. A published file that was fetched before is not asked for again, and neither is what cannot
     be read any more.
 
-    Args:
-        config: The profile's entry.
-        root: Folder of the benchmarks, `Layout.benchmarks`.
-
     Raises:
         PipelineError: If nothing says where they are, they cannot be had, they are not the
             published ones, or they fail a check.
@@ -176,7 +167,7 @@ def prepare_questions(config: BenchmarkConfig, root: Path) -> Path:
             raise
         return kept
     sha256 = hashlib.sha256(content).hexdigest()
-    if known and not known.sha256 and config.questions is None and pin_path.exists():
+    if not known.sha256 and config.questions is None and pin_path.exists():
         before = Pin.read(pin_path).sha256
         if sha256 != before:
             raise PipelineError(
@@ -185,7 +176,7 @@ def prepare_questions(config: BenchmarkConfig, root: Path) -> Path:
                 "ones"
             )
     questions = _parse(content, known, source=address)
-    is_as_published = _fields(known) == MMAU_FIELDS and content.lstrip()[:1] == b"["
+    is_as_published = known.fields == MMAU_FIELDS and content.lstrip()[:1] == b"["
     path = keep_questions(config.name, content if is_as_published else as_file(questions), root)
     Pin(address=address, sha256=sha256, key=path.parent.name).write(pin_path)
     return path
@@ -198,10 +189,9 @@ def find_prepared(config: BenchmarkConfig, root: Path) -> Path | None:
     return path and path.parent
 
 
-def address_of(config: BenchmarkConfig, known: PublishedBenchmark | None) -> str:
-    """A path, an address, or a data set's name."""
-    published = (known.questions or (known.rows and known.rows.dataset)) if known else None
-    return config.questions or published or ""
+def address_of(config: BenchmarkConfig, known: PublishedBenchmark) -> str:
+    """A path, an address, or a data set's name; empty where none is known."""
+    return config.questions or known.questions or (known.rows.dataset if known.rows else "")
 
 
 def commit_notes(root: Path) -> Path:
@@ -214,10 +204,30 @@ def rows_folder(address: str, root: Path) -> Path:
     return root / "fetched" / benchmark_key(Path(address).name, digest_of(address))
 
 
-def _content(address: str, known: PublishedBenchmark | None, name: str, root: Path) -> bytes:
+def read_benchmark(name: str, path: Path) -> list[Question]:
+    """Read a benchmark's questions from a file, which must be the published one if the name is."""
+    known = find_description(BenchmarkConfig(name=name))
+    return _parse(_read(path, name), known, source=str(path))
+
+
+def _pin_path(name: str, address: str, root: Path) -> Path:
+    return root / "fetched" / f"{benchmark_key(name, digest_of(address))}.json"
+
+
+def _kept(pin_path: Path, root: Path, known: PublishedBenchmark) -> Path | None:
+    """The questions that an address gave before, where they are whole and still the published."""
+    if not pin_path.exists():
+        return None
+    pin = Pin.read(pin_path)
+    path = root / pin.key / "questions.json"
+    is_whole = path.exists() and pin.key.endswith(f"-{file_digest(path)[:DIGEST_CHARACTERS]}")
+    return path if is_whole and known.sha256 in (None, pin.sha256) else None
+
+
+def _content(address: str, known: PublishedBenchmark, name: str, root: Path) -> bytes:
     if urlsplit(address).scheme in {"http", "https"}:
         return download(address, f"the questions of {name}", REMEDY)
-    if known and known.rows and not Path(address).expanduser().is_file():
+    if known.rows and not Path(address).expanduser().is_file():
         source = known.rows.model_copy(update={"dataset": address})
         commit = pinned(source, commit_notes(root))
         folder = rows_folder(address, root)
@@ -226,45 +236,16 @@ def _content(address: str, known: PublishedBenchmark | None, name: str, root: Pa
     return _read(Path(address), name)
 
 
-def read_benchmark(name: str, path: Path) -> list[Question]:
-    """Read a benchmark's questions from a file, which must be the published one if the name is.
-
-    PipelineError if it is not, cannot be read, or fails a check.
-    """
-    return _parse(_read(path, name), find_published(name), source=str(path))
-
-
-def _pin_path(name: str, address: str, root: Path) -> Path:
-    return root / "fetched" / f"{benchmark_key(name, digest_of(address))}.json"
-
-
-def _kept(pin_path: Path, root: Path, published: PublishedBenchmark | None) -> Path | None:
-    """The questions that an address gave before, where they are whole and still the published."""
-    if not pin_path.exists():
-        return None
-    pin = Pin.read(pin_path)
-    path = root / pin.key / "questions.json"
-    is_published = published is None or published.sha256 in (None, pin.sha256)
-    is_whole = path.exists() and pin.key.endswith(f"-{file_digest(path)[:DIGEST_CHARACTERS]}")
-    return path if is_published and is_whole else None
-
-
-def _parse(content: bytes, published: PublishedBenchmark | None, *, source: str) -> list[Question]:
-    rows = rows_in(content, source=source)
-    errata = published.errata if published else ()
-    questions = parse_questions(rows, source=source, fields=_fields(published), errata=errata)
-    if published is not None:
-        published.check(content, questions, source)
-    return questions
-
-
-def _fields(published: PublishedBenchmark | None) -> RowMapping:
-    return published.fields if published else MMAU_FIELDS
-
-
 def _read(path: Path, name: str) -> bytes:
     try:
         return path.expanduser().read_bytes()
     except OSError as error:
         msg = f"the questions of {name} cannot be read: {path}: {error.strerror}"
         raise PipelineError(msg) from error
+
+
+def _parse(content: bytes, known: PublishedBenchmark, *, source: str) -> list[Question]:
+    rows = rows_in(content, source=source)
+    questions = parse_questions(rows, source=source, fields=known.fields, errata=known.errata)
+    known.check(content, questions, source)
+    return questions

@@ -21,14 +21,13 @@ from reports.sheets import Apart, BenchmarkSheet, Provenance, TrainingSheet, Unf
 from reports.trainings import TrainingEntry, read_training_sheet
 from storage.audio import common_folder
 from storage.benchmarks.difference import subsets
-from storage.benchmarks.parse import read_questions
+from storage.benchmarks.parse import read_questions, sample_name
 from storage.benchmarks.published import (
     PublishedBenchmark,
     address_of,
     find_description,
     rows_folder,
 )
-from storage.benchmarks.sample import sample_name
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
 from storage.jsonl import read_jsonl

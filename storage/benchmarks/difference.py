@@ -35,10 +35,7 @@ class Difference:
 
 
 def compare(
-    first: Sequence[Question],
-    second: Sequence[Question],
-    *,
-    audio: tuple[Path, Path] | None = None,
+    first: Sequence[Question], second: Sequence[Question], *, audio: tuple[Path, Path] | None = None
 ) -> Difference:
     """Compare two versions by id.
 

@@ -13,19 +13,16 @@ on some choices only. Duplicate choices (20 questions of the original) are allow
 """
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from storage.errors import PipelineError
 from storage.jsonl import Record, to_document, write_bytes
-from storage.mapping import (
-    R1_AQA_FIELDS,
-    BadRowError,
-    RowMapping,
-    without_letters,
-)
+from storage.mapping import R1_AQA_FIELDS, BadRowError, RowMapping, without_letters
 from storage.records.question import Question, as_audio_question, benchmark_key, list_ids
 from storage.tables import read_rows
 
@@ -130,6 +127,44 @@ def keep_questions(name: str, content: bytes, root: Path) -> Path:
     if not path.exists() or path.read_bytes() != content:
         write_bytes(path, content)
     return path
+
+
+def sample_name(name: str, limit: int | None) -> str:
+    """Name of a benchmark of which at most so many questions are asked."""
+    return name if limit is None else f"{name}-sample-{limit}"
+
+
+def write_sample(name: str, whole: Path, limit: int) -> Path:
+    """Write a sample's questions beside the whole benchmark's, whose clips it shares.
+
+    Args:
+        name: Of the benchmark.
+        whole: Its questions.json.
+        limit: Questions to take, at most.
+    """
+    content = as_file(take_sample(read_questions(whole), limit))
+    path = keep_questions(sample_name(name, limit), content, whole.parent.parent)
+    audio = whole.parent / "audio"
+    audio.mkdir(exist_ok=True)
+    with suppress(FileExistsError):
+        (path.parent / "audio").symlink_to(os.path.relpath(audio, path.parent))
+    return path
+
+
+def take_sample(questions: Sequence[Question], limit: int) -> list[Question]:
+    """At most so many questions, of each task its share, in the file's order.
+
+    In each task they are ranked by a hash of their ids, and the lowest ranks are taken from all
+    tasks alike; so a larger sample holds the smaller one.
+    """
+    ranks: dict[str, tuple[float, str]] = {}
+    for task in {question.task for question in questions}:
+        names = [question.id for question in questions if question.task == task]
+        digests = {hashlib.sha256(name.encode()).hexdigest(): name for name in names}
+        for place, digest in enumerate(sorted(digests)):
+            ranks[digests[digest]] = ((place + 0.5) / len(digests), digest)
+    chosen = set(sorted(ranks, key=lambda name: ranks[name])[:limit])
+    return [question for question in questions if question.id in chosen]
 
 
 def from_validation(examples: Iterable[Mapping[str, object]]) -> list[Question]:

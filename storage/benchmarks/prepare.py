@@ -22,7 +22,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from storage.audio import check_clips, common_folder, find_clip
-from storage.benchmarks.parse import as_file, from_validation, keep_questions, read_questions
+from storage.benchmarks.parse import (
+    as_file,
+    from_validation,
+    keep_questions,
+    read_questions,
+    sample_name,
+    write_sample,
+)
 from storage.benchmarks.published import (
     HubAudio,
     address_of,
@@ -31,7 +38,6 @@ from storage.benchmarks.published import (
     prepare_questions,
     rows_folder,
 )
-from storage.benchmarks.sample import sample_name, write_sample
 from storage.config import BenchmarkConfig
 from storage.errors import PipelineError
 from storage.hub import (

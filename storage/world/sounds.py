@@ -87,11 +87,7 @@ def _baby(time_s: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.f
 
 
 def _voice(
-    time_s: NDArray[np.float64],
-    rng: np.random.Generator,
-    *,
-    pitch_hz: float,
-    formant_scale: float,
+    time_s: NDArray[np.float64], rng: np.random.Generator, *, pitch_hz: float, formant_scale: float
 ) -> NDArray[np.float64]:
     """Syllables of a vowel each: harmonics of the pitch, loud near the vowel's formants."""
     syllable_s = rng.uniform(0.18, 0.3)

@@ -3,8 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from storage.benchmarks.parse import as_file, keep_questions
-from storage.benchmarks.sample import take_sample, write_sample
+from storage.benchmarks.parse import as_file, keep_questions, take_sample, write_sample
 from storage.records.question import Question
 
 QUESTIONS = [

@@ -256,7 +256,8 @@ def _score(run: EvaluationRun, verdicts: Sequence[Verdict]) -> Score:
         benchmark=run.benchmark_name,
         scorers={
             name: Counts(
-                overall=Tally(sum(each.of(name) is True for each in verdicts), len(verdicts))
+                overall=Tally(sum(each.of(name) is True for each in verdicts), len(verdicts)),
+                groups={},
             )
             for name in scorers
         },

@@ -135,8 +135,9 @@ def silence(duration_s: float) -> NDArray[np.float32]:
 
 def _decode(path: Path) -> tuple[NDArray[np.float32], int]:
     """All channels, (frames, channels), and their rate."""
+    read: Any = soundfile.read  # its types leave open what `dtype` says
     try:
-        return soundfile.read(path, dtype="float32", always_2d=True)
+        return read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
         if not path.is_file():
             raise UnreadableAudioError(f"{path} is missing") from error
@@ -154,7 +155,7 @@ def _decode(path: Path) -> tuple[NDArray[np.float32], int]:
             timeout=DECODE_DEADLINE_S,
             check=True,
         )
-        return soundfile.read(io.BytesIO(run.stdout), dtype="float32", always_2d=True)
+        return read(io.BytesIO(run.stdout), dtype="float32", always_2d=True)
     except subprocess.CalledProcessError as error:
         tail = error.stderr.decode(errors="replace").strip().splitlines()[-1:]
         msg = f"{path} cannot be decoded: {' '.join(tail) or 'ffmpeg gave no reason'}"

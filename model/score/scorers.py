@@ -210,5 +210,4 @@ def _count(
     questions: Sequence[Question], verdicts: Sequence[Verdict], scorer: ScorerName
 ) -> Counts:
     is_right = [verdict.of(scorer) is True for verdict in verdicts]
-    groups = by_group(questions, is_right, tally)
-    return Counts.model_validate({"overall": tally(is_right), **groups})
+    return Counts(overall=tally(is_right), groups=by_group(questions, is_right, tally))

@@ -16,9 +16,9 @@ name.
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_serializer, model_validator
 
 from storage.config import Config
 from storage.jsonl import as_array, read_appended, read_jsonl, write_jsonl
@@ -79,9 +79,8 @@ class EvaluationRun(Document):
     """`start`: a training of this experiment began from it; `checkpoint`: a training's; `other`:
     named in `evaluate.models`; `imported`: another tool's predictions."""
     method: Literal["grpo", "sft"] | None = None
-    """How a checkpoint was trained; None for other models."""
+    """How a checkpoint was trained; None for other models, as `variant`."""
     variant: Literal["full", "lora"] | None = None
-    """Which weights were trained; None for other models."""
     benchmark_name: str
     """Name without digest, e.g. `mmau-test-mini-original`."""
     benchmark_digest: str
@@ -92,9 +91,8 @@ class EvaluationRun(Document):
     silence: bool = False
     """Whether zeros stood for the clips, to try things."""
     prompt: Prompt | None
-    """None for another tool's predictions: not known."""
+    """None for another tool's predictions, as `decoding`: not known."""
     decoding: Decoding | None
-    """None for another tool's predictions: not known."""
     versions: dict[str, str]
     """Of Python and of the packages that decide answers."""
     seconds: float = 0.0
@@ -156,9 +154,8 @@ class Verdict:
     choice_index: int | None
     """Position of the one choice that the answer is, among the choices as asked; None: not one."""
     official: bool | None
-    """None where the benchmark withholds its answers."""
+    """None where the benchmark withholds its answers, as `strict`."""
     strict: bool | None
-    """None where the benchmark withholds its answers."""
     reason: str
     """Why, in a few words, e.g. `right: letter`, `wrong: not a choice`."""
     rule: str = ""
@@ -187,16 +184,24 @@ class Tally:
         return self.num_correct / self.num_questions
 
 
-class Counts(Config, extra="allow"):
-    """One scorer's counts; beside `overall` stand those by `task`, `difficulty` and so on."""
+class Counts(Config):
+    """One scorer's counts; in the file the groups stand beside `overall`."""
 
     overall: Tally
-    __pydantic_extra__: dict[str, dict[str, Tally]] = Field(init=False)
+    groups: dict[str, dict[str, Tally]]
+    """By `task`, `difficulty`, `category` or `sub-category`, then by label."""
 
-    @property
-    def groups(self) -> dict[str, dict[str, Tally]]:
-        """By `task`, `difficulty`, `category` or `sub-category`, then by label."""
-        return self.__pydantic_extra__
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, found: Any) -> Any:  # noqa: ANN401  decoded JSON, checked next
+        if not isinstance(found, dict) or "groups" in found:
+            return cast("Any", found)
+        groups = cast("dict[str, Any]", found).copy()
+        return {"overall": groups.pop("overall", None), "groups": groups}
+
+    @model_serializer
+    def _spread(self) -> dict[str, Any]:
+        return {"overall": self.overall, **self.groups}
 
 
 class Hashes(Config):
@@ -238,9 +243,8 @@ class Score(Document):
     """Answers that are not one choice."""
     hashes: Hashes
     coverage: Coverage | None = None
-    """Of another tool's predictions; None for our own, which are whole."""
+    """Of another tool's predictions, as `source`; None for our own, which are whole."""
     source: Source | None = None
-    """Of another tool's predictions; None for our own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,14 +269,13 @@ class OrderConsistency(Config):
     num_consistent: int
     """Questions with one text in all orders; what is no choice is consistent with nothing."""
     num_right_in_all: int
-    """Questions with the right text in all orders."""
     num_questions: int
     num_orders: int
     """Orders asked, the proper one included."""
 
 
 class ControlReport(Document):
-    """What a model's controls say: controls.json beside its proper run."""
+    """What a model's controls say, beside its proper run."""
 
     what: ClassVar[str] = "a report of controls"
 
@@ -299,14 +302,11 @@ class StoredRun(NamedTuple):
 
 
 def list_runs(evaluation: Path, *, within: Path | None = None) -> list[StoredRun]:
-    """The runs of an experiment, by folder; what lies elsewhere than its key says is set aside.
+    """The runs of an experiment, by folder; what lies elsewhere than its key says is left out.
 
     Args:
         evaluation: The experiment's folder of evaluations.
         within: Only those of one model on one benchmark: their common folder.
-
-    Raises:
-        PipelineError: If a record is of an older version, or damaged.
     """
     paths = within.glob("*/run.json") if within else evaluation.glob("*/*/*/run.json")
     stored = [StoredRun(path.parent, EvaluationRun.read(path)) for path in sorted(paths)]

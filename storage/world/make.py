@@ -138,7 +138,7 @@ def plan_training(config: WorldConfig) -> list[Video]:
     """The training videos; the unusable ones are spread over them, in every way in turn."""
     num_faulty = math.ceil(config.unusable_share * config.num_videos)
     faulty = [int((i + 0.5) * config.num_videos / num_faulty) for i in range(num_faulty)]
-    faults = {index: FAULTS[i % len(FAULTS)] for i, index in enumerate(faulty)}
+    faults: dict[int, Fault] = {index: FAULTS[i % len(FAULTS)] for i, index in enumerate(faulty)}
     return _plan(config, "videos", config.num_videos, faults)
 
 

@@ -10,7 +10,7 @@ from storage.records.evaluation import Counts, Hashes, Score, Tally
 
 SCORE = Score(
     benchmark="demo",
-    scorers={"official": Counts(overall=Tally(3, 4), task={"sound": Tally(3, 4)})},
+    scorers={"official": Counts(overall=Tally(3, 4), groups={"task": {"sound": Tally(3, 4)}})},
     num_questions=4,
     num_unparsed=1,
     hashes=Hashes(questions="a", answers="b"),

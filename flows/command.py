@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from inspect import Signature, signature
+from inspect import Signature, getdoc, signature
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -75,7 +75,7 @@ def stage_flow(**own: str) -> Callable[[Callable[..., bool | None]], Callable[..
         *shared, _ = signature(flow, follow_wrapped=False).parameters.values()
         further = [signature(work).parameters[name] for name in own]
         flow.__dict__["__signature__"] = Signature([*shared, *further])
-        flow.__doc__ = f"{work.__doc__}{PARAMETERS}{told}"
+        flow.__doc__ = f"{getdoc(work)}{PARAMETERS}{told}"
         return flow
 
     return decorate

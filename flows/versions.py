@@ -12,8 +12,6 @@ from pathlib import Path
 
 from flows.score import load_questions
 from storage.benchmarks.difference import Difference, compare
-from storage.benchmarks.parse import read_questions
-from storage.records.question import Question
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,12 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--second-audio", type=Path, help="folder of the second one's clips")
     add("--workspace", type=Path, default=Path("workspace"), help="folder of all data")
     options = parser.parse_args(arguments)
+    names = (options.first, options.second)
+    files = [Path(name) if Path(name).is_file() else None for name in names]
     first, second = (
-        _questions(name, options.workspace) for name in (options.first, options.second)
+        load_questions(name, file, workspace=options.workspace)[0]
+        for name, file in zip(names, files, strict=True)
     )
     folders = (options.first_audio, options.second_audio)
     found = compare(first, second, audio=None if None in folders else folders)
-    print("\n".join(_lines(found, options.first, options.second)))
+    print("\n".join(_lines(found, *names)))
 
 
 def _lines(found: Difference, first: str, second: str) -> list[str]:
@@ -49,12 +50,6 @@ def _lines(found: Difference, first: str, second: str) -> list[str]:
         *(f"{name}  only in {first}" for name in found.only_first),
         *(f"{name}  only in {second}" for name in found.only_second),
     ]
-
-
-def _questions(name: str, workspace: Path) -> list[Question]:
-    if Path(name).is_file():
-        return read_questions(Path(name))
-    return load_questions(name, None, workspace=workspace)[0]
 
 
 if __name__ == "__main__":

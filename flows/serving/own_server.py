@@ -64,12 +64,11 @@ def own_server(workspace: Path) -> Generator[None]:
         prefect_server.start_server(server, workspace, api_url)
         with prefect_server.asked_with(api_url, login):
             prefect_server.crash_dead_runs(workspace)
-            drain_s = ABORT_DRAIN_S
+            drain_s = DRAIN_S
             try:
                 yield
-                drain_s = DRAIN_S
-            except PipelineError:
-                drain_s = DRAIN_S
+            except BaseException as error:
+                drain_s = DRAIN_S if isinstance(error, Exception) else ABORT_DRAIN_S
                 raise
             finally:
                 for worker in (EventsWorker, APILogWorker):  # task runs' states are events

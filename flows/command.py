@@ -1,11 +1,11 @@
 """What the commands share: their options, and one clear line for an expected error."""
 
-import argparse
 import functools
 import os
 import shlex
 import signal
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from inspect import Signature, getdoc, signature
 from pathlib import Path
@@ -30,7 +30,7 @@ Args:
 """
 
 
-class Command(argparse.ArgumentParser):
+class Command(ArgumentParser):
     """The options that every stage's command has."""
 
     def __init__(self, name: str, description: str | None) -> None:
@@ -43,9 +43,7 @@ class Command(argparse.ArgumentParser):
         add("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key")
         add("--force", action="store_true", help="run although the outputs stand")
 
-    def read(
-        self, arguments: Sequence[str] | None
-    ) -> tuple[argparse.Namespace, PipelineConfig, Layout]:
+    def read(self, arguments: Sequence[str] | None) -> tuple[Namespace, PipelineConfig, Layout]:
         """The options, and the configuration and the paths that they name."""
         options = self.parse_args(arguments)
         workspace: Path = options.workspace.absolute()
@@ -69,7 +67,7 @@ def stage_flow(**own: str) -> Callable[[Callable[..., bool | None]], Callable[..
             force: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
             **further: object,
         ) -> bool | None:
-            config = overridden(config, overrides, workspace=workspace)
+            config = overridden(config, overrides, workspace)
             return work(config, config.layout(workspace), force=force, **further)
 
         *shared, _ = signature(flow, follow_wrapped=False).parameters.values()

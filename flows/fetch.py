@@ -73,7 +73,9 @@ def _fetch_due(config: PipelineConfig, layout: Layout, *, force: bool, deep: boo
                 meter("fetch", plan.num_due) as shown,
             ):
                 progress.start(plan, shown)
-                _fetch_all(fetch, plan)
+                for number, batch in enumerate(plan.batches, start=1):
+                    if not fetch.stop_event.is_set():
+                        run(fetch_batch, fetch, batch, number)
         finally:
             report = write_account(
                 fetch.ledger,
@@ -87,16 +89,6 @@ def _fetch_due(config: PipelineConfig, layout: Layout, *, force: bool, deep: boo
     unit.commit()
     _tell(report, layout)
     return True
-
-
-def _fetch_all(fetch: FetchRun, plan: Plan) -> None:
-    first = 1
-    for batch in plan.batches:
-        if fetch.stop_event.is_set():
-            return
-        last = first + len(batch) - 1
-        run(fetch_batch, fetch, batch, first, last)
-        first = last + 1
 
 
 class _Progress:

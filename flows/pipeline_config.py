@@ -202,9 +202,7 @@ def load_config(profile: str, *, workspace: Path, overrides: Sequence[str] = ())
     return _with_overrides(tree, overrides, workspace, origin=str(path))
 
 
-def overridden(
-    config: PipelineConfig, overrides: Sequence[str], *, workspace: Path
-) -> PipelineConfig:
+def overridden(config: PipelineConfig, overrides: Sequence[str], workspace: Path) -> PipelineConfig:
     """A configuration with single keys changed, as by `--set`.
 
     Raises:
@@ -300,26 +298,24 @@ def _pick(entries: Sequence[Tree], keys: Sequence[str], override: str) -> list[T
 
 
 @cache
-def known_settings(
-    settings: type[BaseModel] = PipelineConfig, prefix: str = ""
-) -> Mapping[str, str]:
+def known_settings(group: type[BaseModel] = PipelineConfig, prefix: str = "") -> dict[str, str]:
     """Every key of a profile, e.g. `train.learning_rate`, and what its field says of it.
 
     A list's entries are not numbered: each kind of them has its keys.
     """
     found: dict[str, str] = {}
-    types = get_type_hints(settings)
-    for name, field in settings.model_fields.items():
+    types = get_type_hints(group)
+    source = f"{group.__module__.replace('.', '/')}.py"
+    for name, field in group.model_fields.items():
         groups = _groups_in(field.annotation)
         default = "required" if field.is_required() else json.dumps(field.default, default=str)
         shown = "" if groups else f" = {default}"
         text = " ".join((field.description or "").split())
         text += " Decides nothing of the result." * (Idle in field.metadata)
-        source = f"{settings.__module__.replace('.', '/')}.py"
         type_name = MODULE.sub("", formatannotation(types[name]))
         found[prefix + name] = f"{type_name}{shown}\n    {text} ({source})"
-        for group in groups:
-            found.update(known_settings(group, f"{prefix}{name}."))
+        for inner in groups:
+            found.update(known_settings(inner, f"{prefix}{name}."))
     return found
 
 

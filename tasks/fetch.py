@@ -41,8 +41,8 @@ def due_clips(annotations: AnnotationFiles, config: FetchConfig, layout: Layout)
         )
 
 
-@task("fetch-{first}-to-{last}")
-def fetch_batch(run: FetchRun, batch: Sequence[Clip], first: int, last: int) -> None:  # noqa: ARG001  first and last name the run
+@task("fetch-batch-{number}")
+def fetch_batch(run: FetchRun, batch: Sequence[Clip], number: int) -> None:  # noqa: ARG001  it names the run
     """Fetch and trim a batch; each clip ends in the ledger as done, or with the reason why not.
 
     Network errors are recorded with the time of the next try; a full disk or a missing ffmpeg ends

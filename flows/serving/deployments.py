@@ -32,8 +32,9 @@ MAX_RUNS = 8  # at a time; runs that want a busy GPU wait for it
 def deployments(config: PipelineConfig, workspace: Path) -> list[RunnerDeployment]:
     """One deployment a flow, with a profile's configuration as its default parameters."""
     known = {"config": config.model_dump(mode="json"), "workspace": str(workspace)}
-    made = [
-        RunnerDeployment.from_flow(
+    made: list[RunnerDeployment] = []
+    for flow in prefect_flows.FLOWS:
+        deployment = RunnerDeployment.from_flow(
             flow,
             flow.name,
             parameters={name: known[name] for name in known if name in flow.parameters.properties},
@@ -42,15 +43,12 @@ def deployments(config: PipelineConfig, workspace: Path) -> list[RunnerDeploymen
             # By module: run from its file, a flow would have flows/ first on its import path.
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
-        for flow in prefect_flows.FLOWS
-    ]
-    for deployment in made:
-        _, _, function = (deployment.entrypoint or "").rpartition(".")
-        deployment.entrypoint = f"{prefect_flows.__name__}.{function}"
+        deployment.entrypoint = f"{prefect_flows.__name__}.{flow.fn.__name__}"
         fields = deployment._parameter_openapi_schema.properties  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  it has no public name
         fields.get("config", {})["position"] = LAST
         # Sent, these would delete every schedule that a user made, and end every pause of theirs.
         deployment.model_fields_set.difference_update({"schedules", "paused"})
+        made.append(deployment)
     return made
 
 

@@ -17,7 +17,7 @@ from flows.pipeline_config import PipelineConfig
 from storage.errors import PipelineError
 from storage.layout import Layout
 from storage.records.model import FromTraining, parse_name
-from tasks.asked import asked_models, done_of, jobs_of, leading_of
+from tasks.asked import asked_models, evaluate_unit, jobs_of, leading_steps
 from tasks.cost import bytes_in
 from tasks.inputs import prepare_benchmarks
 from tasks.models import is_gone, trained
@@ -73,16 +73,16 @@ def _settled(config: PipelineConfig, layout: Layout) -> Iterator[Path]:
     jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout))
     starts = [parse_name(name) for each in config.train for name in each.needs]
     needed = {(start.name, start.step) for start in starts if isinstance(start, FromTraining)}
-    done = done_of(jobs, config.evaluate, layout)
+    leads = leading_steps(jobs, finished, config.evaluate, layout)
     for training in finished:
-        leading = leading_of(training, jobs, done, config.evaluate, layout)
         for model in trained(training.name, layout)[:-1]:
             step = model.training.step if model.training else 0
             if (training.name, step) in needed or is_gone(model):
                 continue
             of_it = [job for job in jobs if job.asked.model.digest == model.digest]
-            stands = bool(of_it) and all(job.key in done for job in of_it)
-            is_best = leading is not None and leading.step == step
+            units = [evaluate_unit(job, config.evaluate, layout) for job in of_it]
+            stands = bool(units) and all(unit.stands() for unit in units)
+            is_best = leads.get(training.name) == step
             if training.checkpoints.may_go(step, is_measured=stands, is_best=is_best):
                 yield Path(model.path)
 

@@ -3,7 +3,7 @@
 A unit is one model on one benchmark with one prompt, or with one control of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,7 @@ from storage.config import deciding
 from storage.errors import PipelineError
 from storage.layout import Layout
 from storage.records.evaluation import Decoding, EvaluationRun, Role, RunKey, Score
-from storage.records.leading import Done, Leading, ProfileFacts, leading
+from storage.records.leading import Done, ProfileFacts, leading
 from storage.records.model import ModelRef
 from storage.records.prompt import Prompt
 from tasks.inputs import asked_benchmarks
@@ -123,11 +123,8 @@ def asked_models(
 ) -> list[Asked]:
     """Every model to evaluate: start models, checkpoints by training and step, further ones.
 
-    `so_far` takes the checkpoints that trainings with these settings have written; else all of
-    finished trainings are taken.
-
-    Raises:
-        PipelineError: If a training has not been run or a checkpoint is missing.
+    `so_far` takes the checkpoints that trainings with these settings have written; else all of them
+    are taken, and a training that has not been run is refused.
     """
     asked: list[Asked] = []
     starts: dict[tuple[str, str], Asked] = {}
@@ -179,12 +176,7 @@ def control_jobs_of(
     controls = runs_of(config.controls)
     if not controls:
         return []
-    done = done_of(jobs, config, layout)
-    leads = {
-        (training.name, leading.step)
-        for training in trainings
-        if (leading := leading_of(training, jobs, done, config, layout))
-    }
+    leads = leading_steps(jobs, trainings, config, layout)
     starts = starts_of(trainings, layout).values()
     return [
         Job(job.asked, job.benchmark, control)
@@ -192,42 +184,37 @@ def control_jobs_of(
         if job.benchmark.is_test and job.benchmark.has_answers
         if job.asked.role != "checkpoint"
         or (made := job.asked.model.training) is None
-        or (made.name, made.step) in leads
+        or leads.get(made.name) == made.step
         or job.asked.digests in starts
         for control in controls
     ]
 
 
-def done_of(jobs: Sequence[Job], config: EvaluateConfig, layout: Layout) -> dict[RunKey, Done]:
-    """The proper runs that stand, and what each gave under the first scorer."""
-    done: dict[RunKey, Done] = {}
+def leading_steps(
+    jobs: Sequence[Job], trainings: Sequence[TrainConfig], config: EvaluateConfig, layout: Layout
+) -> dict[str, int]:
+    """The step of each training that leads by the proper runs that stand and the first scorer."""
+    done: list[Done] = []
     for job in jobs:
         if evaluate_unit(job, config, layout).stands():
             folder = job.folder(layout)
             counts = Score.read(folder / "score.json").scorers.get(config.scorers[0])
             run = EvaluationRun.read(folder / "run.json")
-            done[job.key] = Done(run, run.num_questions, counts and counts.overall)
-    return done
-
-
-def leading_of(
-    training: TrainConfig,
-    jobs: Sequence[Job],
-    done: Mapping[RunKey, Done],
-    config: EvaluateConfig,
-    layout: Layout,
-) -> Leading | None:
-    """The step of a training that leads by the proper runs that are done."""
+            done.append(Done(run, run.num_questions, counts and counts.overall))
     tests = {job.benchmark for job in jobs if job.benchmark.is_test}
-    end = end_of(training, layout.training(training.name)) or training.max_steps
-    return leading(
-        training.name,
-        training.prompt.name,
-        [step for step in training.saved_steps if step <= end],
-        done.values(),
-        num_asked=sum(benchmark.num_questions for benchmark in tests),
-        declared=config.declared_step,
-    )
+    steps: dict[str, int] = {}
+    for training in trainings:
+        end = end_of(training, layout.training(training.name)) or training.max_steps
+        found = leading(
+            training.name,
+            training.prompt.name,
+            [step for step in training.saved_steps if step <= end],
+            done,
+            num_asked=sum(benchmark.num_questions for benchmark in tests),
+            declared=config.declared_step,
+        )
+        steps |= {training.name: found.step} if found else {}
+    return steps
 
 
 def starts_of(trainings: Sequence[TrainConfig], layout: Layout) -> dict[str, tuple[str, str]]:

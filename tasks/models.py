@@ -45,12 +45,7 @@ LOADED = (
 
 
 def resolve(text: str, layout: Layout) -> ModelRef:
-    """Find the model that a name in the settings means.
-
-    Raises:
-        PipelineError: If the training it names has not been finished here or has no such step, or
-            `random:` names no known size.
-    """
+    """Find the model that a name in the settings means, or say what it lacks and what to do."""
     match parse_name(text):
         case FromTraining(name, step):
             models = {checkpoint_step(Path(ref.path)): ref for ref in trained(name, layout)}
@@ -163,10 +158,8 @@ def run_network(command: str, log: Path, **arguments: object) -> None:
 def sizes_of(model: str, cache: Path) -> ModelSizes | None:
     """How large a model, a folder or hub name, is; None for one that is neither known nor here.
 
-    What was measured is kept in `cache`: a child with torch takes seconds.
-
-    Raises:
-        PipelineError: If it is of no family that can be trained or evaluated.
+    What was measured is kept in `cache`: a child with torch takes seconds. A family that cannot be
+    trained or evaluated is refused.
     """
     known, folder = published_sizes(model), model_folder(model)
     if known is not None or folder is None:

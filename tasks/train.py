@@ -30,6 +30,8 @@ from tasks.running.torchrun import calling, run_part
 from tasks.running.turns import inherited
 from tasks.stage import Unit, task
 
+LOG = "trainer.log"
+
 
 def train_unit(training: TrainConfig, layout: Layout) -> Unit:
     """What decides a training's outcome, and its checkpoints."""
@@ -103,7 +105,7 @@ def train(training: TrainConfig, layout: Layout) -> None:
     find_resumable(folder, parent)  # or refuse, before a GPU is held
     say(
         f"train {training.name}: {training.method}, {training.max_steps} steps from {start.key}; "
-        f"log: {folder / 'trainer.log'}"
+        f"log: {folder / LOG}"
     )
     with hold_gpus(training.num_gpus, f"training {training.name}") as gpus:
         training_record(
@@ -120,7 +122,12 @@ def train(training: TrainConfig, layout: Layout) -> None:
             meter(training.name, training.max_steps) as progress,
         ):
             on_line = _Progress(training, folder, progress.show)
-            run_part(*(training, folder, gpus, address), on_line=on_line, silence_s=SILENCE_LIMIT_S)
+            run_part(
+                *(training, folder, gpus, address),
+                log=LOG,
+                on_line=on_line,
+                silence_s=SILENCE_LIMIT_S,
+            )
 
 
 def is_finished(training: TrainConfig, layout: Layout) -> bool:
@@ -267,6 +274,6 @@ def describe_stop(training: TrainConfig, layout: Layout) -> str:
     folder = layout.training(training.name)
     step = last_step(folder)
     stands = f"step {step} of {training.max_steps}" if step else "no checkpoint"
-    log = folder / "trainer.log"
+    log = folder / LOG
     word = last_error_line(log) if log.exists() else ""
     return f"{training.name} has {stands}" + (f" (its log ends: {word}; {log})" if word else "")

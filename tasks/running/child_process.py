@@ -1,12 +1,10 @@
 """Run a trainer or an evaluator as a child process that cannot be left behind on a GPU.
 
 The child writes straight into its log file, and this side reads the file as it grows: nothing is
-lost and nothing blocks when the flow process dies, and the log reads the same as if the command had
-been started by hand. storage/host/supervisor.py supervises the child; between it and here runs the
-lifeline, a pipe that closes when this process is gone.
+lost and nothing blocks when the flow process dies. storage/host/supervisor.py supervises the child;
+between it and here runs the lifeline, a pipe that closes when this process is gone.
 
-"Cancelled" in Prefect's UI does not free a GPU by itself: a task that only iterates over a silent
-child's output leaves it running on cancel and on kill -9. Call the task that comes here directly,
+"Cancelled" in Prefect's UI does not free a GPU by itself. Call the task that comes here directly,
 or wait for submitted ones inside `stopping_children`: a signal does not reach their threads.
 """
 
@@ -68,8 +66,7 @@ def run_child(
         env: Variables to set besides this process's own.
 
     Raises:
-        PipelineError: If the child fails or hangs; quotes its last error line and names
-            the log.
+        PipelineError: If the child fails or hangs; quotes its last error line and names the log.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     grace_s = float(os.environ.get(GRACE_VARIABLE, GRACE_S))

@@ -1,14 +1,12 @@
 """One training over several hosts: the first one calls, the others join.
 
-The first host runs the pipeline as ever. While its part of a training runs, a call lies in the
-training's folder, which all hosts see: the address at which torchrun's parts meet. Whoever joins
-runs its own part of the run.json beside it, and writes nothing but a log. torchrun numbers the
-processes by host (its static rendezvous), so that the one that writes checkpoints and tells the
-progress is on the first.
+While the first host's part of a training runs, a call lies in the training's folder, which all
+hosts see: the address at which torchrun's parts meet. Whoever joins runs its own part of the
+run.json beside it, and writes nothing but a log. torchrun numbers the processes by host (its static
+rendezvous), so that the one that writes checkpoints and tells the progress is on the first.
 
-One part that ends takes the others along, as no step can be made without it. The first host then
-tries again, from the newest whole checkpoint (the retries of tasks/train.py); whoever joins waits
-for that.
+One part that ends takes the others along. The first host then tries again, from the newest whole
+checkpoint (the retries of tasks/train.py); whoever joins waits for that.
 """
 
 import json
@@ -50,11 +48,7 @@ class Call(NamedTuple):
 
 @contextmanager
 def calling(training: TrainConfig, folder: Path) -> Generator[str]:
-    """Let other hosts join for as long as the block runs.
-
-    Yields:
-        The address to meet at, `HOST:PORT`; empty for a training on one host.
-    """
+    """Let other hosts join while the block runs; gives the address, empty for one host."""
     path = folder / CALL
     path.unlink(missing_ok=True)  # of a run that was killed
     if training.num_hosts == 1:
@@ -96,12 +90,9 @@ def _await_hosts(training: TrainConfig, folder: Path, call: Call) -> None:
 
 
 def interface_to(address: str) -> dict[str, str]:
-    """What tells gloo to use the network interface that leads to an address, as HOST:PORT.
+    """What tells gloo to use the network interface that leads to an address, or refuse that.
 
     Left alone it takes the one of this host's own name, on Debian 127.0.1.1, and hangs.
-
-    Raises:
-        PipelineError: If its name is not known here.
     """
     host, _, port = address.rpartition(":")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -149,6 +140,7 @@ def run_part(
     gpus: Sequence[str],
     address: str,
     *,
+    log: str,
     host_index: int = 0,
     on_line: Callable[[str], None] = say_nothing,
     silence_s: float | None = None,
@@ -156,7 +148,7 @@ def run_part(
     """Run one host's part (0: the first's), a process a GPU, by torchrun where there are several.
 
     The hosts meet at `address`, `HOST:PORT`; it is empty where there is one. A host without GPUs
-    runs one process on its CPU. `on_line` and `silence_s` are `run_child`'s.
+    runs one process on its CPU. `log` lies in `folder`; `on_line`, `silence_s` are `run_child`'s.
     """
     command = ["-m", "model.run_training", str(folder / RUN)]
     if address or len(gpus) > 1:
@@ -168,7 +160,7 @@ def run_part(
         command = ["-m", *launcher, *command]
     run_child(
         [sys.executable, *command],
-        log=folder / (f"trainer-host-{host_index}.log" if host_index else "trainer.log"),
+        log=folder / log,
         on_line=on_line,
         silence_s=silence_s,
         env=gpu_environment(gpus) | (interface_to(address) if address else {}),
@@ -176,11 +168,7 @@ def run_part(
 
 
 def join(name: str, layout: Layout, host_index: int, is_done: Callable[[], bool]) -> None:
-    """Run this host's part of one training when the first host calls, and again when it retries.
-
-    Raises:
-        PipelineError: If this part has failed and the first host does not call again.
-    """
+    """Run this host's part of one training when the first host calls, and again when it retries."""
     folder = layout.training(name)
     answered: Call | None = None
     failure: PipelineError | None = None
@@ -217,7 +205,8 @@ def _take_part(name: str, folder: Path, host_index: int, call: Call) -> None:
         )
         raise PipelineError(msg)
     with hold_gpus(training.num_gpus, f"training {name}") as gpus:
-        say(f"train {name}: joining at {call.address} as host {host_index}; log in {folder}")
+        log = f"trainer-host-{host_index}.log"
+        say(f"train {name}: joining at {call.address} as host {host_index}; log: {folder / log}")
         interface_to(call.address)  # or refuse, before it is counted on
         write_json(folder / f"answer-{host_index}.json", call.began_s)
-        run_part(training, folder, gpus, call.address, host_index=host_index)
+        run_part(training, folder, gpus, call.address, log=log, host_index=host_index)

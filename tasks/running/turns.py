@@ -41,11 +41,7 @@ def inherited(locks: Sequence[int]) -> Generator[None]:
 
 @contextmanager
 def turn(unit: str, path: Path, when_busy: WhenBusy = "wait") -> Generator[None]:
-    """Be alone at a unit of work, e.g. `train/grpo`, while the block runs.
-
-    Raises:
-        PipelineError: If it is busy and `when_busy` says so, or the flow is stopped meanwhile.
-    """
+    """Be alone at a unit of work, e.g. `train/grpo`, while the block runs; or wait, or refuse."""
 
     def attempt() -> int | None:
         lock = try_lock(path, unit)
@@ -63,11 +59,7 @@ def turn(unit: str, path: Path, when_busy: WhenBusy = "wait") -> Generator[None]
 
 
 def wait_for(attempt: Callable[[], T | None], describe: Callable[[], str]) -> T:
-    """Try until it succeeds; says at the first failure, and every ten minutes, what for.
-
-    Raises:
-        PipelineError: If the flow is told to stop meanwhile.
-    """
+    """Try until it succeeds; says at the first failure, and every ten minutes, what for."""
     reminded_s = -REMIND_S
     while (taken := attempt()) is None:
         text = describe()
@@ -79,11 +71,7 @@ def wait_for(attempt: Callable[[], T | None], describe: Callable[[], str]) -> T:
 
 
 def pause(seconds: float, text: str) -> None:
-    """Wait a moment.
-
-    Raises:
-        PipelineError: If the flow is told to stop meanwhile; says that it did so while `text`.
-    """
+    """Wait a moment; a PipelineError says that the flow was told to stop while `text`."""
     if (stop_event.get() or threading.Event()).wait(seconds):
         msg = f"stopped with its flow while {text}"
         raise PipelineError(msg)

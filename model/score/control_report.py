@@ -48,7 +48,7 @@ def write_control_report(
         evaluation: The experiment's folder of evaluations.
         proper: The run without a control.
         questions: The benchmark's.
-        scorers: Scorers to count with.
+        scorers: To count with.
         start: Key of the model that the training started from, whose silent run tells which
             questions need the audio; None: the model's own.
     """
@@ -84,23 +84,23 @@ def contribution(
     questions: Sequence[Question], heard: Verdicts, control: Verdicts, scorer: ScorerName
 ) -> Contribution:
     """Right with the clip and right under a control, overall and by group."""
-    pairs = [
-        (with_clip.of(scorer) is True, under_control.of(scorer) is True)
-        for with_clip, under_control in zip(heard, control, strict=True)
-    ]
-    return Contribution(
-        overall=_count_pairs(pairs), groups=by_group(questions, pairs, _count_pairs)
-    )
+
+    def count(pairs: Sequence[tuple[Verdict, Verdict]]) -> Heard:
+        return Heard(
+            num_heard=sum(with_clip.of(scorer) is True for with_clip, _ in pairs),
+            num_control=sum(under_control.of(scorer) is True for _, under_control in pairs),
+            num_questions=len(pairs),
+        )
+
+    pairs = list(zip(heard, control, strict=True))
+    return Contribution(overall=count(pairs), groups=by_group(questions, pairs, count))
 
 
 def right_where_deaf_is_wrong(heard: Verdicts, deaf: Verdicts, scorer: ScorerName) -> Tally:
     """Right answers to the questions that a model gets wrong under silence."""
     pairs = zip(heard, deaf, strict=True)
-    return tally(
-        with_clip.of(scorer) is True
-        for with_clip, without in pairs
-        if without.of(scorer) is not True
-    )
+    needing = [with_clip for with_clip, without in pairs if without.of(scorer) is not True]
+    return tally([with_clip.of(scorer) is True for with_clip in needing])
 
 
 def order_consistency(
@@ -114,18 +114,18 @@ def order_consistency(
     chosen = {0: _chosen(questions, proper)}
     for control, verdicts in shifted.items():
         chosen[shift_of(control)] = _chosen(asked_questions(questions, control), verdicts)
-    consistent: list[bool] = []
-    right_in_all: list[bool] = []
+    num_consistent = num_right_in_all = 0
     for index, question in enumerate(questions):
         by_order: dict[int, str | None] = {}
         for shift in sorted(chosen):
             by_order.setdefault(shift % len(question.choices), chosen[shift][index])
         texts = set(by_order.values())
-        consistent.append(len(texts) == 1 and None not in texts)
-        right_in_all.append(consistent[-1] and question.answer in texts)
+        if len(texts) == 1 and None not in texts:
+            num_consistent += 1
+            num_right_in_all += question.answer in texts
     return OrderConsistency(
-        num_consistent=sum(consistent),
-        num_right_in_all=sum(right_in_all),
+        num_consistent=num_consistent,
+        num_right_in_all=num_right_in_all,
         num_questions=len(questions),
         num_orders=len(chosen),
     )
@@ -147,11 +147,3 @@ def _chosen(questions: Sequence[Question], verdicts: Verdicts) -> list[str | Non
         None if verdict.choice_index is None else question.choices[verdict.choice_index]
         for question, verdict in zip(questions, verdicts, strict=True)
     ]
-
-
-def _count_pairs(pairs: Sequence[tuple[bool, bool]]) -> Heard:
-    return Heard(
-        num_heard=sum(heard for heard, _ in pairs),
-        num_control=sum(control for _, control in pairs),
-        num_questions=len(pairs),
-    )

@@ -100,10 +100,9 @@ def judge_lines(
     return [(q := asked[a.id], judge(q, _prediction(a))) for a in answers if a.id in asked]
 
 
-def tally(verdicts: Iterable[bool]) -> Tally:
+def tally(is_right: Sequence[bool]) -> Tally:
     """Count."""
-    listed = list(verdicts)
-    return Tally(sum(listed), len(listed))
+    return Tally(sum(is_right), len(is_right))
 
 
 def score(

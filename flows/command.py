@@ -59,7 +59,7 @@ def stage_flow(**own: str) -> Callable[[Callable[..., bool | None]], Callable[..
     told = "".join(f"    {name}: {text}\n" for name, text in own.items())
 
     def decorate(work: Callable[..., bool | None]) -> Callable[..., bool | None]:
-        @functools.wraps(work)
+        @functools.wraps(work, assigned=("__module__", "__name__", "__qualname__"))
         def flow(
             config: PipelineConfig,
             workspace: Path = Path(DEFAULT_WORKSPACE),
@@ -73,6 +73,8 @@ def stage_flow(**own: str) -> Callable[[Callable[..., bool | None]], Callable[..
         *shared, _ = signature(flow, follow_wrapped=False).parameters.values()
         further = [signature(work).parameters[name] for name in own]
         flow.__dict__["__signature__"] = Signature([*shared, *further])
+        # By these Prefect takes a path for a path, where a deployment's run gives it as text.
+        flow.__annotations__ |= {parameter.name: parameter.annotation for parameter in further}
         flow.__doc__ = f"{getdoc(work)}{PARAMETERS}{told}"
         return flow
 

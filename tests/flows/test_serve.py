@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import pytest
 import yaml
+from prefect.exceptions import ParameterTypeError
 from prefect.flows import load_flow_from_entrypoint
 
 from flows import is_loopback
@@ -419,6 +420,20 @@ def test_a_deployment_has_its_flow_s_name_and_the_profile_as_its_default(tmp_pat
         # the commands need no Prefect, so its form of their functions has a file of its own
         assert each.entrypoint == f"flows.serving.prefect_flows.{_function(each)}"
         assert load_flow_from_entrypoint(each.entrypoint).name == each.name
+
+
+def test_a_run_s_parameters_get_the_types_that_its_flow_declares(tmp_path):
+    """A deployment's run ended in `'str' object has no attribute 'absolute'`."""
+    config = load_config("demo", workspace=tmp_path)
+    given = {"config": config.model_dump(mode="json"), "workspace": str(tmp_path)}
+    *flows, _ = FLOWS  # score has other parameters
+    for flow in flows:
+        taken = flow.validate_parameters({**given, "overrides": ["train.seed=7"]})
+        assert (taken["config"], taken["workspace"]) == (config, tmp_path)
+        with pytest.raises(ParameterTypeError, match="overrides"):
+            flow.validate_parameters({**given, "overrides": ["shapeless"]})
+    with pytest.raises(ParameterTypeError, match="only"):
+        FLOWS[0].validate_parameters({**given, "only": ["nope"]})
 
 
 def test_the_form_has_the_keys_as_titles_and_the_long_configuration_last(tmp_path):

@@ -76,13 +76,8 @@ def check_clips(
 ) -> dict[str, dict[str, Any]]:
     """Decode each clip once; what an earlier run found of the same file is believed.
 
-    Args:
-        clips: By any name.
-        cache: JSON file of what was found, by the same names; it is written anew.
-        on_progress: Told the number of clips checked.
-
     Returns:
-        By name `sha256`, or the `reason` why it cannot be used.
+        By the clips' names `sha256`, or the `reason` why one cannot be used; also kept in `cache`.
     """
     known: dict[str, Any] = read_json(cache) if cache.exists() else {}
 

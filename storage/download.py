@@ -6,13 +6,7 @@ TIMEOUT_S = 60.0
 
 
 def download(url: str, what: str, remedy: str) -> bytes:
-    """What an address of http or https gives; PipelineError if it cannot be had.
-
-    Args:
-        url: The address.
-        what: The file, for the message, e.g. `annotations`.
-        remedy: What to do where it cannot be had.
-    """
+    """What an address gives; PipelineError if it cannot be had, with what it is and the remedy."""
     import requests  # noqa: PLC0415  who has the file need not wait for it
 
     try:

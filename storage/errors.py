@@ -13,16 +13,15 @@ BLOCKED_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong here, try 
 
 
 class PipelineError(Exception):
-    """An expected failure: names the thing, what was expected and found, and what to do."""
+    """An expected failure: names the thing, what was expected and found, and what to do.
+
+    Args:
+        message: What the user reads.
+        exit_code: Of the command.
+        is_transient: Whether the same again may go well, so that a task is tried again.
+    """
 
     def __init__(self, message: str, *, exit_code: int = 1, is_transient: bool = False) -> None:
-        """Keep what to do with it beside the message.
-
-        Args:
-            message: What the user reads.
-            exit_code: Of the command.
-            is_transient: Whether the same again may go well, so that a task is tried again.
-        """
         super().__init__(message)
         self.exit_code = exit_code
         self.is_transient = is_transient

@@ -86,12 +86,7 @@ def find_commit(source: HubData) -> Commit:
 
 
 def pinned(source: HubData, notes: Path) -> str:
-    """The commit to read: the one named, else the one that the first download found and noted.
-
-    Args:
-        source: The data set.
-        notes: File of what was found, by data set.
-    """
+    """The commit to read: the one named, else the one that the first download noted in `notes`."""
     if source.revision or source.copy_folder:
         return source.revision or find_commit(source).name
     known: dict[str, str] = read_json(notes) if notes.exists() else {}
@@ -102,13 +97,7 @@ def pinned(source: HubData, notes: Path) -> str:
 
 
 def download_files(source: HubData, commit: str, wanted: Mapping[str, Path]) -> None:
-    """Bring those files of a data set that are not there yet.
-
-    Args:
-        source: On the hub, or a folder.
-        commit: At which it is read.
-        wanted: Where each file goes, by its path in the data set.
-    """
+    """Bring files of a data set to where they are wanted, unless they are there."""
     from huggingface_hub import (  # noqa: PLC0415  slow to import, seldom needed
         hf_hub_download,  # pyright: ignore[reportUnknownVariableType]  # partly typed
     )
@@ -164,11 +153,8 @@ def lay_down(
         source: The data set.
         commit: At which it is read.
         folder: Where files and rows go; whole ones are taken as they are.
-        audio_id: Key under which a row then names its file.
+        audio_id: Key under which a row, without its audio, then names its file.
         suffix: Of the files; empty: that of the row's own name for it.
-
-    Returns:
-        The rows without their audio.
     """
     if (folder / COMMIT).exists() and read_json(folder / COMMIT) != commit:
         shutil.rmtree(folder)  # rows of two commits are not mixed

@@ -67,7 +67,6 @@ class AppendLog:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open it, and mend its tail."""
         self.path = path
         if path.exists():
             whole = path.read_bytes().rfind(b"\n") + 1

@@ -139,9 +139,6 @@ def checkpoint_step(path: Path) -> int | None:
 
 def list_checkpoints(training: Path) -> list[Path]:
     """A training's checkpoint folders by step; a folder still being written has another name."""
-    if not training.is_dir():
-        return []
-    found = [
-        (step, path) for path in training.iterdir() if (step := checkpoint_step(path)) is not None
-    ]
-    return [path for _, path in sorted(found)]
+    steps = {path: checkpoint_step(path) for path in training.glob("checkpoint-*")}
+    found = sorted((step, path) for path, step in steps.items() if step is not None)
+    return [path for _, path in found]

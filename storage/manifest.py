@@ -74,9 +74,7 @@ def file_digest(path: Path) -> str:
 def remembered_digest(path: Path, memory: Path) -> str:
     """sha256 of a file's content (33 GB of a 7B), read once for as long as it stays as it is.
 
-    Args:
-        path: The file.
-        memory: JSON lines of what was read before, by inode, size and time; added to.
+    `memory` is a log of what was read before, by inode, size and time.
     """
     status = path.stat()
     if status.st_size < REMEMBERED_BYTES:
@@ -95,11 +93,7 @@ def check(
 ) -> Verdict:
     """Tell whether a unit's outputs stand: same key, every file as it was.
 
-    Args:
-        path: The manifest.
-        unit: The unit's name.
-        parts: What decides the outputs.
-        may_go: Folders of outputs whose deletion is no reason to make them again.
+    That outputs in the folders of `may_go` were deleted is no reason to make them again.
     """
     manifest = read(path)
     if manifest is None:

@@ -24,7 +24,6 @@ class BadRowError(ValueError):
     """A row that is no question: the key at fault and what was found."""
 
     def __init__(self, key: str, problem: str) -> None:
-        """Keep the key beside the text."""
         super().__init__(problem)
         self.key = key
 
@@ -73,19 +72,18 @@ class RowMapping(Config):
     def question_of(self, row: object) -> Question:
         """The question that a row asks; BadRowError if a key is missing or holds something else."""
         if not isinstance(row, dict):
-            key, problem = "row", f"is {type(row).__name__}, expected a JSON object"
-            raise BadRowError(key, problem)
+            raise BadRowError("row", f"is {type(row).__name__}, expected a JSON object")
         fields = cast("Record", row)
         lettered = self._choices(fields)
         choices = tuple(choice for choice in lettered.values() if choice is not None)
         if len(choices) < 2:
             keys = (self.choices,) if isinstance(self.choices, str) else self.choices
             shown = [fields.get(key) for key in keys]
-            problem = (
+            raise BadRowError(
+                keys[0],
                 f"{', '.join(map(repr, keys))} is {shown[0] if len(shown) == 1 else shown!r}, "
-                "expected a list of two or more texts"
+                "expected a list of two or more texts",
             )
-            raise BadRowError(keys[0], problem)
         question = Question(
             id="",
             clips=self._clips(fields),
@@ -141,8 +139,7 @@ class RowMapping(Config):
             found = texts[int(given)] if is_index and int(given) < len(texts) else None
             expected = f"an index from 0 to {len(texts) - 1}"
         if found is None:
-            problem = f"{self.answer!r} is {given!r}, expected {expected}"
-            raise BadRowError(self.answer, problem)
+            raise BadRowError(self.answer, f"{self.answer!r} is {given!r}, expected {expected}")
         return found
 
 
@@ -198,8 +195,7 @@ def _lettered(choices: Sequence[str | None]) -> dict[str, str | None]:
 def _text(row: Record, key: str) -> str:
     value = row.get(key)
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
-        problem = f"{key!r} is {value!r}, expected text"
-        raise BadRowError(key, problem)
+        raise BadRowError(key, f"{key!r} is {value!r}, expected text")
     return str(value)
 
 

@@ -23,14 +23,8 @@ def read_rows(path: Path) -> list[Any]:
 def rows_in(content: bytes, *, source: str) -> list[Any]:
     """The rows in a file's content: parquet by its first bytes, CSV and TSV by the file's name.
 
-    Else a JSON list, JSON lines, or a JSON object that holds one list.
-
-    Args:
-        content: Of the file.
-        source: Its path or address.
-
-    Raises:
-        PipelineError: If it is none of the known kinds.
+    Else a JSON list, JSON lines, or a JSON object that holds one list. PipelineError if it is none
+    of these; names the file by `source`, its path or address.
     """
     if content[:4] == b"PAR1":
         import pyarrow.parquet as pq  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]  slow to import; no stubs

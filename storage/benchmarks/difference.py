@@ -37,13 +37,7 @@ class Difference:
 def compare(
     first: Sequence[Question], second: Sequence[Question], *, audio: tuple[Path, Path] | None = None
 ) -> Difference:
-    """Compare two versions by id.
-
-    Args:
-        first: Questions of one version.
-        second: Questions of another.
-        audio: The folders of their clips; None: the clips' names are compared.
-    """
+    """Compare two versions by id, their clips by content where both folders of them are given."""
     by_id = {question.id: question for question in second}
     ids = {question.id for question in first}
     folders = audio or (None, None)
@@ -68,10 +62,7 @@ def subsets(
 ) -> dict[str, tuple[int, ...]]:
     """Positions of the questions that give a second number, by what is said of it.
 
-    Args:
-        questions: Of a benchmark.
-        errata: Ids of those with a listed fault.
-        versions: Other versions of the benchmark, by name.
+    Those that other versions, by name, ask alike, and those without a listed fault.
     """
     kept = {
         f"shared with {name}": set(compare(questions, them).same) for name, them in versions.items()

@@ -135,13 +135,7 @@ def sample_name(name: str, limit: int | None) -> str:
 
 
 def write_sample(name: str, whole: Path, limit: int) -> Path:
-    """Write a sample's questions beside the whole benchmark's, whose clips it shares.
-
-    Args:
-        name: Of the benchmark.
-        whole: Its questions.json.
-        limit: Questions to take, at most.
-    """
+    """Write a sample of a benchmark's questions.json beside it; they share their clips."""
     content = as_file(take_sample(read_questions(whole), limit))
     path = keep_questions(sample_name(name, limit), content, whole.parent.parent)
     audio = whole.parent / "audio"

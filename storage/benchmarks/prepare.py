@@ -115,7 +115,7 @@ def prepare(
 
     Args:
         config: The profile's entry.
-        root: Folder of the benchmarks, `Layout.benchmarks`.
+        root: `Layout.benchmarks`.
         on_progress: Told (what, done, total) as clips are fetched and decoded.
         limit: Take a sample of so many questions; None: all.
 

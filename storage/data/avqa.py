@@ -78,13 +78,8 @@ class Annotations:
 def read_annotations(path_or_url: str, cache_dir: Path) -> Annotations:
     """Read AVQA's questions; malformed rows are set aside and never stop the rest.
 
-    Args:
-        path_or_url: A local file, or an http address, which is downloaded once into `cache_dir`.
-        cache_dir: Folder of downloaded annotations.
-
-    Raises:
-        PipelineError: If the file cannot be had, is not a JSON list of rows, or is the published
-            train_qa.json with another content than was published.
+    What an http address gives is kept in `cache_dir`. PipelineError if the file cannot be had, is
+    not a JSON list of rows, or is train_qa.json with another content than was published.
     """
     content = _content_of(path_or_url, cache_dir)
     try:
@@ -157,9 +152,9 @@ def convert(
 
     Args:
         annotations: What was read.
-        states: The ledger's word on each clip, by clip id.
+        states: The ledger's word on each clip, by clip id; alone it is not trusted.
         audio_dir: Folder written in `audio_path`.
-        has_wav: Whether a clip's wav lies in the workspace; the ledger alone is not trusted.
+        has_wav: Whether a clip's wav lies in the workspace.
     """
     rows = Rows([], list(annotations.dropped))
     for row in annotations.rows:

@@ -75,12 +75,7 @@ def _asked(example: Example, content: Mapping[str, str]) -> object:
 
 
 def held_by(examples: Iterable[Example], holds: Mapping[str, Sequence[str]]) -> list[str]:
-    """Benchmarks that are made of data sets that are trained on.
-
-    Args:
-        examples: Trained on.
-        holds: Data sets that a benchmark's clips come from, by its name.
-    """
+    """Which benchmarks hold, by their name, data sets that are trained on."""
     names = {example.dataset_name.casefold(): example.dataset_name for example in examples}
     return [
         f"trains on {names[name.casefold()]}, which {benchmark} holds by construction"

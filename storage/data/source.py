@@ -52,8 +52,7 @@ class DataSource(Config):
     def read(self, cache: Path) -> Rows:
         """Its examples, and its rows that can be none; PipelineError if it cannot be had.
 
-        Args:
-            cache: Folder of what is brought from elsewhere, shared by all experiments.
+        What is brought from elsewhere goes into `cache`, which all experiments share.
         """
         raise NotImplementedError
 
@@ -65,13 +64,9 @@ class DataSource(Config):
 def examples_of(
     rows: Iterable[object], fields: RowMapping, label: str, find: Callable[[str], Path | None]
 ) -> Rows:
-    """Rows as examples, where they are whole and their clip is there.
+    """Rows as examples, where they are whole and `find` knows the file of their clip.
 
-    Args:
-        rows: As they came.
-        fields: What they hold.
-        label: The source, and the data set where a row names none.
-        find: The file of a clip by the row's name for it; None: there is none.
+    The source's label stands for the data set where a row names none.
     """
     examples: list[Example] = []
     dropped: list[Dropped] = []
@@ -111,8 +106,8 @@ def _question(row: object, fields: RowMapping) -> Question:
     question = fields.question_of(row)
     question = without_letters(question) or question
     if question.answer not in question.choices:
-        problem = f"{fields.answer!r} is {question.answer!r}, expected one of the choices"
-        raise BadRowError(fields.answer, problem)
+        what = f"{fields.answer!r} is {question.answer!r}"
+        raise BadRowError(fields.answer, f"{what}, expected one of the choices")
     return question
 
 

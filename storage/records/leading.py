@@ -65,18 +65,11 @@ def leading(
 
     The test's own questions never decide it, and nothing leads by another's absence: validation
     chooses only where every saved step has a whole score on it, and where the last saved step is
-    not wholly evaluated the last that is leads, under a reason that says so.
+    not wholly evaluated the last that is leads, under a reason that says so. None where no step is
+    wholly evaluated, which is where all questions of all tests (`num_asked`) have an answer.
 
-    Args:
-        training: Its name.
-        prompt: Name of its prompt; asked with another one, a step says nothing.
-        saved: Steps of its checkpoints, by its settings; empty: not known, those that were asked.
-        done: Evaluations, of other models too.
-        num_asked: Questions of all tests.
-        declared: Step that the settings name.
-
-    Returns:
-        None where no step is wholly evaluated.
+    `done` may hold evaluations of other models and prompts, which say nothing; where the steps that
+    the training's settings save are not known, they are those that were asked.
     """
     answered: Counter[int] = Counter()
     validation: dict[int, Tally] = {}

@@ -180,10 +180,7 @@ def read_metrics(folder: Path) -> list[StepMetrics]:
 def end_step(folder: Path, max_steps: int, patience: int | None) -> int | None:
     """The step with which a training ends; None where its validation is still to tell.
 
-    Args:
-        folder: Of the training.
-        max_steps: Where it ends at the latest.
-        patience: Validations in a row without a better one that end it; None: any number.
+    So many validations in a row as `patience` without a better one end it before `max_steps`.
     """
     if patience is None:
         return max_steps

@@ -108,12 +108,7 @@ def _recipe(config: WorldConfig) -> Record:
 
 
 def serve(world: World, port: int) -> AbstractContextManager[str]:
-    """Serve a world's media on loopback; a video is at `<address>/watch/<video id>`.
-
-    Returns:
-        A context manager that gives the address, e.g. `http://127.0.0.1:8631`; entering it with a
-        port that is in use is a PipelineError.
-    """
+    """Serve a world's media as `serve_media` does; a video is at `<address>/watch/<video id>`."""
     served = {
         video_id: ServedVideo(
             world.media / entry["file"] if entry["file"] else None, entry["fault"]

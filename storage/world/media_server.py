@@ -38,14 +38,10 @@ class ServedVideo:
 
 @contextmanager
 def serve_media(videos: Mapping[str, ServedVideo], *, port: int) -> Generator[str]:
-    """Serve videos by id on loopback while the block runs; PipelineError if the port is in use.
+    """Serve videos by id on loopback while the block runs; any other id is 404.
 
-    Args:
-        videos: By video id; any other id is 404.
-        port: Port to listen on; 0: any free one.
-
-    Yields:
-        The address without a final slash, e.g. `http://127.0.0.1:8631`.
+    Gives the address, e.g. `http://127.0.0.1:8631`. Port 0 is any free one; PipelineError if the
+    port is in use.
     """
 
     def answer(request: Request) -> ASGIApp:

@@ -71,12 +71,7 @@ def is_cut(num_samples: int, processor: ProcessorMixin) -> bool:
 def mel_features(
     processor: ProcessorMixin, waveform: NDArray[np.float32], name: str = "a clip"
 ) -> Mel:
-    """Compute a clip's features; what lies beyond the extractor's longest clip (30 s) is not heard.
-
-    Args:
-        processor: Of the model.
-        waveform: Mono samples at the extractor's rate, float32.
-        name: Of the clip, for the message.
+    """Features of mono samples at the extractor's rate; its longest clip (30 s) is all it hears.
 
     Raises:
         UnreadableAudioError: If it is too short to be heard.
@@ -103,13 +98,7 @@ def mel_features(
 def prompt_tokens(
     processor: ProcessorMixin, text: str, num_frames: int, *, system: str | None = None
 ) -> Tensor:
-    """Tokens of the chat template around one clip and a text; the text is what follows the clip.
-
-    Args:
-        processor: Of the model.
-        text: What follows the clip.
-        num_frames: Of the clip.
-        system: The system's text; None: the template's own.
+    """Tokens of the chat template around a clip and a text; its own system text, or another.
 
     Raises:
         ValueError: If the text itself holds the audio token.
@@ -138,7 +127,9 @@ class FeatureStore:
         self._processor = processor
         self._free_bytes = memory_mb * 1e6
         self._kept: dict[Path, Mel] = {}
-        self._folder = None if folder is None else folder / _extractor_digest(processor)
+        # Other settings of the extractor have other features.
+        settings = hashlib.sha256(processor.feature_extractor.to_json_string().encode()).hexdigest()
+        self._folder = None if folder is None else folder / settings[:16]
 
     def features(self, clip: Path) -> Mel:
         """The features of a clip.
@@ -226,9 +217,3 @@ def take(batch: Batch, rows: Sequence[int]) -> Batch:
     for name in ("prompt_ids", "prompt_mask"):
         taken[name] = taken[name][:, -longest:]
     return taken
-
-
-def _extractor_digest(processor: ProcessorMixin) -> str:
-    """A name of the extractor's settings: other settings have other features."""
-    extractor: Any = processor.feature_extractor
-    return hashlib.sha256(extractor.to_json_string().encode()).hexdigest()[:16]

@@ -30,11 +30,6 @@ class Packing(NamedTuple):
     """Index in S of each completion token that is an input; elsewhere 0."""
 
 
-def prompt_positions(mask_BP: Tensor) -> Tensor:
-    """Positions 0, 1, ... of the real tokens of a left-padded prompt; padding gets 0."""
-    return (mask_BP.long().cumsum(-1) - 1).clamp(min=0)
-
-
 def completion_mask(token_NC: Tensor, stop_ids: Tensor) -> Tensor:
     """True up to and including the first stop token, or throughout where there is none."""
     is_stop_NC = torch.isin(token_NC, stop_ids)
@@ -62,10 +57,11 @@ def pack(completion_BGC: Tensor, mask_BGC: Tensor, prompt_mask_BP: Tensor) -> Pa
     prompt_length_B1 = prompt_mask_BP.long().sum(-1, keepdim=True)
     position_BS = prompt_length_B1 + order_BS % num_tokens
     group_BS = order_BS // num_tokens
+    position_BP = (prompt_mask_BP.long().cumsum(-1) - 1).clamp(min=0)  # padding has 0
     group_BT = torch.cat([group_BS.new_full(prompt_mask_BP.shape, -1), group_BS], 1)
     return Packing(
         token_BS=completion_BGC.flatten(1).gather(1, order_BS),
-        position_BT=torch.cat([prompt_positions(prompt_mask_BP), position_BS], 1),
+        position_BT=torch.cat([position_BP, position_BS], 1),
         group_BT=group_BT,
         visible_B1TT=_visible(prompt_mask_BP.bool(), group_BT, valid_BS),
         slot_BGC=slot_BX.view(num_prompts, group_size, num_tokens),

@@ -6,7 +6,7 @@ froze it), so it is named idle here.
 Axes: B clips, M mel bands, F mel frames, L encoder positions, D width, N audio tokens of all clips.
 """
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,24 +52,19 @@ def encode_audio(model: PreTrainedModel, mel_BMF: Tensor, num_frames_B: Tensor) 
     hidden_BLD = gelu(tower.conv2(hidden_BDF)).transpose(1, 2)
     hidden_BLD = hidden_BLD + tower.embed_positions.weight[:longest]
     hidden_BLD = dropout(hidden_BLD, p=tower.dropout, training=tower.training)
-    mask = _encoder_mask(tower, hidden_BLD, length_B)
+    places_L = torch.arange(longest, device=mel_BMF.device)
+    is_real_BL = places_L < length_B[:, None]
+    mask: Tensor | None = None
+    if not bool(is_real_BL.all()):
+        mask = create_bidirectional_mask(
+            config=tower.config, inputs_embeds=hidden_BLD, attention_mask=is_real_BL.long()
+        )
     for layer in tower.layers:
         hidden_BLD = layer(hidden_BLD, mask)
     pooled_BLD = tower.layer_norm(tower.avg_pooler(hidden_BLD.transpose(1, 2)).transpose(1, 2))
     num_tokens_B = (length_B - 2) // 2 + 1
-    places_L = torch.arange(pooled_BLD.shape[1], device=mel_BMF.device)
-    return inner.multi_modal_projector(pooled_BLD[places_L < num_tokens_B[:, None]])
-
-
-def _encoder_mask(tower: Any, hidden_BLD: Tensor, length_B: Tensor) -> Tensor | None:  # noqa: ANN401  nn.Module's attributes are untyped
-    places_L = torch.arange(hidden_BLD.shape[1], device=hidden_BLD.device)
-    is_real_BL = places_L < length_B[:, None]
-    if bool(is_real_BL.all()):
-        return None
-    mask = create_bidirectional_mask(
-        config=tower.config, inputs_embeds=hidden_BLD, attention_mask=is_real_BL.long()
-    )
-    return cast("Tensor | None", mask)
+    is_token_BL = places_L[: pooled_BLD.shape[1]] < num_tokens_B[:, None]
+    return inner.multi_modal_projector(pooled_BLD[is_token_BL])
 
 
 def tiny(parts: TinyParts) -> tuple[Qwen2AudioProcessor, Qwen2AudioConfig]:

@@ -56,9 +56,6 @@ def _score_rows(
     head: nn.Module, hidden_ND: Tensor, target_N: Tensor, head_chunk: int
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each row's target and entropy of each row, chunk by chunk."""
-    if hidden_ND.shape[0] == 0:
-        empty = hidden_ND.new_zeros(0, dtype=torch.float32)
-        return empty, empty
     recompute = torch.is_grad_enabled() and hidden_ND.shape[0] > head_chunk
     parts = [
         checkpoint(_score_chunk, head, hidden, target, use_reentrant=False)

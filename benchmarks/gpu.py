@@ -41,12 +41,13 @@ class Part(NamedTuple):
 # Seconds of each part on a card, by what it is worth; the sum is nine minutes. In a rehearsal most
 # of a part is its start, and each may take half of all.
 LIMITS_S = {
-    "tests": 85,
+    "tests": 75,
     "step-16": 70,
-    "step-200": 70,
-    "one-gpu": 150,  # makes the model's folder, and compiles the 8-bit optimiser
+    "step-200": 60,
+    "decode": 40,
+    "one-gpu": 140,  # makes the model's folder, and compiles the 8-bit optimiser
     "lora": 50,
-    "evaluation": 65,
+    "evaluation": 55,
     "resume": 35,
     "two-processes": 15,
 }

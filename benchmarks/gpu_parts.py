@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,15 @@ from transformers import PreTrainedModel
 from benchmarks import grpo_step
 from benchmarks.evaluate import complete_plainly, make_questions
 from flows.pipeline_config import load_config
-from model.config import TrainConfig
+from model.config import DecodeWay, TrainConfig
 from model.infer.decoder import Decoder
 from model.infer.jobs import Item
 from model.infer.prompts import Reader
-from model.network.features import Prompt, collate
+from model.network.features import Batch, Prompt, collate, take
 from model.network.loading import load_model, load_processor
 from model.network.measure import measure
 from model.network.packed import prefill
-from model.network.sampling import decode
+from model.network.sampling import Completions, Sampling, decode, uniform_numbers
 from model.network.tiny import build_tiny
 from model.prompt import PROMPTS
 from model.train.estimates import FORWARD_AND_BACKWARD, estimate, operations, peak_operations_per_s
@@ -118,7 +119,7 @@ def run_step(num_tokens: int) -> Callable[[Path, str], None]:
                     continue
                 tell_step(setup, name, runs, checkpointing=checkpointing)
                 break
-        count_launches(setup)
+        count_launches("packed step", lambda: grpo_step.packed_step(setup, seed=9))
 
     return run
 
@@ -154,18 +155,19 @@ def tell_step(
     )
 
 
-def count_launches(setup: grpo_step.Setup) -> None:
-    """Operations, kernel launches and waits of a packed step, by the profiler."""
+def count_launches(what: str, run: Callable[[], object]) -> None:
+    """Operations, kernel launches, plays of graphs and waits of a run, by the profiler."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as profile:
-        grpo_step.packed_step(setup, seed=9)
+        run()
     counts = {event.key: event.count for event in profile.key_averages()}
     say(
-        counted="packed step",
+        counted=what,
         operations=sum(n for key, n in counts.items() if key.startswith("aten::")),
         launches=sum(n for key, n in counts.items() if "LaunchKernel" in key),
+        graphs_played=sum(n for key, n in counts.items() if "GraphLaunch" in key),
         synchronisations=sum(n for key, n in counts.items() if "Synchronize" in key),
         numbers_asked_for=counts.get("aten::_local_scalar_dense", 0),
     )
@@ -340,10 +342,7 @@ def run_evaluation(scratch: Path, size: str) -> None:
 @torch.no_grad()
 def tell_decoding(model: PreTrainedModel, pad_id: int, prompts: list[Prompt]) -> None:
     """Seconds of prefill and of a decoding step by batch size, against what the card allows."""
-    peak, bandwidth = peak_operations_per_s(device_name()), None
-    for name, value in BYTES_PER_S.items():
-        bandwidth = value if name in device_name() else bandwidth
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    peak = peak_operations_per_s(device_name())
     sizes = measure(model)
     for rows in (1, 8, 32, 64):
         if rows > len(prompts):
@@ -369,10 +368,8 @@ def tell_decoding(model: PreTrainedModel, pad_id: int, prompts: list[Prompt]) ->
             predicted_tokens=rows,
             encoder_positions=float(batch["num_frames"].sum()) / 2,
         )
-        kept = 2 * sizes.text_kv_width * sizes.text_layers * model.dtype.itemsize
-        step_bytes = weights + kept * float(batch["prompt_mask"].sum())
         step_s = decode_s / 33
-        limit_s = step_bytes / bandwidth if bandwidth else None
+        limit_s = memory_limit_s(model, float(batch["prompt_mask"].sum()))
         say(
             decoding_batch=rows,
             prefill_s=round(prefill_s, 4),
@@ -380,6 +377,67 @@ def tell_decoding(model: PreTrainedModel, pad_id: int, prompts: list[Prompt]) ->
             step_ms=round(1000 * step_s, 3),
             times_the_memory_limit=round(step_s / limit_s, 2) if limit_s else None,
         )
+
+
+def memory_limit_s(model: PreTrainedModel, num_tokens: float) -> float | None:
+    """Seconds in which the card reads all weights, and keys and values of so many tokens."""
+    sizes = measure(model)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    kept = 2 * sizes.text_kv_width * sizes.text_layers * model.dtype.itemsize
+    speeds = [speed for name, speed in BYTES_PER_S.items() if name in device_name()]
+    return (weights + kept * num_tokens) / speeds[0] if speeds else None
+
+
+@torch.no_grad()
+def run_decoding(scratch: Path, size: str) -> None:
+    """Decoding eagerly and captured: seconds a step, against the memory's speed, and its tokens."""
+    del scratch
+    short, long = (34, 130) if size == "7b" else (10, 70)
+    setup = grpo_step.make_setup(size, long, num_prompts=64 if size == "7b" else 4)
+    model = setup.policy.eval()
+    setup = setup._replace(reference=model)  # the other one's memory is needed
+    cases = ((8, 1), (64, 1), (1, 8), (8, 8)) if size == "7b" else ((2, 1), (4, 1), (1, 8))
+    for num_prompts, group_size in cases:
+        rows = list(range(num_prompts))
+        prompts = take(setup.prompts, rows)
+        uniform = uniform_numbers(rows, seed=0, group_size=group_size, num_tokens=long)
+        sampled = {"sampling": Sampling(), "uniform_BGC": uniform} if group_size > 1 else {}
+
+        def run(
+            way: DecodeWay,
+            num_tokens: int,
+            prompts: Batch = prompts,
+            sampled: dict[str, Any] = sampled,
+        ) -> tuple[float, Completions]:
+            prefilled = prefill(model, prompts)
+            begin = now()
+            stop = torch.tensor([grpo_step.NEVER_ID])
+            limits = {"stop_ids": stop, "pad_id": 0, "max_new_tokens": num_tokens}
+            found = decode(model, prefilled, **limits, **sampled, way=way)
+            return now() - begin, found
+
+        num_read = float(prompts["prompt_mask"].sum()) + num_prompts * group_size * long / 2
+        limit_s = memory_limit_s(model, num_read)
+        expected: Completions | None = None
+        for way in ("eager", "captured"):
+            run(way, 3)
+            (short_s, _), (long_s, found) = run(way, short), run(way, long)
+            step_s = (long_s - short_s) / (long - short)
+            expected = expected or found
+            say(
+                decode=way,
+                prompts=num_prompts,
+                completions=group_size,
+                step_ms=round(1000 * step_s, 3),
+                times_the_memory_limit=round(step_s / limit_s, 2) if limit_s else None,
+                first_steps=short,
+                first_steps_s=round(short_s, 4),
+                equal_tokens=float((found.token_BGC == expected.token_BGC).float().mean()),
+            )
+            if num_prompts == cases[-1][0]:
+                count_launches(
+                    f"{way}, {short} tokens, {num_prompts} x {group_size}", partial(run, way, short)
+                )
 
 
 def run_resume(scratch: Path, size: str) -> None:
@@ -463,6 +521,7 @@ PARTS: dict[str, Callable[[Path, str], int | None]] = {
     "tests": run_tests,
     "step-16": run_step(16),
     "step-200": run_step(200),
+    "decode": run_decoding,
     "one-gpu": run_training("one-gpu"),
     "lora": run_training("lora"),
     "evaluation": run_evaluation,

@@ -24,6 +24,7 @@ ScorerName = Literal["official", "strict"]
 PartName = Literal["audio_encoder", "projector", "language_model"]
 Precision = Literal["fp32", "bf16-mixed", "bf16"]
 Attention = Literal["sdpa", "flex"]
+DecodeWay = Literal["eager", "captured"]
 LossAggregation = Literal["sequence", "token", "constant"]
 AdvantageScale = Literal["group", "batch", "none"]
 Number = Annotated[int, Field(ge=1)]
@@ -191,6 +192,9 @@ class TrainConfig(Config):
     attention: Annotated[Attention, Idle] = "sdpa"
     """Of the packed pass: `sdpa` computes it whole under a mask; `flex` (arXiv 2412.05496), on a
     GPU only, leaves out what no completion sees: for completions of a thousand tokens."""
+    decode: Annotated[DecodeWay, Idle] = "eager"
+    """How the rollout decodes: `captured` records a step's launches as a CUDA graph and plays them
+    back, the same tokens; equal on a CPU, and never yet run on a card. Eager where it cannot be."""
     gradient_checkpointing: Annotated[bool, Idle] = False
     """Recompute activations in the backward pass: less memory, more time."""
     sharding: Annotated[Literal["none", "zero2", "fsdp"], Idle] = "none"
@@ -439,6 +443,8 @@ class EvaluateConfig(Config):
     """Questions decoded together; None: as many as a GPU's free memory holds, 16 on a CPU."""
     max_new_tokens: Number = 256
     """Tokens after which an answer is cut off."""
+    decode: Annotated[DecodeWay, Idle] = "eager"
+    """`captured` records a decoding step as a CUDA graph, as for `train.decode`."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 on a GPU, fp32 on a CPU."""
     workers: Annotated[Natural, Idle] = 2

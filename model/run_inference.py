@@ -96,6 +96,7 @@ def _infer_model(
         processor,
         max_new_tokens=decoding.max_new_tokens,
         batch_size=decoding.batch_size,
+        way=decoding.decode,
     )
     # Commit of a model that was loaded from the hub, told from where it lies in the cache.
     found = None if Path(model_path).is_dir() else model_folder(model_path)

@@ -12,6 +12,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, ProcessorMixin
 
+from model.config import DecodeWay
 from model.network.features import Batch, Prompt, collate
 from model.network.kv_cache import in_groups, rows_that_fit
 from model.network.loading import stop_tokens
@@ -57,6 +58,7 @@ class Decoder:
         *,
         max_new_tokens: int,
         batch_size: int | None,
+        way: DecodeWay = "eager",
     ) -> None:
         """Keep the model.
 
@@ -65,9 +67,11 @@ class Decoder:
             processor: Of the model.
             max_new_tokens: Length at which a completion is cut off.
             batch_size: Prompts decoded together, at most; None: as many as memory holds.
+            way: Of decoding; changes no completion.
         """
         self.model = model
         self._batch_size = batch_size
+        self._way: DecodeWay = way
         self._tokenizer = processor.tokenizer
         self._max_new_tokens = max_new_tokens
         self._stop_ids = stop_tokens(model, processor)
@@ -105,7 +109,9 @@ class Decoder:
 
     def gap_nats(self, prompt: Prompt, first: Completion, second: Completion) -> float:
         """How much likelier one of the two tokens is at which completions part, asked alone."""
-        place = _parting(first.token_ids, second.token_ids)
+        pairs = enumerate(zip(first.token_ids, second.token_ids, strict=False))
+        shorter = min(len(first.token_ids), len(second.token_ids))
+        place = next((i for i, (one, other) in pairs if one != other), shorter)
         rows = [completion.token_ids[: place + 1] for completion in (first, second)]
         if len(rows[0]) != len(rows[1]):
             return float("inf")  # one goes on where the other stops without an end token
@@ -128,6 +134,7 @@ class Decoder:
             stop_ids=self._stop_ids,
             pad_id=self._tokenizer.pad_token_id,
             max_new_tokens=self._max_new_tokens,
+            way=self._way,
         )
         lengths = completed.mask_BGC[:, 0].sum(-1).tolist()
         rows = completed.token_BGC[:, 0].tolist()
@@ -198,8 +205,3 @@ def find_disagreements(
         if gap_nats > tolerance:
             found.append(Disagreement(name, alone.text, batched.text, gap_nats))
     return found
-
-
-def _parting(first: Sequence[int], second: Sequence[int]) -> int:
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))

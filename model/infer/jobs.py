@@ -86,6 +86,7 @@ def decoding_of(config: EvaluateConfig, device: str) -> Decoding:
     return Decoding(
         max_new_tokens=config.max_new_tokens,
         batch_size=config.batch_size or (None if on_gpu else BATCH_ON_CPU),
+        decode=config.decode,
         precision=usual if config.precision == "auto" else config.precision,
     )
 

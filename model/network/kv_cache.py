@@ -3,29 +3,40 @@
 import gc
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicLayer
 
-ROOM = 64  # tokens: one copy of the cache in so many steps
 FREE_SHARE = 0.6  # of the free memory for keys and values; the rest reads the prompts
 
 Row = TypeVar("Row")
 Part = TypeVar("Part")
 
 
-class RoomyLayer(DynamicLayer):
-    """One layer's keys and values; a new token is written behind them in place.
+@dataclass
+class Room:
+    """Where a decoding step writes its keys and values, the same in every layer."""
 
-    transformers' own layer copies all of them for every token. On the 7B that is 6.5 GB a step for
-    16 prompts of 400 tokens, beside 15 GB of weights.
+    place_G: Tensor
+    """Places of the step's tokens, int64; on the device, so that a captured step moves on."""
+    num_seen: int = 0
+    """Keys that the attention is given; it hides by its mask what is not written yet."""
+
+
+class RoomyLayer(DynamicLayer):
+    """One layer's keys and values; once it has room, new tokens are written in place.
+
+    transformers' own layer copies all of them for every token: on the 7B 6.5 GB a step for 16
+    prompts of 400 tokens, beside 15 GB of weights. It also gives values the keys' type, which
+    autocast leaves in fp32.
     """
 
-    _room_keys: Tensor
-    _room_values: Tensor
+    room: Room | None = None
 
     def update(
         self,
@@ -34,23 +45,18 @@ class RoomyLayer(DynamicLayer):
         *args: Any,  # noqa: ANN401  unused, as in transformers
         **kwargs: Any,  # noqa: ANN401  unused, as in transformers
     ) -> tuple[Tensor, Tensor]:
-        """Add tokens; returns views of all keys and all values, (B, heads, tokens, head width)."""
+        """Add tokens; returns what is to be looked at, (B, heads, tokens, head width)."""
         del args, kwargs
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states, value_states
-            self._room_keys, self._room_values = key_states, value_states
             return key_states, value_states
-        start = self.get_seq_length()
-        end = start + key_states.shape[-2]
-        if end > self._room_keys.shape[-2]:
-            self._room_keys = _with_room(self._room_keys, start, end + ROOM)
-            self._room_values = _with_room(self._room_values, start, end + ROOM)
-        self._room_keys[..., start:end, :] = key_states
-        self._room_values[..., start:end, :] = value_states
-        self.keys = self._room_keys[..., :end, :]
-        self.values = self._room_values[..., :end, :]
-        return self.keys, self.values
+        if self.room is None:
+            return super().update(key_states, value_states)
+        keys, values = cast("tuple[Tensor, Tensor]", (self.keys, self.values))
+        keys.index_copy_(2, self.room.place_G, key_states)
+        values.index_copy_(2, self.room.place_G, value_states)
+        return keys[:, :, : self.room.num_seen], values[:, :, : self.room.num_seen]
 
 
 def roomy_cache() -> Cache:
@@ -58,13 +64,18 @@ def roomy_cache() -> Cache:
     return Cache(layer_class_to_replicate=RoomyLayer)
 
 
-def rows_of(cache: Cache, rows: Tensor) -> Cache:
-    """A cache of its own that holds these rows of another."""
-    made = roomy_cache()
-    for index, layer in enumerate(cache.layers):
-        kept: Any = layer
-        made.update(kept.keys[rows], kept.values[rows], index)
-    return made
+def make_room(cache: Cache, num_tokens: int, num_more: int) -> Room:
+    """Give a cache room for so many tokens in all, of which a step adds `num_more`."""
+    room = Room(torch.empty(0))
+    for layer in cache.layers:
+        read: Any = layer
+        num_read = read.keys.shape[2]
+        room.place_G = torch.arange(num_read, num_read + num_more, device=read.keys.device)
+        # Zeros, as what is hidden counts nothing times what lies there.
+        missing = (0, 0, 0, num_tokens - num_read)
+        read.keys, read.values = pad(read.keys, missing), pad(read.values, missing)
+        read.room = room
+    return room
 
 
 def token_bytes(config: PreTrainedConfig, *, element_bytes: int) -> int:
@@ -114,9 +125,3 @@ def in_groups(
             parts.append(part)
             first += len(group)
     return parts, size
-
-
-def _with_room(old: Tensor, num_kept: int, num_tokens: int) -> Tensor:
-    new = old.new_empty(*old.shape[:-2], num_tokens, old.shape[-1])
-    new[..., :num_kept, :] = old[..., :num_kept, :]
-    return new

@@ -14,12 +14,13 @@ Axes: B prompts, P prompt tokens, G completions a prompt, C completion tokens, S
 tokens, T = P + S, Q queries, K keys, D width, N audio tokens of all clips.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
-from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.cache_utils import Cache
 from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -27,13 +28,12 @@ from transformers.masking_utils import sdpa_mask
 from model.config import Attention
 from model.network.family import family_of_network
 from model.network.features import Batch
-from model.network.kv_cache import roomy_cache, rows_of
+from model.network.kv_cache import roomy_cache
 from model.network.packing import pack
 from model.network.policy import mixed, place_tokens
 from model.network.vocabulary_head import HEAD_CHUNK, CompletionScores, score_tokens
 
 BY_MASK = "by_mask"  # name of `attend` among transformers' attentions
-MaskKind = Attention | Literal["eager"]
 
 
 class Prefilled(NamedTuple):
@@ -90,7 +90,10 @@ def read_on(
     places_S = torch.arange(num_rest, device=token_BS.device)
     before_BSP = begun_BP[:, None].expand(-1, num_rest, -1)
     earlier_BSS = (places_S <= places_S[:, None]).expand(len(rows), -1, -1)
-    cache = rows_of(read.cache, rows)
+    cache = roomy_cache()
+    for index, layer in enumerate(read.cache.layers):
+        begun: Any = layer
+        cache.update(begun.keys[rows], begun.values[rows], index)
     last_BD = _read(
         model,
         cache,
@@ -140,7 +143,7 @@ def score_completions(
     *,
     completion_ids: Tensor,
     completion_mask: Tensor,
-    attention: MaskKind = "sdpa",
+    attention: Attention = "sdpa",
     head_chunk: int = HEAD_CHUNK,
 ) -> CompletionScores:
     """Log-probability and entropy of every completion token, in one packed pass.
@@ -165,7 +168,7 @@ def score_completions(
     hidden_BTD = inner.model.language_model(
         inputs_embeds=embedded_BTD,
         attention_mask=family_of_network(model).as_mask(
-            attention_mask(packing.visible_B1TT, attention, embedded_BTD.dtype)
+            attention_mask(packing.visible_B1TT, attention)
         ),
         position_ids=packing.position_BT,
         use_cache=False,
@@ -182,9 +185,7 @@ def score_completions(
     )
 
 
-def attention_mask(
-    visible_B1QK: Tensor, attention: MaskKind, dtype: torch.dtype
-) -> Tensor | BlockMask:
+def attention_mask(visible_B1QK: Tensor, attention: Attention) -> Tensor | BlockMask:
     """Who sees whom, in the form that an attention takes."""
     match attention:
         case "sdpa":
@@ -198,10 +199,6 @@ def attention_mask(
             return create_block_mask(
                 is_visible, num_prompts, None, num_queries, num_keys, device=visible_B1QK.device
             )
-        case "eager":  # adds numbers
-            hidden = torch.finfo(dtype).min
-            zeros = torch.zeros(visible_B1QK.shape, dtype=dtype, device=visible_B1QK.device)
-            return zeros.masked_fill(~visible_B1QK, hidden)
 
 
 def attend(

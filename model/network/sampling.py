@@ -13,7 +13,7 @@ vocabulary, K keys or words kept, N = B x G.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,9 +21,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
+from model.config import DecodeWay
+from model.network.capture import CapturedStep
 from model.network.family import family_of_network
+from model.network.kv_cache import make_room
 from model.network.packed import Prefilled
 from model.network.packing import completion_mask
+
+CAPTURED_STEPS = 64  # of one recording, in which the attention looks at as many keys
+CHECK_EVERY = 8  # captured steps: whether all are done is the only thing that the device is asked
 
 
 class Sampling(NamedTuple):
@@ -100,7 +106,7 @@ def decode(
     max_new_tokens: int,
     sampling: Sampling | None = None,
     uniform_BGC: Tensor | None = None,
-    in_step: bool = False,
+    way: DecodeWay | Literal["in_step"] = "eager",
 ) -> Completions:
     """Continue each prompt until a stop token or the limit; the prompts' cache is used up.
 
@@ -113,8 +119,8 @@ def decode(
         sampling: How to draw; None: the likeliest token.
         uniform_BGC: Numbers in [0, 1) that draw the tokens, from `uniform_numbers`; needed to
             sample.
-        in_step: Go on until every process is done: each layer of a sharded model is gathered by
-            all of them at once.
+        way: `captured` gives the same tokens, see capture.py. `in_step`: eagerly, until every
+            process is done, as each layer of a sharded model is gathered by all of them at once.
 
     Raises:
         ValueError: If sampling is asked for without numbers.
@@ -122,48 +128,110 @@ def decode(
     if sampling is not None and uniform_BGC is None:
         msg = "sampling needs its uniform numbers: call uniform_numbers first"
         raise ValueError(msg)
-    inner: Any = model
-    as_mask = family_of_network(model).as_mask
     group_size = 1 if uniform_BGC is None else uniform_BGC.shape[1]
-    num_prompts = prefilled.mask_BP.shape[0]
-    device = prefilled.last_BD.device
-    stop_ids = stop_ids.to(device)
-    uniform_BGC = None if uniform_BGC is None else uniform_BGC.to(device)
-    logits_BGV = inner.lm_head(prefilled.last_BD).float()[:, None].expand(-1, group_size, -1)
-    position_B1 = prefilled.mask_BP.sum(-1, keepdim=True)
-    hidden = torch.tensor(float("-inf"), dtype=prefilled.last_BD.dtype, device=device)
-    # In numbers, to be added: of truth values each layer would make them anew.
-    mask_BGK = torch.where(prefilled.mask_BP, 0, hidden)[:, None].expand(-1, group_size, -1)
-    own_BGG = torch.where(torch.eye(group_size, dtype=torch.bool, device=device), 0, hidden)
-    own_BGG = own_BGG.expand(num_prompts, -1, -1)
-    done_BG = torch.zeros(num_prompts, group_size, dtype=torch.bool, device=device)
-    tokens: list[Tensor] = []
-    for t in range(max_new_tokens):
-        if sampling is not None and t < sampling.min_new_tokens:
-            logits_BGV = logits_BGV.index_fill(-1, stop_ids, float("-inf"))
-        if sampling is None or uniform_BGC is None:
-            token_BG = logits_BGV.argmax(-1)
-        else:
-            token_BG = draw(logits_BGV.flatten(0, 1), uniform_BGC[..., t].flatten(), sampling).view(
-                num_prompts, group_size
-            )
-        token_BG = torch.where(done_BG, pad_id, token_BG)
-        tokens.append(token_BG)
-        done_BG = done_BG | torch.isin(token_BG, stop_ids)
-        if t + 1 == max_new_tokens or _are_done(done_BG, in_step=in_step):
+    num_prompts, num_read = prefilled.mask_BP.shape
+    is_captured = way == "captured"
+    # Captured, the attention looks at as many keys for a while: that needs a recording each.
+    span, check_every = (group_size * CAPTURED_STEPS, CHECK_EVERY) if is_captured else (1, 1)
+    num_seen = [-(-(num_read + group_size * step) // span) * span for step in range(max_new_tokens)]
+    steps = _Steps(
+        model,
+        prefilled,
+        stop_ids,
+        token_BGC=torch.full((num_prompts, group_size, max_new_tokens), pad_id),
+        num_keys=num_seen[-1],
+        sampling=sampling,
+        uniform_BGC=uniform_BGC,
+    )
+    go_on = CapturedStep(steps.go_on, prefilled.last_BD.device) if is_captured else None
+    steps.choose(steps.logits(prefilled.last_BD)[:, None].expand(-1, group_size, -1))
+    for step in range(1, max_new_tokens):
+        if (step - 1) % check_every == 0 and _are_done(steps.done_BG, in_step=way == "in_step"):
             break
-        mask_BGK = torch.cat([mask_BGK, own_BGG], -1)
-        hidden_BGD = inner.model.language_model(
-            input_ids=token_BG,
-            attention_mask=as_mask(mask_BGK[:, None]),
-            position_ids=(position_B1 + t).expand(-1, group_size),
-            past_key_values=prefilled.cache,
+        steps.room.num_seen = num_seen[step]
+        if go_on:
+            go_on(num_seen[step])
+        else:
+            steps.go_on()
+    mask_NC = completion_mask(steps.token_BGC.flatten(0, 1), steps.stop_ids)
+    completions = Completions(steps.token_BGC, mask_NC.view_as(steps.token_BGC), steps.done_BG)
+    return completions.take(range(num_prompts))
+
+
+class _Steps:
+    """A batch being continued, in tensors that stay where they are.
+
+    A step reads and writes them alone and asks the device for nothing, so that it can be captured.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        prefilled: Prefilled,
+        stop_ids: Tensor,
+        *,
+        token_BGC: Tensor,
+        num_keys: int,
+        sampling: Sampling | None,
+        uniform_BGC: Tensor | None,
+    ) -> None:
+        self._model: Any = model
+        self._as_mask = family_of_network(model).as_mask
+        self._cache = prefilled.cache
+        self._sampling = sampling
+        last_BD, mask_BP = prefilled.last_BD, prefilled.mask_BP
+        device, (_, group_size, _) = last_BD.device, token_BGC.shape
+        self.stop_ids = stop_ids.to(device)
+        self.token_BGC = token_BGC.to(device)
+        self.done_BG = torch.zeros_like(self.token_BGC[..., 0], dtype=torch.bool)
+        self._uniform_BGC = None if uniform_BGC is None else uniform_BGC.to(device)
+        self._step_1 = torch.zeros(1, dtype=torch.long, device=device)
+        self._position_BG = mask_BP.sum(-1, keepdim=True).repeat(1, group_size)
+        self.room = make_room(prefilled.cache, num_keys, group_size)
+        # In numbers, to be added: of truth values each layer would make them anew.
+        hidden = torch.tensor(float("-inf"), dtype=last_BD.dtype, device=device)
+        self._mask_BGK = hidden.repeat(len(mask_BP), group_size, num_keys)
+        self._mask_BGK[..., : mask_BP.shape[1]] = torch.where(mask_BP, 0, hidden)[:, None]
+        is_own_GG = torch.eye(group_size, dtype=torch.bool, device=device)
+        self._own_BGG = torch.where(is_own_GG, 0, hidden).expand(len(mask_BP), -1, -1)
+
+    def go_on(self) -> None:
+        """Read the last tokens, and choose the next."""
+        place_G = self.room.place_G
+        self._mask_BGK.index_copy_(-1, place_G, self._own_BGG)
+        hidden_BGD = self._model.model.language_model(
+            input_ids=self.token_BGC.index_select(-1, self._step_1)[..., 0],
+            attention_mask=self._as_mask(self._mask_BGK[:, None, :, : self.room.num_seen]),
+            position_ids=self._position_BG,
+            past_key_values=self._cache,
             use_cache=True,
         ).last_hidden_state
-        logits_BGV = inner.lm_head(hidden_BGD).float()
-    token_BGC = torch.stack(tokens, -1)
-    mask_NC = completion_mask(token_BGC.flatten(0, 1), stop_ids)
-    return Completions(token_BGC, mask_NC.view_as(token_BGC), done_BG)
+        place_G.add_(len(place_G))
+        self._position_BG.add_(1)
+        self._step_1.add_(1)
+        self.choose(self.logits(hidden_BGD))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """What the vocabulary head says, float32."""
+        return self._model.lm_head(hidden).float()
+
+    def choose(self, logits_BGV: Tensor) -> None:
+        """Write down the next token of each completion."""
+        if self._sampling and self._sampling.min_new_tokens:
+            endless_BGV = logits_BGV.index_fill(-1, self.stop_ids, float("-inf"))
+            is_early_1 = self._step_1 < self._sampling.min_new_tokens
+            logits_BGV = torch.where(is_early_1, endless_BGV, logits_BGV)
+        if self._sampling is None or self._uniform_BGC is None:
+            token_BG = logits_BGV.argmax(-1)
+        else:
+            uniform_N = self._uniform_BGC.index_select(-1, self._step_1).flatten()
+            token_N = draw(logits_BGV.flatten(0, 1), uniform_N, self._sampling)
+            token_BG = token_N.view_as(self.done_BG)
+        # What is not written yet is the padding.
+        padding_BG1 = self.token_BGC[..., -1:]
+        token_BG1 = torch.where(self.done_BG[..., None], padding_BG1, token_BG[..., None])
+        self.token_BGC.index_copy_(-1, self._step_1, token_BG1)
+        self.done_BG.logical_or_((token_BG1 == self.stop_ids).any(-1))
 
 
 def _are_done(done_BG: Tensor, *, in_step: bool) -> bool:

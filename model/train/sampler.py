@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from model.network.capture import say_eager
 from model.network.features import take
 from model.network.kv_cache import in_groups, rows_that_fit
 from model.network.packed import prefill
@@ -41,6 +42,8 @@ class Sampler:
         self._is_greedy = is_greedy
         self._grpo = session.config.grpo
         self._in_step = session.config.sharding == "fsdp" and is_sharded(session.accelerator)
+        if self._in_step and session.config.decode == "captured":
+            say_eager("all processes gather each layer of a sharded network")
         self._most = math.inf  # prompts at once, since memory ran out
         self.pad_id = int(session.processor.tokenizer.pad_token_id)
 
@@ -108,7 +111,7 @@ class Sampler:
                 max_new_tokens=num_tokens,
                 sampling=sampling,
                 uniform_BGC=uniform_BGC,
-                in_step=self._in_step,
+                way="in_step" if self._in_step else session.config.decode,
             )
 
         return session.unwrapped(continue_prompts)

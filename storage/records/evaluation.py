@@ -61,6 +61,8 @@ class Decoding(Config):
     batch_size: int | None
     """Questions in one batch, None: as memory allowed; decides nothing where the parity check
     holds."""
+    decode: Literal["eager", "captured"] = "eager"
+    """Whether a step's launches were recorded and played back; decides nothing, as above."""
     precision: Literal["fp32", "bf16", "theirs"]
     """Of the weights; `theirs`: of an endpoint."""
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -111,7 +113,7 @@ class EvaluationRun(Document):
     def gives_answers_of(self, other: "EvaluationRun") -> bool:
         """Whether both runs give the same answers: names, roles and batches decide nothing."""
         names = ("model", "role", "method", "variant", "benchmark_name", "seconds")
-        labels = dict.fromkeys(names, True) | {"decoding": {"batch_size"}}
+        labels = dict.fromkeys(names, True) | {"decoding": {"batch_size", "decode"}}
         mine, others = ((run.model.digest, run.model_dump(exclude=labels)) for run in (self, other))
         return mine == others
 

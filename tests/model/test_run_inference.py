@@ -124,8 +124,8 @@ def test_every_question_gets_one_answer_line_and_a_score(bench, tmp_path, capsys
         "error",
     }
     run = json.loads((tmp_path / "out/run.json").read_text())
-    decoding = {"max_new_tokens": 6, "batch_size": 5, "precision": "fp32", "parameters": {}}
-    assert run["decoding"] == decoding
+    decoding = {"max_new_tokens": 6, "batch_size": 5, "decode": "eager", "precision": "fp32"}
+    assert run["decoding"] == decoding | {"parameters": {}}
     assert run["prompt"]["text"].endswith("Output the final answer in <answer> </answer>.")
     assert run["questions_sha256"] == file_digest(bench / "questions.json")
     assert run["model"]["digest"] == "d" * 64
@@ -165,10 +165,15 @@ def test_answers_are_those_of_transformers_own_greedy_generation(bench, tmp_path
         assert lines[item.id]["completion"] == completion
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 12}])
-def test_batch_size_changes_no_answer(bench, tmp_path, settings) -> None:
-    infer(run_of(job_of(bench, tmp_path / "usual")))
-    infer(run_of(job_of(bench, tmp_path / "other"), **settings))
+@pytest.mark.parametrize(
+    "settings", [{"batch_size": 1}, {"batch_size": 12}, {"decode": "captured"}]
+)
+def test_how_questions_are_decoded_together_changes_no_answer(bench, tmp_path, settings) -> None:
+    usual = run_of(job_of(bench, tmp_path / "usual"))
+    other = run_of(job_of(bench, tmp_path / "other"), **settings)
+    assert other.jobs[0].run.gives_answers_of(usual.jobs[0].run)
+    infer(usual)
+    infer(other)
     assert answers(tmp_path / "other") == answers(tmp_path / "usual")
 
 

@@ -12,16 +12,24 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache
 
-from model.config import LoraConfig
+from model.config import DecodeWay, LoraConfig
 from model.infer.decoder import Decoder
 from model.network.family import Family, family_of, freeze_parts, known_families
 from model.network.features import Batch, Mel, Prompt, collate, mel_features, prompt_tokens
 from model.network.loading import load_base, load_model, load_processor, stop_tokens
 from model.network.packed import embed_prompt, prefill, score_completions
 from model.network.policy import add_adapter
-from model.network.sampling import decode
+from model.network.sampling import (
+    CAPTURED_STEPS,
+    CHECK_EVERY,
+    Completions,
+    Sampling,
+    decode,
+    uniform_numbers,
+)
 from model.network.tiny import build_tiny
 from storage.errors import PipelineError
 
@@ -160,6 +168,59 @@ def test_prefill_and_cache_decode_as_transformers_generates(case: Case) -> None:
             max_new_tokens=6,
         )
     assert torch.equal(found.token_BGC[:, 0], expected)
+
+
+@pytest.mark.parametrize("sampling", [None, Sampling(), Sampling(top_p=0.8, min_new_tokens=3)])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_captured_decoding_gives_the_eager_tokens(
+    case: Case, sampling: Sampling | None, device: str
+) -> None:
+    """Uneven prompts, completions that end early or never, past the keys of one recording.
+
+    A step asks the device for nothing: only whether all are done is asked, at each eighth.
+    """
+    network = copy.deepcopy(case.network).to(device)
+    prompt = {name: tensor.to(device) for name, tensor in case.prompt.items()}
+    longest = CAPTURED_STEPS + 10
+    uniform = uniform_numbers([4, 9], seed=1, group_size=GROUP, num_tokens=longest)
+
+    def run(way: DecodeWay, stop_ids: list[int]) -> tuple[Completions, int]:
+        with torch.no_grad(), Asked() as asked:
+            prefilled = prefill(network, prompt)
+            asked.times = 0
+            found = decode(
+                network,
+                prefilled,
+                stop_ids=torch.tensor(stop_ids),
+                pad_id=0,
+                max_new_tokens=longest,
+                sampling=sampling,
+                uniform_BGC=None if sampling is None else uniform,
+                way=way,
+            )
+        return found, asked.times
+
+    endless, asked_times = run("captured", [-1])
+    assert all(map(torch.equal, endless, run("eager", [-1])[0]))
+    assert endless.token_BGC.shape[-1] == longest
+    if device == "cpu" and case.family.name != "qwen3_omni":  # whose experts are told by their rows
+        assert asked_times == 2 + (longest - 2) // CHECK_EVERY
+    some_ids = endless.token_BGC[0, 0, 2:5].tolist() + endless.token_BGC[1, 0, 4:5].tolist()
+    ended, _ = run("captured", some_ids)
+    assert all(map(torch.equal, ended, run("eager", some_ids)[0]))
+    assert ended.finished_BG.any()
+
+
+class Asked(TorchDispatchMode):
+    """Counts how often a number of a tensor was asked for."""
+
+    times = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        self.times += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **kwargs or {})
 
 
 def interrupt(_module: object, _arguments: object) -> None:

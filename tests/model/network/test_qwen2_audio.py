@@ -149,15 +149,13 @@ def test_prompts_are_what_the_processor_makes(case: Case) -> None:
         assert difference.abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("head_chunk", [3, 256])
 def test_packed_log_probabilities_and_gradients_equal_the_naive_ones(
-    case: Case, attention: str, head_chunk: int
+    case: Case, head_chunk: int
 ) -> None:
     model = case.model.train()
-    model.set_attn_implementation(attention)
     weight = torch.randn(case.mask.shape, generator=torch.Generator().manual_seed(3)) * case.mask
-    packed = scores(model, case, attention=attention, head_chunk=head_chunk).logprob_BGC
+    packed = scores(model, case, head_chunk=head_chunk).logprob_BGC
     packed_gradients = gradients(model, (packed * weight).sum())
     naive = naive_logprob(model, case, case.naive_inputs)
     naive_gradients = gradients(model, (naive * weight).sum())

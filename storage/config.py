@@ -137,10 +137,7 @@ def with_texts(value: Any, change: Callable[[str, str], str], name: str = "") ->
 
 
 def reveal(text: str) -> str:
-    """The secret that `env:VARIABLE` or `file:PATH` names; any other text is itself.
-
-    PipelineError if there is none.
-    """
+    """The secret that `env:VARIABLE` or `file:PATH` names, or PipelineError; other texts as is."""
     kind, _, place = text.partition(":")
     try:
         if kind == "env":

@@ -99,10 +99,7 @@ def read_file(path: Path) -> bytes:
 
 
 def read_jsonl(path: Path) -> list[Record]:
-    """Read JSON lines.
-
-    PipelineError if the file is missing or a line is not a JSON object; names the line.
-    """
+    """Read JSON lines; PipelineError names a line that is no JSON object, or a missing file."""
     records: list[Record] = []
     for number, record in decode_lines(read_file(path).decode(), str(path)):
         if not isinstance(record, dict):
@@ -113,10 +110,7 @@ def read_jsonl(path: Path) -> list[Record]:
 
 
 def decode_lines(text: str, source: str) -> Iterator[tuple[int, Any]]:
-    """What each line of JSON holds, with its number from 1; empty lines are passed over.
-
-    PipelineError if a line is not JSON; names it.
-    """
+    """Number, from 1, and content of each line; PipelineError names one that is not JSON."""
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:

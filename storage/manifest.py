@@ -116,10 +116,7 @@ def check(
 
 
 def commit(path: Path, unit: str, parts: Mapping[str, object], outputs: Iterable[Path]) -> Manifest:
-    """Stamp the outputs (folders by every file in them) and write the manifest, last.
-
-    PipelineError if an output is missing; nothing is written then.
-    """
+    """Stamp the outputs, none of which may be missing, and write the manifest, last."""
     stamps: dict[str, Stamp] = {}
     for output in outputs:
         if not output.exists():

@@ -13,10 +13,7 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 def read_rows(path: Path) -> list[Any]:
-    """Read a file's rows, as `rows_in` tells them.
-
-    PipelineError if the file is missing or is of no known kind.
-    """
+    """Read a file's rows, as `rows_in` tells them; PipelineError if it is missing."""
     return rows_in(read_file(path), source=str(path))
 
 

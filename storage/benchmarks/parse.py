@@ -31,10 +31,7 @@ FAULTS_SHOWN = 10  # of malformed rows
 
 
 def read_questions(path: Path, fields: RowMapping = MMAU_FIELDS) -> list[Question]:
-    """Read a file of questions that were checked when they came here.
-
-    PipelineError if the file is missing, unreadable, or fails a check; names the ids.
-    """
+    """Read questions that were checked when they came here; PipelineError says what is wrong."""
     return parse_questions(read_rows(path), source=str(path), fields=fields, errata=None)
 
 

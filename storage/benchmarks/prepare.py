@@ -146,19 +146,13 @@ class HeldOut(NamedTuple):
 def prepare_validation(
     examples: Iterable[Mapping[str, object]], root: Path, on_progress: OnProgress = _say_nothing
 ) -> Benchmark:
-    """Make a benchmark of held-out training examples, so that a checkpoint can be chosen on them.
-
-    PipelineError if an example is malformed or a clip cannot be used.
-    """
+    """Make a benchmark of held-out training examples, on which a checkpoint can be chosen."""
     path, audio = prepare_validation_questions(examples, root)
     return _checked(BenchmarkConfig(name=VALIDATION), path, audio, on_progress)
 
 
 def prepare_validation_questions(examples: Iterable[Mapping[str, object]], root: Path) -> HeldOut:
-    """Write the questions of held-out examples to `<root>/<key>/questions.json`.
-
-    PipelineError if an example is malformed.
-    """
+    """Write held-out examples to `<root>/<key>/questions.json`; PipelineError names a bad one."""
     questions = from_validation(examples)
     folder = common_folder(question.clips[0] for question in questions)
     # Without that folder, so that they are the same questions when the workspace is moved.

@@ -103,10 +103,7 @@ def find_published(name: str) -> PublishedBenchmark | None:
 
 
 def find_description(config: BenchmarkConfig) -> PublishedBenchmark:
-    """What is known of a profile's benchmark: by its own file, as published, or but its name.
-
-    PipelineError if the file is missing or malformed; names the key.
-    """
+    """What is known of a profile's benchmark: by its own file, as published, or but its name."""
     if config.file:
         return _read_description(Path(config.file))
     return find_published(config.name) or PublishedBenchmark(name=config.name)

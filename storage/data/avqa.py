@@ -168,10 +168,7 @@ def convert(
 
 
 def check_usable_share(rows: Rows, min_usable_share: float) -> None:
-    """Refuse to go on with fewer of the rows within `fetch.limit` than that share, 0..1.
-
-    The text of the PipelineError holds the table of reasons.
-    """
+    """Refuse, with a table of reasons, to go on with a smaller share of those asked for, 0..1."""
     reasons = Counter(row.reason for row in rows.dropped)
     num_kept = len(rows.examples)
     num_asked = num_kept + reasons.total() - reasons[BEYOND_LIMIT]

@@ -79,15 +79,7 @@ class HubSource(DataSource, HubData):
 
 
 def write_dataset(splits: dict[str, Path], folder: Path) -> int:
-    """Write parquet files, the audio as it lies on the disk; returns the number of rows.
-
-    Args:
-        splits: File of lines of each split, e.g. `train`.
-        folder: New, or empty.
-
-    Raises:
-        PipelineError: If the folder holds something.
-    """
+    """Write lines, by split, with their audio as parquet into a new or empty folder; how many."""
     datasets: Any = importlib.import_module("datasets")  # 1.5 s, needed only here
 
     if folder.is_dir() and any(folder.iterdir()):

@@ -39,11 +39,7 @@ class ClipState:
 
 
 def parse_video_name(video_name: str) -> Clip:
-    """Cut a name into YouTube id and start second.
-
-    ValueError if it is not 11 characters of id, `_` and six digits; a name with a path in it is
-    none.
-    """
+    """Cut a name into YouTube id and start second; ValueError if it is of another form."""
     if VIDEO_NAME.fullmatch(video_name) is None:
         raise ValueError(
             f"video_name {video_name!r} is not 11 characters of YouTube id, '_' and six digits of "

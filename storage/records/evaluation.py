@@ -306,9 +306,7 @@ class StoredRun(NamedTuple):
 def list_runs(evaluation: Path, *, within: Path | None = None) -> list[StoredRun]:
     """The runs of an experiment, by folder; what lies elsewhere than its key says is left out.
 
-    Args:
-        evaluation: The experiment's folder of evaluations.
-        within: Only those of one model on one benchmark: their common folder.
+    With `within`, the folder of one model on one benchmark, only theirs.
     """
     paths = within.glob("*/run.json") if within else evaluation.glob("*/*/*/run.json")
     stored = [StoredRun(path.parent, EvaluationRun.read(path)) for path in sorted(paths)]

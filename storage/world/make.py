@@ -82,10 +82,7 @@ class World:
 
 
 def make_world(config: WorldConfig, folder: Path) -> World:
-    """Make a world in one piece, by rename, unless one of the same settings stands there.
-
-    PipelineError if ffmpeg fails.
-    """
+    """Make a world in one piece, by rename, unless one of the same settings stands there."""
     world = World(folder)
     if is_made(config, folder):
         return world

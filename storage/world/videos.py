@@ -139,10 +139,7 @@ def make_soundtrack(
 
 
 def encode(video: Video, soundtrack: Samples, path: Path) -> None:
-    """Write a video's media file with ffmpeg; the same bytes each time.
-
-    PipelineError if ffmpeg fails; carries its last words.
-    """
+    """Write a video's media file with ffmpeg, the same bytes each time."""
     codec = ("-an", "-f", "mp4") if video.fault == "no-audio" else AUDIO_CODECS[video.suffix]
     command = [
         *(imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-nostdin", "-y"),

@@ -19,8 +19,8 @@ from typing import NamedTuple
 from model.score.foreign import Imported, read_predictions
 from model.score.imported import write_imported
 from model.score.scorers import judge_all, score, submission_rows
-from reports.numbers.own_rules import mmsu_rule
 from reports.numbers.score_text import SCORERS, render
+from reports.numbers.statistics import mmsu_rule
 from storage.benchmarks.parse import read_questions
 from storage.benchmarks.published import (
     find_published,

@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 
 
 def results(experiment: str | Path) -> "pd.DataFrame":
-    """Every answer of an experiment's report, one row a question and scorer.
-
-    Args:
-        experiment: Its folder, e.g. `workspace/paper`.
-
-    Returns:
-        The table of `reports.numbers.results`.
+    """Every answer of an experiment (`workspace/paper`): the table of `reports.numbers.results`.
 
     Raises:
         PipelineError: If the report has not been made.

@@ -7,27 +7,21 @@ table.
 """
 
 import csv
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from reports.config import ReportConfig
-from reports.numbers.tally import FIRST_TASKS
+from reports.numbers.statistics import FIRST_TASKS
 from reports.sheets import PublishedRow
 from storage.benchmarks.published import PublishedBenchmark, find_published, list_published
 from storage.errors import PipelineError
 
 PUBLISHED_CSV = Path(__file__).with_name("published.csv")
-COLUMNS = (
-    "benchmark",
-    "version",
-    "model",
-    "method",
-    *FIRST_TASKS,
-    "average",
-    "source",
-    "date",
-    "note",
-)
+PERCENTS = (*FIRST_TASKS, "average")
+COLUMNS = ("benchmark", "version", "model", "method", *PERCENTS, "source", "date", "note")
 # These may be left out, as `tasks`: `mix-sound-music=9.1;...`
 FURTHER_COLUMNS = ("variant", "prompt", "weights")
 AVERAGE_TOLERANCE = 0.35  # points; rounding and dropped items explain less, a copied number more
@@ -55,13 +49,12 @@ def read_rows(path: Path) -> list[PublishedRow]:
                 raise PipelineError(msg)
             return [_row(row, f"{path}:{line}") for line, row in enumerate(reader, start=2)]
     except FileNotFoundError as error:
-        msg = (
-            f"{path} is missing; report.rows names a CSV file with the columns {','.join(COLUMNS)}"
-        )
+        columns = ",".join(COLUMNS)
+        msg = f"{path} is missing; report.rows names a CSV file with the columns {columns}"
         raise PipelineError(msg) from error
 
 
-def _row(row: dict[str, str | None], where: str) -> PublishedRow:
+def _row(row: Mapping[str, str | None], where: str) -> PublishedRow:
     texts = {name: (row.get(name) or "").strip() for name in (*COLUMNS, *FURTHER_COLUMNS)}
     if not texts["benchmark"] or not texts["model"] or not texts["source"]:
         msg = f"{where} needs benchmark, model and source; a row without a source is not shown"
@@ -69,34 +62,24 @@ def _row(row: dict[str, str | None], where: str) -> PublishedRow:
     if not texts["benchmark"].endswith(texts["version"]):
         msg = f"{where} says version {texts['version']}, but its benchmark is {texts['benchmark']}"
         raise PipelineError(msg)
-    names = (*FIRST_TASKS, "average")
-    percents = [_percent(texts.pop(name), f"{where} column {name}") for name in names]
-    printed = [part.partition("=") for part in (row.get("tasks") or "").split(";") if part]
-    tasks = {name: _percent(text, f"{where} column tasks, {name}") for name, _, text in printed}
+    printed = [part.partition("=") for part in (row.get("tasks") or "").split(";")]
+    tasks = {name: text for name, _, text in printed if text not in {"", "-"}}
+    missing = [name for name in PERCENTS if texts[name] in {"", "-"}]
     known = _known(texts["benchmark"])
-    found = PublishedRow.model_validate(
-        {
-            **texts,
-            **dict(zip(names, percents, strict=True)),
-            "tasks": {name: percent for name, percent in tasks.items() if percent is not None},
-            "num_questions": known and known.num_questions,
-        }
-    )
-    return found.model_copy(update={"contradicted": contradicted_average(found)})
-
-
-def _percent(text: str, where: str) -> float | None:
-    if not text or text == "-":
-        return None
+    given = {name: text for name, text in texts.items() if name not in missing}
     try:
-        percent = float(text)
-    except ValueError as error:
-        msg = f"{where} is {text!r}, expected a percentage like 64.50"
+        found = PublishedRow.model_validate(
+            {**given, "tasks": tasks, "num_questions": known and known.num_questions}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        column = ", ".join(str(part) for part in first["loc"])
+        msg = (
+            f"{where} column {column} is {first['input']!r}, "
+            "expected a percentage between 0 and 100, like 64.50"
+        )
         raise PipelineError(msg) from error
-    if not 0 <= percent <= 100:
-        msg = f"{where} is {percent}, expected a percentage between 0 and 100"
-        raise PipelineError(msg)
-    return percent
+    return found.model_copy(update={"contradicted": contradicted_average(found)})
 
 
 def contradicted_average(row: PublishedRow) -> float | None:

@@ -8,17 +8,14 @@ asked last. Everything else in the folder is listed apart and decides nothing.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from pydantic import AliasPath, BaseModel, Field
 
-from reports.clips import read_fetch, read_rows
 from reports.config import ReportConfig
-from reports.evaluations import read_sheet
 from reports.published import read_published
 from reports.report import Report, cleaned
 from reports.sheets import Apart, BenchmarkSheet, Provenance, TrainingSheet, Unfinished
-from reports.trainings import TrainingEntry, read_training_sheet
+from reports.stages import TrainingEntry, read_fetch, read_rows, read_sheet, read_training_sheet
 from storage.audio import common_folder
 from storage.benchmarks.difference import subsets
 from storage.benchmarks.parse import read_questions, sample_name
@@ -36,17 +33,17 @@ from storage.manifest import file_digest
 from storage.records.evaluation import (
     ControlReport,
     EvaluationRun,
-    Role,
     StoredRun,
     Tally,
     list_runs,
     read_answers,
 )
 from storage.records.leading import ProfileFacts, belongs
+from storage.records.model import TrainingRef
 from storage.records.prompt import NamedPrompt
 from storage.records.question import VALIDATION
 
-OTHER_WEIGHTS = "the profile has other weights or clips under this name now"
+NOT_ASKED = "no training starts from this model with this prompt, and no entry names it"
 
 
 class FurtherModel(BaseModel):
@@ -65,6 +62,11 @@ class EvaluateEntry(BaseModel):
     scorers: tuple[str, ...] = ("official", "strict")
     declared_step: int | None = None
 
+    @property
+    def by_name(self) -> dict[str, BenchmarkConfig]:
+        """The benchmarks by their name in evaluations, where a sample has its own."""
+        return {sample_name(entry.name, self.limit): entry for entry in self.benchmarks}
+
 
 class Profile(BaseModel):
     """What the report needs of an experiment's settings; other keys are passed over."""
@@ -73,14 +75,6 @@ class Profile(BaseModel):
     evaluate: EvaluateEntry = EvaluateEntry()
     annotations: str | None = Field(None, validation_alias=AliasPath("annotations", "train"))
     """Where AVQA's rows are."""
-
-
-class Sorted(NamedTuple):
-    """Runs of the profile in the report's order, and the others."""
-
-    own: list[StoredRun]
-    """Each with the role that it has in this report."""
-    apart: list[Apart]
 
 
 def read_report(
@@ -94,13 +88,8 @@ def read_report(
 ) -> Report:
     """Read an experiment's folders.
 
-    Args:
-        layout: Where they are.
-        config: Whether published rows are shown, and a file of further ones.
-        settings: The whole profile as JSON.
-        provenance: What the caller knows of commit, versions and command.
-        facts: Digests of what the profile asks for; None: what the settings' names tell.
-        while_training: Nothing need be evaluated yet.
+    Without `facts` what the settings' names tell is asked for; while a training runs nothing need
+    be evaluated yet.
 
     Raises:
         PipelineError: If nothing was evaluated, or files contradict each other.
@@ -115,8 +104,17 @@ def read_report(
     profile = Profile.model_validate(settings)
     trainings = [read_training_sheet(layout, entry) for entry in profile.train]
     current = [stored.run for stored in runs if facts is None or belongs(stored.run, facts)]
-    benchmarks = _read_benchmarks(layout, profile, current)
-    own, apart = _sort(runs, profile, trainings, benchmarks, facts)
+    benchmarks = _read_benchmarks(layout, profile.evaluate, current)
+    own: list[StoredRun] = []
+    apart: list[Apart] = []
+    for stored in runs:
+        found = _in_report(stored.run, profile, trainings, benchmarks, facts)
+        if isinstance(found, str):
+            number = len(read_answers(stored.folder / "answers.jsonl"))
+            apart.append(Apart(key=stored.run.key, reason=found, num_answered=number))
+        else:
+            own.append(stored._replace(run=found))
+    own.sort(key=lambda stored: _reading_order(stored.run))
     questions = {benchmark.key: benchmark.questions for benchmark in benchmarks}
     whole = [stored for stored in own if stored.is_scored]
     asked = {stored.run.key.benchmark for stored in whole}
@@ -152,8 +150,7 @@ def audio_roots(
 
     The folder that the profile names, else the benchmark's own; that of the held-out examples.
     """
-    asked = Profile.model_validate(settings).evaluate
-    entries = {sample_name(entry.name, asked.limit): entry for entry in asked.benchmarks}
+    entries = Profile.model_validate(settings).evaluate.by_name
     roots: dict[str, Path] = {}
     for benchmark in benchmarks:
         entry = entries.get(benchmark.name)
@@ -168,140 +165,88 @@ def audio_roots(
 
 
 def _held_out_folder(layout: Layout) -> Path:
-    if not layout.validation_jsonl.exists():
-        return layout.clips
-    clips = [row["audio_path"] for row in read_jsonl(layout.validation_jsonl)]
+    held_out = layout.validation_jsonl
+    clips = [row["audio_path"] for row in read_jsonl(held_out)] if held_out.exists() else []
     return common_folder(clips) if clips else layout.clips
 
 
 def _read_benchmarks(
-    layout: Layout, profile: Profile, runs: Sequence[EvaluationRun]
+    layout: Layout, asked: EvaluateEntry, runs: Sequence[EvaluationRun]
 ) -> list[BenchmarkSheet]:
     """The profile's benchmarks that were asked, in its order, the held-out examples last."""
-    found: list[BenchmarkSheet] = []
-    described: dict[str, PublishedBenchmark] = {}
-    limit, asked = profile.evaluate.limit, profile.evaluate.benchmarks
-    entries = {sample_name(entry.name, limit): entry for entry in asked}
-    for name in [*entries, VALIDATION]:
-        keys = {run.key.benchmark for run in runs if run.benchmark_name == name}
-        paths = {key: layout.benchmark(key) / "questions.json" for key in keys}
-        asked_last = {key: path.stat().st_mtime_ns for key, path in paths.items() if path.exists()}
-        if not asked_last:
-            continue
-        key = max(sorted(asked_last), key=lambda key: asked_last[key])
-        path = paths[key]
-        known = find_description(entries[name]) if name in entries else PublishedBenchmark()
-        sheet = BenchmarkSheet(
-            key=key,
+    paths: dict[str, Path] = {}
+    for name in (*asked.by_name, VALIDATION):
+        keys = sorted({run.key.benchmark for run in runs if run.benchmark_name == name})
+        found = [layout.benchmark(key) / "questions.json" for key in keys]
+        found = [path for path in found if path.exists()]
+        if found:  # as they were asked last
+            paths[name] = max(found, key=lambda path: path.stat().st_mtime_ns)
+    questions = {name: tuple(read_questions(path)) for name, path in paths.items()}
+    described = {name: find_description(entry) for name, entry in asked.by_name.items()}
+    known = {name: described.get(name, PublishedBenchmark()) for name in paths}
+
+    def sheet(name: str) -> BenchmarkSheet:
+        own = known[name]
+        versions = {
+            other: questions[other]
+            for other in paths
+            if other != name and own.family and known[other].family == own.family
+        }
+        return BenchmarkSheet(
+            key=paths[name].parent.name,
             name=name,
             is_test=name != VALIDATION,
-            questions_sha256=file_digest(path),
-            questions=tuple(read_questions(path)),
-            about=f"{known.title}. {known.note}" if known.title else "",
-            rule=known.rule,
+            questions_sha256=file_digest(paths[name]),
+            questions=questions[name],
+            about=f"{own.title}. {own.note}" if own.title else "",
+            rule=own.rule,
+            subsets=subsets(questions[name], own.errata, versions),
         )
-        found.append(sheet)
-        described[name] = known
-    return [_with_subsets(sheet, found, described) for sheet in found]
+
+    return [sheet(name) for name in paths]
 
 
-def _with_subsets(
-    sheet: BenchmarkSheet,
-    others: Sequence[BenchmarkSheet],
-    described: Mapping[str, PublishedBenchmark],
-) -> BenchmarkSheet:
-    known = described[sheet.name]
-    versions = {
-        other.name: other.questions
-        for other in others
-        if known.family and other is not sheet and described[other.name].family == known.family
-    }
-    positions = subsets(sheet.questions, known.errata, versions)
-    return sheet.model_copy(update={"subsets": positions})
-
-
-def _sort(
-    runs: Sequence[StoredRun],
+def _in_report(
+    run: EvaluationRun,
     profile: Profile,
     trainings: Sequence[TrainingSheet],
     benchmarks: Sequence[BenchmarkSheet],
     facts: ProfileFacts | None,
-) -> Sorted:
-    own: list[StoredRun] = []
-    apart: list[Apart] = []
-    for stored in runs:
-        run = stored.run
-        reason = _stale_benchmark(run, benchmarks)
-        role = None if reason else _role(run, profile, trainings)
-        if role and facts and not belongs(run, facts):
-            reason = OTHER_WEIGHTS
-        elif role:
-            own.append(stored._replace(run=_in_role(run, role, trainings)))
-            continue
-        num_answered = len(read_answers(stored.folder / "answers.jsonl"))
-        reason = reason or _stale_model(run, trainings)
-        apart.append(Apart(key=run.key, reason=reason, num_answered=num_answered))
-    return Sorted(sorted(own, key=lambda stored: _reading_order(stored.run)), apart)
-
-
-def _reading_order(run: EvaluationRun) -> tuple[str, str, int, str, str]:
-    """Models before the checkpoints of trainings, checkpoints by step."""
-    ref = run.model.training if run.role == "checkpoint" else None
-    training, step = (ref.name, ref.step) if ref else ("", -1)
-    return (run.benchmark_name, training, step, run.key.model, run.key.folder.name)
-
-
-def _role(run: EvaluationRun, profile: Profile, trainings: Sequence[TrainingSheet]) -> Role | None:
-    """The role of a model in this report; None: the profile does not ask for it."""
-    if run.role == "imported":  # a person brought it here, no profile does
-        return "imported"
-    started = {
+) -> EvaluationRun | str:
+    """The run in the role that it has in this report, or why the profile does not ask for it."""
+    benchmark = next((known for known in benchmarks if known.name == run.benchmark_name), None)
+    if benchmark is None:
+        return f"{run.benchmark_name} is no benchmark of the profile"
+    if (run.key.benchmark, run.questions_sha256) != (benchmark.key, benchmark.questions_sha256):
+        return f"{benchmark.name} has other questions now"
+    asked = (run.model.digest, run.key.prompt)
+    is_start = asked in {
         (training.start.digest, training.prompt)
         for training in trainings
         if training.evaluated and training.start
     }
-    is_start = (run.model.digest, run.key.prompt) in started
-    training = _training_of(run, trainings)
-    if training and (is_start or run.key.prompt == training.prompt):
-        return "checkpoint"
-    if is_start:
-        return "start"
+    ref = run.model.training
+    training = next((known for known in trainings if ref and known.name == ref.name), None)
+    stale = _stale(ref, training, None if is_start else run.key.prompt) if ref else NOT_ASKED
     further = {(model.name, model.prompt) for model in profile.evaluate.models}
-    return "other" if (run.key.model, run.key.prompt) in further else None
+    in_role: dict[str, object] = {"method": None, "variant": None}
+    if run.role == "imported":  # a person brought it here, no profile does
+        in_role["role"] = "imported"
+    elif training and not stale:
+        in_role = {"role": "checkpoint", "method": training.method, "variant": training.variant}
+    elif is_start:
+        in_role["role"] = "start"
+    elif (run.key.model, run.key.prompt) in further:
+        in_role["role"] = "other"
+    else:
+        return stale
+    if facts and not belongs(run, facts):
+        return "the profile has other weights or clips under this name now"
+    return run.model_copy(update=in_role)
 
 
-def _training_of(run: EvaluationRun, trainings: Sequence[TrainingSheet]) -> TrainingSheet | None:
-    """The evaluated training of the profile whose checkpoint it is."""
-    ref = run.model.training
-    if ref is None:
-        return None
-    for training in trainings:
-        is_saved = not training.planned or ref.step in training.planned
-        if (training.name, training.seed) == (ref.name, ref.seed) and training.evaluated:
-            return training if is_saved else None
-    return None
-
-
-def _in_role(run: EvaluationRun, role: Role, trainings: Sequence[TrainingSheet]) -> EvaluationRun:
-    training = _training_of(run, trainings) if role == "checkpoint" else None
-    method, variant = (training.method, training.variant) if training else (None, None)
-    return run.model_copy(update={"role": role, "method": method, "variant": variant})
-
-
-def _stale_benchmark(run: EvaluationRun, benchmarks: Sequence[BenchmarkSheet]) -> str:
-    for benchmark in benchmarks:
-        if benchmark.name == run.benchmark_name:
-            same = (benchmark.key, benchmark.questions_sha256)
-            is_same = (run.key.benchmark, run.questions_sha256) == same
-            return "" if is_same else f"{benchmark.name} has other questions now"
-    return f"{run.benchmark_name} is no benchmark of the profile"
-
-
-def _stale_model(run: EvaluationRun, trainings: Sequence[TrainingSheet]) -> str:
-    ref = run.model.training
-    if ref is None:
-        return "no training starts from this model with this prompt, and no entry names it"
-    training = next((training for training in trainings if training.name == ref.name), None)
+def _stale(ref: TrainingRef, training: TrainingSheet | None, prompt: str | None) -> str:
+    """Why a checkpoint is none of those that the profile evaluates; empty: it is one."""
     if training is None:
         return f"{ref.name} is no training of the profile"
     if training.seed != ref.seed:
@@ -310,7 +255,15 @@ def _stale_model(run: EvaluationRun, trainings: Sequence[TrainingSheet]) -> str:
         return f"{ref.name} saves no step {ref.step} now"
     if not training.evaluated:
         return f"{ref.name} is not evaluated by the profile"
-    return f"{ref.name} has prompt {training.prompt}"
+    is_other = prompt is not None and prompt != training.prompt
+    return f"{ref.name} has prompt {training.prompt}" if is_other else ""
+
+
+def _reading_order(run: EvaluationRun) -> tuple[str, str, int, str, str]:
+    """Models before the checkpoints of trainings, checkpoints by step."""
+    ref = run.model.training if run.role == "checkpoint" else None
+    training, step = (ref.name, ref.step) if ref else ("", -1)
+    return (run.benchmark_name, training, step, run.key.model, run.key.folder.name)
 
 
 def _unfinished(stored: StoredRun) -> Unfinished:

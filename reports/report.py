@@ -5,13 +5,13 @@ else (but the audio files), so the same report gives the same bytes. An evaluati
 its whole key, a training's start model by its digest.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import ClassVar, cast
+from typing import ClassVar, NamedTuple, cast
 
 from pydantic_core import PydanticSerializationError
 
-from reports.numbers.tally import tally
+from reports.numbers.statistics import tally
 from reports.sheets import (
     Apart,
     Asked,
@@ -69,13 +69,13 @@ class Report(Document):
     @cached_property
     def by_key(self) -> Mapping[RunKey, EvaluationSheet]:
         """Every whole evaluation of this profile."""
-        return {evaluation.key: evaluation for evaluation in self.evaluations}
+        return {sheet.key: sheet for sheet in self.evaluations}
 
     @property
     def other_models(self) -> list[str]:
         """Keys of the models that were not trained here."""
-        asked = (evaluation for evaluation in self.evaluations if evaluation.step is None)
-        return list(dict.fromkeys(evaluation.model for evaluation in asked))
+        asked = (sheet for sheet in self.evaluations if sheet.step is None)
+        return list(dict.fromkeys(sheet.model for sheet in asked))
 
     def training(self, name: str) -> TrainingSheet:
         """The training of a name."""
@@ -89,33 +89,22 @@ class Report(Document):
         """All evaluations on a benchmark, controls included."""
         return [found for found in self.evaluations if found.key.benchmark == benchmark.key]
 
-    def judged(self, benchmark: BenchmarkSheet, scorer: str) -> list[EvaluationSheet]:
-        """Evaluations that a scorer judged, without controls."""
-        return [
-            evaluation
-            for evaluation in self.on(benchmark)
-            if scorer in evaluation.marks and evaluation.key.control is None
-        ]
-
-    def steps(
-        self, benchmark: BenchmarkSheet, scorer: str, training: TrainingSheet
-    ) -> list[EvaluationSheet]:
-        """A training's judged checkpoints by step, asked with its own prompt."""
-        return [
-            evaluation
-            for evaluation in self.judged(benchmark, scorer)
-            if evaluation.training == training.name and evaluation.prompt == training.prompt
-        ]
-
-    def leading_scorer(self, benchmark: BenchmarkSheet) -> str | None:
-        """The first scorer that judged it; None where the answers are withheld."""
-        return next((name for name in self.scorers if self.judged(benchmark, name)), None)
+    def judged(self, benchmark: BenchmarkSheet, scorer: str | None = None) -> "Judged | None":
+        """What a scorer judged of a benchmark, by default the first that did, if any did."""
+        for name in (scorer,) if scorer else self.scorers:
+            found = [
+                sheet
+                for sheet in self.on(benchmark)
+                if name in sheet.marks and sheet.key.control is None
+            ]
+            if found:
+                return Judged(self, benchmark, name, found)
+        return None
 
     @cached_property
-    def scored(self) -> list[tuple[BenchmarkSheet, str]]:
-        """The tests that were judged, each with its leading scorer."""
-        leading = [(benchmark, self.leading_scorer(benchmark)) for benchmark in self.tests]
-        return [(benchmark, scorer) for benchmark, scorer in leading if scorer]
+    def scored(self) -> "list[Judged]":
+        """The tests that were judged, under their leading scorers."""
+        return [judged for benchmark in self.tests if (judged := self.judged(benchmark))]
 
     @cached_property
     def leading(self) -> Mapping[str, Leading]:
@@ -146,40 +135,19 @@ class Report(Document):
             )
         }
 
-    def leads(self, evaluation: EvaluationSheet) -> bool:
+    def leads(self, sheet: EvaluationSheet) -> bool:
         """Whether it is of a step to quote, asked as its training asks."""
-        leading = self.leading.get(evaluation.training or "")
+        leading = self.leading.get(sheet.training or "")
         return (
             leading is not None
-            and evaluation.step == leading.step
-            and evaluation.prompt == self.training(str(evaluation.training)).prompt
+            and sheet.step == leading.step
+            and sheet.prompt == self.training(str(sheet.training)).prompt
         )
-
-    def leading_evaluation(
-        self, benchmark: BenchmarkSheet, scorer: str, training: TrainingSheet
-    ) -> EvaluationSheet | None:
-        """That of the step to quote."""
-        own = self.steps(benchmark, scorer, training)
-        return next((evaluation for evaluation in own if self.leads(evaluation)), None)
-
-    def start_evaluation(
-        self, benchmark: BenchmarkSheet, scorer: str, training: TrainingSheet
-    ) -> EvaluationSheet | None:
-        """That of the very model that a training started from, asked with the training's prompt.
-
-        A checkpoint of the training's own is never it: one that learned nothing has its weights.
-        """
-        wanted = (training.start and training.start.digest, training.prompt)
-        for evaluation in self.judged(benchmark, scorer):
-            is_own = evaluation.training == training.name
-            if (evaluation.run.model.digest, evaluation.prompt) == wanted and not is_own:
-                return evaluation
-        return None
 
     @cached_property
     def prompts(self) -> Mapping[str, frozenset[str]]:
         """Prompts that each model was asked with."""
-        asked = {evaluation.asked for evaluation in self.evaluations}
+        asked = {sheet.asked for sheet in self.evaluations}
         return {
             model: frozenset(prompt for own, prompt in asked if own == model) for model, _ in asked
         }
@@ -194,10 +162,40 @@ class Report(Document):
         """Predictions for benchmarks that keep their answers; controls are left out."""
         kept = {benchmark.key for benchmark in self.tests if benchmark.is_withheld}
         return tuple(
-            evaluation
-            for evaluation in self.evaluations
-            if evaluation.key.benchmark in kept and evaluation.key.control is None
+            sheet
+            for sheet in self.evaluations
+            if sheet.key.benchmark in kept and sheet.key.control is None
         )
+
+
+class Judged(NamedTuple):
+    """The evaluations on a benchmark that one scorer judged, controls left out."""
+
+    report: Report
+    benchmark: BenchmarkSheet
+    scorer: str
+    evaluations: Sequence[EvaluationSheet]
+
+    def steps(self, training: TrainingSheet) -> list[EvaluationSheet]:
+        """A training's checkpoints by step, asked with its own prompt."""
+        wanted = (training.name, training.prompt)
+        return [sheet for sheet in self.evaluations if (sheet.training, sheet.prompt) == wanted]
+
+    def leading(self, training: TrainingSheet) -> EvaluationSheet | None:
+        """That of the step to quote."""
+        return next((sheet for sheet in self.steps(training) if self.report.leads(sheet)), None)
+
+    def start(self, training: TrainingSheet) -> EvaluationSheet | None:
+        """That of the very model that a training started from, asked with the training's prompt.
+
+        A checkpoint of the training's own is never it: one that learned nothing has its weights.
+        """
+        wanted = (training.start and training.start.digest, training.prompt)
+        for sheet in self.evaluations:
+            is_own = sheet.training == training.name
+            if (sheet.run.model.digest, sheet.prompt) == wanted and not is_own:
+                return sheet
+        return None
 
 
 def cleaned(report: Report) -> Report:

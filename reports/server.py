@@ -42,17 +42,31 @@ CONTENT_TYPES = {
 Find = Callable[[Path, str], Path | str | None]
 
 
+def find_file(folder: Path, name: str) -> Path | None:
+    """The file that a path names inside a folder; None if there is none or it lies outside."""
+    if "\0" in name or "\\" in name:
+        return None
+    try:
+        root = folder.resolve(strict=True)
+        path = (root / name.lstrip("/")).resolve(strict=True)
+        if path.is_dir():
+            path = (path / "index.html").resolve(strict=True)
+    except (OSError, RuntimeError):
+        return None
+    return path if path.is_relative_to(root) and path.is_file() else None
+
+
 @contextmanager
 def serve(
-    folder: Path, host: str = "127.0.0.1", port: int = 0, *, find: Find | None = None
+    folder: Path, host: str = "127.0.0.1", port: int = 0, *, find: Find = find_file
 ) -> Generator[str]:
     """Serve a folder while the block runs.
 
     Args:
-        folder: What to serve; may be made or replaced later.
-        host: Address to listen on; another than loopback shows the folder to the network.
-        port: Port; 0 takes a free one.
-        find: What a request names; None: `find_file`. `find_report`: the folder is a workspace.
+        folder: May be made or replaced later.
+        host: Another than loopback shows the folder to the network.
+        port: 0 takes a free one.
+        find: What a request names; `find_report` where the folder is a workspace.
 
     Yields:
         The address of the folder, e.g. `http://127.0.0.1:8080/`.
@@ -62,7 +76,7 @@ def serve(
     """
     hosts = LOOPBACK if host in LOOPBACK else ("*",)
     application = Starlette(
-        routes=[Route("/{path:path}", _answerer(folder, find or find_file))],
+        routes=[Route("/{path:path}", _answerer(folder, find))],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)],
     )
     with ExitStack() as stack:
@@ -94,20 +108,6 @@ def _answerer(folder: Path, find: Find) -> Callable[[Request], Response]:
         )
 
     return answer
-
-
-def find_file(folder: Path, name: str) -> Path | None:
-    """The file that a path names inside a folder; None if there is none or it lies outside."""
-    if "\0" in name or "\\" in name:
-        return None
-    try:
-        root = folder.resolve(strict=True)
-        path = (root / name.lstrip("/")).resolve(strict=True)
-        if path.is_dir():
-            path = (path / "index.html").resolve(strict=True)
-    except (OSError, RuntimeError):
-        return None
-    return path if path.is_relative_to(root) and path.is_file() else None
 
 
 def find_report(workspace: Path, name: str) -> Path | str | None:

@@ -5,17 +5,19 @@ Fractions stay 0..1 until they are shown.
 """
 
 from collections import Counter
-from typing import Literal, NamedTuple, cast
+from typing import Annotated, Literal, NamedTuple, cast
 
 from pydantic import Field, JsonValue
 
-from reports.numbers.tally import FIRST_TASKS
+from reports.numbers.statistics import FIRST_TASKS
 from storage.config import Config
 from storage.records.evaluation import EvaluationRun, RunKey, Tally
 from storage.records.example import DataAccount
 from storage.records.model import ModelRef, TrainingRef
 from storage.records.question import Question
 from storage.records.training import Sampled
+
+Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class Provenance(Config):
@@ -207,12 +209,12 @@ class PublishedRow(Config):
     """Our name of its prompt: `answer`, `think`, `plain`; empty where it is not one of them."""
     weights: str = ""
     """Name on the hub, where they are released and this row is what to hold them to."""
-    sound: float | None = None
-    """Percent; None: not printed. So are the next three."""
-    music: float | None = None
-    speech: float | None = None
-    average: float | None = None
-    tasks: dict[str, float] = Field(default_factory=dict)
+    sound: Percent | None = None
+    """None: not printed. So are the next three."""
+    music: Percent | None = None
+    speech: Percent | None = None
+    average: Percent | None = None
+    tasks: dict[str, Percent] = Field(default_factory=dict)
     """Percent of tasks of other names, e.g. `mix-sound-music`."""
     num_questions: int | None = None
     contradicted: float | None = None

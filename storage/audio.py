@@ -112,9 +112,12 @@ def find_clip(folder: Path, audio_id: str) -> Path | None:
     if "\0" in audio_id:
         return None
     relative = Path(audio_id)
-    for candidate in (folder / relative, folder / relative.name):
-        if candidate.is_file() and candidate.resolve().is_relative_to(folder.resolve()):
-            return candidate
+    try:
+        for candidate in (folder / relative, folder / relative.name):
+            if candidate.is_file() and candidate.resolve().is_relative_to(folder.resolve()):
+                return candidate
+    except OSError:  # a name that is too long for one
+        pass
     return None
 
 

@@ -8,8 +8,15 @@ from itertools import combinations
 from typing import NamedTuple
 
 from reports.numbers.achievements import achievements
-from reports.numbers.statistics import Interval, PairedTest, holm, paired
-from reports.numbers.tally import GroupRow, group_rows, tally
+from reports.numbers.statistics import (
+    GroupRow,
+    Interval,
+    PairedTest,
+    group_rows,
+    holm,
+    paired,
+    tally,
+)
 from reports.report import Report
 from reports.sheets import Asked, BenchmarkSheet, EvaluationSheet
 from storage.records.evaluation import RunKey, Tally
@@ -76,7 +83,6 @@ class Versus(NamedTuple):
 class Matrix(NamedTuple):
     """The pairs on one benchmark under the leading scorer."""
 
-    benchmark: BenchmarkSheet
     rows: Sequence[EvaluationSheet]
     """Trainings' leading steps, then the other models; columns alike."""
     tallies: Sequence[Tally]
@@ -135,16 +141,16 @@ def leading_rows(report: Report) -> list[Asked]:
     """Trainings' leading steps in the profile's order, then other models, as they were asked."""
     order = [training.name for training in report.trainings]
     own = [line.evaluation for line in achievements(report)]
-    own.sort(key=lambda evaluation: order.index(str(evaluation.training)))
-    leading = [evaluation.asked for evaluation in own]
+    own.sort(key=lambda sheet: order.index(str(sheet.training)))
+    leading = [sheet.asked for sheet in own]
     return list(dict.fromkeys([*leading, *_others(report)]))[:MOST_ROWS]
 
 
 def _others(report: Report) -> list[Asked]:
     return [
-        evaluation.asked
-        for evaluation in report.evaluations
-        if evaluation.step is None and evaluation.key.control is None
+        sheet.asked
+        for sheet in report.evaluations
+        if sheet.step is None and sheet.key.control is None
     ]
 
 
@@ -192,14 +198,15 @@ def matrices(report: Report) -> dict[str, Matrix]:
     """One table a benchmark on which two rows or more were judged, by its key."""
     asked = leading_rows(report)
     found: dict[str, Matrix] = {}
-    for benchmark, scorer in report.scored:
-        evaluations = [report.find(each, benchmark) for each in asked]
-        rows = [each for each in evaluations if each and scorer in each.marks]
+    for judged in report.scored:
+        benchmark, scorer = judged.benchmark, judged.scorer
+        evaluations = [report.find(model, benchmark) for model in asked]
+        rows = [sheet for sheet in evaluations if sheet and scorer in sheet.marks]
         if len(rows) > 1:
-            marks = [evaluation.marks[scorer] for evaluation in rows]
+            marks = [sheet.marks[scorer] for sheet in rows]
             places = list(combinations(range(len(rows)), 2))
             tests = [paired(marks[column], marks[row]) for row, column in places]
             corrected = map(Versus, tests, holm([test.p_value for test in tests]))
             cells = dict(zip(places, corrected, strict=True))
-            found[benchmark.key] = Matrix(benchmark, rows, list(map(tally, marks)), cells)
+            found[benchmark.key] = Matrix(rows, list(map(tally, marks)), cells)
     return found

@@ -11,10 +11,16 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from reports.numbers.achievements import best_step
-from reports.numbers.own_rules import mmsu_rule
-from reports.numbers.statistics import Interval, interval
-from reports.numbers.tally import FIRST_TASKS, group_indices, picked, tally
-from reports.report import Report
+from reports.numbers.statistics import (
+    FIRST_TASKS,
+    Interval,
+    group_indices,
+    mmsu_rule,
+    picked,
+    tally,
+    wilson,
+)
+from reports.report import Judged, Report
 from reports.sheets import Asked, BenchmarkSheet, EvaluationSheet, PublishedRow
 from storage.records.evaluation import EvaluationRun, Tally
 from storage.records.prompt import Prompt
@@ -33,7 +39,7 @@ class Score(NamedTuple):
     @property
     def ends(self) -> Interval | None:
         """Wilson's 95 % interval in percent; None for a published row."""
-        return Interval(*(100 * end for end in interval(self.tally))) if self.tally else None
+        return Interval(*(100 * end for end in wilson(self.tally))) if self.tally else None
 
 
 class Mark(NamedTuple):
@@ -128,7 +134,8 @@ def rows(report: Report) -> list[LeaderboardRow]:
     found: list[LeaderboardRow] = []
     for benchmark in report.tests:
         for scorer in report.scorers:
-            found += _our_rows(report, benchmark, scorer)
+            judged = report.judged(benchmark, scorer)
+            found += _our_rows(report, judged) if judged else []
         for name in (benchmark.name, larger_split(benchmark.name)):
             found += [_published_row(row) for row in report.published if row.benchmark == name]
     return found
@@ -146,38 +153,39 @@ def method_of(run: EvaluationRun) -> str:
     return "imported" if run.role == "imported" else method_name(run.method, run.variant)
 
 
-def _our_rows(report: Report, benchmark: BenchmarkSheet, scorer: str) -> list[LeaderboardRow]:
+def _our_rows(report: Report, judged: Judged) -> list[LeaderboardRow]:
+    benchmark, scorer = judged.benchmark, judged.scorer
     groups = group_indices(benchmark.questions, "task")
     order = {training.name: place for place, training in enumerate(report.trainings)}
-    best = [best_step(report, benchmark, scorer, training) for training in report.trainings]
+    best = [best_step(judged, training) for training in report.trainings]
     best_of = {step.key: chosen.num_candidates for step, chosen in filter(None, best)}
 
-    def place(evaluation: EvaluationSheet) -> tuple[int, bool, int, Asked]:
-        training = order.get(evaluation.training or "", len(order))
-        return (training, not report.leads(evaluation), evaluation.step or 0, evaluation.asked)
+    def place(sheet: EvaluationSheet) -> tuple[int, bool, int, Asked]:
+        training = order.get(sheet.training or "", len(order))
+        return (training, not report.leads(sheet), sheet.step or 0, sheet.asked)
 
     return [
         LeaderboardRow(
             benchmark=benchmark.name,
-            model=evaluation.model,
-            method=method_of(evaluation.run),
-            step=evaluation.step,
-            prompt=evaluation.prompt,
+            model=sheet.model,
+            method=method_of(sheet.run),
+            step=sheet.step,
+            prompt=sheet.prompt,
             scorer=scorer,
             tasks=_scores({name: tally(picked(marks, group)) for name, group in groups.items()}),
             average=_scores({"": tally(marks)}).get(""),
             num_questions=tally(marks).num_questions,
             source=OURS,
-            training=evaluation.training or "",
-            leads=report.leads(evaluation),
-            marks=_marks(report, evaluation, best_of.get(evaluation.key)),
-            asked=evaluation.run.prompt,
-            decoding=_decoding(evaluation.run),
+            training=sheet.training or "",
+            leads=report.leads(sheet),
+            marks=_marks(report, sheet, best_of.get(sheet.key)),
+            asked=sheet.run.prompt,
+            decoding=_decoding(sheet.run),
             questions_sha256=benchmark.questions_sha256,
-            further=_further(benchmark, evaluation, marks),
+            further=_further(benchmark, sheet, marks),
         )
-        for evaluation in sorted(report.judged(benchmark, scorer), key=place)
-        for marks in [evaluation.marks[scorer]]
+        for sheet in sorted(judged.evaluations, key=place)
+        for marks in [sheet.marks[scorer]]
     ]
 
 
@@ -186,11 +194,11 @@ def _decoding(run: EvaluationRun) -> str:
     return f"greedy, at most {how.max_new_tokens} tokens, {how.precision}" if how else ""
 
 
-def _marks(report: Report, evaluation: EvaluationSheet, best_of: int | None) -> tuple[Mark, ...]:
+def _marks(report: Report, sheet: EvaluationSheet, best_of: int | None) -> tuple[Mark, ...]:
     """Why it leads and how much was evaluated; that it is the best of so many."""
     marks: list[Mark] = []
-    if report.leads(evaluation):
-        leading = report.leading[str(evaluation.training)]
+    if report.leads(sheet):
+        leading = report.leading[str(sheet.training)]
         marks.append(Mark("leads", leading.reason))
         marks += [Mark("coverage", leading.coverage)] if leading.coverage else []
     if best_of:
@@ -198,12 +206,10 @@ def _marks(report: Report, evaluation: EvaluationSheet, best_of: int | None) -> 
     return tuple(marks)
 
 
-def _further(
-    benchmark: BenchmarkSheet, evaluation: EvaluationSheet, marks: str
-) -> dict[str, Score]:
+def _further(benchmark: BenchmarkSheet, sheet: EvaluationSheet, marks: str) -> dict[str, Score]:
     counted = {name: tally(picked(marks, group)) for name, group in benchmark.subsets.items()}
     if benchmark.rule == "mmsu":
-        pairs = zip(evaluation.completions, benchmark.questions, strict=True)
+        pairs = zip(sheet.completions, benchmark.questions, strict=True)
         judged = [mmsu_rule(completion or "", question) for completion, question in pairs]
         counted["by MMSU's own rule"] = Tally(judged.count(True), len(judged) - judged.count(None))
     return _scores(counted)

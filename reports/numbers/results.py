@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
-from reports.numbers.tally import GroupKey, label_of
+from reports.numbers.statistics import GroupKey, label_of
 from reports.report import Report
 from reports.sheets import BenchmarkSheet, EvaluationSheet
 
@@ -34,17 +34,17 @@ def results_table(report: Report) -> pa.Table:
     """
     asked = {benchmark.key: _asked(benchmark) for benchmark in report.benchmarks}
     parts: list[pa.Table] = []
-    for evaluation in report.evaluations:
-        answers = _texts(evaluation.answers)
-        indices = [int(pick, 36) if pick not in "-?" else None for pick in evaluation.picks]
-        for scorer in evaluation.marks or report.scorers:
-            marks = evaluation.marks.get(scorer, "-" * len(indices))
+    for sheet in report.evaluations:
+        answers = _texts(sheet.answers)
+        indices = [int(pick, 36) if pick not in "-?" else None for pick in sheet.picks]
+        for scorer in sheet.marks or report.scorers:
+            marks = sheet.marks.get(scorer, "-" * len(indices))
             own = {
                 "answer": answers,
                 "right": pa.array([RIGHT.get(mark) for mark in marks], pa.bool_()),
                 "choice_index": pa.array(indices, pa.int64()),
             }
-            same, found = _same(evaluation, scorer), asked[evaluation.key.benchmark]
+            same, found = _same(sheet, scorer), asked[sheet.key.benchmark]
             parts.append(pa.table({**same, **found, **own}))
     return pa.concat_tables(parts).unify_dictionaries() if parts else pa.table({})
 
@@ -65,21 +65,21 @@ def _asked(benchmark: BenchmarkSheet) -> dict[str, pa.Array]:
     return {"question": _texts([question.id for question in questions]), **columns}
 
 
-def _same(evaluation: EvaluationSheet, scorer: str) -> Mapping[str, pa.Array]:
+def _same(sheet: EvaluationSheet, scorer: str) -> Mapping[str, pa.Array]:
     """What is the same for every question of an evaluation."""
-    run, size, made = evaluation.run, len(evaluation.picks), evaluation.made
+    run, size, made = sheet.run, len(sheet.picks), sheet.made
     texts = {
-        "model": evaluation.model,
-        "training": evaluation.training,
+        "model": sheet.model,
+        "training": sheet.training,
         "role": run.role,
         "method": run.method,
         "variant": run.variant,
         "benchmark": run.benchmark_name,
-        "prompt": evaluation.prompt,
-        "control": evaluation.key.control,
+        "prompt": sheet.prompt,
+        "control": sheet.key.control,
         "scorer": scorer,
     }
-    numbers = {"step": evaluation.step, "seed": made and made.seed}
+    numbers = {"step": sheet.step, "seed": made and made.seed}
     columns = {name: pa.repeat(pa.scalar(text, pa.string()), size) for name, text in texts.items()}
     return {name: column.dictionary_encode() for name, column in columns.items()} | {
         name: pa.repeat(pa.scalar(number, pa.int64()), size) for name, number in numbers.items()

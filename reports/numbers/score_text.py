@@ -55,7 +55,7 @@ def _answered_line(verdicts: Sequence[Verdict], answered: Collection[str], score
 def _line(label: str, tallies: Sequence[Tally]) -> str:
     cells = ""
     for counted in tallies:
-        low, high = wilson(counted.num_correct, counted.num_questions)
+        low, high = wilson(counted)
         interval = f"{100 * low:.1f}-{100 * high:.1f}"
         cells += f"{100 * counted.accuracy:>9.2f} {interval:<11}"
     return f"{label[:32]:<32}{tallies[0].num_questions:>5}{cells}".rstrip()

@@ -1,20 +1,33 @@
-"""The statistics of the tables: intervals, paired tests, resolution.
+"""The statistics of the tables: right answers by group, intervals, paired tests, resolution.
+
+Marks are one character a question, in the benchmark's order: `1` right, `0` wrong, `-` not judged
+(the answer is withheld). An unanswered question is wrong, never left out.
 
 Proportions are fractions in 0..1, intervals are 95 % unless said. All by hand, because scipy and
 statsmodels take longer to import (1.3 s) than a file takes to score; tests hold these to theirs.
-Worked numbers: tests/reports/numbers/test_statistics.py.
+Sub-categories of MMAU have 10 to 56 questions, so an interval spans 25 to 50 points, and of 27
+tests at 5 % one or two are hits by chance: p-values are corrected for their number (Holm), and
+groups under 20 questions are shown but greyed.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from storage.records.evaluation import Tally
+from storage.records.question import Question
 
 QUANTILE = NormalDist().inv_cdf(0.975)  # 1.96, of 95 %
 POWER_QUANTILE = NormalDist().inv_cdf(0.8)
+FIRST_TASKS = ("sound", "music", "speech")
+# What stands first of each kind of group; the rest by name.
+USUAL_ORDER = {"task": FIRST_TASKS, "difficulty": ("easy", "medium", "hard")}
+SMALL_GROUP = 20  # below it an interval is wider than +-19 points: shown, but greyed
+NO_LABEL = "none given"  # where a question has no task, difficulty or sub-category
+
+GroupKey = Literal["task", "difficulty", "category", "sub_category"]
 
 
 class Interval(NamedTuple):
@@ -46,28 +59,38 @@ class PairedTest(NamedTuple):
     """Smallest difference found with 80 % power at this size and flip share; None: none can be."""
 
 
-def interval(tally: Tally) -> Interval:
-    """Wilson's 95 % interval of an accuracy, fractions."""
-    return wilson(tally.num_correct, tally.num_questions)
+class GroupRow(NamedTuple):
+    """One group of questions under one or two models."""
+
+    name: str
+    tally: Tally
+    start: Tally | None
+    change: PairedTest | None
+    p_value: float | None
+    """Of the change, corrected for the number of groups in the table (Holm)."""
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is too small to say much."""
+        return self.tally.num_questions < SMALL_GROUP
 
 
 @lru_cache(maxsize=4096)
-def wilson(num_correct: int, num_questions: int) -> Interval:
-    """Wilson's score interval of a proportion.
+def wilson(tally: Tally) -> Interval:
+    """Wilson's score interval of an accuracy.
 
     Raises:
         ValueError: If there are no questions.
     """
-    if num_questions < 1:
+    right, size, squared = tally.num_correct, tally.num_questions, QUANTILE**2
+    if size < 1:
         msg = "an interval needs at least one question"
         raise ValueError(msg)
-    share, squared = num_correct / num_questions, QUANTILE**2
-    spread = squared / 4 + share * (1 - share) * num_questions
-    half = QUANTILE * math.sqrt(spread) / (num_questions + squared)
-    centre = (num_correct + squared / 2) / (num_questions + squared)
+    spread = squared / 4 + tally.accuracy * (1 - tally.accuracy) * size
+    half = QUANTILE * math.sqrt(spread) / (size + squared)
+    centre = (right + squared / 2) / (size + squared)
     # The ends of none and of all right are 0 and 1; sums of fractions miss them by a last bit.
-    low = centre - half if num_correct else 0.0
-    return Interval(low, centre + half if num_correct < num_questions else 1.0)
+    return Interval(centre - half if right else 0.0, centre + half if right < size else 1.0)
 
 
 @lru_cache(maxsize=4096)
@@ -119,7 +142,7 @@ def paired_interval(only_first: int, only_second: int, *, num_questions: int) ->
 
 def newcombe(first: Tally, second: Tally) -> Interval:
     """Interval of second minus first of two unpaired proportions (Newcombe 1998, method 10)."""
-    one, other = interval(first), interval(second)
+    one, other = wilson(first), wilson(second)
     below = math.hypot(second.accuracy - other.low, one.high - first.accuracy)
     above = math.hypot(other.high - second.accuracy, first.accuracy - one.low)
     difference = second.accuracy - first.accuracy
@@ -148,3 +171,77 @@ def smallest_detectable_gap(num_questions: int, *, flip_share: float) -> float |
     inner = middle**2 - squared * (base**2 - POWER_QUANTILE**2 * flip_share)
     gap = (middle + math.sqrt(max(0.0, inner))) / squared
     return gap if inner >= 0 and 0 < gap < flip_share else None
+
+
+def tally(marks: str) -> Tally:
+    """Count the judged questions."""
+    return Tally(marks.count("1"), len(marks) - marks.count("-"))
+
+
+def picked(marks: str, group: Iterable[int]) -> str:
+    """The marks at some positions."""
+    return "".join([marks[index] for index in group])
+
+
+def label_of(question: Question, key: GroupKey) -> str:
+    """The group that a question belongs to."""
+    return getattr(question, key) or NO_LABEL
+
+
+def group_indices(questions: Sequence[Question], key: GroupKey) -> dict[str, list[int]]:
+    """Positions of the questions by one of their keys, in the usual order of its values."""
+    groups: dict[str, list[int]] = {}
+    for index, question in enumerate(questions):
+        groups.setdefault(label_of(question, key), []).append(index)
+    first = USUAL_ORDER.get(key, ())
+    ordered = [*(name for name in first if name in groups), *sorted(groups.keys() - {*first})]
+    return {name: groups[name] for name in ordered}
+
+
+def group_rows(
+    questions: Sequence[Question], key: GroupKey, marks: str, before: str | None = None
+) -> list[GroupRow]:
+    """A row a group that was judged, with its change since the marks of a start model."""
+    groups = {
+        name: group
+        for name, group in group_indices(questions, key).items()
+        if tally(picked(marks, group)).num_questions
+    }
+    if before is None:
+        return [
+            GroupRow(name, tally(picked(marks, group)), None, None, None)
+            for name, group in groups.items()
+        ]
+    pairs = [(picked(before, group), picked(marks, group)) for group in groups.values()]
+    changes = [paired(start, own) for start, own in pairs]
+    corrected = holm([change.p_value for change in changes])
+    return [
+        GroupRow(name, tally(own), tally(start), change, p_value)
+        for name, (start, own), change, p_value in zip(
+            groups, pairs, changes, corrected, strict=True
+        )
+    ]
+
+
+def heat_rows(questions: Sequence[Question], steps: Sequence[str]) -> dict[str, list[Tally]]:
+    """Right answers by sub-category, then by step; without groups that a step was not judged on."""
+    groups = group_indices(questions, "sub_category")
+    rows = {
+        name: [tally(picked(marks, group)) for marks in steps] for name, group in groups.items()
+    }
+    return {name: row for name, row in rows.items() if all(count.num_questions for count in row)}
+
+
+def mmsu_rule(completion: str, question: Question) -> bool | None:
+    """Right or wrong as MMSU's script has it; None: it reads no letter, and counts no question.
+
+    Source: dingdongwang/MMSU@217d1d3:mmsu_evaluation.py. The first character, else the last but
+    one, is the letter; an empty answer is wrong.
+    """
+    text = completion.strip().replace("\n", "")
+    if text in {"", "None"}:
+        return False
+    letter = next((place for place in (text[0], text[-2:-1]) if place and place in "ABCD"), None)
+    if letter is None:
+        return None
+    return dict(zip("ABCD", question.choices, strict=False)).get(letter) == question.answer

@@ -13,10 +13,9 @@ from typing import NamedTuple
 from reports.numbers.achievements import Achievement, achievements, other_models
 from reports.numbers.comparisons import Matrix, Versus
 from reports.numbers.leaderboard import method_name
-from reports.numbers.statistics import QUANTILE, paired
-from reports.numbers.tally import group_indices
+from reports.numbers.statistics import QUANTILE, group_indices, paired
 from reports.report import Report
-from reports.sheets import BenchmarkSheet, EvaluationSheet, TrainingSheet, Unfinished, flat
+from reports.sheets import EvaluationSheet, TrainingSheet, Unfinished, flat
 
 # A training's own name decides nothing of what it learns; a prompt's name stands for all of it.
 NAMES = ("name", "prompt")
@@ -34,8 +33,6 @@ class TaskGain(NamedTuple):
 class Story(NamedTuple):
     """The first screen of one benchmark."""
 
-    benchmark: BenchmarkSheet
-    scorer: str
     standings: Sequence[Achievement]
     """Trainings, or other models where none was trained here, by accuracy; the first leads."""
     names: Sequence[str]
@@ -75,31 +72,31 @@ def stories(report: Report, matrices: Mapping[str, Matrix]) -> list[Story]:
     """One a benchmark on which something was judged."""
     trained, others = achievements(report), other_models(report)
     found: list[Story] = []
-    for benchmark, scorer in report.scored:
+    for judged in report.scored:
+        key = judged.benchmark.key
         own, rest = (
-            [line for line in lines if line.benchmark.key == benchmark.key]
-            for lines in (trained, others)
+            [line for line in lines if line.benchmark.key == key] for lines in (trained, others)
         )
         standings = sorted(own or rest, key=lambda line: -line.tally.accuracy)
         if standings:
-            found.append(_story(report, scorer, standings, matrices.get(benchmark.key)))
+            found.append(_story(report, standings, matrices.get(key)))
     return found
 
 
 def names_of(trainings: Iterable[TrainingSheet]) -> dict[str, str]:
     """What a page calls each training: its method, with the prompt where that tells them apart."""
     evaluated = [training for training in trainings if training.evaluated]
-    methods = {each.name: method_name(each.method, each.variant) for each in evaluated}
-    prompts = {each.name: f"{methods[each.name]}, prompt {each.prompt}" for each in evaluated}
-    own = {name: name for name in methods}
-    return next(names for names in (methods, prompts, own) if len({*names.values()}) == len(names))
+    methods = {own.name: method_name(own.method, own.variant) for own in evaluated}
+    prompts = {own.name: f"{methods[own.name]}, prompt {own.prompt}" for own in evaluated}
+    alone = {name: name for name in methods}
+    return next(
+        names for names in (methods, prompts, alone) if len({*names.values()}) == len(names)
+    )
 
 
-def _story(
-    report: Report, scorer: str, standings: Sequence[Achievement], matrix: Matrix | None
-) -> Story:
+def _story(report: Report, standings: Sequence[Achievement], matrix: Matrix | None) -> Story:
     lead, names = standings[0], names_of(report.trainings)
-    benchmark = lead.benchmark
+    benchmark, scorer = lead.benchmark, lead.scorer
 
     def versus(name: str, key: str, other: EvaluationSheet) -> Versus:
         test = paired(other.marks[scorer], lead.marks)
@@ -123,10 +120,8 @@ def _story(
     ]
     method = lead.training and lead.training.method
     trainings = [training for training in report.trainings if training.evaluated]
-    steps = [len(report.steps(benchmark, scorer, training)) for training in trainings]
+    steps = [len(lead.judged.steps(training)) for training in trainings]
     return Story(
-        benchmark=benchmark,
-        scorer=scorer,
         standings=standings,
         names=shown,
         gain=versus(lead.start.model, "", lead.start) if lead.start else None,

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 from reports.numbers.achievements import PAPER_SOURCE, resolution
 from reports.numbers.leaderboard import LeaderboardRow, larger_split, task_names
-from reports.report import Report
-from reports.sheets import BenchmarkSheet
+from reports.report import Judged
 from reports.site.links import source_link
 from storage.records.question import Question
 
@@ -37,61 +36,29 @@ class Line(NamedTuple):
     """A training's, in order, the leading one too."""
 
 
-class Board(NamedTuple):
-    """One table."""
-
-    title: str
-    caption: str
-    tasks: Sequence[str]
-    has_test: bool
-    """Whether Test stands beside Test-mini."""
-    lines: Sequence[Line]
-    sources: Sequence[str]
-    """Of the published rows, each once, with their dates."""
-    notes: Mapping[str, str]
-    """By letter."""
-
-
-class Boards(NamedTuple):
-    """The tables of one benchmark, and what to know when reading them."""
-
-    benchmark: BenchmarkSheet
-    gap: float | None
-    """Smallest difference that is found with 80 % power; None: none is."""
-    flip_share: float
-    """Of the questions that neighbouring checkpoints answer otherwise."""
-    baselines: tuple[float, ...]
-    """Percent right of rules without ears: the first choice, the longest, a random one; empty where
-    no answer is known."""
-    tables: Sequence[Board]
-    further: Sequence[LeaderboardRow]
-    """Our rows that have second numbers, under the leading scorer."""
-    further_heads: Sequence[str]
-
-
 def boards(
-    report: Report,
-    benchmark: BenchmarkSheet,
-    rows: Sequence[LeaderboardRow],
-    links: Mapping[str, str],
-) -> Boards:
-    """Of a benchmark that was scored."""
+    judged: Judged, rows: Sequence[LeaderboardRow], links: Mapping[str, str]
+) -> dict[str, object]:
+    """What the page is given of a benchmark that was scored: tables, and how to read them."""
+    benchmark = judged.benchmark
     ours = [row for row in rows if row.benchmark == benchmark.name and row.is_ours]
-    scorers = list(dict.fromkeys(row.scorer for row in ours))
-    further = [row for row in ours if row.scorer == scorers[0] and row.further]
-    return Boards(
-        benchmark,
-        *resolution(report, benchmark, scorers[0]),
-        _baselines(benchmark.questions),
-        [_board(benchmark.name, scorer, rows, links) for scorer in scorers],
-        further,
-        list(dict.fromkeys(name for row in further for name in row.further)),
-    )
+    scorers = dict.fromkeys(row.scorer for row in ours)
+    gap, flip_share = resolution(judged)
+    further = [row for row in ours if row.scorer == judged.scorer and row.further]
+    return {
+        "benchmark": benchmark,
+        "gap": gap,
+        "flip_share": flip_share,
+        "baselines": _baselines(benchmark.questions),
+        "tables": [_board(benchmark.name, scorer, rows, links) for scorer in scorers],
+        "further": further,
+        "further_heads": list(dict.fromkeys(name for row in further for name in row.further)),
+    }
 
 
 def _board(
     benchmark: str, scorer: str, rows: Sequence[LeaderboardRow], links: Mapping[str, str]
-) -> Board:
+) -> dict[str, object]:
     found = [row for row in rows if row.benchmark == benchmark]
     ours = [row for row in found if row.is_ours and row.scorer == scorer]
     published = sorted((row for row in found if not row.is_ours), key=_rank)
@@ -102,9 +69,22 @@ def _board(
     def line(row: LeaderboardRow, name: str) -> Line:
         return Line(row, name, [row, test.get(_key(row))] if test else [row])
 
+    # A line a training and prompt, and one for each other model; the leading step stands first.
+    groups: dict[tuple[str, str], list[LeaderboardRow]] = {}
+    for row in ours:
+        groups.setdefault((row.training or row.model, row.prompt), []).append(row)
+    lines: list[Line] = []
+    for (name, _), (lead, *more) in groups.items():
+        steps = sorted([lead, *more], key=lambda row: row.step or 0) if lead.training else []
+        shown = line(lead, name)._replace(
+            detail=_detail(lead),
+            link=links.get(lead.model),
+            steps=[line(row, f"step {row.step}") for row in steps],
+        )
+        lines.append(shown)
     best = max((row.average.percent for row in ours if row.average), default=0.0)
     near = sorted(published, key=lambda row: abs(_rank(row) + best))[:MOST_NEAR]
-    others = [
+    lines += [
         line(row, row.model)._replace(
             detail=row.method,
             link=source_link(row.source),
@@ -113,30 +93,15 @@ def _board(
         )
         for row in published
     ]
-    own: list[Line] = []
-    # A line a training and prompt, and one for each other model; the leading step stands first.
-    groups: dict[tuple[str, str], list[LeaderboardRow]] = {}
-    for row in ours:
-        groups.setdefault((row.training or row.model, row.prompt), []).append(row)
-    for (name, _), (lead, *more) in groups.items():
-        steps = sorted([lead, *more], key=lambda row: row.step or 0) if lead.training else []
-        shown = line(lead, name)._replace(
-            detail=_detail(lead),
-            link=links.get(lead.model),
-            steps=[line(row, f"step {row.step}") for row in steps],
-        )
-        own.append(shown)
-    is_apart = published and scorer != "official"
-    return Board(
-        title=f"{benchmark}, {scorer} scorer",
-        caption=f"{scorer.capitalize()} scorer"
-        + ("; published rows are under the official one" if is_apart else ""),
-        tasks=task_names([*ours, *published]),
-        has_test=bool(test),
-        lines=sorted([*own, *others], key=lambda line: _rank(line.row)),
-        sources=list(dict.fromkeys(_source(row) for row in published)),
-        notes={letter: note for note, letter in letters.items()},
-    )
+    return {
+        "scorer": scorer,
+        "title": f"{benchmark}, {scorer} scorer",
+        "tasks": task_names([*ours, *published]),
+        "has_test": bool(test),
+        "lines": sorted(lines, key=lambda line: _rank(line.row)),
+        "sources": list(dict.fromkeys(_source(row) for row in published)),
+        "notes": {letter: note for note, letter in letters.items()},
+    }
 
 
 def _detail(row: LeaderboardRow) -> str:

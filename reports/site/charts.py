@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from itertools import pairwise
+from statistics import fmean
 from typing import NamedTuple
 
 from markupsafe import escape
@@ -90,11 +91,20 @@ class _Frame(NamedTuple):
     """Up to the end of the curves."""
     height: float
 
-    def at(self, x: float, y: float) -> tuple[float, float]:
+    @property
+    def bottom(self) -> float:
+        return self.height - BOTTOM
+
+    def x_at(self, x: float) -> float:
         across = (x - self.x[0]) / ((self.x[1] - self.x[0]) or 1)
+        return LEFT + across * (self.width - LEFT)
+
+    def y_at(self, y: float) -> float:
         up = (y - self.y[0]) / ((self.y[1] - self.y[0]) or 1)
-        span = self.height - TOP - BOTTOM
-        return LEFT + across * (self.width - LEFT), TOP + span * (1 - up)
+        return TOP + (self.bottom - TOP) * (1 - up)
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        return self.x_at(x), self.y_at(y)
 
 
 def one_line(text: str) -> str:
@@ -103,7 +113,7 @@ def one_line(text: str) -> str:
 
 
 def draw(panel: Panel, *, width: int, height: int, css: str = "", margin: int = 54) -> str:
-    """An `<svg>` element as text, sizes in px, labels in the margin at the right.
+    """An `<svg>` element, sizes in px, labels in the margin at the right.
 
     Its class, e.g. `wide`, lets the page show it or not.
     """
@@ -118,105 +128,92 @@ def draw(panel: Panel, *, width: int, height: int, css: str = "", margin: int = 
         parts.append(f'<g class="s {series.look.css}">{body}</g>')
         labels += [(label_y, series.look.css, series.label)] if series.label else []
         if series.paper_label and series.result and series.result.paper is not None:
-            labels.append((frame.at(0, series.result.paper)[1], "other", series.paper_label))
-    places = spread([label_y for label_y, _, _ in labels], LABEL_GAP, TOP + 4, height - BOTTOM)
+            labels.append((frame.y_at(series.result.paper), "other", series.paper_label))
+    places = spread([label_y for label_y, _, _ in labels], LABEL_GAP, TOP + 4, frame.bottom)
     for place, (_, classes, label) in zip(places, labels, strict=True):
         text = _text(width - margin + 6, place + 4, label, "label")
         parts.append(f'<g class="s {classes}">{text}</g>')
     parts += _readouts(frame, panel)
-    name = f"{panel.title}: line chart, numbers in the table"
-    return _svg(width, height, "".join(parts), name, css)
+    name = f"{escape(one_line(panel.title))}: line chart, numbers in the table"
+    return (
+        f'<svg class="{css}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'role="img" aria-label="{name}">{"".join(parts)}</svg>'
+    )
 
 
 def _axes(frame: _Frame, marked: Sequence[float], right: float) -> str:
     words: list[str] = []
     for tick in ticks(*frame.y):
-        y = frame.at(0, tick)[1]
+        y = frame.y_at(tick)
         words.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{right:g}"/>')
         words.append(_text(LEFT - 6, y + 4, tick_text(tick), "tick", "end"))
-    values = marked or ticks(*frame.x)
-    places = [frame.at(value, 0)[0] for value in values]
-    gap = min((after - before for before, after in pairwise(places)), default=TICK_GAP)
-    bottom = frame.height - BOTTOM
-    every = math.ceil(TICK_GAP / max(gap, 1))
-    for value, x in list(zip(values, places, strict=True))[::every]:
-        words.append(f'<path class="grid base" d="M{x:.1f} {bottom:g}v4"/>')
-        words.append(_text(x, bottom + 16, tick_text(value), "tick", "middle"))
+    places = [(value, frame.x_at(value)) for value in marked or ticks(*frame.x)]
+    gap = min((after - before for (_, before), (_, after) in pairwise(places)), default=TICK_GAP)
+    for value, x in places[:: math.ceil(TICK_GAP / max(gap, 1))]:
+        words.append(f'<path class="grid base" d="M{x:.1f} {frame.bottom:g}v4"/>')
+        words.append(_text(x, frame.bottom + 16, tick_text(value), "tick", "middle"))
     return "".join(words)
 
 
 def _curve(frame: _Frame, series: Series, margin_x: float) -> tuple[str, float]:
     """Its drawing, and the height at which its label belongs."""
-    points = [(x, y) for x, y in zip(series.x, series.y, strict=True) if y is not None]
-    seen = [frame.at(x, y) for x, y in points]
+    runs: list[list[tuple[float, float]]] = [[]]  # of points between gaps
+    for x, y in zip(series.x, series.y, strict=True):
+        if y is None:
+            runs.append([])
+        else:
+            runs[-1].append(frame.at(x, y))
+    seen = [point for run in runs for point in run]
     words: list[str] = []
     if series.band:
-        lower, upper = ([ends[side] for ends in series.band] for side in (0, 1))
-        edge = [*zip(series.x, upper, strict=True), *reversed([*zip(series.x, lower, strict=True)])]
-        outline = "L".join("{:.1f} {:.1f}".format(*frame.at(x, y)) for x, y in edge)
-        words.append(f'<path class="band" d="M{outline}z"/>')
-    words.append(f'<path class="line" d="{_line(frame, series)}"/>')
-    dotted = seen if len(seen) <= MOST_DOTS else _alone(frame, series)
+        ends = list(zip(series.x, series.band, strict=True))
+        edge = [frame.at(x, high) for x, (_, high) in ends]
+        edge += [frame.at(x, low) for x, (low, _) in reversed(ends)]
+        words.append(f'<path class="band" d="{_path(edge)}z"/>')
+    words.append(f'<path class="line" d="{"".join(map(_path, runs))}"/>')
+    # Of many points those that no line reaches.
+    dotted = seen if len(seen) <= MOST_DOTS else [run[0] for run in runs if len(run) == 1]
     words.append(marks(series.look, dotted, 2.2))
-    led = [place for (x, _), place in zip(points, seen, strict=True) if x == series.lead]
+    points = zip(series.x, series.y, strict=True)
+    led = [frame.at(x, y) for x, y in points if x == series.lead and y is not None]
     words.append(marks(series.look, led, 5))
-    label_y = seen[-1][1] if seen else frame.height - BOTTOM
+    label_y = seen[-1][1] if seen else frame.bottom
     if series.result:
-        value, *ends, paper = series.result
-        label_y, low, high = (frame.at(0, number)[1] for number in (value, *ends))
+        label_y, low, high = map(frame.y_at, series.result[:3])
         words.append(f'<path class="whisk" d="M{margin_x:.1f} {low:.1f}V{high:.1f}"/>')
         words.append(marks(series.look, [(margin_x, label_y)], 4))
-        if paper is not None:
-            words.append(
-                f'<path class="paper" d="M{margin_x - 6:.1f} {frame.at(0, paper)[1]:.1f}h12"/>'
-            )
+        if series.result.paper is not None:
+            start = f"M{margin_x - 6:.1f} {frame.y_at(series.result.paper):.1f}"
+            words.append(f'<path class="paper" d="{start}h12"/>')
     return "".join(words), label_y
 
 
-def _line(frame: _Frame, series: Series) -> str:
-    """A path that begins anew after each gap."""
-    words: list[str] = []
-    before: float | None = None
-    for x, y in zip(series.x, series.y, strict=True):
-        if y is not None:
-            words.append("{}{:.1f} {:.1f}".format("M" if before is None else "L", *frame.at(x, y)))
-        before = y
-    return "".join(words)
-
-
-def _alone(frame: _Frame, series: Series) -> list[tuple[float, float]]:
-    """Points between two gaps."""
-    around = zip(series.x, [None, *series.y], series.y, [*series.y[1:], None], strict=False)
-    return [
-        frame.at(x, y)
-        for x, before, y, after in around
-        if y is not None and before is None and after is None
-    ]
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points) if points else ""
 
 
 def _readouts(frame: _Frame, panel: Panel) -> list[str]:
     """A strip for each marked x: its line and numbers show while the pointer is on it."""
-    bottom = frame.height - BOTTOM
     half = (frame.width - LEFT) / 2 / max(len(panel.marked_x) - 1, 1)
     found: list[str] = []
     for marked in panel.marked_x if len(panel.marked_x) > 2 else ():
         here = [
-            (frame.at(x, y)[1] - 9, series.look.css, f"{y:.1f}")
+            (frame.y_at(y) - 9, series.look.css, f"{y:.1f}")
             for series in panel.series
             for x, y in zip(series.x, series.y, strict=True)
             if x == marked and y is not None
         ]
-        x = frame.at(marked, 0)[0]
+        x = frame.x_at(marked)
         side, anchor = (-7, "end") if x > (LEFT + frame.width) / 2 else (7, "start")
-        heights = spread([height for height, _, _ in here], 14, TOP, bottom)
+        heights = spread([height for height, _, _ in here], 14, TOP, frame.bottom)
         numbers = "".join(
             f'<g class="{css}">{_text(x + side, height + 4, number, "label halo", anchor)}</g>'
             for height, (_, css, number) in zip(heights, here, strict=True)
         )
         found.append(
             f'<g class="hit"><rect x="{x - half:.1f}" y="{TOP}" width="{2 * half:.1f}" '
-            f'height="{bottom - TOP:g}"/><g class="read"><path class="grid base" '
-            f'd="M{x:.1f} {TOP}V{bottom:g}"/>{numbers}</g></g>'
+            f'height="{frame.bottom - TOP:g}"/><g class="read"><path class="grid base" '
+            f'd="M{x:.1f} {TOP}V{frame.bottom:g}"/>{numbers}</g></g>'
         )
     return found
 
@@ -226,25 +223,18 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
 
     Neighbours that overlap move as one block around their mean; then the bounds push back.
     """
-    blocks: list[tuple[list[int], float]] = []
-    for index in sorted(range(len(wanted)), key=lambda at: wanted[at]):
-        blocks.append(([index], wanted[index]))
-        while len(blocks) > 1:
-            (one, before), (two, after) = blocks[-2:]
-            if after - before >= gap * (len(one) + len(two)) / 2:
-                break
-            middle = (before * len(one) + after * len(two)) / (len(one) + len(two))
-            blocks[-2:] = [(one + two, middle)]
-    places: dict[int, float] = {}
-    lowest = low
-    for members, middle in blocks:
-        for rank, index in enumerate(members):
-            places[index] = max(lowest, middle + gap * (rank - (len(members) - 1) / 2))
-            lowest = places[index] + gap
-    highest = high
-    for index in reversed([index for members, _ in blocks for index in members]):
-        places[index] = min(highest, places[index])
-        highest = places[index] - gap
+    order = sorted(range(len(wanted)), key=lambda index: wanted[index])
+    blocks: list[list[float]] = []  # of wanted places, less the room of those before
+    for rank, index in enumerate(order):
+        blocks.append([wanted[index] - gap * rank])
+        while len(blocks) > 1 and fmean(blocks[-2]) > fmean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    levels = [fmean(block) for block in blocks for _ in block]
+    last = high - gap * (len(wanted) - 1)
+    places = {
+        index: min(max(level, low), last) + gap * rank
+        for rank, (index, level) in enumerate(zip(order, levels, strict=True))
+    }
     return [places[index] for index in range(len(wanted))]
 
 
@@ -270,11 +260,10 @@ def marks(look: Look, points: Sequence[tuple[float, float]], size: float) -> str
     """Marks of one look at the given points as a path."""
     corners = [(size * x, size * y) for x, y in MARKS[look.mark]]
     arc = f"a{size:g} {size:g} 0 1 0 "
-    round_ = f"m{-size:g} 0{arc}{2 * size:g} 0{arc}{-2 * size:g} 0z"
     path = "".join(
-        "M" + "L".join(f"{x + dx:.1f} {y + dy:.1f}" for dx, dy in corners) + "z"
+        f"{_path([(x + dx, y + dy) for dx, dy in corners])}z"
         if corners
-        else f"M{x:.1f} {y:.1f}{round_}"
+        else f"M{x:.1f} {y:.1f}m{-size:g} 0{arc}{2 * size:g} 0{arc}{-2 * size:g} 0z"
         for x, y in points
     )
     return f'<path class="dot" d="{path}"/>' if path else ""
@@ -283,11 +272,3 @@ def marks(look: Look, points: Sequence[tuple[float, float]], size: float) -> str
 def _text(x: float, y: float, text: str, css: str, anchor: str = "start") -> str:
     words = escape(one_line(text))
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{css}">{words}</text>'
-
-
-def _svg(width: int, height: int, inner: str, label: str, css: str) -> str:
-    """A drawing with its name for readers of the screen."""
-    return (
-        f'<svg class="{css}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="img" aria-label="{escape(one_line(label))}">{inner}</svg>'
-    )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, TypeAdapter
 
 from reports.numbers.leaderboard import method_name
-from reports.site.charts import MARKS, Look, Panel, Series, draw
+from reports.site.charts import MARKS, Look, Panel, Series
 from reports.site.figures import COLOURS, MOST_COLOURED
 from reports.site.html import Page, make_environment, render_page
 from storage.layout import Layout
@@ -51,6 +51,7 @@ class Run(NamedTuple):
 
     experiment: str
     look: Look
+    """Hue is the method, mark the experiment."""
     lead: Exported
     """Its row to quote."""
     steps: Mapping[int, float]
@@ -68,44 +69,36 @@ def experiments_page(workspace: Path, experiments: Sequence[str]) -> str:
         for row in (row for row in ours if row.scorer == ours[0].scorer):
             key = (experiment, row.training or row.model, row.prompt)
             groups.setdefault(row.benchmark, {}).setdefault(key, []).append(row)
-    places = {experiment: place for place, experiment in enumerate(experiments)}
     # A run's number is the same in every chart: one switch turns it off in all.
-    curves = dict.fromkeys(
-        key for found in groups.values() for key, rows in found.items() if rows[0].training
-    )
-    numbers = {key: number for number, key in enumerate(curves)}
-    by_benchmark = {
-        name: [_run(numbers.get(key, 0), places[key[0]], key, rows) for key, rows in found.items()]
-        for name, found in groups.items()
-    }
-    drawn = {name: _overlay(name, runs) for name, runs in by_benchmark.items()}
+    trained = (key for found in groups.values() for key, rows in found.items() if rows[0].training)
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(trained))}
+
+    def run(key: tuple[str, str, str], rows: Sequence[Exported]) -> Run:
+        experiment, name, _ = key
+        mark = list(MARKS)[experiments.index(experiment) % len(MARKS)]
+        css = f"{HUES.get(rows[0].method, 'other')} t{numbers.get(key, 0)}"
+        percents = [(row.step, row.average.percent) for row in rows if row.average]
+        steps = sorted((step, percent) for step, percent in percents if step is not None)
+        return Run(experiment, Look(f"{experiment}, {name}", css, mark), rows[0], dict(steps))
+
+    runs = {name: [run(key, rows) for key, rows in found.items()] for name, found in groups.items()}
+    panels = {name: _overlay(name, found) for name, found in runs.items()}
     # The style's own rule, for more curves than an experiment colours.
-    hidden = (OFF.format(number) for number in range(MOST_COLOURED, len(curves)))
-    context = {"experiments": experiments, "benchmarks": by_benchmark, "drawn": drawn}
+    hidden = (OFF.format(number) for number in range(MOST_COLOURED, len(numbers)))
+    context = {"experiments": experiments, "benchmarks": runs, "panels": panels}
     page = Page("", "experiments.html", "Experiments", context)
     return render_page(make_environment(), page, style="".join(hidden))
 
 
-def _run(number: int, place: int, key: tuple[str, str, str], rows: Sequence[Exported]) -> Run:
-    """Hue is the method, mark the experiment."""
-    mark = list(MARKS)[place % len(MARKS)]
-    steps = {row.step: row.average.percent for row in rows if row.average and row.step is not None}
-    hue = HUES.get(rows[0].method, "other")
-    look = Look(f"{key[0]}, {key[1]}", f"{hue} t{number}", mark)
-    return Run(key[0], look, rows[0], dict(sorted(steps.items())))
-
-
-def _overlay(benchmark: str, runs: Sequence[Run]) -> str:
+def _overlay(benchmark: str, runs: Sequence[Run]) -> Panel | None:
     series = [
         Series(run.look, list(run.steps), list(run.steps.values()), label=run.look.name)
         for run in runs
         if run.steps
     ]
-    values = [y for line in series for y in line.y if y is not None]
+    values = [percent for run in runs for percent in run.steps.values()]
     if not values:
-        return ""
-    steps = sorted({x for line in series for x in line.x})
+        return None
+    steps = sorted({step for run in runs for step in run.steps})
     limits = (min(values) - 2, max(values) + 2)
-    panel = Panel(f"Accuracy by step on {benchmark}", "", series, limits, steps)
-    wide = draw(panel, width=900, height=360, css="wide", margin=220)
-    return wide + draw(panel, width=358, height=300, css="narrow", margin=120)
+    return Panel(f"Accuracy by step on {benchmark}", "", series, limits, steps)

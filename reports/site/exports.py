@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from reports.numbers.achievements import PAPER_SOURCE
 from reports.numbers.leaderboard import LeaderboardRow, Score, Table, tables, task_names
-from reports.numbers.tally import FIRST_TASKS
+from reports.numbers.statistics import FIRST_TASKS
 from reports.site.charts import one_line
 from reports.site.html import make_environment
 from storage.jsonl import to_document
@@ -33,6 +33,7 @@ LATEX_ESCAPES = {
     **dict(zip("\u00df\u00e6\u00f8\u0142", (r"\ss{}", r"\ae{}", r"\o{}", r"\l{}"), strict=True)),
 }
 MARKDOWN_ESCAPES = str.maketrans({character: f"\\{character}" for character in "\\|<>`*_[]"})
+IDENTITY = ("benchmark", "model", "method", "step", "prompt", "scorer")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -65,12 +66,7 @@ def _csv_row(row: LeaderboardRow, further: Sequence[str]) -> dict[str, object]:
     scores = {name: row.tasks.get(name) for name in names} | {"average": row.average}
     percents = {name: f"{score.percent:.2f}" if score else "" for name, score in scores.items()}
     cells: dict[str, object] = {
-        "benchmark": row.benchmark,
-        "model": row.model,
-        "method": row.method,
-        "step": row.step,
-        "prompt": row.prompt,
-        "scorer": row.scorer,
+        **{name: getattr(row, name) for name in IDENTITY},
         **{name: percents[name] for name in (*FIRST_TASKS, "average")},
         "num_questions": row.num_questions,
         "source": row.source,
@@ -100,12 +96,7 @@ def to_json(rows: Iterable[LeaderboardRow]) -> str:
 def _json_row(row: LeaderboardRow) -> dict[str, object]:
     further = {name: _json_score(score) for name, score in row.further.items()}
     return {
-        "benchmark": row.benchmark,
-        "model": row.model,
-        "method": row.method,
-        "step": row.step,
-        "prompt": row.prompt,
-        "scorer": row.scorer,
+        **{name: getattr(row, name) for name in IDENTITY},
         **{task: _json_score(row.tasks.get(task)) for task in task_names([row]) or FIRST_TASKS},
         "average": _json_score(row.average),
         "num_questions": row.num_questions,

@@ -4,12 +4,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from reports.numbers.achievements import paper_row
-from reports.numbers.statistics import interval
+from reports.numbers.statistics import group_indices, picked, tally, wilson
 from reports.numbers.story import names_of
-from reports.numbers.tally import group_indices, picked, tally
-from reports.report import Report
-from reports.sheets import BenchmarkSheet, TrainingSheet
-from reports.site.charts import MARKS, Look, Panel, Result, Series, draw
+from reports.report import Judged, Report
+from reports.sheets import TrainingSheet
+from reports.site.charts import MARKS, Look, Panel, Result, Series
 from storage.records.evaluation import Tally
 
 TRAINING_CURVES = (
@@ -41,21 +40,11 @@ COLOURS = {
 }
 
 
-class Figure(NamedTuple):
-    """A drawn chart, at one size or at two."""
-
-    title: str
-    note: str
-    svg: str
-
-
 class Accuracy(NamedTuple):
-    """Accuracy by step on one benchmark, drawn and as a table."""
+    """Accuracy by step on one benchmark, as charts and as a table."""
 
-    figures: Sequence[Figure]
-    """All tasks, wide and narrow; then each task."""
-    tasks: Sequence[str]
-    """Columns of the table."""
+    panels: Sequence[Panel]
+    """All tasks, then each task; columns of the table."""
     rows: Sequence[tuple[Look, int, Sequence[Tally]]]
     """Training, step, and right answers: of all tasks, then of each."""
 
@@ -63,13 +52,13 @@ class Accuracy(NamedTuple):
 def looks_of(report: Report, named: Collection[str] = ()) -> dict[str, Look]:
     """How each evaluated training is drawn: hue by method, mark by variant, then the next mark."""
     names = names_of(report.trainings)
-    taken: list[tuple[str, str]] = []
     looks: dict[str, Look] = {}
+    taken: set[tuple[str, str]] = set()
     for index, training in enumerate(report.trainings):
-        colour, mark = COLOURS[training.method, training.variant]
-        marks = [mark, *(other for other in MARKS if other != mark)]
-        mark = next((each for each in marks if (colour, each) not in taken), mark)
-        taken.append((colour, mark))
+        colour, usual = COLOURS[training.method, training.variant]
+        marks = [usual, *(mark for mark in MARKS if mark != usual)]
+        mark = next((mark for mark in marks if (colour, mark) not in taken), usual)
+        taken.add((colour, mark))
         if len(report.trainings) > MOST_COLOURED and training.name not in named:
             colour = "other"
         name = names.get(training.name, training.name)
@@ -77,118 +66,90 @@ def looks_of(report: Report, named: Collection[str] = ()) -> dict[str, Look]:
     return looks
 
 
-def accuracy(
-    report: Report, benchmark: BenchmarkSheet, scorer: str, looks: Mapping[str, Look]
-) -> Accuracy | None:
+def accuracy(judged: Judged, looks: Mapping[str, Look]) -> Accuracy | None:
     """Trainings in one panel, and by task on the same scale; None without checkpoints.
 
     The start model, where it was asked with the same prompt, is step 0.
     """
-    groups = {"all tasks": list(range(len(benchmark.questions)))}
-    groups |= group_indices(benchmark.questions, "task")
-    points = {
-        training.name: found
-        for training in report.trainings
-        if (found := _points(report, benchmark, scorer, training, groups))
-    }
+    questions, scorer = judged.benchmark.questions, judged.scorer
+    groups = {"all tasks": list(range(len(questions))), **group_indices(questions, "task")}
+    points: dict[str, dict[int, list[Tally]]] = {}
+    for training in judged.report.trainings:
+        steps, start = judged.steps(training), judged.start(training)
+        shown = ({0: start} if start else {}) | {sheet.step or 0: sheet for sheet in steps}
+        if steps:
+            points[training.name] = {
+                step: [tally(picked(sheet.marks[scorer], group)) for group in groups.values()]
+                for step, sheet in shown.items()
+            }
     if not points:
         return None
-    panels = [
-        _panel(report, benchmark, points, looks, (index, name)) for index, name in enumerate(groups)
-    ]
+    panels = [_panel(judged, points, looks, *group) for group in enumerate(groups)]
     ends = [end for panel in panels for end in panel.y_limits]
     limits = (max(0.0, min(ends) // 5 * 5), min(100.0, -(-max(ends) // 5) * 5))
-    whole, *parts = [panel._replace(y_limits=limits) for panel in panels]
-    drawn = draw(whole, width=636, height=312, css="wide", margin=130)
-    drawn += draw(whole, width=358, height=300, css="narrow", margin=104)
-    small = [draw(panel, width=166, height=312, margin=34) for panel in parts]
-    note = "accuracy in %; band: 95 % interval of each step"
-    figures = [Figure(f"All tasks, {len(benchmark.questions)} questions", note, drawn)]
-    figures += [
-        Figure(panel.title, panel.note, svg) for panel, svg in zip(parts, small, strict=True)
-    ]
     rows = [
         (looks[name], step, tallies)
         for name, steps in points.items()
         for step, tallies in steps.items()
     ]
-    return Accuracy(figures, list(groups), rows)
-
-
-def _points(
-    report: Report,
-    benchmark: BenchmarkSheet,
-    scorer: str,
-    training: TrainingSheet,
-    groups: Mapping[str, Sequence[int]],
-) -> dict[int, list[Tally]]:
-    """Right answers by step and group; the start model is step 0."""
-    steps = report.steps(benchmark, scorer, training)
-    start = report.start_evaluation(benchmark, scorer, training) if steps else None
-    shown = {0: start} if start else {}
-    shown |= {evaluation.step: evaluation for evaluation in steps if evaluation.step is not None}
-    return {
-        step: [tally(picked(evaluation.marks[scorer], group)) for group in groups.values()]
-        for step, evaluation in shown.items()
-    }
+    return Accuracy([panel._replace(y_limits=limits) for panel in panels], rows)
 
 
 def _panel(
-    report: Report,
-    benchmark: BenchmarkSheet,
+    judged: Judged,
     points: Mapping[str, Mapping[int, Sequence[Tally]]],
     looks: Mapping[str, Look],
-    group: tuple[int, str],
+    index: int,
+    task: str,
 ) -> Panel:
-    """One group of questions; its limits hold what is drawn of it."""
-    index, task = group
+    """One group of questions, the first of them all; its limits hold what is drawn of it."""
+    report, benchmark = judged.report, judged.benchmark.name
     series: list[Series] = []
     for name, steps in points.items():
-        tallies = [counted[index] for counted in steps.values()]
-        training, leading = report.training(name), report.leading.get(name)
-        paper = paper_row(report.published, benchmark=benchmark.name, training=training)
-        led = steps.get(leading.step) if leading else None
+        look, percents = looks[name], {step: _percents(own[index]) for step, own in steps.items()}
+        leading, training = report.leading.get(name), report.training(name)
+        led = percents.get(leading.step) if leading else None
+        paper = paper_row(report.published, benchmark=benchmark, training=training)
         printed = paper.percent(task if index else "average") if paper else None
-        result = Result(*_percents(led[index]), printed) if led else None
-        label = f"{result.value:.1f}" if result else ""
-        look = looks[name]
-        has_band = not index and not look.css.startswith("other")
+        label = f"{led[0]:.1f}" if led else ""
+        is_named = not look.css.startswith("other")
         series.append(
             Series(
                 look=look,
                 x=list(steps),
-                y=[100 * counted.accuracy for counted in tallies],
-                band=[_percents(counted)[1:] for counted in tallies] if has_band else (),
+                y=[value for value, _, _ in percents.values()],
+                band=[(low, high) for _, low, high in percents.values()]
+                if is_named and not index
+                else (),
                 lead=leading.step if leading and led else None,
-                result=result if not look.css.startswith("other") else None,
+                result=Result(*led, printed) if led and is_named else None,
                 label=label if index else f"{look.name} {label}",
                 paper_label="" if index or printed is None else f"paper {printed:.1f}",
             )
         )
-    counted = next(iter(points.values()))
-    num_questions = next(iter(counted.values()))[index].num_questions
     values = [y for line in series for y in line.y if y is not None]
     values += [end for line in series for ends in line.band for end in ends]
     values += [value for line in series for value in line.result or () if value is not None]
-    steps_of_all = sorted({step for steps in points.values() for step in steps})
+    steps = sorted({step for own in points.values() for step in own})
+    size = next(iter(next(iter(points.values())).values()))[index].num_questions
     return Panel(
         title=task.capitalize(),
-        note=f"n = {num_questions}",
+        note=f"n = {size}",
         series=series,
         y_limits=(min(values), max(values)),
-        marked_x=steps_of_all[:: max(len(steps_of_all) - 1, 1)] if index else steps_of_all,
+        marked_x=steps[:: max(len(steps) - 1, 1)] if index else steps,
     )
 
 
 def _percents(counted: Tally) -> tuple[float, float, float]:
     """Accuracy and the ends of its interval."""
-    low, high = interval(counted)
+    low, high = wilson(counted)
     return 100 * counted.accuracy, 100 * low, 100 * high
 
 
-def training_figures(report: Report, shown: TrainingSheet) -> list[Figure]:
-    """One chart for each metric that a training logged, all trainings that logged it in it."""
-    looks, figures = looks_of(report), list[Figure]()
+def training_panels(report: Report, shown: TrainingSheet) -> list[Panel]:
+    """One for each metric that a training logged, all trainings that logged it in it."""
+    looks, panels = looks_of(report), list[Panel]()
     for name, title, note in TRAINING_CURVES:
         logged = {
             training.name: thin(training.curve.step, values)
@@ -197,12 +158,11 @@ def training_figures(report: Report, shown: TrainingSheet) -> list[Figure]:
         }
         if shown.name in logged:
             series = [
-                Series(looks[training], steps, means, label=looks[training].name)
-                for training, (steps, means) in logged.items()
+                Series(looks[own], steps, means, label=looks[own].name)
+                for own, (steps, means) in logged.items()
             ]
-            panel = Panel(title, note, series, _room(series))
-            figures.append(Figure(title, note, draw(panel, width=370, height=190, margin=86)))
-    return figures
+            panels.append(Panel(title, note, series, _room(series)))
+    return panels
 
 
 def _room(found: Sequence[Series]) -> tuple[float, float]:

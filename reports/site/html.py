@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from reports.numbers.statistics import interval
+from reports.numbers.statistics import wilson
 from reports.report import Report
-from reports.site.charts import GREY, marks, tick_text, ticks
+from reports.site.charts import GREY, draw, marks, tick_text, ticks
+from reports.site.links import clip_address, question_link
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates"
@@ -44,23 +45,17 @@ def make_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    drawing = {"ticks": ticks, "tick_text": tick_text, "marks": marks, "GREY": GREY}
-    environment.globals.update(drawing)  # pyright: ignore[reportUnknownMemberType]  jinja2's
-    environment.filters["wilson"] = interval  # pyright: ignore[reportUnknownMemberType]  jinja2's
+    drawing = {"draw": draw, "ticks": ticks, "tick_text": tick_text, "marks": marks, "GREY": GREY}
+    links = {"question_link": question_link, "clip_address": clip_address}
+    environment.globals.update(drawing, **links)  # pyright: ignore[reportUnknownMemberType]  jinja2's
+    environment.filters["wilson"] = wilson  # pyright: ignore[reportUnknownMemberType]  jinja2's
     return environment
 
 
 def render_page(
     environment: Environment, page: Page, report: Report | None = None, style: str = ""
 ) -> str:
-    """A page with its style and script inside.
-
-    Args:
-        environment: Of `make_environment`.
-        page: What stands on it.
-        report: Whose it is; None: of the workspace.
-        style: Further rules for this page.
-    """
+    """A page, of a report or the workspace's own, with its script, style and rules to add to it."""
     style = _asset("report.css") + style
     script = _asset("report.js") + (_asset(page.script) if page.script else "")
     # Data and clips where there are some.
@@ -71,6 +66,7 @@ def render_page(
         **page.context,
         title=page.title,
         file=page.file,
+        report=report,
         experiment=report.experiment if report else page.title,
         schema=report.format if report else "",
         navigation=NAVIGATION if report else {},

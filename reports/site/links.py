@@ -52,11 +52,9 @@ def links_of(report: Report, comparisons: Sequence[Comparison]) -> Links:
     parts = unique_slugs({training.name: training.name for training in report.trainings})
     trainings = {name: f"training-{part}.html" for name, part in parts.items()}
     models = {
-        evaluation.model: trainings[evaluation.training]
-        for evaluation in report.evaluations
-        if evaluation.training
+        sheet.model: trainings[sheet.training] for sheet in report.evaluations if sheet.training
     }
-    keys = list(dict.fromkeys(evaluation.model for evaluation in report.evaluations))
+    keys = list(dict.fromkeys(sheet.model for sheet in report.evaluations))
     others = unique_slugs({key: key for key in keys if key not in models})
     slugs = unique_slugs({key: key for key in keys})
 
@@ -65,7 +63,7 @@ def links_of(report: Report, comparisons: Sequence[Comparison]) -> Links:
         is_one = len(report.prompts[asked.model]) == 1
         return slugs[asked.model] if is_one else f"{slugs[asked.model]}-{asked.prompt}"
 
-    names = {each.pair: "-".join(map(part, each.pair)) for each in comparisons}
+    names = {found.pair: "-".join(map(part, found.pair)) for found in comparisons}
     compared = unique_slugs(names, longest=150)
     return Links(
         trainings=trainings,

@@ -5,98 +5,52 @@ Templates are given the report and its numbers as they are; what they say of the
 
 from collections.abc import Mapping, Sequence
 from operator import eq
-from typing import NamedTuple
 
 from reports.numbers.achievements import Achievement, achievements, other_models
-from reports.numbers.comparisons import (
-    Comparison,
-    Pair,
-    Section,
-    compare,
-    leading_rows,
-    matrices,
-)
+from reports.numbers.comparisons import Comparison, compare, leading_rows, matrices
 from reports.numbers.leaderboard import LeaderboardRow, method_name, method_of
-from reports.numbers.statistics import Interval, newcombe
-from reports.numbers.story import Story, stories, variants
-from reports.numbers.tally import GroupRow, group_rows, heat_rows, tally
+from reports.numbers.statistics import group_rows, heat_rows, newcombe, tally
+from reports.numbers.story import stories, variants
 from reports.report import Report
-from reports.sheets import BenchmarkSheet, EvaluationSheet, TrainingSheet, flat
+from reports.sheets import flat
 from reports.site.boards import boards
-from reports.site.figures import Accuracy, accuracy, looks_of, training_figures
+from reports.site.figures import accuracy, looks_of, training_panels
 from reports.site.html import Page
-from reports.site.links import Links, benchmark_slugs, clip_address, links_of, question_link
-from reports.site.question_data import QuestionData
-from storage.records.evaluation import ControlReport, EvaluationRun, Tally
+from reports.site.links import Links, benchmark_slugs, links_of
+from storage.records.evaluation import Tally
 
-MOST_LISTED = 40  # gained or lost questions on a page; the question page has them all
 Clips = Mapping[str, Sequence[str | None]]
 """Addresses of the clips by the benchmark's key, in the order of its questions."""
-
-
-class ControlRow(NamedTuple):
-    """A model without its audio, with another clip, or with its choices in another order."""
-
-    name: str
-    tally: Tally
-    tasks: Mapping[str, float]
-    """What the audio is worth in each task: accuracy minus the control's, a fraction."""
-    consistency: float
-    """Share of questions with the same answer as when asked properly."""
-
-
-class Part(NamedTuple):
-    """One benchmark on a model's page."""
-
-    line: Achievement
-    """Whose evaluation is shown."""
-    difficulties: Sequence[GroupRow]
-    sub_categories: Sequence[GroupRow]
-    controls: Sequence[ControlRow]
-    control_report: ControlReport | None
-    """What evaluation counted over the controls."""
-    against_paper: Interval | None
-    """Newcombe's, of ours minus the paper's average, which has no answers by question."""
-    accuracy: Accuracy | None
-    heat: Mapping[str, Sequence[Tally]]
-    """By sub-category and step."""
-    steps: Mapping[int, str]
-    """Labels on the question page by step; 0 is the start model."""
-    compare_link: str
-
-    @property
-    def needs_audio(self) -> Tally | None:
-        """Right answers to the questions that the start model gets wrong under silence."""
-        counted = self.control_report and self.control_report.needs_audio.get(self.line.scorer)
-        return counted if counted and counted.num_questions else None
 
 
 def make_pages(
     report: Report,
     rows: Sequence[LeaderboardRow],
     exports: Mapping[str, str],
-    questions: Sequence[QuestionData],
+    questions: Sequence[Mapping[str, str]],
     clips: Clips,
 ) -> list[Page]:
     """Every page of the site."""
     comparisons = compare(report)
     links = links_of(report, comparisons)
-    browsed = {"start": {"benchmarks": [benchmark._asdict() for benchmark in questions]}}
-    fetched = {"fetch": report.fetch, "rows": report.rows, "clip_address": clip_address}
-    made = {
-        "report": report,
-        "provenance": [line for line in flat(report.provenance.model_dump()) if line[1]],
-        "prompts": {e.run.prompt.name: e.run.prompt for e in report.evaluations if e.run.prompt},
-    }
+    browsed = {"start": {"benchmarks": questions}}
+    facts = [line for line in flat(report.provenance.model_dump()) if line[1]]
+    prompts = {e.run.prompt.name: e.run.prompt for e in report.evaluations if e.run.prompt}
+    made = {"provenance": facts, "prompts": prompts}
     loads = ("questions.js" if questions else "", "clips.js" if report.fetch else "")
-    return [
+    pages = [
         *_overview_pages(report, rows, exports, comparisons, links),
         *_model_pages(report, links),
-        *(_compare_page(report, comparison, links, clips) for comparison in comparisons),
         Page("questions.html", "questions.html", "Questions", browsed, loads[0]),
-        Page("data.html", "data.html", "Training audio", fetched, loads[1]),
+        Page("data.html", "data.html", "Training audio", {}, loads[1]),
         Page("provenance.html", "provenance.html", "Provenance", made),
     ]
+    for comparison in comparisons:
+        first, second = (report.label(key) for key in comparison.sections[0].keys)
+        context = {"comparison": comparison, "first": first, "second": second, "clips": clips}
+        file, title = links.comparisons[comparison.pair], f"{second} against {first}"
+        pages.append(Page(file, "compare.html", title, context))
+    return pages
 
 
 def _overview_pages(
@@ -110,159 +64,122 @@ def _overview_pages(
     tables = matrices(report)
     told = stories(report, tables)
     slugs = benchmark_slugs(report)
-    files = {story.benchmark.name: f"benchmark-{slugs[story.benchmark.key]}.html" for story in told}
-    files |= {story.benchmark.name: "index.html" for story in told[:1]}
-    shared = {"report": report, "links": links, "files": files, "exports": exports}
+    tested = [story.lead.benchmark for story in told]
+    files = {benchmark.name: f"benchmark-{slugs[benchmark.key]}.html" for benchmark in tested}
+    files |= {benchmark.name: "index.html" for benchmark in tested[:1]}
+    shared = {"links": links, "files": files, "exports": exports}
     shared |= {"in_matrix": {*leading_rows(report)}, "variants": variants(report.trainings)}
+    evaluated = [training for training in report.trainings if training.evaluated]
     pages: list[Page] = []
     for story in told:
-        benchmark, file = story.benchmark, files[story.benchmark.name]
+        benchmark, judged = story.lead.benchmark, story.lead.judged
+        looks = looks_of(report, story.named)
         context = {
             **shared,
-            **_drawn(report, story),
             "story": story,
-            "board": boards(report, benchmark, rows, links.models),
+            "looks": looks,
+            "accuracy": accuracy(judged, looks),
+            "hours": [(looks[training.name], training.device_hours) for training in evaluated],
+            "board": boards(judged, rows, links.models),
             "matrix": tables.get(benchmark.key),
-            "pairs": _pairs_on(comparisons, benchmark),
+            # Each pair that was judged on it, under its leading scorer, the first of its sections.
+            "pairs": {
+                comparison.pair: section
+                for comparison in comparisons
+                for section in reversed(comparison.sections)
+                if section.benchmark.key == benchmark.key
+            },
         }
-        pages.append(Page(file, "index.html", "Overview", context))
+        pages.append(Page(files[benchmark.name], "index.html", "Overview", context))
     logged = next((training for training in report.trainings if training.curve.step), None)
-    curves = training_figures(report, logged) if logged else []
+    curves = training_panels(report, logged) if logged else []
     bare = {**shared, "story": None, "board": None, "matrix": None, "pairs": {}, "curves": curves}
     return pages or [Page("index.html", "index.html", "Overview", bare)]
-
-
-def _drawn(report: Report, story: Story) -> dict[str, object]:
-    looks = looks_of(report, story.named)
-    evaluated = [training for training in report.trainings if training.evaluated]
-    return {
-        "looks": looks,
-        "accuracy": accuracy(report, story.benchmark, story.scorer, looks),
-        "hours": [(looks[training.name], training.device_hours) for training in evaluated],
-    }
-
-
-def _pairs_on(comparisons: Sequence[Comparison], benchmark: BenchmarkSheet) -> dict[Pair, Section]:
-    """The pairs that were judged on it, each under its leading scorer."""
-    found: dict[Pair, Section] = {}
-    for comparison in comparisons:
-        for section in comparison.sections:
-            if section.benchmark.key == benchmark.key:
-                found.setdefault(comparison.pair, section)
-    return found
-
-
-def _compare_page(report: Report, comparison: Comparison, links: Links, clips: Clips) -> Page:
-    first, second = (report.label(key) for key in comparison.sections[0].keys)
-    context = {
-        "report": report,
-        "first": first,
-        "second": second,
-        "comparison": comparison,
-        "question_link": question_link,
-        "clips": clips,
-        "most_listed": MOST_LISTED,
-    }
-    title = f"{second} against {first}"
-    return Page(links.comparisons[comparison.pair], "compare.html", title, context)
 
 
 def _model_pages(report: Report, links: Links) -> list[Page]:
     """One page a training of the profile, and one a model that was not trained here."""
     trained, others = achievements(report), other_models(report)
+    looks = looks_of(report)
+    held_out = next((found for found in report.benchmarks if not found.is_test), None)
+    judged = report.judged(held_out) if held_out else None
+    validation = accuracy(judged, looks) if judged else None
     pages: list[Page] = []
     for training in report.trainings:
         lines = [line for line in trained if line.training is training]
-        run = lines[0].evaluation.run if lines else None
-        pages.append(_model_page(report, links, training.name, lines, run, training))
-    runs: dict[str, EvaluationRun] = {}
-    for evaluation in report.evaluations:
-        if evaluation.step is None:
-            runs.setdefault(evaluation.model, evaluation.run)
-    for model, run in runs.items():
+        context = {
+            "method": method_name(training.method, training.variant),
+            "training": training,
+            "parts": [_part(report, line, links) for line in lines],
+            "curves": training_panels(report, training),
+            "looks": looks,
+            "validation": validation,
+            "facts": lines[0].evaluation.run if lines else None,
+        }
+        file = links.trainings[training.name]
+        pages.append(Page(file, "training.html", training.name, context))
+    untrained = [sheet for sheet in report.evaluations if sheet.step is None]
+    for model, run in {sheet.model: sheet.run for sheet in reversed(untrained)}.items():
         lines = [line for line in others if line.evaluation.model == model]
-        pages.append(_model_page(report, links, model, lines, run))
+        context = {
+            "method": method_of(run),
+            "training": None,
+            "parts": [_part(report, line, links) for line in lines],
+            "validation": None,
+            "facts": run,
+        }
+        pages.append(Page(links.models[model], "training.html", model, context))
     return pages
 
 
-def _model_page(
-    report: Report,
-    links: Links,
-    heading: str,
-    lines: Sequence[Achievement],
-    run: EvaluationRun | None,
-    training: TrainingSheet | None = None,
-) -> Page:
-    file = links.trainings[heading] if training else links.models[heading]
-    method = method_of(run) if run else ""
-    context = {
-        "heading": heading,
-        "method": method_name(training.method, training.variant) if training else method,
-        "training": training,
-        "parts": [_part(report, line, links) for line in lines],
-        "curves": training_figures(report, training) if training else [],
-        "looks": looks_of(report) if training else {},
-        "validation": _validation(report) if training else None,
-        "question_link": question_link,
-        "facts": run,
-    }
-    return Page(file, "training.html", heading, context)
-
-
-def _part(report: Report, line: Achievement, links: Links) -> Part:
+def _part(report: Report, line: Achievement, links: Links) -> dict[str, object]:
+    """One benchmark on a model's page."""
     benchmark, scorer, start, shown = line.benchmark, line.scorer, line.start, line.evaluation
-    checkpoints = report.steps(benchmark, scorer, line.training) if line.training else []
-    steps = ({0: start} if start else {}) | {each.step or 0: each for each in checkpoints}
+    checkpoints = line.judged.steps(line.training) if line.training else []
+    steps = ({0: start} if start else {}) | {sheet.step or 0: sheet for sheet in checkpoints}
     difficulties, sub_categories = (
         group_rows(benchmark.questions, key, line.marks, start and start.marks[scorer])
         for key in ("difficulty", "sub_category")
     )
+    # The paper has no answers by question: Newcombe's interval of ours minus its average.
     paper = None
     if line.paper and line.paper.average is not None:
         total = line.tally.num_questions
         paper = newcombe(Tally(round(line.paper.average * total / 100), total), line.tally)
-    return Part(
-        line=line,
-        difficulties=difficulties,
-        sub_categories=sub_categories,
-        controls=_controls(report, line),
-        control_report=next((each for each in report.controls if each.key == shown.key), None),
-        against_paper=paper,
-        accuracy=accuracy(report, benchmark, scorer, looks_of(report)) if line.training else None,
-        heat=heat_rows(benchmark.questions, [each.marks[scorer] for each in steps.values()]),
-        steps={step: report.label(each.key) for step, each in steps.items()},
-        compare_link=links.comparison(start.asked, shown.asked) if start else "",
-    )
+    counted = next((found for found in report.controls if found.key == shown.key), None)
+    needs_audio = counted.needs_audio.get(scorer) if counted else None
+    return {
+        "line": line,
+        "difficulties": difficulties,
+        "sub_categories": sub_categories,
+        "controls": _controls(report, line),
+        "needs_audio": needs_audio if needs_audio and needs_audio.num_questions else None,
+        "order": counted and counted.order,
+        "against_paper": paper,
+        "accuracy": accuracy(line.judged, looks_of(report)) if checkpoints else None,
+        "heat": heat_rows(benchmark.questions, [sheet.marks[scorer] for sheet in steps.values()]),
+        "labels": {step: report.label(sheet.key) for step, sheet in steps.items()},
+        "compare_link": links.comparison(start.asked, shown.asked) if start else "",
+    }
 
 
-def _controls(report: Report, line: Achievement) -> list[ControlRow]:
+def _controls(report: Report, line: Achievement) -> list[Mapping[str, object]]:
+    """The model without its audio, with another clip, or with its choices in another order."""
     questions, scorer, shown = line.benchmark.questions, line.scorer, line.evaluation
     properly = group_rows(questions, "task", line.marks)
-
-    def row(control: EvaluationSheet) -> ControlRow:
-        rows = group_rows(questions, "task", control.marks[scorer])
-        same = sum(map(eq, control.answers, shown.answers))
-        return ControlRow(
-            name=str(control.key.control),
-            tally=tally(control.marks[scorer]),
-            tasks={
-                heard.name: heard.tally.accuracy - silent.tally.accuracy
-                for heard, silent in zip(properly, rows, strict=True)
-            },
-            consistency=same / len(questions),
-        )
-
-    return [
-        row(control)
-        for control in report.on(line.benchmark)
-        if control.key.control and control.key.proper == shown.key and scorer in control.marks
-    ]
-
-
-def _validation(report: Report) -> Accuracy | None:
-    """Accuracy by step on the held-out examples that chose the step, if there are any."""
-    for benchmark in report.benchmarks:
-        scorer = None if benchmark.is_test else report.leading_scorer(benchmark)
-        if scorer:
-            return accuracy(report, benchmark, scorer, looks_of(report))
-    return None
+    found: list[Mapping[str, object]] = []
+    for control in report.on(line.benchmark):
+        is_of_it = control.key.control and control.key.proper == shown.key
+        if is_of_it and scorer in control.marks:
+            rows = zip(properly, group_rows(questions, "task", control.marks[scorer]), strict=True)
+            row = {
+                "name": control.key.control,
+                "tally": tally(control.marks[scorer]),
+                # What the audio is worth.
+                "tasks": {
+                    own.name: own.tally.accuracy - other.tally.accuracy for own, other in rows
+                },
+                "same": sum(map(eq, control.answers, shown.answers)) / len(questions),
+            }
+            found.append(row)
+    return found

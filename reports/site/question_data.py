@@ -10,9 +10,8 @@ of data are values here, never keys.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from reports.numbers.tally import GroupKey, label_of
+from reports.numbers.statistics import GroupKey, label_of
 from reports.report import Report
 from reports.sheets import BenchmarkSheet, EvaluationSheet, FetchSheet
 from reports.site.links import benchmark_slugs, clip_address
@@ -21,36 +20,32 @@ from storage.jsonl import write_text
 CODED: tuple[GroupKey, ...] = ("task", "sub_category", "difficulty")  # columns of few values
 
 
-class QuestionData(NamedTuple):
-    """What the page must know to begin."""
-
-    name: str
-    """Of the benchmark."""
-    folder: str
-    """Of its scripts."""
-
-
 def write_question_data(
     report: Report,
     site: Path,
     *,
     audio: Mapping[str, Sequence[str | None]],
     pictures: Mapping[str, Sequence[str | None]] | None = None,
-) -> list[QuestionData]:
-    """Write the scripts of every benchmark; clips and their pictures are addresses by its key."""
+) -> list[dict[str, str]]:
+    """Write the scripts of every benchmark; clips and their pictures are addresses by its key.
+
+    Returns:
+        What the page must know to begin: each benchmark's name and the folder of its scripts.
+    """
     slugs = benchmark_slugs(report)
-    shown: list[QuestionData] = []
     for index, benchmark in enumerate(report.benchmarks):
-        folder = f"data/{slugs[benchmark.key]}"
+        folder = site / "data" / slugs[benchmark.key]
         clips = audio.get(benchmark.key) or [None] * len(benchmark.questions)
         questions = _question_data(report, benchmark, clips)
-        questions["spectrograms"] = list((pictures or {}).get(benchmark.key, ()))
-        write_text(site / folder / "questions.js", _call("questions", index, questions))
-        for position, evaluation in enumerate(report.on(benchmark)):
-            outputs = _call("outputs", position, _outputs(evaluation))
-            write_text(site / folder / f"{position:03d}.js", outputs)
-        shown.append(QuestionData(benchmark.name, folder))
-    return shown
+        questions["spectrograms"] = (pictures or {}).get(benchmark.key, ())
+        write_text(folder / "questions.js", _call("questions", index, questions))
+        for position, sheet in enumerate(report.on(benchmark)):
+            outputs = _call("outputs", position, _outputs(sheet))
+            write_text(folder / f"{position:03d}.js", outputs)
+    return [
+        {"name": benchmark.name, "folder": f"data/{slugs[benchmark.key]}"}
+        for benchmark in report.benchmarks
+    ]
 
 
 def write_clip_data(fetch: FetchSheet, site: Path) -> None:
@@ -78,27 +73,25 @@ def _question_data(
 ) -> dict[str, object]:
     questions, own = benchmark.questions, report.on(benchmark)
     columns = ("id", "question", "choices", "answer", "dataset")
-    scorers = [
-        name for name in report.scorers if any(name in evaluation.marks for evaluation in own)
-    ]
+    scorers = [name for name in report.scorers if any(name in sheet.marks for sheet in own)]
     blank = "-" * len(questions)
     return {
         "scorers": scorers,
         **{name: [getattr(question, name) for question in questions] for name in columns},
         **{key: _codes([label_of(question, key) for question in questions]) for key in CODED},
-        "audio": list(clips),
+        "audio": clips,
         "evaluations": [
             {
-                "label": report.label(evaluation.key),
-                "model": evaluation.model,
-                "step": evaluation.step,
-                "control": evaluation.key.control,
-                "marks": [evaluation.marks.get(name, blank) for name in scorers],
-                "parsed": evaluation.parsed,
-                "picks": evaluation.picks,
-                "finished": evaluation.finished if "0" in evaluation.finished else "",
+                "label": report.label(sheet.key),
+                "model": sheet.model,
+                "step": sheet.step,
+                "control": sheet.key.control,
+                "marks": [sheet.marks.get(name, blank) for name in scorers],
+                "parsed": sheet.parsed,
+                "picks": sheet.picks,
+                "finished": sheet.finished if "0" in sheet.finished else "",
             }
-            for evaluation in own
+            for sheet in own
         ],
         "compared": _first_pair(report, benchmark, own),
     }
@@ -111,14 +104,14 @@ def _codes(column: Sequence[str]) -> dict[str, object]:
     return {"values": values, "codes": [position[value] for value in column]}
 
 
-def _outputs(evaluation: EvaluationSheet) -> dict[str, object]:
+def _outputs(sheet: EvaluationSheet) -> dict[str, object]:
     """One model's raw texts; a reason is stored once."""
     return {
-        "completions": evaluation.completions,
-        "answers": evaluation.answers,
-        "reasons": _codes(evaluation.reasons),
-        "tokens": evaluation.num_tokens,
-        "finished": evaluation.finished,
+        "completions": sheet.completions,
+        "answers": sheet.answers,
+        "reasons": _codes(sheet.reasons),
+        "tokens": sheet.num_tokens,
+        "finished": sheet.finished,
     }
 
 
@@ -126,10 +119,10 @@ def _first_pair(
     report: Report, benchmark: BenchmarkSheet, own: Sequence[EvaluationSheet]
 ) -> list[int]:
     """Positions of the two evaluations that the page shows first: a start model and what led."""
-    scorer = report.leading_scorer(benchmark)
-    for training in report.trainings if scorer else ():
-        leading = report.leading_evaluation(benchmark, str(scorer), training)
-        start = report.start_evaluation(benchmark, str(scorer), training)
-        if leading:
-            return [own.index(start or leading), own.index(leading)]
+    judged = report.judged(benchmark)
+    if judged:
+        for training in report.trainings:
+            leading = judged.leading(training)
+            if leading:
+                return [own.index(judged.start(training) or leading), own.index(leading)]
     return [0, 0]

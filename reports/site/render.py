@@ -28,11 +28,7 @@ from storage.jsonl import write_text
 def render(report: Report, site: Path, *, audio_roots: Mapping[str, Path]) -> None:
     """Write the whole site and put it in the place of the last one.
 
-    Args:
-        report: Of `read.read_report`, or its report.json read again.
-        site: Folder to write.
-        audio_roots: Folder that the questions' clips are relative to, by the benchmark's key; one
-            that is not named is silent.
+    Clips are looked for in the benchmark's root, by its key; a benchmark without one is silent.
     """
     part = site.with_name(site.name + ".part")
     shutil.rmtree(part, ignore_errors=True)

@@ -26,12 +26,10 @@ QUIET, LOUD = 30.0, 99.7  # percentiles of the decibels that become nothing and 
 
 
 def draw_spectrograms(clips: Sequence[str | None], site: Path, before: Path) -> list[str | None]:
-    """Draw one for each published clip beside it; None where it cannot be read.
+    """Draw one beside each published clip (`audio/demo/00017.wav` in the folder of the site).
 
-    Args:
-        clips: Addresses within the site, e.g. `audio/demo/00017.wav`.
-        site: Its folder.
-        before: That of the last site.
+    Returns:
+        Its address; None where a clip cannot be read. One of the site before is taken over.
     """
     return [clip and _draw(clip, site, before) for clip in clips]
 

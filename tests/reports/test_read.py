@@ -14,7 +14,7 @@ from reports.config import ReportConfig
 from reports.read import read_report
 from reports.report import Report
 from reports.site.render import render
-from reports.trainings import curve
+from reports.stages import curve
 from storage.errors import PipelineError
 from storage.jsonl import read_json, read_jsonl, write_json, write_jsonl, write_text
 from storage.layout import Layout
@@ -27,6 +27,7 @@ from storage.records.evaluation import (
     write_verdicts,
 )
 from storage.records.model import TrainingRef
+from storage.records.training import read_metrics
 
 
 def read(layout, profile):
@@ -153,7 +154,7 @@ def test_a_warm_starts_checkpoint_is_the_start_of_what_follows(tmp_path):
     start = sheet_of(report, "sft-step-10")
     assert (start.training, start.step, start.run.method) == (None, None, None)
     grpo = report.training("grpo")
-    assert report.start_evaluation(report.tests[0], "official", grpo) is start
+    assert report.scored[0].start(grpo) is start
 
 
 def test_a_start_that_is_also_an_evaluated_trainings_checkpoint_keeps_its_step(tmp_path):
@@ -170,7 +171,7 @@ def test_a_start_model_asked_with_another_prompt_is_no_start(tmp_path):
     path.rename(path.with_name("think"))
     profile["train"][0]["prompt"] = "think"
     report = read(layout, profile)
-    assert report.start_evaluation(report.tests[0], "official", report.training("grpo")) is None
+    assert report.scored[0].start(report.training("grpo")) is None
     assert [(each.key.model, each.key.prompt) for each in report.apart] == [("tiny", "answer")]
 
 
@@ -294,15 +295,18 @@ def test_kept_and_dropped_rows_are_counted_by_type_where_the_annotations_are_at_
     assert account.kept + account.dropped == 200
 
 
-def test_a_step_logged_twice_after_a_resume_counts_once_and_nan_is_a_gap():
+def test_a_step_logged_twice_after_a_resume_counts_once_and_nan_is_a_gap(tmp_path):
+    same = {"loss": None, "grad_norm": None, "learning_rate": 0.1, "seconds": {"rollout": 1.0}}
     lines = [
-        {"step": 1, "reward": 0.5, "seconds": {"rollout": 1.0}},
-        {"step": 2, "reward": 0.6},
-        {"step": 2, "reward": 0.7, "kl": math.nan},
+        {"step": 1, "reward": 0.5, **same},
+        {"step": 2, "reward": 0.6, **same},
+        {"step": 2, "reward": 0.7, "kl": math.nan, **same},
     ]
-    found = curve(lines)
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = curve(read_metrics(tmp_path))
     assert found.step == (1, 2)
-    assert found.metrics == {"reward": (0.5, 0.7), "kl": (None, None)}
+    rewards = {"reward": (0.5, 0.7), "kl": (None, None), "learning_rate": (0.1, 0.1)}
+    assert found.metrics == rewards
 
 
 def test_the_users_rows_are_read(tmp_path):

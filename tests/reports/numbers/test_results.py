@@ -41,7 +41,7 @@ def test_the_tables_means_are_those_of_the_leaderboard(report):
     table = frame(report)
     proper = table[table.control.isna() & (table.scorer == "official")]
     means = proper.groupby("model", observed=True).right.mean()
-    for evaluation in report.judged(report.tests[0], "official"):
+    for evaluation in report.judged(report.tests[0], "official").evaluations:
         right = evaluation.marks["official"].count("1")
         assert means[evaluation.model] == pytest.approx(right / 60)
 

@@ -20,26 +20,26 @@ from storage.records.evaluation import Tally
 
 
 def test_the_papers_score_has_wilsons_interval_from_61_5_to_67_4():
-    low, high = wilson(645, 1000)
+    low, high = wilson(Tally(645, 1000))
     assert 100 * low == pytest.approx(61.48, abs=0.01)
     assert 100 * high == pytest.approx(67.41, abs=0.01)
 
 
 def test_wilsons_interval_is_wide_but_possible_where_questions_are_few():
-    assert [100 * end for end in wilson(6, 10)] == pytest.approx([31.3, 83.2], abs=0.05)
-    assert wilson(0, 5).low == 0
-    assert wilson(5, 5).high == 1
+    assert [100 * end for end in wilson(Tally(6, 10))] == pytest.approx([31.3, 83.2], abs=0.05)
+    assert wilson(Tally(0, 5)).low == 0
+    assert wilson(Tally(5, 5)).high == 1
 
 
 @given(st.integers(1, 9000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilsons_interval_agrees_with_statsmodels(counts):
     expected = proportion_confint(*counts, method="wilson")
-    assert wilson(*counts) == pytest.approx(tuple(map(float, expected)), abs=1e-9)
+    assert wilson(Tally(*counts)) == pytest.approx(tuple(map(float, expected)), abs=1e-9)
 
 
 def test_an_interval_of_no_questions_is_refused():
     with pytest.raises(ValueError, match="at least one question"):
-        wilson(0, 0)
+        wilson(Tally(0, 0))
 
 
 @pytest.mark.parametrize(

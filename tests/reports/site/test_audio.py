@@ -5,8 +5,9 @@ import pytest
 from benchmarks.synthetic_experiment import write_experiment
 from reports.config import ReportConfig
 from reports.read import audio_roots, read_report
-from reports.site.audio import audio_kind, find_clip, publish_audio
+from reports.site.audio import audio_kind, publish_audio
 from reports.site.links import clip_address
+from storage.audio import find_clip
 from storage.records.question import Question
 
 WAV = b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(24)
@@ -72,7 +73,7 @@ def test_anything_else_is_not_published(root, tmp_path, audio_id):
 
 
 def test_a_clip_is_found_in_a_folder_without_the_sub_folder_of_its_id(root):
-    found = find_clip("./test-mini-audios/a.wav", root / "test-mini-audios")
+    found = find_clip(root / "test-mini-audios", "./test-mini-audios/a.wav")
     assert found == (root / "test-mini-audios" / "a.wav").resolve()
 
 
@@ -112,7 +113,7 @@ def test_a_training_clips_address_is_made_of_an_id_alone(folder, clip, address):
 
 
 def test_a_missing_audio_folder_publishes_nothing(tmp_path):
-    assert find_clip("a.wav", tmp_path / "none") is None
+    assert find_clip(tmp_path / "none", "a.wav") is None
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_only_our_own_style_script_and_drawings_are_marked_safe():
         for template in TEMPLATES.glob("*.html")
         for match in re.findall(r"{{\s*([\w.]+)\|safe", template.read_text(encoding="utf-8"))
     }
-    assert found == {"style", "script", "figure.svg"}  # and the marks of a strip, by a call
+    assert found == {"style", "script", "drawn"}  # and the marks of a strip, by a call
 
 
 def test_numbers_of_the_page_are_those_of_the_table(site):

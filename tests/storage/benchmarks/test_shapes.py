@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reports.numbers.own_rules import mmsu_rule
+from reports.numbers.statistics import mmsu_rule
 from storage.benchmarks.difference import compare, subsets
 from storage.benchmarks.parse import parse_questions, read_questions
 from storage.benchmarks.prepare import prepare

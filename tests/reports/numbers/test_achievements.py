@@ -1,6 +1,6 @@
 import random
 
-from reports.numbers.best_step import best_of_n
+from reports.numbers.achievements import best_of_n
 
 
 def test_the_best_of_ten_equal_models_is_corrected_to_what_they_truly_are():

@@ -51,8 +51,7 @@ class Checked(NamedTuple):
 
     kept: list[Example]
     dropped: list[dict[str, object]]
-    """One line of dropped.jsonl each: id, reason (`unreadable`, `too-short`, `too-long` or
-    `left-out`), detail."""
+    """Lines of dropped.jsonl: id, reason (`unreadable`, `too-short`, `too-long`, `left-out`), ..."""
     cut: list[str]
     """Ids of kept ones whose clip goes on beyond what the model hears."""
 

@@ -26,6 +26,7 @@ from model.train.order import Drawn, as_batch, join_drawn
 from model.train.rewards import rewards_of
 from model.train.rollout import (
     Rollout,
+    Sampler,
     Scored,
     count_completions,
     micro_batches,
@@ -33,7 +34,6 @@ from model.train.rollout import (
     reward_completions,
     sampled_records,
 )
-from model.train.sampler import Sampler
 from model.train.session import Session
 from model.train.step_log import Means
 

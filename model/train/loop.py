@@ -1,13 +1,9 @@
 """The training loop, read from top to bottom: prepare, backward, clip and step, log, save.
 
-`train_steps` is one optimiser step after another. What a step learns from is its method's
-(grpo_step.py, sft_step.py): draw, sample and reward, weigh. It is made as a whole before its
-micro-batches are run, so that the loss of all micro-batches and devices adds up to that of one
-large batch. accelerate spreads it over devices.
-
-Weights are loaded before the loop starts, also on a resume, and the data start at the position of
-the resumed step. A loss or gradient that is not a number stops the run before the optimiser sees
-it.
+What a step learns from is its method's (grpo_step.py, sft_step.py): draw, sample and reward, weigh.
+It is made as a whole before its micro-batches are run, so that the loss of all micro-batches and
+devices adds up to that of one large batch. A loss or gradient that is not a number stops the run
+before the optimiser sees it.
 """
 
 import resource
@@ -26,8 +22,7 @@ from model.train.estimates import operations, peak_operations_per_s
 from model.train.grpo_step import GrpoStep
 from model.train.order import Drawn, Draws, as_batch
 from model.train.rewards import rewards_of
-from model.train.rollout import reward_completions
-from model.train.sampler import Sampler
+from model.train.rollout import Sampler, reward_completions
 from model.train.session import Session
 from model.train.sft_step import SftStep
 from model.train.sharding import gradient_sync

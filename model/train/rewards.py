@@ -2,9 +2,8 @@
 
 Source: src/utils/rewards.py of xiaomi-research/r1-aqa; both rewards are 0 or 1 and are added up.
 Differences, on purpose: the answer is compared as text (the original first asks math_verify, which
-pays 1.0 for "2 women and 1 man" where the answer is "2 men and 1 woman": only the last number after
-a space counts), and a line break inside the tag is accepted by both rewards (the original's
-accuracy refuses what its format accepts).
+pays for "2 women and 1 man" where "2 men and 1 woman" is right, as only the last number after a
+space counts), and both rewards accept a line break inside the tag (there, format alone).
 """
 
 # pyright: strict
@@ -29,9 +28,7 @@ class Reward(NamedTuple):
     """One part of what a completion earns."""
 
     name: str
-    """Name in the metrics, e.g. `accuracy`."""
     weight: float
-    """Factor in the sum."""
     score: Score
     """From a completion and its example (keys question, choices, answer, id, ...) to a number."""
 
@@ -97,15 +94,12 @@ def _own(path: str) -> Score:
 
 def math_verify_score(completion: str, answer: str) -> float:
     """The original's accuracy rule, for comparison only; it pays for wrong choices."""
-    try:
-        # Not a dependency of the project: a rule that nobody should train with.
-        from math_verify import (  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
-            parse,
-            verify,
-        )
-    except ImportError as error:
-        msg = "accuracy_rule math-verify needs the package math-verify: install it, or use exact"
-        raise PipelineError(msg) from error
+    # Not a dependency of the project: a rule that nobody should train with. Preflight asks for it.
+    from math_verify import (  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
+        parse,
+        verify,
+    )
+
     if float(verify(parse(f"<answer>{answer}</answer>"), parse(completion))) > 0:  # pyright: ignore[reportUnknownArgumentType]  it has no types
         return 1.0
     match = re.search(r"<answer>(.*?)</answer>", completion)

@@ -183,11 +183,9 @@ def make_scheduler(optimizer: Optimizer, config: TrainConfig, steps_done: int) -
 
 
 def load_optimizer(session: Session, folder: Path) -> None:
-    """Take up the optimiser of a checkpoint; the weights were loaded from it before.
+    """Take up the optimiser of a checkpoint, whose weights are loaded, over any number of devices.
 
-    The schedule, which says the learning rates, and every random draw follow from the step, so
-    there is nothing else, and the state names parameters: it goes on over any number of devices,
-    sharded or not.
+    The schedule, which says the learning rates, and every random draw follow from the step.
     """
     state: dict[str, Any] = {}
     if session.accelerator.is_main_process:

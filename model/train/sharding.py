@@ -15,17 +15,26 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from model.config import TrainConfig
 
-# The others wait while the main process reads: 34 GB from a slow disk take longer than NCCL's 10
-# minutes.
+# While the main process reads: 34 GB from a slow disk take longer than NCCL's 10 minutes.
 WAIT = timedelta(minutes=30)
 
 
 def make_accelerator(config: TrainConfig, layers: Sequence[str]) -> Accelerator:
     """Accelerate as the settings ask for it; layers of these classes are sharded one by one."""
+    sharding = None
+    if config.sharding != "none" and world_size() > 1:
+        sharding = FullyShardedDataParallelPlugin(
+            fsdp_version=2,
+            reshard_after_forward=config.sharding == "fsdp",
+            auto_wrap_policy="transformer_based_wrap",
+            transformer_cls_names_to_wrap=list(layers),
+            state_dict_type="FULL_STATE_DICT",
+            cpu_ram_efficient_loading=False,
+        )
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="bf16" if config.precision == "bf16-mixed" else "no",
-        fsdp_plugin=_sharding(config, layers),
+        fsdp_plugin=sharding,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)],
     )
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
@@ -35,20 +44,6 @@ def make_accelerator(config: TrainConfig, layers: Sequence[str]) -> Accelerator:
             param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=None
         )
     return accelerator
-
-
-def _sharding(config: TrainConfig, layers: Sequence[str]) -> FullyShardedDataParallelPlugin | None:
-    """FSDP2's settings; None on one device, where there is nothing to split."""
-    if config.sharding == "none" or world_size() == 1:
-        return None
-    return FullyShardedDataParallelPlugin(
-        fsdp_version=2,
-        reshard_after_forward=config.sharding == "fsdp",
-        auto_wrap_policy="transformer_based_wrap",
-        transformer_cls_names_to_wrap=list(layers),
-        state_dict_type="FULL_STATE_DICT",
-        cpu_ram_efficient_loading=False,
-    )
 
 
 def share_weights(accelerator: Accelerator, policy: nn.Module, weights: dict[str, Any]) -> None:

@@ -11,7 +11,6 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -20,7 +19,6 @@ from torch import Tensor
 
 from model.config import TrainConfig
 from model.network.features import Batch
-from storage.errors import PipelineError
 from storage.jsonl import write_text
 from storage.records.training import (
     WATCHED,
@@ -147,9 +145,6 @@ def start_trackers(config: TrainConfig, output: Path, *, first_step: int) -> lis
     if "tensorboard" in config.report_to:
         trackers.append(TensorBoardTracker(TENSORBOARD, output, purge_step=first_step))
     if "wandb" in config.report_to:
-        if find_spec("wandb") is None:
-            msg = "report_to wandb needs the package wandb: install it, or take it out of report_to"
-            raise PipelineError(msg)
         named = output / WANDB_ID
         if not named.exists():
             write_text(named, uuid.uuid4().hex)

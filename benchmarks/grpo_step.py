@@ -35,7 +35,7 @@ from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.naive_grpo import naive_logprob, naive_rollout
-from model.config import LoraConfig
+from model.config import GrpoConfig, LoraConfig
 from model.network.features import Batch, Prompt, collate, mel_features, prompt_tokens, take
 from model.network.loading import load_base, load_processor
 from model.network.packed import prefill, score_completions
@@ -285,22 +285,19 @@ def largest_difference(setup: Setup, measured: Measured) -> float:
 
 def _loss(logprob: Tensor, reference: Tensor, seed: int, num_prompts: int) -> Tensor:
     """One prompt's part of GRPO's loss, with made rewards."""
+    config = GrpoConfig()
     generator = torch.Generator().manual_seed(seed)
     reward = torch.randint(0, 3, logprob.shape[:2], generator=generator).float().to(logprob.device)
     mask = torch.ones_like(logprob, dtype=torch.bool)
     keep = torch.ones_like(reward[:, 0], dtype=torch.bool)
     terms = token_loss(
         logprob,
+        config,
         old_QGC=logprob.detach(),
         reference_QGC=reference,
         advantage_QG=group_advantages(reward),
-        beta=0.04,
-        clip_low=0.2,
-        clip_high=0.2,
     )
-    weights = loss_weights(
-        mask, keep, aggregation="sequence", max_completion_tokens=mask.shape[-1]
-    ) / loss_denominator(mask, keep, aggregation="sequence")
+    weights = loss_weights(mask, keep, config) / loss_denominator(mask, keep, config)
     return (terms.loss_QGC * weights).sum() / num_prompts
 
 

@@ -25,7 +25,6 @@ PartName = Literal["audio_encoder", "projector", "language_model"]
 Precision = Literal["fp32", "bf16-mixed", "bf16"]
 Attention = Literal["sdpa", "flex"]
 DecodeWay = Literal["eager", "captured"]
-LossAggregation = Literal["sequence", "token", "constant"]
 AdvantageScale = Literal["group", "batch", "none"]
 Number = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -59,7 +58,7 @@ class GrpoConfig(Config):
     """Tokens before which a completion cannot end."""
     max_completion_tokens: Number = 256
     """Tokens after which a completion is cut off."""
-    loss_aggregation: LossAggregation = "sequence"
+    loss_aggregation: Literal["sequence", "token", "constant"] = "sequence"
     """`sequence`: mean over tokens, then over completions (the paper); `token`: mean over all
     tokens of the batch (DAPO, arXiv 2503.14476); `constant`: sum over tokens divided by the longest
     completion allowed, mean over completions (Dr. GRPO, arXiv 2503.20783)."""

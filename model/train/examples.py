@@ -51,7 +51,7 @@ class Checked(NamedTuple):
 
     kept: list[Example]
     dropped: list[dict[str, object]]
-    """Lines of dropped.jsonl: id, reason (`unreadable`, `too-short`, `too-long`, `left-out`), ..."""
+    """Lines of dropped.jsonl: id, reason (unreadable, too-short, too-long, left-out), detail."""
     cut: list[str]
     """Ids of kept ones whose clip goes on beyond what the model hears."""
 

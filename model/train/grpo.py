@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.config import AdvantageScale, LossAggregation
+from model.config import AdvantageScale, GrpoConfig
 
 KL_LIMIT = 20.0  # nats of one token; e^89 is no float32 number, and e^20 is far beyond any use
 STD_FLOOR = 1e-4  # added to the standard deviation, as in R1-AQA
@@ -62,35 +62,31 @@ def is_zero_variance(reward_QG: Tensor) -> Tensor:
 
 def token_loss(
     logprob_QGC: Tensor,
+    config: GrpoConfig,
     *,
     old_QGC: Tensor,
     reference_QGC: Tensor | None,
     advantage_QG: Tensor,
-    beta: float,
-    clip_low: float,
-    clip_high: float,
 ) -> TokenLoss:
     """The loss of each token (arXiv 1707.06347, equation 7, with the KL term of arXiv 2402.03300).
 
     Args:
         logprob_QGC: Under the policy, with gradient.
+        config: Clip range and beta.
         old_QGC: Under the policy that sampled; the detached `logprob_QGC` on the first step of a
             rollout.
         reference_QGC: Under the start model; None where beta is 0.
         advantage_QG: From `group_advantages`.
-        beta: Weight of the KL term.
-        clip_low: The ratio is clipped at 1 - clip_low.
-        clip_high: The ratio is clipped at 1 + clip_high.
     """
     ratio_QGC = (logprob_QGC - old_QGC).exp()
     advantage_QG1 = advantage_QG.unsqueeze(-1)
     free_QGC = ratio_QGC * advantage_QG1
-    bounded_QGC = ratio_QGC.clamp(1 - clip_low, 1 + clip_high) * advantage_QG1
+    bounded_QGC = ratio_QGC.clamp(1 - config.clip_low, 1 + config.clip_high) * advantage_QG1
     loss_QGC = -torch.minimum(free_QGC, bounded_QGC)
     kl_QGC = torch.zeros_like(logprob_QGC)
     if reference_QGC is not None:
         kl_QGC = kl_estimate(logprob_QGC, reference_QGC)
-        loss_QGC = loss_QGC + beta * kl_QGC
+        loss_QGC = loss_QGC + config.beta * kl_QGC
     return TokenLoss(loss_QGC, kl_QGC.detach(), bounded_QGC < free_QGC)
 
 
@@ -103,34 +99,27 @@ def kl_estimate(logprob_QGC: Tensor, reference_QGC: Tensor) -> Tensor:
     return difference_QGC.exp() - difference_QGC - 1
 
 
-def loss_weights(
-    mask_QGC: Tensor,
-    keep_Q: Tensor,
-    *,
-    aggregation: LossAggregation,
-    max_completion_tokens: int,
-) -> Tensor:
+def loss_weights(mask_QGC: Tensor, keep_Q: Tensor, config: GrpoConfig) -> Tensor:
     """Weight of every token: the loss of a step is the weighted sum over all its tokens.
 
     Args:
         mask_QGC: True for tokens that count.
         keep_Q: False for prompts left out of the mean.
-        aggregation: As in `GrpoConfig.loss_aggregation`.
-        max_completion_tokens: The longest completion allowed.
+        config: How tokens are weighed, see `loss_aggregation`.
 
     Returns:
         float32, (Q, G, C), zero on padding; to be divided by the step's `loss_denominator`.
     """
     weight_QGC = mask_QGC.float() * keep_Q.float()[:, None, None]
-    if aggregation == "sequence":
+    if config.loss_aggregation == "sequence":
         return weight_QGC / mask_QGC.sum(-1, keepdim=True).clamp(min=1)
-    if aggregation == "constant":
-        return weight_QGC / max_completion_tokens
+    if config.loss_aggregation == "constant":
+        return weight_QGC / config.max_completion_tokens
     return weight_QGC
 
 
-def loss_denominator(mask_QGC: Tensor, keep_Q: Tensor, *, aggregation: LossAggregation) -> Tensor:
+def loss_denominator(mask_QGC: Tensor, keep_Q: Tensor, config: GrpoConfig) -> Tensor:
     """What a step's weighted sum is divided by: its completions, or its tokens; a scalar."""
-    if aggregation == "token":
+    if config.loss_aggregation == "token":
         return (mask_QGC & keep_Q[:, None, None]).sum().float()
     return (keep_Q.sum() * mask_QGC.shape[1]).float()

@@ -75,12 +75,10 @@ class GrpoStep:
         key = tuple(micro_batch.drawn.positions)
         terms = token_loss(
             scores.logprob_BGC,
+            self._config,
             old_QGC=self._old.setdefault(key, scores.logprob_BGC.detach()),
             reference_QGC=micro_batch.reference_QGC,
             advantage_QG=micro_batch.advantage_QG,
-            beta=self._config.beta,
-            clip_low=self._config.clip_low,
-            clip_high=self._config.clip_high,
         )
         if micro_batch.reference_QGC is not None:
             means.add("kl", (terms.kl_QGC * mask_QGC).sum(-1) / mask_QGC.sum(-1))
@@ -124,15 +122,12 @@ class GrpoStep:
     def _weigh(self, scored: Scored) -> list[Rollout]:
         """Advantages, and each token's weight in the loss of the whole step over all devices."""
         session, config = self._session, self._config
-        mask_QGC, aggregation = scored.completions.mask_BGC, config.loss_aggregation
+        mask_QGC = scored.completions.mask_BGC
         keep_Q = torch.ones_like(scored.reward_QG[:, 0], dtype=torch.bool)
         if config.zero_variance == "skip":
             keep_Q = ~is_zero_variance(scored.reward_QG)
-        step_total = session.add_up(loss_denominator(mask_QGC, keep_Q, aggregation=aggregation))
-        longest = config.max_completion_tokens
-        weight_QGC = loss_weights(
-            mask_QGC, keep_Q, aggregation=aggregation, max_completion_tokens=longest
-        ) / step_total.clamp(min=1)
+        step_total = session.add_up(loss_denominator(mask_QGC, keep_Q, config)).clamp(min=1)
+        weight_QGC = loss_weights(mask_QGC, keep_Q, config) / step_total
         advantage_QG = self._advantages(scored.reward_QG)
         rollouts: list[Rollout] = []
         for rows in micro_batches(scored, session.config.prompts_per_device):

@@ -89,12 +89,10 @@ def test_the_first_step_of_a_rollout_has_ratio_one_and_the_policy_gradient() -> 
     logprob = torch.tensor([[[-1.0, -2.0]]], requires_grad=True)
     terms = token_loss(
         logprob,
+        GrpoConfig(beta=0.04, clip_low=0.2, clip_high=0.2),
         old_QGC=logprob.detach(),
         reference_QGC=torch.tensor([[[-1.0, -1.0]]]),
         advantage_QG=torch.tensor([[0.5]]),
-        beta=0.04,
-        clip_low=0.2,
-        clip_high=0.2,
     )
     assert terms.loss_QGC[0, 0].tolist() == pytest.approx([-0.5, -0.5 + 0.04 * (math.e - 2)])
     terms.loss_QGC.sum().backward()
@@ -118,12 +116,10 @@ def test_the_ratio_is_clipped_on_the_side_that_would_gain(
 ) -> None:
     terms = token_loss(
         torch.full((1, 1, 1), math.log(ratio)),
+        GrpoConfig(beta=0.0, clip_low=0.2, clip_high=0.28),
         old_QGC=torch.zeros(1, 1, 1),
         reference_QGC=None,
         advantage_QG=torch.full((1, 1), advantage),
-        beta=0.0,
-        clip_low=0.2,
-        clip_high=0.28,
     )
     assert terms.loss_QGC.item() == pytest.approx(expected)
     assert terms.clipped_QGC.item() is clipped
@@ -134,9 +130,10 @@ def test_each_aggregation_weighs_tokens_as_its_paper_says() -> None:
     mask = torch.tensor([[[True, False, False], [True, True, True]]])
 
     def weights(aggregation: str) -> list[list[float]]:
-        weight = loss_weights(mask, ALL, aggregation=aggregation, max_completion_tokens=5)  # type: ignore[arg-type]
-        total = loss_denominator(mask, ALL, aggregation=aggregation)  # type: ignore[arg-type]
-        return (weight / total)[0].tolist()
+        settings = {"loss_aggregation": aggregation, "max_completion_tokens": 5}
+        config = GrpoConfig.model_validate(settings)
+        weight = loss_weights(mask, ALL, config) / loss_denominator(mask, ALL, config)
+        return weight[0].tolist()
 
     sixth, quarter, tenth = (pytest.approx(1 / n) for n in (6, 4, 10))
     assert weights("sequence") == [[0.5, 0, 0], [sixth, sixth, sixth]]
@@ -147,6 +144,6 @@ def test_each_aggregation_weighs_tokens_as_its_paper_says() -> None:
 def test_a_skipped_prompt_is_left_out_of_the_mean() -> None:
     mask = torch.ones(2, 2, 1, dtype=torch.bool)
     keep = torch.tensor([True, False])
-    weight = loss_weights(mask, keep, aggregation="sequence", max_completion_tokens=1)
-    total = loss_denominator(mask, keep, aggregation="sequence")
+    config = GrpoConfig(loss_aggregation="sequence", max_completion_tokens=1)
+    weight, total = (of(mask, keep, config) for of in (loss_weights, loss_denominator))
     assert (weight / total).flatten().tolist() == [0.5, 0.5, 0, 0]

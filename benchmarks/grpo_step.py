@@ -37,7 +37,7 @@ from transformers.utils import logging as transformers_logging
 from benchmarks.naive_grpo import naive_logprob, naive_rollout
 from model.config import GrpoConfig, LoraConfig
 from model.network.features import Batch, Prompt, collate, mel_features, prompt_tokens, take
-from model.network.loading import load_base, load_processor
+from model.network.loading import load_model, load_processor
 from model.network.packed import prefill, score_completions
 from model.network.policy import add_adapter
 from model.network.sampling import Sampling, decode, uniform_numbers
@@ -155,7 +155,7 @@ def make_setup(size: str, num_tokens: int, num_prompts: int = 1) -> Setup:
                 Path(folder), [QUESTION], clip_length_s=EXTRACTOR_S, seed=0, size=size
             )  # type: ignore[arg-type]  argparse has checked it
             processor = load_processor(built)
-            policy, reference = (load_base(built, precision="fp32") for _ in range(2))
+            policy, reference = (load_model(built, precision="fp32") for _ in range(2))
     device = next(policy.parameters()).device
     rng = np.random.default_rng(0)
     prompts: list[Prompt] = []

@@ -92,11 +92,8 @@ def family_of(model_type: str) -> Family | None:
 
 def family_of_network(network: PreTrainedModel) -> Family:
     """The family of a loaded network."""
-    family = family_of(network.config.model_type)
-    if family is None:
-        msg = f"a {network.config.model_type} is of no known family"
-        raise ValueError(msg)
-    return family
+    families, model_type = known_families().values(), network.config.model_type
+    return next(family for family in families if model_type in family.model_types)
 
 
 def family_of_processor(processor: ProcessorMixin) -> Family:

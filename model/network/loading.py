@@ -79,25 +79,13 @@ def load_model(
     device: torch.device | str = "cpu",
     is_empty: bool = False,
 ) -> PreTrainedModel:
-    """Load a model in evaluation mode, see `load_base`, and move it to a device."""
-    model = load_base(name, precision=precision, attention=attention, is_empty=is_empty)
-    model.to(torch.device(device))  # pyright: ignore[reportArgumentType]  transformers' wrapper hides the overloads
-    return model.eval()
-
-
-def load_base(
-    name: str | Path,
-    *,
-    precision: Precision,
-    attention: Attention = "sdpa",
-    is_empty: bool = False,
-) -> PreTrainedModel:
-    """Load a model onto the CPU, a LoRA adapter merged into its base; what is idle is frozen.
+    """Load a model in evaluation mode, a LoRA adapter merged into its base; what is idle is frozen.
 
     Args:
         name: Folder or hub name.
         precision: `bf16` loads bf16 weights; `fp32` and `bf16-mixed` load fp32.
         attention: Of the packed pass.
+        device: To move it to.
         is_empty: Read no weights, as another process will give them; what was never written to
             takes no memory.
 
@@ -111,7 +99,7 @@ def load_base(
     elif base is None:
         model = _load(name, dtype)
     else:
-        below = load_base(base, precision=precision)
+        below = load_model(base, precision=precision)
         adapted: Any = PeftModel.from_pretrained(below, str(name)).merge_and_unload()
         model = cast("PreTrainedModel", adapted)
     idle = family_of_network(model).idle
@@ -120,7 +108,8 @@ def load_base(
     if attention == "flex":
         inner: Any = model
         inner.model.language_model.set_attn_implementation(BY_MASK)
-    return model
+    model.to(torch.device(device))  # pyright: ignore[reportArgumentType]  transformers' wrapper hides the overloads
+    return model.eval()
 
 
 def _load(name: str | Path, dtype: torch.dtype) -> PreTrainedModel:

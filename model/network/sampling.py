@@ -146,8 +146,12 @@ def decode(
     go_on = CapturedStep(steps.go_on, prefilled.last_BD.device) if is_captured else None
     steps.choose(steps.logits(prefilled.last_BD)[:, None].expand(-1, group_size, -1))
     for step in range(1, max_new_tokens):
-        if (step - 1) % check_every == 0 and _are_done(steps.done_BG, in_step=way == "in_step"):
-            break
+        if (step - 1) % check_every == 0:
+            num_open = (~steps.done_BG).sum()
+            if way == "in_step":
+                torch.distributed.all_reduce(num_open)
+            if int(num_open) == 0:
+                break
         steps.room.num_seen = num_seen[step]
         if go_on:
             go_on(num_seen[step])
@@ -232,13 +236,6 @@ class _Steps:
         token_BG1 = torch.where(self.done_BG[..., None], padding_BG1, token_BG[..., None])
         self.token_BGC.index_copy_(-1, self._step_1, token_BG1)
         self.done_BG.logical_or_((token_BG1 == self.stop_ids).any(-1))
-
-
-def _are_done(done_BG: Tensor, *, in_step: bool) -> bool:
-    num_open = (~done_BG).sum()
-    if in_step:
-        torch.distributed.all_reduce(num_open)
-    return int(num_open) == 0
 
 
 def draw(logits_NV: Tensor, uniform_N: Tensor, sampling: Sampling) -> Tensor:

@@ -18,7 +18,7 @@ from transformers.trainer_pt_utils import get_parameter_names
 from model import checkpoints
 from model.config import Precision, TrainConfig
 from model.network.family import family_of_network, freeze_parts
-from model.network.loading import load_base, load_processor, stop_tokens
+from model.network.loading import load_model, load_processor, stop_tokens
 from model.network.measure import measure_config
 from model.network.policy import Policy, add_adapter, load_adapter, name_base, without_adapter
 from model.train.examples import Checked, Example, check_examples, read_examples
@@ -248,7 +248,7 @@ def _network(run: TrainingRun, resume_from: Path | None) -> nn.Module:
 def _load(config: TrainConfig, weights: str | Path, precision: Precision) -> PreTrainedModel:
     """Only one process reads."""
     is_empty = not is_main_process()
-    return load_base(weights, precision=precision, attention=config.attention, is_empty=is_empty)
+    return load_model(weights, precision=precision, attention=config.attention, is_empty=is_empty)
 
 
 def _tell(run: TrainingRun, checked: Checked, resume_from: Path | None) -> None:

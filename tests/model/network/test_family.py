@@ -19,7 +19,7 @@ from model.config import DecodeWay, LoraConfig
 from model.infer.decoder import Decoder
 from model.network.family import Family, family_of, freeze_parts, known_families
 from model.network.features import Batch, Mel, Prompt, collate, mel_features, prompt_tokens
-from model.network.loading import load_base, load_model, load_processor, stop_tokens
+from model.network.loading import load_model, load_processor, stop_tokens
 from model.network.packed import embed_prompt, prefill, score_completions
 from model.network.policy import add_adapter
 from model.network.sampling import (
@@ -319,11 +319,11 @@ def test_a_saved_network_is_loaded_by_plain_transformers_with_equal_logits(
 
 
 def test_freezing_and_adapters_reach_their_parts_alone(case: Case) -> None:
-    network = load_base(case.folder, precision="fp32")
+    network = load_model(case.folder, precision="fp32")
     freeze_parts(network, ["audio_encoder", "projector"])
     learning = [name for name, p in network.named_parameters() if p.requires_grad]
     assert all(name.startswith(("model.language_model.", "lm_head.")) for name in learning)
-    adapted = add_adapter(load_base(case.folder, precision="fp32"), LoraConfig(rank=2))
+    adapted = add_adapter(load_model(case.folder, precision="fp32"), LoraConfig(rank=2))
     names = [name for name, p in adapted.named_parameters() if p.requires_grad]
     assert len(names) == 2 * 4 * 2  # a pair for q, k, v and o of two layers
     assert all("language_model" in name for name in names)
@@ -361,7 +361,7 @@ def test_a_whole_omni_gives_its_thinker_and_nothing_else(name: str, tmp_path: Pa
     thinker, whole = tmp_path / "thinker", tmp_path / "whole"
     build_tiny(thinker, QUESTIONS, clip_length_s=3.0, seed=0, family=name)
     make_whole(thinker, whole, family)
-    network, expected = (load_base(folder, precision="fp32") for folder in (whole, thinker))
+    network, expected = (load_model(folder, precision="fp32") for folder in (whole, thinker))
     found = network.state_dict()
     for key, tensor in expected.state_dict().items():
         if not key.startswith("model.visual."):

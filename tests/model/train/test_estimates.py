@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from model.config import GrpoConfig, LoraConfig, TrainConfig
-from model.network.loading import load_base
+from model.network.loading import load_model
 from model.network.measure import measure_config
 from model.train.estimates import check_fits, estimate, operations, peak_operations_per_s
 from storage.errors import PipelineError
@@ -23,7 +23,7 @@ def test_the_published_model_has_8_4_billion_parameters() -> None:
 
 
 def test_parameters_are_counted_as_the_model_has_them(tiny_model: Path) -> None:
-    model = load_base(tiny_model, precision="fp32")
+    model = load_model(tiny_model, precision="fp32")
     counted = measure_config(tiny_model).parameters
     assert sum(counted.values()) == sum(p.numel() for p in model.parameters())
     encoder = model.model.audio_tower

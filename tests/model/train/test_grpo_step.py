@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.config import LoraConfig
-from model.network.loading import load_base, load_model
+from model.network.loading import load_model
 from model.network.policy import add_adapter
 from model.train.grpo_step import GrpoStep
 from model.train.rollout import Rollout, Scored, replace_rows
@@ -274,7 +274,7 @@ def test_with_a_lora_adapter_the_base_is_the_reference(
 
 
 def test_a_saved_adapter_is_loaded_on_its_base(tiny_model: Path, tmp_path: Path) -> None:
-    adapted = add_adapter(load_base(tiny_model, precision="fp32"), LoraConfig(rank=4, dropout=0))
+    adapted = add_adapter(load_model(tiny_model, precision="fp32"), LoraConfig(rank=4, dropout=0))
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():

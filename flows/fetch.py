@@ -127,7 +127,7 @@ def _tell_pause(refusal: Failure, seconds: float) -> None:
 
 
 def _tell(report: FetchReport, layout: Layout) -> None:
-    reasons = ", ".join(f"{each.reason} {each.count}" for each in report.by_reason)
+    reasons = ", ".join(f"{reason} {count}" for (_, reason), count in report.by_reason.items())
     usable = f"{report.num_usable} of {report.num_requested} clips usable"
     say(f"fetch: {usable}{f'; not: {reasons}' if reasons else ''} -> {layout.fetch}")
     if report.num_open:

@@ -57,8 +57,8 @@ def show_account(report: FetchReport) -> None:
 
     rows = [{"clips": report.num_usable, "state": "done", "reason": ""}]
     rows += [
-        {"clips": each.count, "state": each.state, "reason": each.reason}
-        for each in report.by_reason
+        {"clips": count, "state": state, "reason": reason}
+        for (state, reason), count in report.by_reason.items()
     ]
     create_table_artifact(
         rows,

@@ -15,7 +15,7 @@ from storage.benchmarks.published import find_description, find_prepared
 from storage.config import BenchmarkConfig, FetchConfig, HubData, HuggingFaceSource, YoutubeSource
 from storage.data.source import DataSource
 from storage.errors import PipelineError
-from storage.fetch.requirements import check_tools, find_js_runtime, package_version
+from storage.fetch.requirements import check_tools, find_js_runtime, ytdlp_version
 from storage.fetch.youtube import is_youtube
 from storage.host.checks import GB, Finding, check_hub, check_url, check_ytdlp_age
 from storage.host.ffmpeg import ffmpeg_version
@@ -40,7 +40,7 @@ def check_fetch_tools(config: FetchConfig, now: datetime) -> list[Finding]:
     findings = [Finding("ok", "ffmpeg", ffmpeg_version())]
     if any(isinstance(source, YoutubeSource) for source in config.sources):
         findings.append(Finding("ok", "js runtime", find_js_runtime() or "none; none is needed"))
-        findings.append(check_ytdlp_age(package_version("yt-dlp") or "2000.1.1", now))
+        findings.append(check_ytdlp_age(ytdlp_version, now))
     return findings
 
 

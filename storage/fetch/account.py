@@ -8,7 +8,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,15 +34,6 @@ CSV_COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class ReasonCount:
-    """Clips of one state and reason."""
-
-    state: str
-    reason: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
 class FetchReport:
     """How an experiment's clips stand."""
 
@@ -52,7 +43,7 @@ class FetchReport:
     """Clips that are done."""
     by_state: dict[str, int]
     """Clips by state."""
-    by_reason: tuple[ReasonCount, ...]
+    by_reason: dict[tuple[str, str], int]
     """Clips that are not done, by state and reason, the most frequent first."""
     next_try: float | None
     """When the first clip is due again, seconds since 1970; None if none waits."""
@@ -77,12 +68,12 @@ def write_account(
     done = [row for row in rows if row.state == "done"]
     lost = [row for row in rows if row.state != "done"]
     videos = ledger.videos(row.clip for row in done)
-    reasons = Counter((row.state, row.reason_code) for row in lost)
+    reasons = Counter((str(row.state), row.reason_code) for row in lost)
     report = FetchReport(
         num_requested=len(rows),
         num_usable=len(done),
         by_state=dict(Counter(row.state for row in rows)),
-        by_reason=tuple(ReasonCount(*key, count) for key, count in reasons.most_common()),
+        by_reason=dict(reasons.most_common()),
         next_try=min((row.next_try for row in rows if row.next_try is not None), default=None),
     )
     write_jsonl(folder / "invalid.jsonl", map(_loss, lost))
@@ -94,7 +85,10 @@ def write_account(
         "requested": report.num_requested,
         "usable": report.num_usable,
         "by_state": report.by_state,
-        "by_reason": [asdict(reason) for reason in report.by_reason],
+        "by_reason": [
+            {"state": state, "reason": reason, "count": count}
+            for (state, reason), count in report.by_reason.items()
+        ],
         "silent": sum(row.silent for row in done),
         "short": sum(row.short for row in done),
         "cancelled": sum(row.cancelled for row in done),

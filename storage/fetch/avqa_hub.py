@@ -12,8 +12,9 @@ unmatched.jsonl. The commit that was found first is kept, and a download goes on
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from storage.config import HuggingFaceSource
 from storage.errors import PipelineError
@@ -85,7 +86,8 @@ def match_rows(questions: Sequence[Asked], rows: Sequence[Example]) -> list[Clip
     """The clip of each question of a data set, in its order; None where it cannot be told."""
     positions: dict[Asked, list[int]] = defaultdict(list)
     for position, row in enumerate(rows):
-        positions[_known_by(row)].append(position)
+        asked = as_asked(row.question_text, row.multi_choice, row.multi_choice[row.answer])
+        positions[asked].append(position)
     found = [
         places[0] if len(places := positions.get(question, [])) == 1 else None
         for question in questions
@@ -110,10 +112,9 @@ def _settle_by_order(
     num_rows: int,
 ) -> None:
     """Fill in rows of a kind that lie between the same two certain rows here and there."""
-    certain = [index for index, place in enumerate(found) if place is not None]
-    edges = [-1, *certain, len(found)]
-    places = [-1, *(cast("int", found[index]) for index in certain), num_rows]
-    for left, right, low, high in zip(edges, edges[1:], places, places[1:], strict=False):
+    certain = [(index, place) for index, place in enumerate(found) if place is not None]
+    edges = pairwise([(-1, -1), *certain, (len(found), num_rows)])
+    for (left, low), (right, high) in edges:
         kinds: dict[Asked, list[int]] = defaultdict(list)
         for index in range(left + 1, right):
             kinds[questions[index]].append(index)
@@ -123,10 +124,6 @@ def _settle_by_order(
             if len(between) == len(indices):
                 for index, place in zip(indices, between, strict=True):
                     found[index] = place
-
-
-def _known_by(row: Example) -> Asked:
-    return as_asked(row.question_text, row.multi_choice, row.multi_choice[row.answer])
 
 
 def _named_files(files: Sequence[str], rows: Sequence[Example]) -> dict[str, Clip]:
@@ -139,7 +136,7 @@ def _named_files(files: Sequence[str], rows: Sequence[Example]) -> dict[str, Cli
 
 
 def _check_commit(source: HuggingFaceSource, folder: Path) -> Commit:
-    """The data set as it is, at the same commit as when its download began."""
+    """The data set, at the commit at which its download began."""
     commit = find_commit(source)
     kept = read_json(folder / COMMIT) if (folder / COMMIT).exists() else commit.name
     if kept != commit.name:

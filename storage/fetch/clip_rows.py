@@ -73,12 +73,8 @@ class ClipRow:
     """Whether the source's channels cancel each other in the mix-down."""
     format_id: str | None = None
     """YouTube's number of the format, e.g. `249`."""
-    bitrate_kbps: float | None = None
-    """Mean bit rate of the download as announced."""
     language: str | None = None
     """Language of the track as announced."""
-    source_duration_s: float | None = None
-    """Length of the video as announced."""
     source_bytes: int | None = None
     """Bytes downloaded."""
     ytdlp_version: str = ""
@@ -153,9 +149,7 @@ def after_success(
     return replace(
         done(_tried(row, now_s), facts, source),
         format_id=media.format_id if media else None,
-        bitrate_kbps=media.bitrate_kbps if media else None,
         language=media.language if media else None,
-        source_duration_s=media.duration_s if media else None,
         source_bytes=media.size_bytes if media else None,
         ytdlp_version=versions["yt-dlp"] if media else "",
         ffmpeg_version=versions["ffmpeg"],

@@ -115,15 +115,8 @@ def cut_clip(
     """Cut a clip from a media file: mono, 16 kHz, PCM16, flushed to the disk.
 
     A source that ends inside the clip gives a shorter wav, of at least one second; up to 50 ms
-    missing at its end are filled with zeros.
-
-    Args:
-        source: The media file.
-        target: The wav to write.
-        start_s: Where in the source it starts.
-        clip_length_s: Seconds of a whole clip.
-        announced_s: What was said of a download's length.
-        is_fragmented: A missing fragment shifts all that follows, so the whole length must agree.
+    missing at its end are filled with zeros. It is held against `announced_s`, what was said of a
+    download's length; the whole of a fragmented one, as a missing fragment shifts what follows.
 
     Raises:
         CutError: `not-media`, `no-audio`, `not-finite`, `start-beyond-end`, `too-short`,
@@ -155,7 +148,6 @@ def cut_clip(
 def _check_end(
     cut: _Cut, facts: WavFacts, source_s: float | None, announced_s: float | None
 ) -> None:
-    """Refuse a clip whose source breaks off before the end that was told, or is too short."""
     start_s, end_s = cut.start_s, cut.start_s + facts.duration_s
     wanted_s = start_s + cut.clip_length_s
     if source_s is not None and end_s + DURATION_TOLERANCE_S < min(source_s, wanted_s):
@@ -256,7 +248,6 @@ def _is_cancelled(cut: _Cut, facts: WavFacts) -> bool:
 
 
 def _run_ffmpeg(cut: _Cut) -> str:
-    """Run the cut; gives what ffmpeg said."""
     done = _run(_command(cut))
     log = done.stderr.decode("utf-8", errors="replace")
     for number, limit in ((errno.ENOSPC, None), (errno.EFBIG, -signal.SIGXFSZ)):

@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 from storage.config import FetchConfig
 from storage.errors import BLOCKED_EXIT_CODE, PipelineError
@@ -33,10 +32,12 @@ from storage.records.clip import Clip
 
 JITTER = 0.3  # each gap is 70% to 130% of the mean
 RATE_LIMIT_WAIT_S = 3900.0  # YouTube says `up to an hour`
+LONGEST_NAP_S = 3600.0  # a server may ask for more seconds than a wait can take
 SHORTEST_WAIT_S = 1.0  # between two refusals of a mirror
 MAX_EXTRACTOR_FAULTS = 5  # in a row: yt-dlp or its JS runtime no longer understands YouTube
 # At the 20% of losses that VGG-Sound's users report, chance makes such a row once in 10^14 videos.
 MAX_LOSSES = 20
+ALIKE = {"invalid": "loss", "unconfirmed": "loss", "extractor": "extractor"}  # counted in a row
 NUM_CANARIES = 3  # a video that came last week may itself be gone by now
 
 
@@ -63,26 +64,23 @@ class Pace:
         return None if self.videos_per_hour is None else num_videos * 3600 / self.videos_per_hour
 
 
+@dataclass
 class Breaker:
     """Stops all workers while a source refuses this address, longer each time till it answers."""
 
-    def __init__(
-        self,
-        waits_s: Sequence[float],
-        on_pause: Callable[[Failure, float], None] = lambda _refusal, _seconds: None,
-    ) -> None:
-        """Take the growing waits, and who is told the refusal and the seconds of each."""
-        self._waits_s = tuple(waits_s)
-        self._on_pause = on_pause
-        self._lock = threading.Lock()
-        self._open_until_s = 0.0
-        self._tripped_s = -math.inf
-        self._num_trips = 0
+    waits_s: Sequence[float]
+    """The growing waits."""
+    on_pause: Callable[[Failure, float], None] = lambda _refusal, _seconds: None
+    """Told the refusal and the seconds of each."""
+    _open_until_s: float = 0.0
+    _tripped_s: float = -math.inf
+    _num_trips: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def admit(self, stop: threading.Event) -> float:
         """Wait while it is open, or for the stop; gives the monotonic time of admission."""
-        while (left_s := self._open_until_s - time.monotonic()) > 0 and not stop.wait(left_s):
-            pass
+        while not stop.is_set() and time.monotonic() < self._open_until_s:
+            stop.wait(min(self._open_until_s - time.monotonic(), LONGEST_NAP_S))
         return time.monotonic()
 
     def close(self, *, admitted_s: float) -> None:
@@ -101,17 +99,17 @@ class Breaker:
                 return True
             self._tripped_s = time.monotonic()
             self._num_trips += 1
-            if self._num_trips > len(self._waits_s):
+            if self._num_trips > len(self.waits_s):
                 return False
             wait_s = self._wait_s(failure)
             self._open_until_s = self._tripped_s + wait_s
-        self._on_pause(failure, wait_s)
+        self.on_pause(failure, wait_s)
         return True
 
     def _wait_s(self, failure: Failure) -> float:
-        wait_s = self._waits_s[self._num_trips - 1]
+        wait_s = self.waits_s[self._num_trips - 1]
         if failure.reason == "rate-limit" and self._num_trips == 1:
-            wait_s = min(max(wait_s, RATE_LIMIT_WAIT_S), max(self._waits_s))
+            wait_s = min(max(wait_s, RATE_LIMIT_WAIT_S), max(self.waits_s))
         if failure.retry_after_s is None:
             return wait_s
         # A mirror's Retry-After is what it means; YouTube's may only prolong the wait.
@@ -142,7 +140,7 @@ class Gate:
     breaker: Breaker
     resume_command: str
     """What to type to go on after the last refusal."""
-    _alike: Literal["loss", "extractor", ""] = ""
+    _alike: str = ""
     _num_alike: int = 0
     """Answers of that sort in a row."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -188,14 +186,7 @@ class Gate:
 
         Faults of yt-dlp in a row end the run.
         """
-        kind = failure.kind if failure else ""
-        alike = (
-            "loss"
-            if kind in {"invalid", "unconfirmed"}
-            else "extractor"
-            if kind == "extractor"
-            else ""
-        )
+        alike = ALIKE.get(failure.kind, "") if failure else ""
         with self._lock:
             self._num_alike = self._num_alike + 1 if alike == self._alike else 1
             self._alike, num_alike = alike, self._num_alike
@@ -261,7 +252,6 @@ class Gate:
         return PipelineError(msg, exit_code=BLOCKED_EXIT_CODE)
 
     def _account(self) -> str:
-        """What the run has counted as lost, in a sentence."""
         losses = self.session.ledger.losses(self.session.run)
         if not losses:
             return "No clip was counted as lost."

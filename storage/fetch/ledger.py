@@ -41,11 +41,7 @@ class Ledger:
     """An open ledger, for clips of one length; one connection, safe between threads."""
 
     def __init__(self, path: Path, *, clip_length_s: float = 10.0) -> None:
-        """Open or create it.
-
-        Raises:
-            PipelineError: If it is no ledger, of another format, locked or not to be written.
-        """
+        """Open or create it; PipelineError if it is none, of another format, locked, read-only."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.clip_length_s = clip_length_s
@@ -135,13 +131,9 @@ class Ledger:
         seconds: float = 0.0,
         video: VideoFacts | None = None,
     ) -> None:
-        """Write rows over those of the same clips, with what belongs to them, in one transaction.
+        """Write rows over those of the same clips, and what their video says, in one transaction.
 
-        Args:
-            rows: The new rows.
-            run: The run that tried or adopted them, a line of `attempt` each; None: no such lines.
-            seconds: That the try took.
-            video: What their video says of itself.
+        Of a `run` that tried or adopted them, each gets a line of `attempt`.
         """
         with self._transaction() as connection:
             _insert(connection, f"OR REPLACE INTO {CLIP}", map(_values, rows))
@@ -165,10 +157,7 @@ class Ledger:
                 )
 
     def take_back(self, run: int, states: Sequence[State], *, next_try: float) -> int:
-        """Put what a run lost since its last success back to `retry`; tells how many clips.
-
-        It was not their fault.
-        """
+        """Put what a run lost since its last success back to `retry`; tells how many clips."""
         last_success = (
             "SELECT coalesce(max(rowid), 0) FROM attempt "
             "WHERE run = ? AND state = 'done' AND source = 'youtube'"
@@ -188,7 +177,6 @@ class Ledger:
         return Counter(row.reason_code for row in self._tried(run) if row.state in LOST)
 
     def _tried(self, run: int, *, since: int = 0) -> list[ClipRow]:
-        """The clips that a run tried, as they stand."""
         tried = "clip_id IN (SELECT clip_id FROM attempt WHERE run = ? AND rowid > ?)"
         return self._rows(
             f"{SELECT} WHERE {tried} AND clip_length_s = ?", run, since, self.clip_length_s
@@ -259,7 +247,6 @@ class Ledger:
 
 
 def _insert(connection: sqlite3.Connection, into: str, rows: Iterable[Sequence[object]]) -> None:
-    """Add rows with a value for each column."""
     for row in rows:
         marks = ", ".join("?" * len(row))
         connection.execute(f"INSERT {into} VALUES ({marks})", row)  # noqa: S608  our own names
@@ -275,7 +262,6 @@ def _attempt(row: ClipRow, run: int, seconds: float) -> tuple[object, ...]:
 
 
 def _explain(path: Path, error: sqlite3.DatabaseError) -> str:
-    """What SQLite's error means for the user."""
     name = getattr(error, "sqlite_errorname", "") or ""
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return (

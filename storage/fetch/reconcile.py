@@ -50,7 +50,9 @@ def list_due(
     40,000 clips take seconds, as of wavs that have their row only names and sizes are read. Where
     `drop_silent` counts silent clips as lost, their wavs stay in the folder.
     """
-    now_s, sizes = time.time(), _sizes(folder)
+    now_s = time.time()
+    files = os.scandir(folder) if folder.is_dir() else ()
+    sizes = {entry.name: entry.stat().st_size for entry in files}
     rows = {row.clip_id: row for row in ledger.rows(clips)}
     due: list[ClipRow] = []
     mended: list[ClipRow] = []
@@ -127,12 +129,6 @@ def _adopted(row: ClipRow, path: Path, *, drop_silent: bool) -> ClipRow:
     now_s = time.time()
     known = replace(facts, is_cancelled=row.cancelled)
     return replace(done(row, known, "adopted"), first_try=row.first_try or now_s, last_try=now_s)
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    if not folder.is_dir():
-        return {}
-    return {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
 
 
 def _is_whole(size: int | None, row: ClipRow) -> bool:

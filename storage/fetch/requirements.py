@@ -30,7 +30,7 @@ def check_tools(config: FetchConfig) -> None:
         wanted = ".".join(str(part) for part in OLDEST_YTDLP)
         msg = f"yt-dlp {ytdlp_version} is too old for YouTube: pip install yt-dlp=={wanted}"
         raise PipelineError(msg)
-    if package_version("yt-dlp-ejs") != EJS_VERSION:
+    if _ejs_version() != EJS_VERSION:
         msg = f"yt-dlp {ytdlp_version} needs its own: pip install yt-dlp-ejs=={EJS_VERSION}"
         raise PipelineError(msg)
     if find_js_runtime() is None:
@@ -42,11 +42,18 @@ def tool_versions() -> dict[str, str]:
     """Versions for the account of a run."""
     return {
         "yt-dlp": ytdlp_version,
-        "yt-dlp-ejs": package_version("yt-dlp-ejs") or "none",
+        "yt-dlp-ejs": _ejs_version(),
         "ffmpeg": ffmpeg_version(),
         "js_runtime": find_js_runtime() or "none",
         "python": sys.version.split()[0],
     }
+
+
+def _ejs_version() -> str:
+    try:
+        return version("yt-dlp-ejs")
+    except PackageNotFoundError:
+        return "none"
 
 
 @functools.cache
@@ -56,11 +63,3 @@ def find_js_runtime() -> str | None:
         if runtime.info and runtime.info.supported:
             return f"{runtime.info.name} {runtime.info.version}"
     return None
-
-
-def package_version(name: str) -> str | None:
-    """Version of an installed package; None if it is not."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -84,11 +84,7 @@ class FetchRun:
         self._downloads = layout.downloads
 
     def __enter__(self) -> Self:
-        """Check the tools, open ledger and sources.
-
-        Raises:
-            PipelineError: If a tool or a source is missing.
-        """
+        """Check the tools, open ledger and sources; PipelineError if one is missing."""
         check_tools(self.config)
         self.layout.clips.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
@@ -102,18 +98,18 @@ class FetchRun:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Close the run's row, remove temporary files."""
         with self._stack:
-            self.ledger.end_run(self.run, self._outcome(error))
-
-    def stop(self) -> None:
-        """Ask all workers to stop after the video they are at; safe in a signal handler."""
-        self.stop_event.set()
+            if isinstance(error, PipelineError) and error.exit_code == BLOCKED_EXIT_CODE:
+                outcome = "blocked"
+            elif error is not None:
+                outcome = "failed"
+            else:
+                outcome = "stopped" if self.stop_event.is_set() else "finished"
+            self.ledger.end_run(self.run, outcome)
 
     def plan(self, clips: Sequence[Clip], *, deep: bool = False) -> Plan:
-        """Register clips, bring ledger and folder to agree, and cut what is due into batches.
+        """Register all clips, bring ledger and folder to agree, and cut what is due into batches.
 
-        Args:
-            clips: Every clip that the experiment asks for.
-            deep: Also compare the sha256 of each wav.
+        `deep` also compares the sha256 of each wav.
 
         Raises:
             PipelineError: If the disk has no room for what is due, or cannot tell names apart.
@@ -216,22 +212,11 @@ class FetchRun:
                 )
                 raise PipelineError(msg)
 
-    def _outcome(self, error: BaseException | None) -> str:
-        if isinstance(error, PipelineError) and error.exit_code == BLOCKED_EXIT_CODE:
-            return "blocked"
-        if error is not None:
-            return "failed"
-        return "stopped" if self.stop_event.is_set() else "finished"
-
 
 def open_sources(
     config: FetchConfig, layout: Layout, stop: threading.Event | None = None
 ) -> list[AudioSource]:
-    """The sources of a run, kept downloads first; nobody is asked, and nothing is written.
-
-    Raises:
-        PipelineError: If a folder is missing.
-    """
+    """The sources of a run, kept downloads first; nobody is asked, and nothing is written."""
     length_s = config.clip_length_s
     kept = FolderAudio(layout.media, name="kept", clip_length_s=length_s)
     opened: list[AudioSource] = [kept] if layout.media.is_dir() else []

@@ -48,7 +48,6 @@ class Media:
     path: Path
     facts: VideoFacts
     format_id: str | None
-    bitrate_kbps: float | None
     language: str | None
     duration_s: float | None
     size_bytes: int

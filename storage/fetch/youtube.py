@@ -81,25 +81,15 @@ class Downloader:
 
     def find(self, clips: Sequence[Clip], folder: Path) -> dict[str, Answer]:
         """By clip id the one download of their video, in the calling thread's own folder."""
-        first_start_s = min(clip.start_s for clip in clips)
         try:
-            media = self.download(clips[0].video_id, folder, first_start_s=first_start_s)
+            media = self._download(clips, folder)
         except Unavailable as error:
             return dict.fromkeys((clip.clip_id for clip in clips), error.failure)
         return {clip.clip_id: [Found(media.path, clip.start_s, media)] for clip in clips}
 
-    def download(self, video_id: str, folder: Path, *, first_start_s: float) -> Media:
-        """Fetch one video's audio into this thread's own folder.
-
-        Args:
-            video_id: YouTube's id.
-            folder: Where one file is written.
-            first_start_s: Where its first clip starts; a shorter video is not downloaded.
-
-        Raises:
-            Unavailable: With the reason.
-        """
-        worker = self._worker(folder)
+    def _download(self, clips: Sequence[Clip], folder: Path) -> Media:
+        worker, video_id = self._worker(folder), clips[0].video_id
+        first_start_s = min(clip.start_s for clip in clips)  # a shorter video is not downloaded
         try:
             return _media(video_id, worker.extract(video_id, first_start_s))
         except Unavailable as error:
@@ -305,7 +295,6 @@ def _media(video_id: str, found: Mapping[str, Any] | None) -> Media:
             licence=found.get("license") or "",
         ),
         format_id=chosen.get("format_id"),
-        bitrate_kbps=chosen.get("abr") or chosen.get("tbr"),
         language=chosen.get("language"),
         duration_s=found.get("duration"),
         size_bytes=path.stat().st_size,

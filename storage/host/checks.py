@@ -195,6 +195,5 @@ def model_folder(name: str) -> Path | None:
 
 
 def _cached(name: str, file: str, kind: HubKind) -> str | None:
-    """A file of a model or data set in the hub's cache."""
     path = try_to_load_from_cache(name, file, repo_type=kind) if name.count("/") == 1 else None
     return path if isinstance(path, str) else None

@@ -31,16 +31,12 @@ class Gpu:
 
 
 def visible_gpus() -> list[Gpu]:
-    """Those that CUDA_VISIBLE_DEVICES leaves to this process; as `list_gpus`."""
-    return list_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
-
-
-def list_gpus(visible: str | None) -> list[Gpu]:
-    """The GPUs that a value of CUDA_VISIBLE_DEVICES (None: not set) leaves, in PCI order.
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves to this process, in PCI order.
 
     Raises:
         PipelineError: If it names a GPU that is not there.
     """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     present = _ask_driver() or _list_devices()
     if visible is None:
         return present

@@ -88,7 +88,7 @@ def _signals_as_bytes(*numbers: signal.Signals) -> int:
 
 
 def _wait(child: int, news: int) -> int | None:
-    """The child's wait status, or None when it has to be stopped."""
+    """The child's wait status; None when it has to be stopped."""
     while True:
         ready, _, _ = select.select([0, news], [], [])
         if news in ready:

@@ -226,7 +226,7 @@ def test_a_stop_ends_the_run_between_clips_and_breaks_off_the_download(wire, lay
         (batch,) = run.plan(clips).batches
         wire.requests.clear()
         stopper = threading.Thread(
-            target=lambda: (wait_until(lambda: wire.requests.total() >= 4), run.stop())
+            target=lambda: (wait_until(lambda: wire.requests.total() >= 4), run.stop_event.set())
         )
         stopper.start()
         run.fetch_batch(batch)

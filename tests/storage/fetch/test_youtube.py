@@ -7,10 +7,10 @@ from pydantic import ValidationError
 
 from storage.config import FetchConfig, YoutubeSource
 from storage.errors import PipelineError
-from storage.fetch.failures import Unavailable
 from storage.fetch.run import FetchRun
 from storage.fetch.youtube import Downloader, is_youtube
 from storage.layout import Layout
+from storage.records.clip import Clip
 from tests.storage import offline_youtube as offline
 from tests.storage.offline_youtube import PLAYABLE, Scenario, audio_format
 from tests.storage.wire import make_media, serve
@@ -106,8 +106,9 @@ def test_the_cookie_file_itself_is_never_written(tmp_path):
         downloader = _downloader(
             YoutubeSource(ytdlp={"cookiefile": str(tmp_path / "mine.txt")}), tmp_path
         )
-        media = downloader.download("cookie-test", tmp_path / "folder", first_start_s=0.0)
-        assert media.format_id == "249"
+        clip = Clip("cookie-test_000000", "cookie-test", 0)
+        (found,) = downloader.find([clip], tmp_path / "folder")[clip.clip_id]
+        assert found.media.format_id == "249"
         downloader._worker(tmp_path / "folder").client.close()
     assert (tmp_path / "mine.txt").read_text() == COOKIES
 
@@ -125,9 +126,8 @@ def test_the_seconds_that_a_server_asks_us_to_wait_are_read(tmp_path):
             YoutubeSource(url_template=f"{wire.base}/429/x.m4a?v={{video_id}}"), tmp_path
         )
         (tmp_path / "folder").mkdir()
-        with pytest.raises(Unavailable) as caught:
-            downloader.download("any-video-0", tmp_path / "folder", first_start_s=0.0)
-    failure = caught.value.failure
+        clip = Clip("any-video-0_000000", "any-video-0", 0)
+        failure = downloader.find([clip], tmp_path / "folder")[clip.clip_id]
     assert (failure.kind, failure.http_status, failure.retry_after_s) == ("blocked", 429, 7.0)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import PipelineError
-from storage.host.gpus import Gpu, list_gpus
+from storage.host.gpus import Gpu, visible_gpus
 from tasks.running.child_process import run_child, stopping_children
 from tasks.running.gpus import hold_gpus, is_any_free, limit_name
 
@@ -39,7 +39,7 @@ def host(tmp_path, monkeypatch):
 
 def test_the_driver_s_list_is_read():
     mib = 1024 * 1024
-    assert list_gpus(None) == [
+    assert visible_gpus() == [
         Gpu("GPU-aaa", "0", "NVIDIA H200", 143771 * mib, 0),
         Gpu("GPU-bbb", "1", "NVIDIA H200", 143771 * mib, 90000 * mib),
     ]
@@ -49,13 +49,15 @@ def test_the_driver_s_list_is_read():
     ("visible", "names"),
     [("1", ["1"]), ("1,0", ["1", "0"]), ("GPU-b", ["1"]), ("", []), ("-1", [])],
 )
-def test_cuda_visible_devices_narrows_the_list_by_index_or_uuid(visible, names):
-    assert [gpu.name for gpu in list_gpus(visible)] == names
+def test_cuda_visible_devices_narrows_the_list_by_index_or_uuid(monkeypatch, visible, names):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [gpu.name for gpu in visible_gpus()] == names
 
 
-def test_a_gpu_that_is_not_there_is_named():
+def test_a_gpu_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     with pytest.raises(PipelineError, match="names GPU 7; this host has 0, 1; set it to some"):
-        list_gpus("7")
+        visible_gpus()
 
 
 def test_a_host_without_gpus_works_on_its_cpu(host):

@@ -83,7 +83,7 @@ def asked_benchmarks(config: EvaluateConfig, layout: Layout) -> dict[str, bool]:
         for entry in config.benchmarks
     }
     if examples := _held_out(layout):
-        asked[prepare_validation_questions(examples, layout.benchmarks).path.parent.name] = False
+        asked[prepare_validation_questions(examples, layout.benchmarks).parent.name] = False
     return asked
 
 

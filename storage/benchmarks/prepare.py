@@ -16,10 +16,10 @@ file name, else by its question and choices, where only one question has them.
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from storage.audio import check_clips, common_folder, find_clip
 from storage.benchmarks.parse import (
@@ -135,23 +135,16 @@ def prepare_asked(config: BenchmarkConfig, root: Path, limit: int | None) -> Pat
     return whole if limit is None else write_sample(config.name, whole, limit)
 
 
-class HeldOut(NamedTuple):
-    """The questions that were made of held-out training examples."""
-
-    path: Path
-    audio: Path
-    """Folder of their clips."""
-
-
 def prepare_validation(
-    examples: Iterable[Mapping[str, object]], root: Path, on_progress: OnProgress = _say_nothing
+    examples: Sequence[Mapping[str, object]], root: Path, on_progress: OnProgress = _say_nothing
 ) -> Benchmark:
     """Make a benchmark of held-out training examples, on which a checkpoint can be chosen."""
-    path, audio = prepare_validation_questions(examples, root)
+    path = prepare_validation_questions(examples, root)
+    audio = common_folder(str(example["audio_path"]) for example in examples)
     return _checked(BenchmarkConfig(name=VALIDATION), path, audio, on_progress)
 
 
-def prepare_validation_questions(examples: Iterable[Mapping[str, object]], root: Path) -> HeldOut:
+def prepare_validation_questions(examples: Sequence[Mapping[str, object]], root: Path) -> Path:
     """Write held-out examples to `<root>/<key>/questions.json`; PipelineError names a bad one."""
     questions = from_validation(examples)
     folder = common_folder(question.clips[0] for question in questions)
@@ -160,7 +153,7 @@ def prepare_validation_questions(examples: Iterable[Mapping[str, object]], root:
         replace(question, clips=(str(Path(question.clips[0]).relative_to(folder)),))
         for question in questions
     ]
-    return HeldOut(keep_questions(VALIDATION, as_file(moved), root), folder)
+    return keep_questions(VALIDATION, as_file(moved), root)
 
 
 def _checked(

@@ -10,16 +10,9 @@ from flows.preflight import check_stage
 from storage.errors import PipelineError
 from storage.host.gpus import visible_gpus
 from storage.layout import Layout
-from tasks.asked import (
-    Job,
-    asked_models,
-    check_declared_step,
-    control_jobs_of,
-    evaluate_unit,
-    jobs_of,
-)
+from tasks.asked import Job, check_declared_step, control_jobs_of, evaluate_unit, jobs_of
 from tasks.evaluate import answer, describe_score, write_control_reports
-from tasks.inputs import make_world, prepare_benchmarks
+from tasks.inputs import make_world
 from tasks.running.child_process import stopping_children
 from tasks.running.console import say
 from tasks.running.gpus import is_any_free
@@ -89,8 +82,7 @@ def _watch(config: PipelineConfig, layout: Layout, *, force: bool) -> None:
 def _evaluate(config: PipelineConfig, layout: Layout, *, force: bool, so_far: bool = False) -> bool:
     """Run what is due, and say what cannot be; tells whether something was."""
     with turn("evaluate", layout.lock("evaluate"), config.when_busy):
-        asked = asked_models(config.train, config.evaluate, layout, so_far=so_far)
-        jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout))
+        jobs = jobs_of(config.train, config.evaluate, layout, so_far=so_far)
         has_run = _run_due(jobs, config, layout, force=force, so_far=so_far)
         if so_far:  # which step leads is known when a training's steps are all evaluated
             return has_run

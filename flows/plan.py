@@ -20,7 +20,7 @@ from storage.host.gpus import Gpu
 from storage.layout import Layout
 from storage.records.model import FromTraining, parse_name
 from storage.world.make import is_made
-from tasks.asked import asked_models, control_jobs_of, evaluate_unit, jobs_of, profile_facts
+from tasks.asked import control_jobs_of, evaluate_unit, jobs_of, profile_facts
 from tasks.convert import CLIPS_FOLDER, ConvertSettings, convert_unit
 from tasks.cost import (
     Cost,
@@ -34,7 +34,7 @@ from tasks.cost import (
     train_cost,
 )
 from tasks.fetch import due_clips, fetch_unit
-from tasks.inputs import prepare_benchmarks, read_annotations
+from tasks.inputs import read_annotations
 from tasks.report import report_unit
 from tasks.running.console import say
 from tasks.stage import Unit
@@ -221,8 +221,7 @@ def _of_evaluations(
         reason = f"{intention.reason}: {models} models" + f", {answers:,} answers" * bool(answers)
         yield intention._replace(reason=reason, cost=lambda: of_one().times(answers))
         return
-    asked = asked_models(config.train, config.evaluate, layout)
-    jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout))
+    jobs = jobs_of(config.train, config.evaluate, layout)
     for job in jobs + control_jobs_of(jobs, config.train, config.evaluate, layout):
         intention = _of(evaluate_unit(job, config.evaluate, layout), force=force)
         num = job.benchmark.num_questions * intention.runs

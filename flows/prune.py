@@ -17,9 +17,8 @@ from flows.pipeline_config import PipelineConfig
 from storage.errors import PipelineError
 from storage.layout import Layout
 from storage.records.model import FromTraining, parse_name
-from tasks.asked import asked_models, evaluate_unit, jobs_of, leading_steps
+from tasks.asked import evaluate_unit, jobs_of, leading_steps
 from tasks.cost import bytes_in
-from tasks.inputs import prepare_benchmarks
 from tasks.models import is_gone, trained
 from tasks.running.console import say
 from tasks.running.turns import turn
@@ -69,8 +68,7 @@ def _settled(config: PipelineConfig, layout: Layout) -> Iterator[Path]:
     finished = [each for each in config.train if is_finished(each, layout)]
     if not finished:
         return
-    asked = asked_models(finished, config.evaluate, layout)
-    jobs = jobs_of(asked, prepare_benchmarks(config.evaluate, layout))
+    jobs = jobs_of(finished, config.evaluate, layout)
     starts = [parse_name(name) for each in config.train for name in each.needs]
     needed = {(start.name, start.step) for start in starts if isinstance(start, FromTraining)}
     leads = leading_steps(jobs, finished, config.evaluate, layout)

@@ -20,7 +20,7 @@ from storage.records.evaluation import Decoding, EvaluationRun, Role, RunKey, Sc
 from storage.records.leading import Done, ProfileFacts, leading
 from storage.records.model import ModelRef
 from storage.records.prompt import Prompt
-from tasks.inputs import asked_benchmarks
+from tasks.inputs import asked_benchmarks, prepare_benchmarks
 from tasks.models import is_gone, resolve, trained, trained_so_far
 from tasks.stage import Unit
 from tasks.train import is_finished, is_under_way
@@ -160,8 +160,16 @@ def asked_models(
     return wanted + asked
 
 
-def jobs_of(asked: Sequence[Asked], benchmarks: Sequence[Benchmark]) -> list[Job]:
-    """Every proper run: each model on each benchmark."""
+def jobs_of(
+    trainings: Sequence[TrainConfig],
+    config: EvaluateConfig,
+    layout: Layout,
+    *,
+    so_far: bool = False,
+) -> list[Job]:
+    """Every proper run: each of `asked_models` on each benchmark, which is made ready."""
+    asked = asked_models(trainings, config, layout, so_far=so_far)
+    benchmarks = prepare_benchmarks(config, layout)
     return [Job(each, benchmark, None) for each in asked for benchmark in benchmarks]
 
 

@@ -22,6 +22,14 @@ def render_site(layout: Layout, profile: dict[str, Any]) -> None:
     render(read_report(layout, ReportConfig(), settings=profile), layout.site, audio_roots={})
 
 
+def write_two_methods(folder: Path, **size: Any) -> tuple[Layout, dict[str, Any]]:
+    """GRPO, and SFT of adapters with another prompt; nothing was fetched."""
+    settings = {"sft": {"prompt": "plain", "lora": {"rank": 4}}}
+    return write_experiment(
+        folder, trainings=("grpo", "sft"), settings=settings, with_fetch=False, **size
+    )
+
+
 @pytest.fixture
 def make_report(tmp_path: Path) -> Callable[..., Report]:
     """Read an experiment written with the given size."""

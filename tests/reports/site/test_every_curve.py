@@ -14,8 +14,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks.synthetic_experiment import write_experiment
-from tests.reports.conftest import render_site
+from tests.reports.conftest import render_site, write_two_methods
 from tests.reports.site.test_every_number import (
     at,
     groups_of,
@@ -122,14 +121,9 @@ SAMPLED = [
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
-    layout, profile = write_experiment(
-        tmp_path_factory.mktemp("curves"),
-        num_questions=120,
-        steps=STEPS,
-        benchmarks=(BENCHMARK,),
-        trainings=tuple(LABELS),
-        settings={"sft": {"prompt": "plain", "lora": {"rank": 4}}},
-        with_fetch=False,
+    folder = tmp_path_factory.mktemp("curves")
+    layout, profile = write_two_methods(
+        folder, num_questions=120, steps=STEPS, benchmarks=(BENCHMARK,)
     )
     write_lines(layout.training("grpo") / "metrics.jsonl", logged_by_grpo())
     write_lines(layout.training("sft") / "metrics.jsonl", logged_by_sft())

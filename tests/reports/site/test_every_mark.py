@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks.synthetic_experiment import write_experiment
-from tests.reports.conftest import render_site
+from tests.reports.conftest import render_site, write_two_methods
 from tests.reports.site.test_every_curve import PIXEL, axis, marks_of, number
 from tests.reports.site.test_every_number import change, holm, p_text, share, text_of, wilson
 
@@ -20,14 +20,8 @@ BENCHMARK = "demo-mmau"
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
-    layout, profile = write_experiment(
-        tmp_path_factory.mktemp("marks"),
-        num_questions=120,
-        trainings=("grpo", "sft"),
-        settings={"sft": {"prompt": "plain", "lora": {"rank": 4}}},
-        with_controls=True,
-        with_fetch=False,
-    )
+    folder = tmp_path_factory.mktemp("marks")
+    layout, profile = write_two_methods(folder, num_questions=120, with_controls=True)
     render_site(layout, profile)
     return layout
 

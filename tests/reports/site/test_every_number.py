@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.synthetic_experiment import withhold_answers, write_experiment
-from tests.reports.conftest import render_site
+from tests.reports.conftest import render_site, write_two_methods
 
 Z = 1.959963984540054
 BENCHMARK, STEPS = "mmau-test-mini-original", (10, 20, 30)
@@ -118,15 +118,9 @@ class Tables(HTMLParser):
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
-    layout, profile = write_experiment(
-        tmp_path_factory.mktemp("numbers"),
-        num_questions=200,
-        steps=STEPS,
-        benchmarks=(BENCHMARK,),
-        trainings=("grpo", "sft"),
-        settings={"sft": {"prompt": "plain", "lora": {"rank": 4}}},
-        with_controls=True,
-        with_fetch=False,
+    folder = tmp_path_factory.mktemp("numbers")
+    layout, profile = write_two_methods(
+        folder, num_questions=200, steps=STEPS, benchmarks=(BENCHMARK,), with_controls=True
     )
     render_site(layout, profile)
     return layout

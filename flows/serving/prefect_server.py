@@ -131,6 +131,8 @@ def server_environment(workspace: Path, api_url: str, login: str) -> dict[str, s
     environment = {
         "PREFECT_SERVER_API_AUTH_STRING": login,
         "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": api_url.removesuffix("/api"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 24 * 3600),
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (

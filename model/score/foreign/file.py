@@ -6,6 +6,7 @@
 | `{"data": ...}`, `{"evaluation_data": [...]}` | what is inside |
 | `{id: text}` | one an id, the text under `prediction` |
 | `{id: {...}}` | one an id |
+| `{"id": ..., ...}` | it is the only one, as of JSON lines with a single line |
 | a line an object | one a line |
 | `.csv`, `.tsv` | one a line; comma, semicolon or tab, whichever the header has most of |
 
@@ -61,6 +62,8 @@ def _rows_in(document: Any) -> Iterable[object]:  # noqa: ANN401  decoded JSON
     inner = fields.get("data", fields.get("evaluation_data"))
     if isinstance(inner, list | dict):
         return _rows_in(inner)
+    if "id" in fields:
+        return [fields]
     return [
         {"id": name, **(cast("Record", row) if isinstance(row, dict) else {"prediction": row})}
         for name, row in fields.items()

@@ -71,6 +71,11 @@ def test_rows_with_an_id_are_matched_by_it(tmp_path, key, name) -> None:
     assert read_predictions(path, QUESTIONS).key == key
 
 
+def test_a_single_line_is_a_row(tmp_path) -> None:
+    row = {"id": "q1", "prediction": "a dog"}
+    assert texts(written(tmp_path, [row], "one.jsonl")) == {"q1": "a dog"}
+
+
 def test_an_object_of_texts_by_id_is_read(tmp_path) -> None:
     assert texts(written(tmp_path, EXPECTED)) == EXPECTED
 

@@ -23,7 +23,8 @@ PAYLOADS = (
 )
 CODES = {
     *("marks", "picks", "parsed", "finished"),  # one character a question
-    *("scorers", "role", "method", "variant", "precision", "extract", "form"),  # one of a few words
+    # one of a few words
+    *("scorers", "role", "method", "variant", "precision", "extract", "form", "decode"),
 }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from flows.score import load_questions
 from storage.benchmarks.difference import Difference, compare
+from storage.benchmarks.parse import read_questions
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -26,10 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--workspace", type=Path, default=Path("workspace"), help="folder of all data")
     options = parser.parse_args(arguments)
     names = (options.first, options.second)
-    files = [Path(name) if Path(name).is_file() else None for name in names]
     first, second = (
-        load_questions(name, file, workspace=options.workspace)[0]
-        for name, file in zip(names, files, strict=True)
+        read_questions(Path(name))
+        if Path(name).is_file()
+        else load_questions(name, None, workspace=options.workspace)[0]
+        for name in names
     )
     folders = (options.first_audio, options.second_audio)
     found = compare(first, second, audio=None if None in folders else folders)

@@ -29,7 +29,7 @@ COMMAND_DEFAULTS = {
 def own_option(name: str, words: Sequence[str]) -> tuple[str | None, list[str]]:
     """The value of one option of a command line, None if it is not there, and the other words."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(name, dest="value")
+    parser.add_argument(name, dest="value", nargs="?")
     options, others = parser.parse_known_args(words)
     return options.value, others
 
@@ -45,7 +45,7 @@ def _set_defaults_of_commands() -> None:
     has_own_profile = Path("~/.prefect/profiles.toml").expanduser().exists()
     if not has_own_profile and "PREFECT_PROFILES_PATH" not in os.environ:
         os.environ.setdefault("PREFECT_HOME", str(home))
-        # It is made with the first file in it.
+        # Prefect makes it, or the first file in it.
         warnings.filterwarnings("ignore", "Failed to create the Prefect home directory")
     if is_loopback(os.environ.get("PREFECT_API_URL", "")):
         with contextlib.suppress(OSError):  # a server that somebody else started

@@ -34,19 +34,17 @@ def evaluate_flow(
     """Answer and score what has not been answered; one child process a GPU."""
     make_world(config.world, layout)
     check_declared_step(config.evaluate, config.train)
-    if watch:
-        _watch(config, layout, force=force)
-    has_run = _evaluate(config, layout, force=force and not watch)
-    return has_run or watch
+    has_watched = watch and _watch(config, layout, force=force)
+    return _evaluate(config, layout, force=force and not watch) or has_watched
 
 
-def _watch(config: PipelineConfig, layout: Layout, *, force: bool) -> None:
-    """Evaluate checkpoints as they come, until every training is finished.
+def _watch(config: PipelineConfig, layout: Layout, *, force: bool) -> bool:
+    """Evaluate checkpoints as they come, until every training is finished; tells whether any was.
 
     It fails where no training runs (any more), and one has not been finished.
     """
     seen: list[tuple[str, int]] | None = None
-    has_run, told = False, ""
+    has_evaluated, has_run, told = False, False, ""
     give_up_s = time.monotonic() + START_WAIT_S
     while True:
         is_running = is_training(layout)  # before looking: what it writes last is seen below
@@ -54,7 +52,8 @@ def _watch(config: PipelineConfig, layout: Layout, *, force: bool) -> None:
         found = seen_so_far(config.train, layout)
         # Who waits in line for a GPU takes it between two trainings, or before a training's retry.
         if found != seen and (not is_running or is_any_free()):
-            _evaluate(config, layout, force=force and seen is None, so_far=True)
+            is_first = seen is None
+            has_evaluated |= _evaluate(config, layout, force=force and is_first, so_far=True)
             seen = found
             continue
         if is_running:
@@ -64,7 +63,7 @@ def _watch(config: PipelineConfig, layout: Layout, *, force: bool) -> None:
             unfinished = [each for each in config.train if not is_finished(each, layout)]
             if not unfinished:
                 say("evaluate: every training is finished")
-                return
+                return has_evaluated
             if has_run or time.monotonic() > give_up_s:
                 no_more = "no training runs any more" if has_run else "no training runs"
                 msg = (
@@ -140,11 +139,12 @@ def _answer_all(jobs: list[Job], config: PipelineConfig, layout: Layout) -> None
 
 def _split(jobs: list[Job], num_parts: int) -> list[list[Job]]:
     """Share the jobs out by model, so that each model is loaded once; endpoints have their own."""
-    here = list(dict.fromkeys(job.asked.model.key for job in jobs if not job.asked.endpoint))
-    elsewhere = dict.fromkeys(job.asked.model.key for job in jobs if job.asked.endpoint)
+    place_of = {job: (job.asked.endpoint is not None, job.asked.model.key) for job in jobs}
+    places = dict.fromkeys(place_of.values())
+    here = [place for place in places if not place[0]]
     shares = [here[number::num_parts] for number in range(num_parts)]
-    shares += [[model] for model in elsewhere]
-    parts = [[job for job in jobs if job.asked.model.key in share] for share in shares]
+    shares += [[place] for place in places if place[0]]
+    parts = [[job for job in jobs if place_of[job] in share] for share in shares]
     return [part for part in parts if part]
 
 

@@ -134,8 +134,8 @@ class PipelineConfig(Config):
             if not isinstance(entry, dict):
                 return entry
             parent = known.get(str(entry.get("continues")).rpartition("@")[0], {})
-            known[entry.get("name")] = _merged(parent, entry)
-            return dict(known[entry.get("name")])
+            made = known[str(entry.get("name"))] = _merged(parent, entry)
+            return dict(made)
 
         return [whole(entry) for entry in trainings] if isinstance(trainings, list) else trainings
 
@@ -315,7 +315,9 @@ def known_settings(group: type[BaseModel] = PipelineConfig, prefix: str = "") ->
         type_name = MODULE.sub("", formatannotation(types[name]))
         found[prefix + name] = f"{type_name}{shown}\n    {text} ({source})"
         for inner in groups:
-            found.update(known_settings(inner, f"{prefix}{name}."))
+            for key, told in known_settings(inner, f"{prefix}{name}.").items():
+                before = found.setdefault(key, told)
+                found[key] = before if told in before else f"{before}\n{key}: {told}"
     return found
 
 

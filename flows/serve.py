@@ -174,7 +174,7 @@ def _start(
         print(f"starting Prefect's server (log: {services[0].log})", flush=True)
         prefect_server.start_server(services[0], layout.workspace, api_url)
     prefect_server.check_login(api_url)
-    prefect_server.check_served_for(MAIN, layout.workspace)
+    prefect_server.check_served_for_nobody(MAIN)
     prefect_server.create_limits([name for gpu in visible_gpus() if (name := limit_name(gpu))])
     prefect_server.create_zombie_automation([flow.name for flow in FLOWS])
     if options.pools:  # their workers run the flows

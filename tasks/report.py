@@ -66,9 +66,21 @@ def report(
 
     found = _make(experiment, config, facts, layout)
     rows = [row for row in leaderboard.rows(found) if row.is_quoted]
-    artifacts.create_markdown_artifact(
-        exports.to_markdown(rows), key="leaderboard", description=f"Experiment {layout.experiment}."
+    table = [
+        {
+            "benchmark": row.benchmark,
+            "model": row.model,
+            "method": row.method,
+            "scorer": row.scorer,
+            **{name: exports.score_text(score) for name, score in row.tasks.items()},
+            "average": exports.score_text(row.average),
+        }
+        for row in rows
+    ]
+    artifacts.create_table_artifact(
+        table, key="leaderboard", description=f"Experiment {layout.experiment}."
     )
+    artifacts.create_markdown_artifact(exports.to_markdown(rows), key="leaderboard-markdown")
     link = f"{config.url.rstrip('/')}/{layout.experiment}/index.html"
     artifacts.create_link_artifact(link, key="report")
 

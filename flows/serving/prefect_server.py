@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import requests
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import StateType
@@ -53,6 +53,7 @@ FINAL_EVENTS = {
 NO_HEARTBEAT_FOR = timedelta(minutes=5)
 ANSWER_TIMEOUT_S = 3
 NOT_POLLED_FOR = timedelta(seconds=10)  # our runner polls every 2 s
+NEXT_POLL_S = 6.0
 UNAUTHORIZED = 401
 SERVER_START_S = 180.0  # 3.3 s warm, 11 s with a new database; a cold, busy laptop takes a minute
 BEGINNING_S = 5.0  # a run's lock is made, then taken
@@ -61,10 +62,10 @@ BEGINNING_S = 5.0  # a run's lock is made, then taken
 def answers(api_url: str) -> bool:
     """Whether a Prefect server answers at an address; a PipelineError where something else does."""
     try:
-        response = requests.get(f"{api_url}/health", timeout=ANSWER_TIMEOUT_S)
-    except requests.RequestException:  # nobody there, or no HTTP
+        response = httpx.get(f"{api_url}/health", timeout=ANSWER_TIMEOUT_S, follow_redirects=True)
+    except (httpx.HTTPError, httpx.InvalidURL):  # nobody there, or no HTTP
         return False
-    if response.ok and response.text.strip() == "true":
+    if response.is_success and response.text.strip() == "true":
         return True
     address, found = urlsplit(api_url), f"{response.status_code} {response.text[:20]!r}"
     msg = (
@@ -222,19 +223,27 @@ def last_polled(deployment: str) -> datetime | None:
     return None
 
 
-def check_served_for(deployment: str, workspace: Path) -> None:
-    """Raise a PipelineError where somebody serves a deployment for another workspace now."""
-    with get_client(sync_client=True) as client, suppress(ObjectNotFound):
+def check_served_for_nobody(deployment: str) -> None:
+    """Raise a PipelineError where somebody serves a deployment now.
+
+    Whoever was stopped just now has polled just now: only the next poll tells.
+    """
+    polled = last_polled(deployment)
+    if polled is None or datetime.now(UTC) - polled > NOT_POLLED_FOR:
+        return
+    give_up_s = time.monotonic() + NEXT_POLL_S
+    while last_polled(deployment) == polled:
+        if time.monotonic() > give_up_s:
+            return
+        time.sleep(0.2)
+    with get_client(sync_client=True) as client:
         found = client.read_deployment_by_name(deployment)
-        other = str(found.parameters.get("workspace", "an unknown workspace"))
-        polled = found.last_polled
-        if polled and datetime.now(UTC) - polled < NOT_POLLED_FOR and other != str(workspace):
-            msg = (
-                f"the Prefect server at {PREFECT_API_URL.value()} has {deployment} served already, "
-                f"for {other}; stop that `make serve` and wait {NOT_POLLED_FOR.seconds} s, or "
-                "start another server: --port 4300 --report-port 8190"
-            )
-            raise PipelineError(msg)
+    msg = (
+        f"the Prefect server at {PREFECT_API_URL.value()} has {deployment} served already, for "
+        f"{found.parameters.get('workspace', 'an unknown workspace')}; stop that `make serve`, or "
+        "start another server: --port 4300 --report-port 8190"
+    )
+    raise PipelineError(msg)
 
 
 def crash_dead_runs(workspace: Path) -> None:

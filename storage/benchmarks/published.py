@@ -203,7 +203,7 @@ def rows_folder(address: str, root: Path) -> Path:
 
 def read_benchmark(name: str, path: Path) -> list[Question]:
     """Read a benchmark's questions from a file, which must be the published one if the name is."""
-    known = find_description(BenchmarkConfig(name=name))
+    known = find_published(name) or PublishedBenchmark(name=name)
     return _parse(_read(path, name), known, source=str(path))
 
 

@@ -91,11 +91,13 @@ def read_json(path: Path) -> Any:  # noqa: ANN401  JSON is whatever was written;
 
 
 def read_file(path: Path) -> bytes:
-    """Read a file; PipelineError if it is missing."""
+    """Read a file; PipelineError if it is missing, or a folder."""
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise PipelineError(f"{path} is missing") from error
+    except OSError as error:
+        raise PipelineError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def read_jsonl(path: Path) -> list[Record]:

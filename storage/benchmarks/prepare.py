@@ -269,15 +269,15 @@ def _write_clips(
 
 def _matcher(questions: Sequence[Question]) -> Callable[[Record], str]:
     """Finds the id of the question that a row is about; empty: of none."""
-    by_name = {Path(question.clips[0]).stem: question.id for question in questions}
-    by_name |= {question.id: question.id for question in questions}
+    ids = {question.id for question in questions}
+    by_file = {Path(question.clips[0]).stem: question.id for question in questions}
     by_asked: dict[Asked, list[str]] = defaultdict(list)
     for question in questions:
         by_asked[as_asked(question.question, question.choices)].append(question.id)
 
     def find(row: Record) -> str:
         for name in _names(row):
-            found = by_name.get(name) or by_name.get(Path(name).stem)
+            found = name if name in ids else by_file.get(Path(name).stem)
             if found is not None:
                 return found
         alike = by_asked.get(asked_by(row)._replace(answer=""), [])

@@ -180,9 +180,13 @@ def prepare_questions(config: BenchmarkConfig, root: Path) -> Path:
 
 
 def find_prepared(config: BenchmarkConfig, root: Path) -> Path | None:
-    """The folder of a benchmark whose questions were brought here; None: they were not."""
+    """The folder of a benchmark whose questions were brought here and would be again; else None."""
     known = find_description(config)
-    path = _kept(_pin_path(config.name, address_of(config, known), root), root, known)
+    pin_path = _pin_path(config.name, address_of(config, known), root)
+    path = _kept(pin_path, root, known)
+    local = Path(config.questions or "").expanduser()
+    if path and local.is_file() and file_digest(local) != Pin.read(pin_path).sha256:
+        return None
     return path and path.parent
 
 

@@ -18,14 +18,16 @@ file; the tests run the real extractor through each. A class decides what happen
 
 import errno
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Literal
 
 import yaml
 from yt_dlp.networking.exceptions import HTTPError
-from yt_dlp.utils import ExtractorError
+from yt_dlp.utils import ExtractorError, GeoRestrictedError
 
 Lost = Literal["invalid", "geo", "credentials"]
 Kind = Literal[Lost, "unconfirmed", "retry", "blocked", "network", "extractor", "local"]
@@ -94,6 +96,8 @@ def classify(error: Exception, warnings: Sequence[str], *, is_youtube: bool) -> 
     number = _ERRNO.search(str(error))
     if number and int(number[1]) in LOCAL_ERRORS:
         return Failure("local", LOCAL_ERRORS[int(number[1])], message)
+    if isinstance(cause, GeoRestrictedError):  # in another site's words
+        return Failure("geo", "country", message)
     for kind, reason, pattern in _MESSAGES:
         if kind != "session" and pattern.search(message):
             session = _fault_of_session(warnings) if reason in _DOUBTFUL else None
@@ -102,11 +106,20 @@ def classify(error: Exception, warnings: Sequence[str], *, is_youtube: bool) -> 
         return _no_player_response(message, warnings)
     if status is not None:
         kind = _kind_of(status, is_youtube=is_youtube)
-        # yt-dlp itself never reads it.
-        asked = cause.response.headers.get("Retry-After") if isinstance(cause, HTTPError) else None
-        wait_s = float(asked) if asked and asked.isdigit() else None
+        wait_s = _retry_after_s(cause)
         return Failure(kind, f"http-{status}", message, status, wait_s, is_youtube)
     return Failure("retry", _wire_reason(cause), message)
+
+
+def _retry_after_s(cause: BaseException) -> float | None:
+    """What the server's Retry-After says, seconds or a date; yt-dlp itself never reads it."""
+    value = cause.response.headers.get("Retry-After") if isinstance(cause, HTTPError) else None
+    if value is None or value.isdigit():
+        return float(value) if value else None
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
 
 
 def _fault_of_session(warnings: Sequence[str]) -> Failure | None:

@@ -143,6 +143,8 @@ class Gate:
     _alike: str = ""
     _num_alike: int = 0
     """Answers of that sort in a row."""
+    _num_broken: int = 0
+    """Downloads in a row that broke."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ask(self, downloader: Downloader, clips: Sequence[Clip], folder: Path) -> dict[str, Answer]:
@@ -152,7 +154,8 @@ class Gate:
             PipelineError: If it refuses us for good (exit code 75) or yt-dlp is out of date.
         """
         session = self.session
-        self.pace.wait(session.stop)
+        self.breaker.admit(session.stop)
+        self.pace.wait(session.stop)  # behind it, so that not all workers ask at a pause's end
         admitted_s = self.breaker.admit(session.stop)
         if session.stop.is_set():
             return {}
@@ -161,10 +164,15 @@ class Gate:
         failure = next((each for each in found.values() if isinstance(each, Failure)), None)
         if failure is not None and failure.reason == "stopped":
             return {}
-        if failure is not None and failure.kind in {"retry", "local"}:
-            return found  # the wire or the disk failed: nothing about how the source stands to us
         refusal = failure
-        if failure is None or failure.kind not in {"blocked", "network"}:
+        if failure is not None and failure.kind in {"retry", "local"}:
+            # The wire or the disk failed: nothing about the video, nor, once, about us.
+            refusal = self._broken_wire(downloader, failure)
+            if refusal is None:
+                return found
+        elif failure is None or failure.kind not in {"blocked", "network"}:
+            with self._lock:
+                self._num_broken = 0
             refusal = self._hidden(downloader, failure, folder)
         if refusal is not None:
             session.ledger.note_refusal(clips, run=session.run, failure=refusal)
@@ -178,6 +186,16 @@ class Gate:
         # An ambiguous loss is believed at once if the settings name a canary and it is there.
         is_there = self._probe(downloader, canary, folder) is None
         return dict.fromkeys(found, replace(failure, kind="invalid")) if is_there else found
+
+    def _broken_wire(self, downloader: Downloader, failure: Failure) -> Failure | None:
+        """A refusal, if so many downloads in a row broke that it is not for the videos' sake."""
+        with self._lock:
+            self._num_broken += 1
+            num_broken = self._num_broken
+        if not downloader.is_youtube or failure.kind == "local" or num_broken < MAX_LOSSES:
+            return None
+        message = f"{num_broken} downloads in a row broke: {failure.message}"
+        return Failure("blocked", "broken-wire", message)
 
     def _hidden(
         self, downloader: Downloader, failure: Failure | None, folder: Path

@@ -28,7 +28,7 @@ class Due(NamedTuple):
     """What is to do."""
 
     clips: Sequence[Clip]
-    """To be tried, or put right; those for which we were refused before come last."""
+    """To be tried, or put right; those that were asked for before without an answer come last."""
     num_reopened: int = 0
     """Losses among them that a changed source or setting may serve: what a new source wins back."""
     reopened_by: tuple[str, ...] = ()
@@ -95,7 +95,11 @@ def condemn_damaged(ledger: Ledger, clips: Sequence[Clip], folder: Path) -> None
         path = folder / row.clip.file_name
         if row.state != "done" or not path.exists():
             continue
-        if file_digest(path) != row.sha256:
+        try:
+            is_sound = file_digest(path) == row.sha256
+        except OSError:  # the disk's own damage
+            is_sound = False
+        if not is_sound:
             path.replace(condemned(path))
 
 

@@ -3,6 +3,7 @@
 import functools
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from yt_dlp.utils._jsruntime import DenoJsRuntime, NodeJsRuntime
 from yt_dlp.version import __version__ as ytdlp_version
@@ -23,8 +24,14 @@ def check_tools(config: FetchConfig) -> None:
         PipelineError: If something is missing or too old; says how to get it.
     """
     find_ffmpeg()
-    urls = [source.url_template for source in config.sources if isinstance(source, YoutubeSource)]
-    if not any(map(is_youtube, urls)):
+    sources = [source for source in config.sources if isinstance(source, YoutubeSource)]
+    for source in sources:
+        cookies = source.revealed_ytdlp.get("cookiefile")
+        if cookies is not None and not Path(cookies).expanduser().is_file():
+            raise PipelineError(
+                f"fetch.sources: there is no cookie file {cookies} (ytdlp.cookiefile)"
+            )
+    if not any(is_youtube(source.url_template) for source in sources):
         return
     if tuple(int(part) for part in ytdlp_version.split(".")[:3]) < OLDEST_YTDLP:
         wanted = ".".join(str(part) for part in OLDEST_YTDLP)

@@ -90,17 +90,18 @@ class ClipWorker:
             # One download for all of them.
             files = (answer for answer in answers.values() if not isinstance(answer, Failure))
             media = next((found[0].media for found in files), None)
-            failed: dict[str, Failure] = {}
-            for row in rows:
-                outcome = self._cut(source, row, answers[row.clip_id], folder)
-                if isinstance(outcome, Failure):
-                    failed[row.clip_id] = outcome
-                else:
-                    self._record(outcome, began_s, media.facts if media else None)
-            if media and self.session.config.keep_media and len(failed) < len(rows):
+            outcomes = {
+                row.clip_id: self._cut(source, row, answers[row.clip_id], folder) for row in rows
+            }
+            done = [row for row in outcomes.values() if isinstance(row, ClipRow)]
+            if media and self.session.config.keep_media and done:  # once done, none asks for it
                 name = f"{media.facts.video_id}{media.path.suffix}"
                 media.path.replace(self.session.layout.media / name)
-            return failed
+            for row in done:
+                self._record(row, began_s, media.facts if media else None)
+            return {
+                name: outcome for name, outcome in outcomes.items() if isinstance(outcome, Failure)
+            }
         finally:
             _empty(folder)
 
@@ -177,7 +178,8 @@ def _hopeful(first: Failure | None, second: Failure) -> Failure:
         return second
     if second.reason == NOT_THERE:
         return first
-    return min(first, second, key=lambda failure: HOPE.index(failure.kind))
+    # A file that is no medium, a picture or a description, says less than an answer.
+    return min(first, second, key=lambda told: (HOPE.index(told.kind), told.reason == "not-media"))
 
 
 def _cut_failure(source: AudioSource, error: CutError) -> Failure:

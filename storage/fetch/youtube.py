@@ -42,6 +42,15 @@ FILE_FORMAT = "ba/b"
 MAX_SOURCE_BYTES = 1 << 30  # a day of 50 kbit/s is half of it
 SOCKET_TIMEOUT_S = 20
 YOUTUBE_HOSTS = ("youtube.com", "youtu.be", "youtube-nocookie.com")
+ACCESS = (  # options of yt-dlp's that may open what was closed
+    "cookiefile",
+    "cookiesfrombrowser",
+    "username",
+    "proxy",
+    "geo_verification_proxy",
+    "geo_bypass_country",
+    "source_address",
+)
 ACCESS_MARK = " access "  # in a key, before the options, which may open closed doors
 # What yt-dlp raises, and what its extractors let through of an answer that they do not know.
 FAULTS = (YoutubeDLError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError)
@@ -76,7 +85,8 @@ class Downloader:
 
     def key(self, clip: Clip) -> str:  # noqa: ARG002  the same for all
         """What an answer depends on: the address, and who asks."""
-        digest = hashlib.sha256(repr(self.source.ytdlp).encode()).hexdigest()[:8]
+        access = {name: self.source.ytdlp.get(name) for name in ACCESS}
+        digest = hashlib.sha256(repr(access).encode()).hexdigest()[:8]
         return f"{self.name} {self.source.url_template}{ACCESS_MARK}{digest}"
 
     def find(self, clips: Sequence[Clip], folder: Path) -> dict[str, Answer]:

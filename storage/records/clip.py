@@ -32,7 +32,7 @@ class ClipState:
     """How a clip stands: what `convert` needs of the ledger."""
 
     state: str
-    """`done`, or why not (see storage/fetch/ledger.py)."""
+    """`done`, or why not (see storage/fetch/clip_rows.py)."""
     reason: str = ""
     """Reason code, e.g. `private`."""
     message: str = ""

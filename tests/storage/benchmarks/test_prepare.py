@@ -228,6 +228,22 @@ def test_rows_without_an_id_are_matched_by_question_and_choices(tmp_path: Path) 
     assert peak(audio / "a.wav") == pytest.approx(0.25)
 
 
+def test_a_clip_named_as_another_question_s_id_is_its_own_question_s(tmp_path: Path) -> None:
+    """Questions 1 and 2 with clips 0.wav and 1.wav: 1.wav went to question 1."""
+    config = world(tmp_path / "world", "1", "2")
+    questions = [row("1", audio_id="./test-mini-audios/0.wav")]
+    questions += [row("2", audio_id="./test-mini-audios/1.wav")]
+    Path(config.questions or "").write_text(json.dumps(questions))
+    rows: list[dict[str, object]] = [
+        {"audio": {"bytes": wav_bytes(tmp_path, level), "path": f"{stem}.wav"}}
+        for stem, level in [("1", 0.5), ("0", 0.25)]
+    ]
+    config = config.model_copy(update={"audio": parquet(tmp_path / "hub", rows)})
+    audio = prepare(config, tmp_path / "out").audio
+    assert audio
+    assert [peak(audio / f"{name}.wav") for name in "01"] == pytest.approx([0.25, 0.5])
+
+
 def test_clips_that_the_data_set_lacks_are_named(tmp_path: Path) -> None:
     config = world(tmp_path / "world", "a", "b")
     rows: list[dict[str, object]] = [

@@ -5,6 +5,7 @@ import resource
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager
 
@@ -355,6 +356,20 @@ def test_losses_in_a_row_are_believed_while_a_video_that_came_is_still_there(wir
     clips = _videos(_good(wire), 1, "good") + _videos(offline.NO_SUCH_VIDEO, 30, "gone")
     rows = _fetch(_youtube(), layout, clips)
     assert [row.state for row in rows] == ["done"] + ["invalid"] * 30
+
+
+def test_an_outage_pauses_the_run_and_ends_it_before_it_has_gone_through_the_list(wire, layout):
+    """A night without a network tried each of its clips once, in vain, and ended well."""
+    url = f"{wire.base}/reset/marker.webm"
+    formats = [audio_format(249, url, 'audio/webm; codecs="opus"', bit_rate=50_000, size=72_000)]
+    clips = _videos(Scenario(PLAYABLE, formats), 40, "off")
+    with pytest.raises(PipelineError, match="downloads in a row broke") as caught:
+        _fetch(_youtube(), layout, clips)
+    assert caught.value.exit_code == 75
+    with FetchRun(_youtube(), layout, resume_command="x") as run:
+        states = Counter(row.state for row in run.ledger.rows(clips))
+    assert states["retry"] + states["pending"] == 40
+    assert states["pending"] > 10
 
 
 def test_a_canary_that_is_there_settles_an_ambiguous_loss_at_once(wire, layout):

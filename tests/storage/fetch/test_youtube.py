@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from storage.config import FetchConfig, YoutubeSource
 from storage.errors import PipelineError
+from storage.fetch.requirements import check_tools
 from storage.fetch.run import FetchRun
 from storage.fetch.youtube import Downloader, is_youtube
 from storage.layout import Layout
@@ -115,8 +116,8 @@ def test_the_cookie_file_itself_is_never_written(tmp_path):
 
 def test_a_cookie_file_that_is_not_there_is_named_at_the_start(tmp_path):
     source = YoutubeSource(ytdlp={"cookiefile": str(tmp_path / "mine.txt")})
-    with pytest.raises(PipelineError, match=r"does not take the options .*mine\.txt"):
-        _downloader(source, tmp_path).check(tmp_path)
+    with pytest.raises(PipelineError, match=r"no cookie file .*mine\.txt"):
+        check_tools(FetchConfig(sources=(source,)))
 
 
 def test_the_seconds_that_a_server_asks_us_to_wait_are_read(tmp_path):

@@ -152,7 +152,7 @@ def naming_a_full_disk(folder: Path) -> Generator[None]:
 def strip_old(training: Path, kept: CheckpointsConfig) -> None:
     """Keep of all but the newest checkpoints only the weights, or not even those."""
     for folder in list_checkpoints(training)[: -kept.full]:
-        record = _whole(folder)
+        record = _record(folder)
         if kept.may_go(step_of(folder)):
             (folder / CHECKPOINT).unlink(missing_ok=True)  # torn from here on
             shutil.rmtree(folder)
@@ -200,10 +200,13 @@ def _list_resumable(training: Path) -> list[Path]:
 
 
 def _whole(folder: Path) -> CheckpointRecord | None:
+    record = _record(folder)
+    files = ((folder / name, size) for name, size in record.files.items()) if record else ()
+    return record if all(f.is_file() and f.stat().st_size == size for f, size in files) else None
+
+
+def _record(folder: Path) -> CheckpointRecord | None:
     try:
-        record = CheckpointRecord.read(folder / CHECKPOINT)
+        return CheckpointRecord.read(folder / CHECKPOINT)
     except PipelineError:  # missing, torn, or of another version
         return None
-    files = ((folder / name, size) for name, size in record.files.items())
-    whole = all(file.is_file() and file.stat().st_size == size for file, size in files)
-    return record if whole else None

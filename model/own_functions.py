@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib
-import pkgutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,8 +20,9 @@ def import_function(path: str, *, key: str, signature: str) -> Callable[..., Any
         f"expected the dotted path of a function {signature}, importable from where the training "
         "is started"
     )
+    module_name, _, function_name = path.rpartition(".")
     try:
-        function = pkgutil.resolve_name(path)
+        function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise PipelineError(f"{key} {path}: {error}; {expected}") from error
     if not callable(function):

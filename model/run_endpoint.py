@@ -160,21 +160,26 @@ def _attempt(item: Item, job: InferenceJob, endpoint: EndpointConfig, key: str) 
 
 def _answer(item: Item, content: str, prompt: Prompt) -> Answer:
     try:
-        found = json.loads(content)
-        choice, usage = found["choices"][0], found.get("usage") or {}
-        refusal, text = choice["message"].get("refusal"), choice["message"].get("content")
-        if refusal or choice.get("finish_reason") == "content_filter":
-            return not_asked(item, f"{REFUSED}: {(refusal or 'content filter')[:SHOWN]}")
-        return read_answer(
-            item,
-            prompt,
-            text,
-            num_tokens=int(usage.get("completion_tokens") or 0),
-            finished=choice.get("finish_reason") != "length",
-        )
+        return _answer_of(item, json.loads(content), prompt)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         msg = f"its answer is no chat completion: {type(error).__name__} {error}"
         raise FailedError(msg) from error
+
+
+def _answer_of(item: Item, found: Any, prompt: Prompt) -> Answer:  # noqa: ANN401  decoded JSON
+    choice, usage = found["choices"][0], found.get("usage") or {}
+    refusal, text = choice["message"].get("refusal"), choice["message"].get("content")
+    if refusal or choice.get("finish_reason") == "content_filter":
+        return not_asked(item, f"{REFUSED}: {(refusal or 'content filter')[:SHOWN]}")
+    if not isinstance(text, str):
+        raise TypeError(f"content is {type(text).__name__}")
+    return read_answer(
+        item,
+        prompt,
+        text,
+        num_tokens=int(usage.get("completion_tokens") or 0),
+        finished=choice.get("finish_reason") != "length",
+    )
 
 
 def _body(item: Item, job: InferenceJob, endpoint: EndpointConfig) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 # pyright: strict
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +16,7 @@ from model.own_functions import source_digest
 from storage.errors import PipelineError
 from storage.manifest import flat
 from storage.records.model import ModelRef
-from storage.records.training import TrainingRecord
+from storage.records.training import RUN, TrainingRecord
 
 OWN = "own functions"  # key of their digests among the settings
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "torchao")  # those that compute
@@ -32,26 +33,29 @@ class TrainingRun(NamedTuple):
     config: TrainConfig
     output: Path
     """Its folder: checkpoints, metrics.jsonl, completions.jsonl, dropped.jsonl."""
+    deciding: Mapping[str, JsonValue]
+    """What decides what it learns and a resumed run must share, flat: `grpo.beta: 0.04`; as it was
+    when the process began, user's own functions included."""
 
     @property
     def start_model(self) -> str:
         """Folder or hub name of the model that it starts from."""
         return self.record.start.path
 
-    @property
-    def deciding(self) -> dict[str, JsonValue]:
-        """What decides what it learns and a resumed run must share, flat: `grpo.beta: 0.04`."""
-        settings = decided_by(self.config) | {"start_model_digest": self.record.start.digest}
-        settings.pop("stop", None)  # it changes no step, and may be raised
-        if self.record.parent is not None:
-            settings["continues"] = self.record.parent.digest
-        return dict(flat(settings))
-
 
 def read_run(path: Path) -> TrainingRun:
     """Read a training's run.json; a PipelineError names what is wrong in it."""
     record = TrainingRecord.read(path)
-    return TrainingRun(record, config_of(record), path.parent)
+    return run_of(record, config_of(record), path.parent)
+
+
+def run_of(record: TrainingRecord, config: TrainConfig, output: Path) -> TrainingRun:
+    """A training with the settings that its checkpoints are held to."""
+    settings = decided_by(config) | {"start_model_digest": record.start.digest}
+    settings.pop("stop", None)  # it changes no step, and may be raised
+    if record.parent is not None:
+        settings["continues"] = record.parent.digest
+    return TrainingRun(record, config, output, dict(flat(settings)))
 
 
 def training_record(
@@ -76,6 +80,7 @@ def training_record(
         prompt=config.prompt.name,
         seed=config.seed,
         start=start,
+        is_start_rounded=_is_rounded(start),
         parent=parent,
         examples=examples,
         examples_sha256=examples_sha256,
@@ -87,6 +92,15 @@ def training_record(
     )
 
 
+def _is_rounded(start: ModelRef) -> bool:
+    """Whether a start model's weights are rounded from the masters of its own training."""
+    run = Path(start.path).parent / RUN
+    if start.training is None or not run.exists():
+        return False
+    made_by = TrainingRecord.read(run)
+    return made_by.variant == "full" and made_by.settings.get("precision") == "bf16-mixed"
+
+
 def decided_by(config: TrainConfig) -> dict[str, JsonValue]:
     """The settings that decide what is learned, and the source of the user's own functions."""
     named = (config.grpo.reward if config.method == "grpo" else None, config.example_repeats)
@@ -96,7 +110,8 @@ def decided_by(config: TrainConfig) -> dict[str, JsonValue]:
 
 def config_of(record: TrainingRecord) -> TrainConfig:
     """The settings of a training; a PipelineError names one that this version does not know."""
-    settings = {"name": record.name, **record.settings, **record.idle}
+    idle = {name: value for name, value in record.idle.items() if name in TrainConfig.model_fields}
+    settings = {"name": record.name, **record.settings, **idle}
     settings.pop(OWN, None)
     try:
         return TrainConfig.model_validate(settings)

@@ -191,7 +191,9 @@ class JobFolder:
         before = EvaluationRun.read(self._run_path) if self._run_path.exists() else None
         if before is not None and before.gives_answers_of(job.run):
             self._run = job.run.with_notes_of(before)
-            self.answered = {answer.id: answer for answer in read_answers(path)}
+            known = {question.id for question in self.questions}
+            lines = read_answers(path)
+            self.answered = {answer.id: answer for answer in lines if answer.id in known}
         elif path.exists():
             aside = name_aside(job.output)
             job.output.rename(aside)

@@ -36,7 +36,10 @@ class KeptAnswers:
             decides: What decides an answer besides model, decoding, versions and question.
         """
         run, decoding = job.run, job.run.decoding
-        asked = decoding and (decoding.max_new_tokens, decoding.precision)
+        asked = decoding and [decoding.max_new_tokens, decoding.precision]
+        # Until a card has shown that they are the same.
+        captured = ["captured"] if decoding and decoding.decode == "captured" else []
+        decides = [*captured, *decides]
         self._decides = [run.model.digest, asked, run.versions, *decides]
         self._prompt = job.prompt
         self._place = "/".join(job.output.parts[-5:])

@@ -16,6 +16,8 @@ import torch
 
 from storage.text import one_line
 
+_refused: set[torch.device] = set()  # where a step could not be captured; it is not tried again
+
 
 class CapturedStep:
     """A step that is run once, recorded for each size that comes, and played back."""
@@ -24,7 +26,9 @@ class CapturedStep:
         """Keep the step; a CPU records nothing."""
         self._step = step
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
-        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._device = device
+        can_record = device.type == "cuda" and device not in _refused
+        self._side = torch.cuda.Stream(device) if can_record else None
         self._pool = torch.cuda.graph_pool_handle() if self._side else None
         self._is_warm = False
 
@@ -50,6 +54,7 @@ class CapturedStep:
     def _record(self, size: int) -> bool:
         """Record the step without doing it; False where it cannot be, now and from now on."""
         graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.current_stream()
         try:
             with torch.cuda.graph(
                 graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local"
@@ -58,9 +63,14 @@ class CapturedStep:
         except torch.OutOfMemoryError:
             raise  # fewer rows will fit
         except RuntimeError as error:
+            if isinstance(error.__context__, torch.OutOfMemoryError):  # the capture's end hid it
+                raise error.__context__ from None
             say_eager(f"the step cannot be captured ({one_line(error)})")
+            _refused.add(self._device)
             self._side = None
             return False
+        finally:  # a capture that fails as it ends would leave its own
+            torch.cuda.set_stream(stream)
         self._graphs[size] = graph
         return True
 

@@ -258,6 +258,8 @@ def _tell(run: TrainingRun, checked: Checked, resume_from: Path | None) -> None:
         ids = list_ids(checked.cut)
         print(f"{len(checked.cut)} clips are longer than the model hears; cut: {ids}")  # noqa: T201
     begin = "the start model"
+    if run.record.is_start_rounded:
+        begin += ", as evaluated: rounded to bf16"
     if resume_from is not None:
         begin = f"{resume_from.parent.name}/{resume_from.name}"
     if run.config.method == "grpo":

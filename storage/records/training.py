@@ -51,6 +51,9 @@ class TrainingRecord(Document):
     seed: int
     """Of data order, sampling and dropout."""
     start: ModelRef
+    is_start_rounded: bool = False
+    """Whether its training went on with fp32 masters, of which these weights, the evaluated ones,
+    are rounded to bf16."""
     parent: ModelRef | None = None
     """The checkpoint of another training that it continues; None: it starts by itself."""
     examples: Path

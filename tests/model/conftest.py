@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 
 from model.config import TrainConfig
 from model.network.tiny import build_tiny
-from model.training_record import TrainingRun, training_record
+from model.training_record import TrainingRun, run_of, training_record
 from storage.records.model import ModelRef
 
 SOUNDS = ("tone", "noise", "clicks", "buzz")
@@ -64,7 +64,7 @@ def training_run(model: Path, lines: Path, output: Path, settings: dict[str, Any
         examples=lines,
         num_examples=len(lines.read_text(encoding="utf-8").splitlines()),
     )
-    return TrainingRun(record, config, output)
+    return run_of(record, config, output)
 
 
 @pytest.fixture(autouse=True)

@@ -22,11 +22,11 @@ from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 from model import checkpoints
 from model.config import TrainConfig
 from model.run_training import train
-from model.training_record import TrainingRun
+from model.training_record import TrainingRun, training_record
 from storage.errors import PipelineError
 from storage.host.supervisor import SUPERVISED
 from storage.jsonl import read_json, read_jsonl
-from storage.records.model import ModelRef
+from storage.records.model import ModelRef, TrainingRef
 from tests.model.conftest import training_run
 
 # A reward in which sampled nonsense differs, so that a random model has something to learn.
@@ -275,6 +275,16 @@ def test_weights_to_evaluate_are_bf16_and_masters_lie_in_the_newest_alone(
     assert {tensor.dtype for tensor in masters.values()} == {torch.float32}
     movement = read_json(run.output / "movement.json")  # of bf16 weights, nearly none has moved
     assert movement["language_model"]["moved_share"] > 0.8
+
+    run.record.write(run.output / "run.json")
+    assert not run.record.is_start_rounded
+    made_by = TrainingRef(name="small", seed=42, step=5)
+    path = str(run.output / "checkpoint-5")
+    start = ModelRef(key="small-step-5", path=path, digest="5", training=made_by)
+    again = training_record(
+        run.config, start=start, examples=training_lines, num_examples=12, num_devices=1
+    )
+    assert again.is_start_rounded  # what was evaluated is what it starts from, and says so
 
 
 def test_a_checkpoint_of_other_bytes_is_not_gone_on_from(

@@ -72,6 +72,7 @@ def read_predictions(
         msg = f"{path} holds no predictions" + (f": {tell(unread, len(unread))}" if unread else "")
         raise PipelineError(msg)
     found = {name for row in rows for name in row.texts}
+    found = found or {name for row in raw.values() for name in row}  # all of them null
     leading = next((name for name in keys if name in found), None)
     if leading is None:
         present = ", ".join(sorted({str(name) for row in raw.values() for name in row}))

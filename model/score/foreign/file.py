@@ -3,7 +3,7 @@
 | shape | rows |
 |---|---|
 | `[{...}, ...]` | its items |
-| `{"data": ...}`, `{"evaluation_data": [...]}` | what is inside |
+| `{"data": ...}`, `{"evaluation_data": [...]}` | what is inside, if the only list of objects |
 | `{id: text}` | one an id, the text under `prediction` |
 | `{id: {...}}` | one an id |
 | `{"id": ..., ...}` | it is the only one, as of JSON lines with a single line |
@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from model.score.foreign.row import Fault
+from model.score.foreign.row import ID_KEYS, Fault
 from storage.errors import PipelineError
 from storage.jsonl import Record
 
@@ -59,11 +59,13 @@ def _rows_in(document: Any) -> Iterable[object]:  # noqa: ANN401  decoded JSON
     if isinstance(document, list):
         return cast("list[object]", document)
     fields = cast("Record", document)
-    inner = fields.get("data", fields.get("evaluation_data"))
-    if isinstance(inner, list | dict):
-        return _rows_in(inner)
-    if "id" in fields:
+    if any(key in fields for key in ID_KEYS):
         return [fields]
+    lists = [cast("list[Any]", value) for value in fields.values() if isinstance(value, list)]
+    if len(lists) == 1 and lists[0] and isinstance(lists[0][0], dict):
+        return lists[0]
+    if isinstance(inner := fields.get("data"), list | dict):
+        return _rows_in(inner)
     return [
         {"id": name, **(cast("Record", row) if isinstance(row, dict) else {"prediction": row})}
         for name, row in fields.items()

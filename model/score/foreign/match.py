@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from model.score.foreign.row import Fault, Row, plain
-from storage.mapping import bare
 from storage.records.question import Question, list_ids
 
 MARKUP = re.compile(r"<[^<>]*>")  # "<audio>", "<sound>" before a question
@@ -86,7 +85,8 @@ def _offers(choices: tuple[str, ...] | str, question: Question) -> bool:
         return _holds_in_order(plain(choices), question.choices)
     offered, wanted = tuple(map(plain, choices)), tuple(map(plain, question.choices))
     # A choice of the benchmark may itself begin with a letter.
-    return wanted in (offered, tuple(map(bare, offered)))
+    unlettered = tuple(found[3] if (found := LETTER.fullmatch(text)) else text for text in offered)
+    return wanted in (offered, unlettered)
 
 
 def _is_answer(gold: object, question: Question) -> bool:

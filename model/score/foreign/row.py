@@ -102,7 +102,9 @@ def nemo_rl(fields: Record) -> Record:
 def ms_swift(fields: Record) -> Record:
     """A line of `infer`, where `labels` is the answer as the data set has it."""
     labels = fields.get("labels")
-    return {} if labels is None else {"target": first_answer(str(labels)) or labels}
+    if labels is None or "response" not in fields:
+        return {}
+    return {"target": first_answer(str(labels)) or labels}
 
 
 TOOLS = (lmms_eval, nemo_rl, ms_swift)

@@ -76,6 +76,11 @@ def test_a_single_line_is_a_row(tmp_path) -> None:
     assert texts(written(tmp_path, [row], "one.jsonl")) == {"q1": "a dog"}
 
 
+def test_rows_are_the_only_list_of_objects_whatever_its_name(tmp_path) -> None:
+    rows = [{"id": name, "prediction": text} for name, text in EXPECTED.items()]
+    assert texts(written(tmp_path, {"model": "mine", "results": rows})) == EXPECTED
+
+
 def test_an_object_of_texts_by_id_is_read(tmp_path) -> None:
     assert texts(written(tmp_path, EXPECTED)) == EXPECTED
 
@@ -401,6 +406,8 @@ def test_lmms_evals_lines_of_another_gold_are_refused(tmp_path) -> None:
         [" (A) a dog", " (B) a cat"],
         ["A. a dog", "B. a cat"],
         [" A. a dog", " B. a cat"],
+        ["A: a dog", "B: a cat"],
+        ["a)a dog", "b)a cat"],
         "['a dog', 'a cat']",
         {"A": "a dog", "B": "a cat"},
         "A. a dog\nB. a cat",

@@ -98,6 +98,14 @@ def test_weights_and_an_own_reward_are_taken_from_the_settings() -> None:
     assert [(r.name, r.weight) for r in rewards] == [("accuracy", 2), ("format", 0.5), ("own", 1)]
 
 
+def test_what_an_own_module_fails_to_import_is_named(tmp_path, monkeypatch) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "rewards.py").write_text("import no_such_package\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PipelineError, match="No module named 'no_such_package'"):
+        rewards_of(GrpoConfig(reward="own.rewards.score"), ANSWER)
+
+
 @pytest.mark.parametrize("path", ["no_such_module.f", "math.no_such_function", "nodots", "math.pi"])
 def test_an_own_reward_that_is_no_function_is_refused(path: str) -> None:
     with pytest.raises(PipelineError, match=path):

@@ -66,10 +66,12 @@ def _evaluating(config: PipelineConfig, layout: Layout) -> Generator[None]:
     stop = threading.Event()
 
     def evaluate() -> None:
+        from prefect.exceptions import CancelledRun, CrashedRun  # noqa: PLC0415  who plans runs nothing
+
         stop_event.set(stop)
         try:
             run(evaluate_flow, config, layout.workspace, watch=True)
-        except PipelineError as error:
+        except (PipelineError, CancelledRun, CrashedRun) as error:
             say(f"evaluate: ended before the training: {error}")
 
     # In the flow's context as it is before the training: its run then lies beside, not below.

@@ -15,6 +15,7 @@ from model.network.family import known_families
 from model.network.loading import load_model
 from model.network.tiny import build_tiny
 from model.run_training import train
+from model.training_record import run_of
 from storage import manifest
 from storage.errors import PipelineError
 from storage.layout import Layout
@@ -52,7 +53,8 @@ def finish(root: Path, family: str, settings: dict[str, Any], start: Path | None
         **settings,
     }
     run = training_run(start, lines, layout.training("small"), settings)
-    run = run._replace(record=run.record.model_copy(update={"start": resolve(str(start), layout)}))
+    record = run.record.model_copy(update={"start": resolve(str(start), layout)})
+    run = run_of(record, run.config, run.output)
     run.record.write(run.output / RUN)
     train(run)
     manifest.commit(layout.manifest("train/small"), "train/small", {}, [run.output])

@@ -183,8 +183,9 @@ def test_a_reward_that_was_edited_between_stop_and_resume_is_another_experiment(
     run = make_run(tiny_model, training_lines, tmp_path / "run", max_steps=2, grpo=grpo)
     train(run)
     source.write_text(OWN_REWARD.replace("aeiou", "aei"))
+    again = make_run(tiny_model, training_lines, tmp_path / "run", max_steps=2, grpo=grpo)
     with pytest.raises(PipelineError, match=r"own functions.edited_reward.vowels \(was '"):
-        train(run)
+        train(again)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from flows import DEFAULT_WORKSPACE
 from model.score.foreign import Imported, read_predictions
 from model.score.imported import write_imported
 from model.score.scorers import judge_all, score, submission_rows
@@ -187,7 +188,7 @@ def _options() -> argparse.ArgumentParser:
     add("--questions", type=Path, help="the questions' file, if you have it here")
     add("--allow-partial", action="store_true", help="show how far an incomplete file goes")
     add("--into", metavar="EXPERIMENT", help="add the predictions to an experiment's report")
-    add("--workspace", type=Path, default=Path("workspace"), help="folder of all data")
+    add("--workspace", type=Path, default=Path(DEFAULT_WORKSPACE), help="folder of all data")
     return parser
 
 

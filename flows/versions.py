@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from flows import DEFAULT_WORKSPACE
 from flows.score import load_questions
 from storage.benchmarks.difference import Difference, compare
 from storage.benchmarks.parse import read_questions
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("second", help="the same of another version")
     add("--first-audio", type=Path, help="folder of the first one's clips")
     add("--second-audio", type=Path, help="folder of the second one's clips")
-    add("--workspace", type=Path, default=Path("workspace"), help="folder of all data")
+    add("--workspace", type=Path, default=Path(DEFAULT_WORKSPACE), help="folder of all data")
     options = parser.parse_args(arguments)
     names = (options.first, options.second)
     first, second = (

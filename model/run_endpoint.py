@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from functools import partial
@@ -114,7 +114,7 @@ def _ask(
     item: Item, *, job: InferenceJob, endpoint: EndpointConfig, key: str, is_over: Event
 ) -> Answer:
     """Ask until there is an answer, or a refusal, or no attempt is left."""
-    lost = FailedError("not asked any more")
+    lost, body = FailedError("not asked any more"), dict[str, Any]()
     for attempt in range(endpoint.attempts):
         if is_over.is_set():
             break
@@ -122,7 +122,8 @@ def _ask(
             wait_s = lost.wait_s or endpoint.retry_wait_s * 2 ** (attempt - 1)
             time.sleep(min(LONGEST_WAIT_S, wait_s))
         try:
-            return _attempt(item, job, endpoint, key)
+            body = body or _body(item, job, endpoint)
+            return _attempt(item, body, job.prompt, endpoint, key)
         except UnreadableAudioError as error:
             return not_asked(item, str(error))
         except FailedError as error:
@@ -130,8 +131,9 @@ def _ask(
     raise lost
 
 
-def _attempt(item: Item, job: InferenceJob, endpoint: EndpointConfig, key: str) -> Answer:
-    body = _body(item, job, endpoint)
+def _attempt(
+    item: Item, body: Mapping[str, Any], prompt: Prompt, endpoint: EndpointConfig, key: str
+) -> Answer:
     try:
         response = requests.post(
             f"{endpoint.url.rstrip('/')}/chat/completions",
@@ -149,7 +151,7 @@ def _attempt(item: Item, job: InferenceJob, endpoint: EndpointConfig, key: str) 
             "`model` and the key that `key_from` names"
         )
     if status == OK:
-        return _answer(item, response.text, job.prompt)
+        return _answer(item, response.text, prompt)
     if 400 <= status < 500 and status != TOO_MANY:
         return not_asked(item, f"{REFUSED} ({status}): {told}")
     lost = FailedError(f"it answered {status}: {told}")

@@ -197,6 +197,12 @@ class Judged(NamedTuple):
                 return sheet
         return None
 
+    def course(self, training: TrainingSheet) -> dict[int, EvaluationSheet]:
+        """A training's checkpoints by step; its start model, where it was asked, is step 0."""
+        start = self.start(training)
+        steps = {sheet.step or 0: sheet for sheet in self.steps(training)}
+        return ({0: start} if start else {}) | steps
+
 
 def cleaned(report: Report) -> Report:
     """The same report without text that no page can hold; itself where there is none."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from prefect import Flow, flow
 
-from flows import convert, evaluate, fetch, full_pipeline, report, train
+from flows import DEFAULT_WORKSPACE, convert, evaluate, fetch, full_pipeline, report, train
 from flows.score import score_predictions
 from tasks.running.prefect_form import as_flow, with_states
 
@@ -24,7 +24,7 @@ def score_flow(
     benchmark: str,
     questions: Path | None = None,
     allow_partial: bool = False,  # noqa: FBT001, FBT002  Prefect passes parameters by name
-    workspace: Path = Path("workspace"),
+    workspace: Path = Path(DEFAULT_WORKSPACE),
     key: str | None = None,
 ) -> dict[str, Any]:
     """Score predictions that any tool wrote; writes score and verdicts beside them.

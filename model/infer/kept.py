@@ -35,12 +35,11 @@ class KeptAnswers:
             job: Whose answers.
             decides: What decides an answer besides model, decoding, versions and question.
         """
-        run, decoding = job.run, job.run.decoding
-        asked = decoding and [decoding.max_new_tokens, decoding.precision]
+        run, decoding = job.run, job.decoding
+        asked = [decoding.max_new_tokens, decoding.precision]
         # Until a card has shown that they are the same.
-        captured = ["captured"] if decoding and decoding.decode == "captured" else []
-        decides = [*captured, *decides]
-        self._decides = [run.model.digest, asked, run.versions, *decides]
+        captured = ["captured"] if decoding.decode == "captured" else []
+        self._decides = [run.model.digest, asked, run.versions, *captured, *decides]
         self._prompt = job.prompt
         self._place = "/".join(job.output.parts[-5:])
         own = folder / digest_of(self._decides)[:16]

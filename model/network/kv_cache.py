@@ -66,11 +66,11 @@ def roomy_cache() -> Cache:
 
 def make_room(cache: Cache, num_tokens: int, num_more: int) -> Room:
     """Give a cache room for so many tokens in all, of which a step adds `num_more`."""
-    room = Room(torch.empty(0))
+    first: Any = cache.layers[0]
+    num_read = first.keys.shape[2]
+    room = Room(torch.arange(num_read, num_read + num_more, device=first.keys.device))
     for layer in cache.layers:
         read: Any = layer
-        num_read = read.keys.shape[2]
-        room.place_G = torch.arange(num_read, num_read + num_more, device=read.keys.device)
         # Zeros, as what is hidden counts nothing times what lies there.
         missing = (0, 0, 0, num_tokens - num_read)
         read.keys, read.values = pad(read.keys, missing), pad(read.values, missing)

@@ -75,12 +75,10 @@ def accuracy(judged: Judged, looks: Mapping[str, Look]) -> Accuracy | None:
     groups = {"all tasks": list(range(len(questions))), **group_indices(questions, "task")}
     points: dict[str, dict[int, list[Tally]]] = {}
     for training in judged.report.trainings:
-        steps, start = judged.steps(training), judged.start(training)
-        shown = ({0: start} if start else {}) | {sheet.step or 0: sheet for sheet in steps}
-        if steps:
+        if judged.steps(training):
             points[training.name] = {
                 step: [tally(picked(sheet.marks[scorer], group)) for group in groups.values()]
-                for step, sheet in shown.items()
+                for step, sheet in judged.course(training).items()
             }
     if not points:
         return None

@@ -14,7 +14,7 @@ from reports.numbers.story import stories, variants
 from reports.report import Report
 from reports.sheets import flat
 from reports.site.boards import boards
-from reports.site.figures import accuracy, looks_of, training_panels
+from reports.site.figures import Accuracy, accuracy, looks_of, training_panels
 from reports.site.html import Page
 from reports.site.links import Links, benchmark_slugs, links_of
 from storage.records.evaluation import Tally
@@ -104,13 +104,14 @@ def _model_pages(report: Report, links: Links) -> list[Page]:
     held_out = next((found for found in report.benchmarks if not found.is_test), None)
     judged = report.judged(held_out) if held_out else None
     validation = accuracy(judged, looks) if judged else None
+    charts = {found.benchmark.key: accuracy(found, looks) for found in report.scored}
     pages: list[Page] = []
     for training in report.trainings:
         lines = [line for line in trained if line.training is training]
         context = {
             "method": method_name(training.method, training.variant),
             "training": training,
-            "parts": [_part(report, line, links) for line in lines],
+            "parts": [_part(report, line, links, charts[line.benchmark.key]) for line in lines],
             "curves": training_panels(report, training),
             "looks": looks,
             "validation": validation,
@@ -132,11 +133,12 @@ def _model_pages(report: Report, links: Links) -> list[Page]:
     return pages
 
 
-def _part(report: Report, line: Achievement, links: Links) -> dict[str, object]:
-    """One benchmark on a model's page."""
+def _part(
+    report: Report, line: Achievement, links: Links, chart: Accuracy | None = None
+) -> dict[str, object]:
+    """One benchmark on a model's page, with the chart of its trainings on a training's."""
     benchmark, scorer, start, shown = line.benchmark, line.scorer, line.start, line.evaluation
-    checkpoints = line.judged.steps(line.training) if line.training else []
-    steps = ({0: start} if start else {}) | {sheet.step or 0: sheet for sheet in checkpoints}
+    steps = line.judged.course(line.training) if line.training else {}
     difficulties, sub_categories = (
         group_rows(benchmark.questions, key, line.marks, start and start.marks[scorer])
         for key in ("difficulty", "sub_category")
@@ -156,7 +158,7 @@ def _part(report: Report, line: Achievement, links: Links) -> dict[str, object]:
         "needs_audio": needs_audio if needs_audio and needs_audio.num_questions else None,
         "order": counted and counted.order,
         "against_paper": paper,
-        "accuracy": accuracy(line.judged, looks_of(report)) if checkpoints else None,
+        "accuracy": chart,
         "heat": heat_rows(benchmark.questions, [sheet.marks[scorer] for sheet in steps.values()]),
         "labels": {step: report.label(sheet.key) for step, sheet in steps.items()},
         "compare_link": links.comparison(start.asked, shown.asked) if start else "",

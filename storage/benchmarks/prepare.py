@@ -124,9 +124,12 @@ def prepare(
             missing or cannot be used (all of them named by id), or nothing says where they are.
     """
     path = prepare_asked(config, root, limit)
-    audio = None if config.silence else _prepare_audio(config, path, on_progress)
+    questions = read_questions(path)
+    audio = None
+    if not config.silence:
+        audio = _prepare_audio(config, questions, path.parent, on_progress)
     named = config.model_copy(update={"name": sample_name(config.name, limit)})
-    return _checked(named, path, audio, on_progress)
+    return _checked(named, path, questions, audio, on_progress)
 
 
 def prepare_asked(config: BenchmarkConfig, root: Path, limit: int | None) -> Path:
@@ -141,7 +144,8 @@ def prepare_validation(
     """Make a benchmark of held-out training examples, on which a checkpoint can be chosen."""
     path = prepare_validation_questions(examples, root)
     audio = common_folder(str(example["audio_path"]) for example in examples)
-    return _checked(BenchmarkConfig(name=VALIDATION), path, audio, on_progress)
+    named = BenchmarkConfig(name=VALIDATION)
+    return _checked(named, path, read_questions(path), audio, on_progress)
 
 
 def prepare_validation_questions(examples: Sequence[Mapping[str, object]], root: Path) -> Path:
@@ -157,9 +161,13 @@ def prepare_validation_questions(examples: Sequence[Mapping[str, object]], root:
 
 
 def _checked(
-    config: BenchmarkConfig, path: Path, audio: Path | None, on_progress: OnProgress
+    config: BenchmarkConfig,
+    path: Path,
+    questions: Sequence[Question],
+    audio: Path | None,
+    on_progress: OnProgress,
 ) -> Benchmark:
-    questions, sha256 = read_questions(path), file_digest(path)
+    sha256 = file_digest(path)
     clips = _check_clips(questions, audio, path.parent, on_progress) if audio else {}
     reason_by_id = {name: clip["reason"] for name, clip in clips.items() if "reason" in clip}
     if reason_by_id and not config.allow_unreadable:
@@ -196,12 +204,15 @@ def _check_clips(
         for question in questions
         if found[question.id] is None
     }
-    return {name: (facts | missing)[name] for name in found}
+    known = facts | missing
+    return {name: known[name] for name in found}
 
 
-def _prepare_audio(config: BenchmarkConfig, questions_path: Path, on_progress: OnProgress) -> Path:
+def _prepare_audio(
+    config: BenchmarkConfig, questions: Sequence[Question], folder: Path, on_progress: OnProgress
+) -> Path:
     """The folder of the clips, filled from a data set where there is none yet."""
-    folder, named = questions_path.parent, config.audio
+    named = config.audio
     place = Path(named).expanduser() if named and Path(named).expanduser().is_dir() else None
     if place and not any(place.rglob("*.parquet")):
         return place.absolute()
@@ -222,7 +233,7 @@ def _prepare_audio(config: BenchmarkConfig, questions_path: Path, on_progress: O
             f"nothing says where the clips of {config.name} are: set its `audio` to the folder "
             f"that holds them{where}, or set `silence: true` to try things without"
         )
-    audio, questions = folder / "audio", read_questions(questions_path)
+    audio = folder / "audio"
     audio.mkdir(exist_ok=True)
     for source in sources:
         if _write_clips(questions, source, audio, commit_notes(folder.parent), on_progress):

@@ -13,7 +13,6 @@ which plays AAC's priming in every player.
 """
 
 import errno
-import hashlib
 import math
 import os
 import re
@@ -28,6 +27,7 @@ import numpy as np
 import soundfile  # pyright: ignore[reportMissingTypeStubs]  # it has none
 
 from storage.host.ffmpeg import find_ffmpeg
+from storage.manifest import file_digest
 
 SAMPLE_RATE_HZ = 16_000  # what Qwen2-Audio hears
 SILENT_BELOW_DBFS = -60.0
@@ -181,7 +181,7 @@ def measure_wav(path: Path) -> WavFacts:
     if form != (SAMPLE_RATE_HZ, 1, "PCM_16"):
         raise CutError("not-media", f"{path.name} is {form}, expected 16 kHz, mono, PCM_16")
     return WavFacts(
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        sha256=file_digest(path),
         num_samples=int(samples.size),
         peak_dbfs=_dbfs(int(np.abs(samples.astype(np.int32)).max(initial=0))),
         rms_dbfs=_dbfs(_rms(samples)),

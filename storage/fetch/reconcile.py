@@ -60,10 +60,11 @@ def list_due(
     for clip in clips:
         known = rows.get(clip.clip_id) or new_row(clip, ledger.clip_length_s)
         row = _mended(known, folder, sizes.get(clip.file_name), drop_silent=drop_silent)
-        again = [] if is_due(row, now_s) else reopening(row, sources, drop_silent=drop_silent)
+        is_now = is_due(row, now_s)
+        again = [] if is_now else reopening(row, sources, drop_silent=drop_silent)
         mended += [row] if row is not known else []
         reopened += [again] if again else []
-        if is_due(row, now_s) or again or row is not known:
+        if is_now or again or row is not known:
             due.append(row)
     due.sort(key=lambda row: row.state == "pending" and bool(row.reason_code))
     names = tuple(dict.fromkeys(source.name for sources in reopened for source in sources))

@@ -81,7 +81,6 @@ class FetchRun:
         self._rows = rows
         self._on_clip = on_clip
         self._on_pause = on_pause
-        self._downloads = layout.downloads
 
     def __enter__(self) -> Self:
         """Check the tools, open ledger and sources; PipelineError if one is missing."""
@@ -90,7 +89,7 @@ class FetchRun:
         with ExitStack() as stack:
             ledger = Ledger(self.layout.ledger, clip_length_s=self.config.clip_length_s)
             self.ledger = stack.enter_context(ledger)
-            stack.callback(shutil.rmtree, self._downloads, ignore_errors=True)
+            stack.callback(shutil.rmtree, self.layout.downloads, ignore_errors=True)
             self._open()
             self._stack = stack.pop_all()
         return self
@@ -163,8 +162,8 @@ class FetchRun:
 
     def _open(self) -> None:
         # What a killed run left: downloads and cuts in flight.
-        shutil.rmtree(self._downloads, ignore_errors=True)
-        self._downloads.mkdir(parents=True)
+        shutil.rmtree(self.layout.downloads, ignore_errors=True)
+        self.layout.downloads.mkdir(parents=True)
         for source in self.config.sources:
             if isinstance(source, HuggingFaceSource):
                 folder = self.layout.dataset(source.dataset, source.split)
@@ -174,7 +173,7 @@ class FetchRun:
         self._sources = open_sources(self.config, self.layout, self.stop_event)
         for source in self._sources:
             if isinstance(source, Downloader):
-                source.check(self._downloads)
+                source.check(self.layout.downloads)
         self.versions = tool_versions()
         self.run = self.ledger.begin_run(
             config=self.config.model_dump_json(exclude={"sources": {"__all__": {"ytdlp"}}}),

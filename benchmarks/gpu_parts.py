@@ -90,14 +90,11 @@ def run_tests(scratch: Path, size: str) -> int:
     del size
     here = torch.cuda.is_available()
     what = ["-m", "gpu", *([] if here else ["--collect-only"])]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *what]
-    marked = [str(p) for p in Path("tests/model").rglob("test_*.py") if "mark.gpu" in p.read_text()]
-    command += [f"--basetemp={scratch / 'tests'}", *marked]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    print(done.stdout[-20_000:], done.stderr[-5_000:], flush=True)
-    last = done.stdout.strip().splitlines()[-1:]
-    say(tests=last[0] if last else "", rc=done.returncode)
-    return done.returncode
+    command = [sys.executable, "-m", "pytest", "-v", "--durations=5", "-p", "no:cacheprovider"]
+    files = sorted(Path("tests/model").rglob("test_*.py"))
+    marked = [str(path) for path in files if "mark.gpu" in path.read_text()]
+    command += [*what, f"--basetemp={scratch / 'tests'}", *marked]
+    return subprocess.run(command, check=False).returncode
 
 
 def run_step(num_tokens: int) -> Callable[[Path, str], None]:
@@ -173,15 +170,16 @@ def count_launches(what: str, run: Callable[[], object]) -> None:
     )
 
 
-def run_training(profile: str) -> Callable[[Path, str], None]:
+def run_training(profile: str, way: DecodeWay = "eager") -> Callable[[Path, str], None]:
     """Some steps of a profile's training by its own command: peak memory against the estimate."""
 
     def run(scratch: Path, size: str) -> None:
         model = model_folder(scratch, size)
-        output = scratch / profile
+        output = scratch / f"{profile}-{way}"
         config = load_config(profile, workspace=scratch).train[0]
         changes: dict[str, Any] = {
             "prompts_per_step": PROMPTS_PER_STEP if size == "7b" else 2,
+            "decode": way,
             "dataloader_workers": 0,
             "max_steps": 1000,
             "save_steps": 1000,  # it is ended before: two checkpoints would be 50 GB
@@ -311,20 +309,28 @@ def run_evaluation(scratch: Path, size: str) -> None:
     prompts = [Reader(items, processor, None)[row].prompt() for row in range(len(items))]
     say(features_s=round(time.perf_counter() - started_s, 2), questions=len(prompts))
     order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row].token_P))
-    decoder = Decoder(model, processor, max_new_tokens=10, batch_size=None)
-    decoder.complete([prompts[order[0]]])  # warms up
-    started_s = now()
-    batch_size = decoder.at_once(len(prompts[order[0]].token_P))
     ours: dict[str, str] = {}
-    for first in range(0, len(order), batch_size):
-        rows = order[first : first + batch_size]
-        done = decoder.complete([prompts[row] for row in rows])
-        ours |= {questions[row].id: c.text for row, c in zip(rows, done, strict=True)}
-    took_s = now() - started_s
-    say(way="ours", batch=batch_size, questions_per_s=round(len(prompts) / took_s, 2))
+    for way in ("eager", "captured"):
+        decoder = Decoder(model, processor, max_new_tokens=10, batch_size=None, way=way)
+        decoder.complete([prompts[order[0]]])  # warms up
+        batch_size = decoder.at_once(len(prompts[order[0]].token_P))
+        found: dict[str, str] = {}
+        started_s = now()
+        for first in range(0, len(order), batch_size):
+            rows = order[first : first + batch_size]
+            done = decoder.complete([prompts[row] for row in rows])
+            found |= {questions[row].id: c.text for row, c in zip(rows, done, strict=True)}
+        took_s = now() - started_s
+        ours = ours or found
+        say(
+            way=f"ours, {way}",
+            batch=batch_size,
+            questions_per_s=round(len(prompts) / took_s, 2),
+            equal_answers=sum(found[name] == text for name, text in ours.items()),
+        )
     tell_decoding(model, processor.tokenizer.pad_token_id, [prompts[row] for row in order])
     for batch in (32, 8, 1):
-        asked = questions[: 256 if batch == 32 else 64 if batch == 8 else 16]
+        asked = questions[: 4 * batch + 4]
         started_s = now()
         plain: dict[str, str] = {}
         for first in range(0, len(asked), batch):
@@ -392,15 +398,15 @@ def memory_limit_s(model: PreTrainedModel, num_tokens: float) -> float | None:
 def run_decoding(scratch: Path, size: str) -> None:
     """Decoding eagerly and captured: seconds a step, against the memory's speed, and its tokens."""
     del scratch
-    short, long = (34, 130) if size == "7b" else (10, 70)
-    setup = grpo_step.make_setup(size, long, num_prompts=64 if size == "7b" else 4)
+    few, many, more = (34, 95, 136) if size == "7b" else (10, 70, 80)  # the last two: as many keys
+    num_prompts = 64 if size == "7b" else 4
+    setup = grpo_step.make_setup(size, more, num_prompts, has_reference=False)
     model = setup.policy.eval()
-    setup = setup._replace(reference=model)  # the other one's memory is needed
-    cases = ((8, 1), (64, 1), (1, 8), (8, 8)) if size == "7b" else ((2, 1), (4, 1), (1, 8))
+    cases = ((8, 1), (64, 1), (8, 8)) if size == "7b" else ((2, 1), (4, 1), (1, 8))
     for num_prompts, group_size in cases:
         rows = list(range(num_prompts))
         prompts = take(setup.prompts, rows)
-        uniform = uniform_numbers(rows, seed=0, group_size=group_size, num_tokens=long)
+        uniform = uniform_numbers(rows, seed=0, group_size=group_size, num_tokens=more)
         sampled = {"sampling": Sampling(), "uniform_BGC": uniform} if group_size > 1 else {}
 
         def run(
@@ -416,28 +422,50 @@ def run_decoding(scratch: Path, size: str) -> None:
             found = decode(model, prefilled, **limits, **sampled, way=way)
             return now() - begin, found
 
-        num_read = float(prompts["prompt_mask"].sum()) + num_prompts * group_size * long / 2
+        num_read = float(prompts["prompt_mask"].sum()) + num_prompts * group_size * many / 2
         limit_s = memory_limit_s(model, num_read)
-        expected: Completions | None = None
-        for way in ("eager", "captured"):
-            run(way, 3)
-            (short_s, _), (long_s, found) = run(way, short), run(way, long)
-            step_s = (long_s - short_s) / (long - short)
-            expected = expected or found
+
+        def tell(
+            way: str,
+            step_s: float,
+            about: tuple[int, int, float | None] = (num_prompts, group_size, limit_s),
+            **numbers: object,
+        ) -> None:
+            num_prompts, group_size, limit_s = about
             say(
                 decode=way,
                 prompts=num_prompts,
                 completions=group_size,
                 step_ms=round(1000 * step_s, 3),
                 times_the_memory_limit=round(step_s / limit_s, 2) if limit_s else None,
-                first_steps=short,
-                first_steps_s=round(short_s, 4),
-                equal_tokens=float((found.token_BGC == expected.token_BGC).float().mean()),
+                **numbers,
             )
-            if num_prompts == cases[-1][0]:
-                count_launches(
-                    f"{way}, {short} tokens, {num_prompts} x {group_size}", partial(run, way, short)
-                )
+
+        if torch.cuda.is_available():  # torch's choice, see packed.py
+            torch.backends.cuda.enable_cudnn_sdp(enabled=True)
+            run("eager", 3)
+            tell("eager, cuDNN", run("eager", few)[0] / (few - 1))
+            torch.backends.cuda.enable_cudnn_sdp(enabled=False)
+        run("eager", 3)
+        eager_s, expected = run("eager", few)
+        tell("eager", eager_s / (few - 1))
+        run("captured", 3)
+        (many_s, found), (more_s, _) = run("captured", many), run("captured", more)
+        step_s = (more_s - many_s) / (more - many)
+        equal = found.token_BGC[..., :few] == expected.token_BGC
+        tell(
+            "captured",
+            step_s,
+            steps=many,
+            steps_s=round(many_s, 4),
+            of_it_recording_s=round(many_s - (many - 1) * step_s, 4),
+            equal_tokens=float(equal.float().mean()),
+            equal_completions=float(equal.all(-1).float().mean()),
+        )
+        if (num_prompts, group_size) == cases[-1]:
+            for way in ("eager", "captured"):
+                what = f"{way}, {few} tokens, {num_prompts} x {group_size}"
+                count_launches(what, partial(run, way, few))
 
 
 def run_resume(scratch: Path, size: str) -> None:
@@ -446,8 +474,8 @@ def run_resume(scratch: Path, size: str) -> None:
     model = model_folder(scratch, "tiny")
     config = TrainConfig(
         name="small",
-        max_steps=4,
-        save_steps=2,
+        max_steps=30,
+        save_steps=10,
         prompts_per_step=2,
         precision="bf16-mixed" if torch.cuda.is_available() else "fp32",
         dataloader_workers=0,
@@ -460,10 +488,10 @@ def run_resume(scratch: Path, size: str) -> None:
     }
     config = config.model_copy(update={"grpo": config.grpo.model_copy(update=learns)})
     whole, killed = scratch / "whole", scratch / "killed"
-    list(watch_training(config, model, whole, steps=4))
-    list(watch_training(config, model, killed, steps=3))  # killed by -9 after its third step
+    list(watch_training(config, model, whole, steps=30))
+    list(watch_training(config, model, killed, steps=15))  # then it is killed by -9
     kept = sorted(path.name for path in killed.glob("checkpoint-*"))
-    list(watch_training(config, model, killed, steps=4))
+    list(watch_training(config, model, killed, steps=30))
     both = [rows_of(folder) for folder in (whole, killed)]
     differences = [
         abs(float(one["loss"]) - float(other["loss"])) for one, other in zip(*both, strict=True)
@@ -494,7 +522,7 @@ def run_two_processes(scratch: Path, size: str) -> int:
             start_new_session=True,
         ) as child:
             try:
-                output, _ = child.communicate(timeout=30)
+                output, _ = child.communicate(timeout=12)
             except subprocess.TimeoutExpired:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
@@ -523,6 +551,7 @@ PARTS: dict[str, Callable[[Path, str], int | None]] = {
     "step-200": run_step(200),
     "decode": run_decoding,
     "one-gpu": run_training("one-gpu"),
+    "captured": run_training("one-gpu", "captured"),
     "lora": run_training("lora"),
     "evaluation": run_evaluation,
     "resume": run_resume,

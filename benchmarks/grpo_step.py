@@ -14,6 +14,7 @@ the process's own.
 """
 
 import argparse
+import copy
 import ctypes
 import gc
 import json
@@ -145,17 +146,20 @@ def main() -> None:
     print(json.dumps(result) if arguments.json else json.dumps(result, indent=1))
 
 
-def make_setup(size: str, num_tokens: int, num_prompts: int = 1) -> Setup:
-    """Random models of a size, and 10 s clips with a question."""
+def make_setup(
+    size: str, num_tokens: int, num_prompts: int = 1, *, has_reference: bool = True
+) -> Setup:
+    """Random models of a size, and 10 s clips with a question; else the policy is the reference."""
     if size == "7b":
-        policy, reference, processor = _real_sizes()
+        policy, processor = real_model()
     else:
         with tempfile.TemporaryDirectory() as folder:
             built = build_tiny(
                 Path(folder), [QUESTION], clip_length_s=EXTRACTOR_S, seed=0, size=size
             )  # type: ignore[arg-type]  argparse has checked it
             processor = load_processor(built)
-            policy, reference = (load_model(built, precision="fp32") for _ in range(2))
+            policy = load_model(built, precision="fp32")
+    reference = copy.deepcopy(policy) if has_reference else policy
     device = next(policy.parameters()).device
     rng = np.random.default_rng(0)
     prompts: list[Prompt] = []
@@ -366,16 +370,6 @@ def _summary(runs: list[Measured]) -> dict[str, Any]:
         "all_totals": [round(total, 3) for total in totals],
         "added_peak_bytes": int(statistics.median(run.added_bytes for run in runs)),
     }
-
-
-def _real_sizes() -> tuple[
-    Qwen2AudioForConditionalGeneration, Qwen2AudioForConditionalGeneration, Any
-]:
-    """Two bf16 models of the real one's sizes on the GPU, with the same random weights."""
-    policy, processor = real_model()
-    reference, _ = real_model()
-    reference.load_state_dict(policy.state_dict())
-    return policy, reference, processor
 
 
 def real_model() -> tuple[Qwen2AudioForConditionalGeneration, Any]:

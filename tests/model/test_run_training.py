@@ -125,10 +125,10 @@ def test_a_resumed_run_is_the_run(
     "changes",
     [
         {"precision": "bf16-mixed", "attention": "flex"},
-        {"precision": "bf16", "optimizer": "adamw-8bit-sr", "gradient_checkpointing": True},
         {"precision": "bf16", "lora": {"rank": 2}},
+        {"precision": "bf16", "optimizer": "adamw-8bit-sr", "gradient_checkpointing": True},
     ],
-    ids=["mixed with flex", "8-bit optimiser", "lora"],
+    ids=["mixed with flex", "lora", "8-bit optimiser"],
 )
 def test_on_a_gpu_a_resumed_run_goes_on_as_the_run_did(
     tiny_model: Path, training_lines: Path, tmp_path: Path, changes: dict[str, Any]

@@ -194,7 +194,8 @@ class _Steps:
         self.room = make_room(prefilled.cache, num_keys, group_size)
         # In numbers, to be added: of truth values each layer would make them anew.
         hidden = torch.tensor(float("-inf"), dtype=last_BD.dtype, device=device)
-        self._mask_BGK = hidden.repeat(len(mask_BP), group_size, num_keys)
+        # A kernel would copy a mask whose rows do not begin at a multiple of 16 bytes.
+        self._mask_BGK = hidden.repeat(len(mask_BP), group_size, -(-num_keys // 8) * 8)
         self._mask_BGK[..., : mask_BP.shape[1]] = torch.where(mask_BP, 0, hidden)[:, None]
         is_own_GG = torch.eye(group_size, dtype=torch.bool, device=device)
         self._own_BGG = torch.where(is_own_GG, 0, hidden).expand(len(mask_BP), -1, -1)

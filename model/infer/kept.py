@@ -37,9 +37,7 @@ class KeptAnswers:
         """
         run, decoding = job.run, job.decoding
         asked = [decoding.max_new_tokens, decoding.precision]
-        # Until a card has shown that they are the same.
-        captured = ["captured"] if decoding.decode == "captured" else []
-        self._decides = [run.model.digest, asked, run.versions, *captured, *decides]
+        self._decides = [run.model.digest, asked, run.versions, *decides]
         self._prompt = job.prompt
         self._place = "/".join(job.output.parts[-5:])
         own = folder / digest_of(self._decides)[:16]

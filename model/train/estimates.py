@@ -41,9 +41,10 @@ FORWARD_AND_BACKWARD = 3
 POSITIONS_OF_30_S = 1500  # pairs of mel frames
 SHORT_ANSWER = 16  # tokens of `<answer>dog barking</answer>`
 CLIP_POSITIONS = 500  # of a clip of 10 s
-# Guessed, not measured: of a card's peak in passes; for a layer and token while sampling, where
-# launches are waited for.
-PEAK_SHARE, LAYER_S = 0.4, 0.001
+# Measured with the 7B on an H200, see benchmarks/README.md: share of the card's peak in passes, and
+# seconds for a layer and token while decoding.
+PEAK_SHARE = 0.25
+LAYER_S = {"eager": 0.0007, "captured": 0.0004}
 
 
 class MemoryEstimate(NamedTuple):
@@ -201,7 +202,7 @@ def forecast_step_s(
     group, longest, layer_s = 1, TARGET_TOKENS, 0.0
     if training.method == "grpo":
         group, longest = training.grpo.group_size, training.grpo.max_completion_tokens
-        layer_s = LAYER_S
+        layer_s = LAYER_S[training.decode]
     seconds: list[float] = []
     for num_tokens in (SHORT_ANSWER, longest):
         predicted = training.prompts_per_step * group * num_tokens
@@ -229,4 +230,5 @@ def forecast_answer_s(sizes: ModelSizes, card: str, num_tokens: int, at_once: in
         predicted_tokens=num_tokens,
         encoder_positions=CLIP_POSITIONS,
     )
-    return needed / (peak * PEAK_SHARE) + num_tokens * sizes.text_layers * LAYER_S / at_once
+    decoding_s = num_tokens * sizes.text_layers * LAYER_S["eager"]
+    return needed / (peak * PEAK_SHARE) + decoding_s / at_once

@@ -111,12 +111,9 @@ class EvaluationRun(Document):
         return self.benchmark_name != VALIDATION
 
     def gives_answers_of(self, other: "EvaluationRun") -> bool:
-        """Whether both runs give the same answers: names, roles and batches decide nothing.
-
-        No card has shown yet that captured decoding does not.
-        """
+        """Whether both runs give the same answers: names, roles and batches decide nothing."""
         names = ("model", "role", "method", "variant", "benchmark_name", "seconds")
-        labels = dict.fromkeys(names, True) | {"decoding": {"batch_size"}}
+        labels = dict.fromkeys(names, True) | {"decoding": {"batch_size", "decode"}}
         mine, others = ((run.model.digest, run.model_dump(exclude=labels)) for run in (self, other))
         return mine == others
 

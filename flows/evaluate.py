@@ -82,11 +82,15 @@ def _evaluate(config: PipelineConfig, layout: Layout, *, force: bool, so_far: bo
     """Run what is due, and say what cannot be; tells whether something was."""
     with turn("evaluate", layout.lock("evaluate"), config.when_busy):
         jobs = jobs_of(config.train, config.evaluate, layout, so_far=so_far)
-        has_run = _run_due(jobs, config, layout, force=force, so_far=so_far)
         if so_far:  # which step leads is known when a training's steps are all evaluated
-            return has_run
+            return _run_due(jobs, config, layout, force=force, so_far=True)
+        # Who is no checkpoint has his controls whatever the scores: a clip is read once for all.
+        others = [job for job in jobs if job.asked.role != "checkpoint"]
+        known = control_jobs_of(others, config.train, config.evaluate, layout)
+        has_run = _run_due([*jobs, *known], config, layout, force=force, so_far=False)
         controls = control_jobs_of(jobs, config.train, config.evaluate, layout)
-        has_run |= _run_due(controls, config, layout, force=force, so_far=False)
+        led = [job for job in controls if job not in known]
+        has_run |= _run_due(led, config, layout, force=force, so_far=False)
         if has_run and controls:
             write_control_reports([*jobs, *controls], config.train, config.evaluate, layout)
     if not has_run:

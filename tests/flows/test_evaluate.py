@@ -134,3 +134,12 @@ def test_a_sample_is_stable_stratified_and_marked_wherever_it_stands(folder, end
     made = {line["made_in"] for line in read_jsonl(run) if not line["error"]}
     assert {place.rpartition("-")[0] for place in made} == {"asked/evaluation/mine/own"}
     assert "mine on own-sample-6: " in said
+
+
+def test_the_controls_of_a_further_model_are_asked_beside_its_proper_run(folder, endpoint) -> None:
+    models = [{"name": "quoted", "model": "random:tiny"}]
+    said = evaluate(folder, endpoint, models=models, controls=["silence", "cyclic-shifts"])
+    assert said.startswith("0\n"), said
+    assert [line for line in said.splitlines() if " runs of a model" in line] == [
+        "evaluate: 5 of 5 runs of a model on a benchmark"
+    ]

@@ -14,6 +14,7 @@ MMAU's (655 of 1,000), and each again with silence; the plain loop asks everythi
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -117,8 +118,12 @@ def compare(
         for seed in range(num_models)
     ]
     warm_up(root, models[0], questions)
+    cpu_s = [sum(os.times()[:4])]  # with the processes that read ahead, and all loading
     plain = answer_plainly(root, models, asked)
+    cpu_s.append(sum(os.times()[:4]))
     ours = answer_with_ours(root, models, asked, workers=workers)
+    cpu_s.append(sum(os.times()[:4]))
+    cpu_speedup = (cpu_s[1] - cpu_s[0]) / (cpu_s[2] - cpu_s[1])
     pairs = list(zip(plain.completions, ours.completions, strict=True))
     assert all(one.keys() == other.keys() for one, other in pairs)
     num_other = sum(one[name] != other[name] for one, other in pairs for name in one)
@@ -126,14 +131,15 @@ def compare(
     plain_rate, our_rate = answered / plain.seconds, answered / ours.seconds
     print(
         f"{size}: {num_questions} questions x {num_models} models x {len(asked)}: plain loop "
-        f"{plain_rate:.2f} questions/s, ours {our_rate:.2f}, {our_rate / plain_rate:.1f} x; "
-        f"{num_other} completions differ"
+        f"{plain_rate:.2f} questions/s, ours {our_rate:.2f}, {our_rate / plain_rate:.1f} x "
+        f"(CPU seconds {cpu_speedup:.1f} x); {num_other} completions differ"
     )
     assert num_other == 0, "both ways must give the same completions"
     return {
         f"{size}_plain_questions_per_s": round(plain_rate, 3),
         f"{size}_questions_per_s": round(our_rate, 3),
         f"{size}_speedup": round(our_rate / plain_rate, 2),
+        f"{size}_speedup_in_cpu_seconds": round(cpu_speedup, 2),
         f"{size}_completions_that_differ": num_other,
     }
 

@@ -443,7 +443,7 @@ class EvaluateConfig(Config):
     max_new_tokens: Number = 256
     """Tokens after which an answer is cut off."""
     decode: Annotated[DecodeWay, Idle] = "eager"
-    """`captured` records a decoding step as a CUDA graph, as for `train.decode`."""
+    """As for `train.decode`; it pays where answers are long."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 on a GPU, fp32 on a CPU."""
     workers: Annotated[Natural, Idle] = 2

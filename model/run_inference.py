@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from model.command import run_command
 from model.config import Precision
-from model.infer.decoder import Decoder, find_disagreements
+from model.infer.decoder import Completion, Decoder, find_disagreements
 from model.infer.jobs import (
     InferenceJob,
     InferenceRun,
@@ -147,24 +147,33 @@ def _answer(
     for index in reader.order:
         places.setdefault(asked[index].folder, []).append(index)
     for folder, indices in places.items():
+        tried: list[tuple[Asked, Answer]] = []
         if folder.job.run.key.control is None and run.evaluate.parity_questions:
-            _require_parity(asked, indices, reader, decoder, run)
+            tried = _require_parity(asked, indices, reader, decoder, run)
         folder.start(revision)
         if run.evaluate.reuse:
             _take_over(asked, indices, reader, decoder)
+        for question, said in tried:
+            _write(question, said)
     wanted = [i for i in reader.order if asked[i].item.id not in asked[i].folder.answered]
     batches = reader.batches(
         wanted, batch_size=decoder.at_once(reader.longest), num_workers=run.evaluate.workers
     )
     for indices, ready in batches:
         questions = [asked[index] for index in indices]
-        answers = _answers(questions, ready, decoder)
-        for (folder, item, kept), answer in zip(questions, answers, strict=True):
-            folder.append(answer)
-            if kept:
-                kept.keep(item, answer)
+        for question, said in zip(questions, _answers(questions, ready, decoder), strict=True):
+            _write(question, said)
     for folder in places:
         folder.finish((time.monotonic() - started_s) / len(places))
+
+
+def _write(asked: Asked, answer: Answer) -> None:
+    """Write an answer down, unless the question has one."""
+    folder, item, kept = asked
+    if item.id not in folder.answered:
+        folder.append(answer)
+        if kept:
+            kept.keep(item, answer)
 
 
 def _take_over(
@@ -195,22 +204,23 @@ def _answers(
     """The answers to a batch; what cannot be asked has an error instead of a completion."""
     readable = [encoded.prompt() for encoded in ready if encoded.error is None]
     completions = iter(decoder.complete(readable))
-    answers: list[Answer] = []
-    for (folder, item, _), encoded in zip(asked, ready, strict=True):
-        if encoded.error is not None:
-            answers.append(not_asked(item, encoded.error))
-            continue
-        said = next(completions)
-        answer = read_answer(
-            item,
-            folder.job.prompt,
-            said.text,
-            num_tokens=len(said.token_ids),
-            finished=said.finished,
-            cut=encoded.is_cut,
-        )
-        answers.append(answer)
-    return answers
+    return [
+        not_asked(question.item, encoded.error)
+        if encoded.error is not None
+        else _as_answer(question, encoded, next(completions))
+        for question, encoded in zip(asked, ready, strict=True)
+    ]
+
+
+def _as_answer(asked: Asked, encoded: EncodedPrompt, said: Completion) -> Answer:
+    return read_answer(
+        asked.item,
+        asked.folder.job.prompt,
+        said.text,
+        num_tokens=len(said.token_ids),
+        finished=said.finished,
+        cut=encoded.is_cut,
+    )
 
 
 def _require_parity(
@@ -219,8 +229,12 @@ def _require_parity(
     reader: Reader,
     decoder: Decoder,
     run: InferenceRun,
-) -> None:
-    """Stop where a batch changes answers; asked once by what decides that, not by weights."""
+) -> list[tuple[Asked, Answer]]:
+    """Stop where a batch changes answers; asked once by what decides that, not by weights.
+
+    Returns:
+        What the batches answered, so that it is not asked again.
+    """
     network, job = decoder.model, asked[indices[0]].folder.job
     shape = {name: v for name, v in network.config.to_dict().items() if name != "_name_or_path"}
     on_gpu = network.device.type == "cuda"
@@ -228,11 +242,13 @@ def _require_parity(
     decides = [shape, job.decoding.model_dump(), card, installed_versions(), _sources()]
     note = run.features and run.features / f"parity-{digest_of(decides)[:16]}.json"
     if note and note.exists():
-        return
-    indices = evenly(indices, run.evaluate.parity_questions)
-    ready = {asked[index].item.id: reader[index] for index in indices}
-    put = {name: read.prompt() for name, read in ready.items() if read.error is None}
-    found = find_disagreements(decoder, list(put), list(put.values()))
+        return []
+    ready = {index: reader[index] for index in evenly(indices, run.evaluate.parity_questions)}
+    put = {index: read for index, read in ready.items() if read.error is None}
+    prompts = [read.prompt() for read in put.values()]
+    in_batch = decoder.complete(prompts)
+    ids = [asked[index].item.id for index in put]
+    found = find_disagreements(decoder, ids, prompts, in_batch)
     if found:
         first = found[0]
         raise PipelineError(
@@ -244,6 +260,10 @@ def _require_parity(
         )
     if note:
         write_json(note, {"run": job.run.name, "num_questions": len(put), "card": card})
+    return [
+        (asked[index], _as_answer(asked[index], read, said))
+        for (index, read), said in zip(put.items(), in_batch, strict=True)
+    ]
 
 
 @cache

@@ -5,7 +5,7 @@ Decoding is greedy whatever the checkpoint's generation_config says: R1-AQA's sc
 training (`model.network.packed`, `model.network.sampling`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -181,9 +181,9 @@ def find_disagreements(
     decoder: Decoder,
     ids: Sequence[str],
     prompts: Sequence[Prompt],
-    complete: Callable[[Sequence[Prompt]], list[Completion]] | None = None,
+    in_batch: Sequence[Completion],
 ) -> list[Disagreement]:
-    """Ask each prompt alone and all in batches; more than a tie between them is a fault.
+    """Ask each prompt alone, too; more than a tie between that and the batch is a fault.
 
     A padding or type fault in a batch costs points unseen: in one published case 57.1 instead of
     72.4.
@@ -191,10 +191,9 @@ def find_disagreements(
     Args:
         decoder: The model.
         ids: Of the questions.
-        prompts: Of different lengths, so that there is padding.
-        complete: How batches are completed; None: as the decoder does it.
+        prompts: Of different lengths, so that there was padding.
+        in_batch: What was said in batches.
     """
-    in_batch = (complete or decoder.complete)(prompts)
     tolerance = TIE_NATS.get(decoder.model.dtype, TIE_NATS[torch.bfloat16])
     found: list[Disagreement] = []
     for name, prompt, batched in zip(ids, prompts, in_batch, strict=True):

@@ -5,8 +5,7 @@ takes 4. A recording (CUDA graph) repeats what was done to the same tensors, so 
 writes tensors that stay, and only the number of keys that it looks at decides its shapes: there is
 a recording for each. They last as long as one call of `decode`, as autocast casts anew in the next.
 
-Played back it takes 9: what is left is attention, whose kernel uses few of the card's processors
-for a single query. On a CPU, where nothing can be recorded, the same step is run plainly.
+Played back it takes 9. On a CPU, where nothing can be recorded, the same step is run plainly.
 """
 
 import logging

@@ -364,7 +364,7 @@ def test_the_parity_check_finds_nothing_in_a_sound_batch(bench, tmp_path) -> Non
         load_model(bench / "model-0", precision="fp32"), processor, max_new_tokens=6, batch_size=12
     )
     ids, prompts = make_prompts(bench, tmp_path, processor)
-    assert find_disagreements(decoder, ids, prompts) == []
+    assert find_disagreements(decoder, ids, prompts, decoder.complete(prompts)) == []
 
 
 def test_the_parity_check_catches_a_batch_that_sees_its_padding(bench, tmp_path) -> None:
@@ -379,15 +379,11 @@ def test_the_parity_check_catches_a_batch_that_sees_its_padding(bench, tmp_path)
         mask = kwargs.get("attention_mask")
         return args, kwargs if mask is None else kwargs | {"attention_mask": torch.ones_like(mask)}
 
-    def broken(batch):
-        hook = decoder.model.model.language_model.register_forward_pre_hook(
-            without_mask, with_kwargs=True
-        )
-        try:
-            return decoder.complete(batch)
-        finally:
-            hook.remove()
-
+    hook = decoder.model.model.language_model.register_forward_pre_hook(
+        without_mask, with_kwargs=True
+    )
+    broken = decoder.complete(prompts)
+    hook.remove()
     found = find_disagreements(decoder, ids, prompts, broken)
     assert found
     assert all(disagreement.gap_nats > 1e-3 for disagreement in found)
@@ -429,6 +425,20 @@ def test_parity_is_asked_once_for_a_shape_of_model_and_a_batch_size(
     infer(run("second"))  # other weights of the same shape
     with pytest.raises(PipelineError, match="in a batch than alone"):
         infer(run("third", batch_size=12, parity_questions=12))
+
+
+def test_what_the_parity_check_was_told_is_not_asked_again(bench, tmp_path) -> None:
+    num_rows: list[int] = []
+
+    def count_prompts(module, _args, kwargs, _output):
+        embedded = kwargs.get("inputs_embeds")  # of prompts that are read, not of their next tokens
+        if type(module).__name__ == "Qwen2Model" and embedded is not None:
+            num_rows.append(len(embedded))
+
+    hook = torch.nn.modules.module.register_module_forward_hook(count_prompts, with_kwargs=True)
+    infer(run_of(job_of(bench, tmp_path / "out"), batch_size=4, parity_questions=5))
+    hook.remove()
+    assert sum(num_rows) == NUM_QUESTIONS + 5  # alone, too
 
 
 def test_controls_change_what_is_heard_and_in_which_order_is_asked(bench, tmp_path) -> None:

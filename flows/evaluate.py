@@ -89,7 +89,7 @@ def _evaluate(config: PipelineConfig, layout: Layout, *, force: bool, so_far: bo
         known = control_jobs_of(others, config.train, config.evaluate, layout)
         has_run = _run_due([*jobs, *known], config, layout, force=force, so_far=False)
         controls = control_jobs_of(jobs, config.train, config.evaluate, layout)
-        led = [job for job in controls if job not in known]
+        led = [job for job in controls if job.asked.role == "checkpoint"]
         has_run |= _run_due(led, config, layout, force=force, so_far=False)
         if has_run and controls:
             write_control_reports([*jobs, *controls], config.train, config.evaluate, layout)

@@ -4,9 +4,7 @@ A bar with count and ETA in a terminal, plain lines elsewhere. Everything said h
 run's log in Prefect; in a terminal, where Prefect's own lines are turned off, it is printed.
 """
 
-import json
 import logging
-import os
 import sys
 import threading
 import time
@@ -19,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column
 
-from storage.jsonl import Record
+from storage.jsonl import Record, decoded
 from storage.text import printable
 
 Show = Callable[[int, str], None]  # `Meter.show`: how many are done, and a note
@@ -109,27 +107,34 @@ class RecordFile:
     def __init__(self, path: Path) -> None:
         """Begin before its first line."""
         self._path = path
-        self._read_bytes = 0
-        self.num_lines = 0
+        self._forget()
 
     def look(self) -> list[Record]:
         """The records that came since the last look, without a line that is just being written.
 
-        A file that has become shorter was written anew.
+        A file that no longer holds the last line where it was read has been written anew, as by a
+        training that goes on from a checkpoint: it is read from its first line.
         """
         try:
             file = self._path.open("rb")
         except FileNotFoundError:
-            self._read_bytes = self.num_lines = 0
+            self._forget()
             return []
         with file:
-            if file.seek(0, os.SEEK_END) < self._read_bytes:
-                self._read_bytes = self.num_lines = 0
-            file.seek(self._read_bytes)
+            file.seek(self._read_bytes - len(self._last_line))
+            if file.read(len(self._last_line)) != self._last_line:
+                self._forget()
+                file.seek(0)
             lines = [line for line in file if line.endswith(b"\n")]
         self._read_bytes += sum(map(len, lines))
         self.num_lines += len(lines)
-        return [json.loads(line) for line in lines]
+        self._last_line = lines[-1] if lines else self._last_line
+        records = (decoded(line.decode("utf-8", errors="replace")) for line in lines)
+        return [record for record in records if isinstance(record, dict)]
+
+    def _forget(self) -> None:
+        self._read_bytes = self.num_lines = 0
+        self._last_line = b""
 
 
 def format_duration(seconds: float) -> str:

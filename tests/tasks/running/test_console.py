@@ -39,6 +39,19 @@ def test_a_file_that_is_written_anew_is_counted_anew(tmp_path: Path) -> None:
     assert answers.num_lines == 1
 
 
+def test_a_file_that_was_cut_and_has_outgrown_what_was_read_is_read_anew(tmp_path: Path) -> None:
+    """A training that went on from a checkpoint ended by it: the rest of a line is no JSON."""
+    path = tmp_path / "metrics.jsonl"
+    steps = [{"step": step, "seconds": 0.25} for step in range(1, 7)]
+    write_jsonl(path, steps)
+    metrics = RecordFile(path)
+    assert metrics.look() == steps
+    again = steps[:4] + [{"step": step, "seconds": 0.123456789} for step in (5, 6)]
+    write_jsonl(path, again)
+    assert metrics.look() == again
+    assert metrics.num_lines == 6
+
+
 @pytest.mark.parametrize("width", [80, 110, 200])
 def test_name_count_and_time_left_fit_every_width_and_the_note_is_what_is_cut(width: int) -> None:
     """At 80 columns the count and the time left were pushed out by the note, and stood twice."""

@@ -5,6 +5,7 @@ The measured result is held against the bounds of the profile: the demo's succes
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from flows.command import Command, run_command, stage_flow
@@ -14,6 +15,7 @@ from model.checkpoints import end_of
 from storage.errors import PipelineError
 from storage.jsonl import read_json
 from storage.layout import Layout
+from storage.records.evaluation import list_runs
 from storage.records.model import checkpoint_key
 from tasks.asked import profile_facts
 from tasks.models import resolve
@@ -26,7 +28,7 @@ from tasks.stage import run, run_unit
 @stage_flow()
 def report_flow(config: PipelineConfig, layout: Layout, *, force: bool) -> bool:
     """Render the site and the exports, and hold the result against the profile's bounds."""
-    with turn("report", layout.lock("report"), config.when_busy):
+    with turn("report", layout.lock("report"), config.when_busy), _scores(config, layout):
         facts = profile_facts(config.train, config.evaluate, layout)
         settings = json.loads(config.model_dump_json())
         work = partial(run, report, settings, config.report, facts, layout)
@@ -34,6 +36,13 @@ def report_flow(config: PipelineConfig, layout: Layout, *, force: bool) -> bool:
         has_run = run_unit(unit, work, force=force)
         show_report(config, layout)
     return has_run
+
+
+def _scores(config: PipelineConfig, layout: Layout) -> AbstractContextManager[None]:
+    """Something to report; a run with other settings may just be making all scores anew."""
+    if any(stored.is_scored for stored in list_runs(layout.evaluations)):
+        return nullcontext()
+    return turn("evaluate", layout.lock("evaluate"), config.when_busy)
 
 
 def show_report(config: PipelineConfig, layout: Layout) -> None:

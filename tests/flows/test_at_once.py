@@ -1,10 +1,12 @@
 """Several runs at one workspace at the same time, by the commands that a user types."""
 
+import os
 import subprocess
 
 import pytest
 
 from storage.layout import Layout, list_checkpoints
+from tasks.running.turns import turn
 from tests.flows.test_signals import command, free_port, start
 
 pytestmark = pytest.mark.long
@@ -40,6 +42,22 @@ def test_three_pipelines_in_a_fresh_workspace_do_the_work_once(layout: Layout, p
     assert (layout.site / "index.html").exists()
     log = (layout.workspace / "prefect" / "command-server.log").read_text()
     assert "Traceback" not in log
+
+
+def test_a_report_waits_for_the_run_that_has_set_all_scores_aside(layout: Layout) -> None:
+    """It ended in "holds nothing to report" while a run with other settings asked all anew."""
+    scores = list(layout.evaluations.glob("*/*/*/score.json"))
+    assert scores
+    hidden = {score: score.rename(score.with_suffix(".hidden")) for score in scores}
+    with turn("evaluate", layout.lock("evaluate")):
+        process = start(command("report", layout.workspace, "--force"))
+        assert process.stdout is not None
+        waited = next(line for line in process.stdout if "waiting" in line)
+        for score, aside in hidden.items():
+            aside.rename(score)
+    said, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, said + errors
+    assert waited.startswith(f"waiting for evaluate: process {os.getpid()} on ")
 
 
 def test_two_equal_trainings_at_once_train_one_after_the_other(layout: Layout) -> None:

@@ -319,12 +319,15 @@ def test_a_sigterm_in_the_middle_of_a_training_leaves_nothing_behind(finished):
 def assert_no_errors(workspace: Path) -> None:
     """SQLAlchemy 2.1 stopped Prefect's scheduler, and only the server's log told.
 
-    One is known: under load SQLite's lock is met, and Prefect's client asks once more.
+    One is known: under load SQLite's lock is met, and Prefect's client asks once more. Where the
+    server's loop itself waits for it (a statement freed there, of a connection that waits), all
+    stands still for a minute, and requests find the pool without a connection.
     """
     text = (workspace / "prefect" / "server.log").read_text()
     records = re.split(r"^(?=\d\d:\d\d:\d\d\.\d{3} \| )", text, flags=re.MULTILINE)
     errors = [record for record in records if re.match(r"\S+ \| (ERROR|CRITICAL)", record)]
-    assert not [record for record in errors if "database is locked" not in record]
+    known = ("database is locked", "QueuePool limit")
+    assert not [record for record in errors if not any(words in record for words in known)]
 
 
 def descendants(pid: int) -> set[int]:

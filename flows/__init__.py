@@ -23,6 +23,7 @@ COMMAND_DEFAULTS = {
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",  # flows/serving/own_server.py starts one
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # the least that Prefect allows
     "PREFECT_LOGGING_LEVEL": "CRITICAL",  # errors are told once, by the command
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # of each heartbeat, where its server is away
 }
 
 

@@ -99,10 +99,16 @@ def run_flow(
     flow: Callable[..., Any], config: PipelineConfig, layout: Layout, **parameters: object
 ) -> None:
     """Run a flow as this command's own, on a Prefect server of its own where none is set."""
-    from flows.serving.own_server import own_server  # noqa: PLC0415  who runs nothing needs no Prefect
+    import httpx  # noqa: PLC0415  who runs nothing needs no Prefect
+
+    from flows.serving.own_server import check_answers, own_server  # noqa: PLC0415  the same
 
     with own_server(layout.workspace):
-        run(flow, config, layout.workspace, **parameters)
+        try:
+            run(flow, config, layout.workspace, **parameters)
+        except httpx.TransportError:
+            check_answers()
+            raise
 
 
 def run_command(main: Callable[[], int | None]) -> NoReturn:

@@ -63,6 +63,7 @@ def report(
     from prefect import artifacts  # noqa: PLC0415  who plans runs nothing
 
     from reports.site import exports  # noqa: PLC0415  brings Jinja, which who plans never needs
+    from tasks.running.alive import asked_once  # noqa: PLC0415  who plans runs nothing
 
     found = _make(experiment, config, facts, layout)
     rows = [row for row in leaderboard.rows(found) if row.is_quoted]
@@ -77,12 +78,12 @@ def report(
         }
         for row in rows
     ]
-    artifacts.create_table_artifact(
-        table, key="leaderboard", description=f"Experiment {layout.experiment}."
-    )
-    artifacts.create_markdown_artifact(exports.to_markdown(rows), key="leaderboard-markdown")
+    about = f"Experiment {layout.experiment}."
     link = f"{config.url.rstrip('/')}/{layout.experiment}/index.html"
-    artifacts.create_link_artifact(link, key="report")
+    with asked_once():
+        artifacts.create_table_artifact(table, key="leaderboard", description=about)
+        artifacts.create_markdown_artifact(exports.to_markdown(rows), key="leaderboard-markdown")
+        artifacts.create_link_artifact(link, key="report")
 
 
 def _make(

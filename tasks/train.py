@@ -230,12 +230,15 @@ class _Progress:
         self._shown_percent = percent
         from prefect import artifacts  # noqa: PLC0415  who plans runs nothing
 
-        if self._artifact is None:
-            key = f"train-{name}".replace(".", "-")
-            made = artifacts.create_progress_artifact(percent, key=key, description=note)
-            self._artifact = cast("UUID", made)  # typed as if it might be awaited
-        else:
-            artifacts.update_progress_artifact(self._artifact, percent, description=note)
+        from tasks.running.alive import asked_once  # noqa: PLC0415  the same
+
+        with asked_once():
+            if self._artifact is None:
+                key = f"train-{name}".replace(".", "-")
+                made = artifacts.create_progress_artifact(percent, key=key, description=note)
+                self._artifact = cast("UUID", made)  # typed as if it might be awaited
+            else:
+                artifacts.update_progress_artifact(self._artifact, percent, description=note)
 
 
 @contextmanager

@@ -8,8 +8,9 @@ its own and dies with the command, however that ends (storage/host/supervisor.py
 
 import socket
 import sys
+import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prefect.events.worker import EventsWorker
@@ -21,22 +22,29 @@ from flows.serving.service import Service
 from storage.errors import PipelineError
 
 APPLICATION = "prefect.server.api.server:create_app"
+LOOK_S = 1.0
 GRACE_S = 2.0  # it has nothing to put away: its database is SQLite's
 DRAIN_S = 20.0  # for what the run told last; a second, usually
 ABORT_DRAIN_S = 1.5  # the same when a signal ended it
 LOOPBACK = "127.0.0.1"
 
 
+def check_answers() -> None:
+    """Raise a PipelineError where no server answers at the address that is set."""
+    told = PREFECT_API_URL.value() or ""
+    if not prefect_server.answers(told.rstrip("/")):
+        msg = (
+            f"no Prefect server answers at {told} (PREFECT_API_URL); start it, or "
+            "`unset PREFECT_API_URL`: the command then brings its own. What was done stays"
+        )
+        raise PipelineError(msg)
+
+
 @contextmanager
 def own_server(workspace: Path) -> Generator[None]:
     """Have a Prefect server for as long as the block runs; does nothing where one is set."""
     if told := PREFECT_API_URL.value():
-        if not prefect_server.answers(told.rstrip("/")):
-            msg = (
-                f"no Prefect server answers at {told} (PREFECT_API_URL); start it, or "
-                "`unset PREFECT_API_URL`: the command then brings its own"
-            )
-            raise PipelineError(msg)
+        check_answers()
         prefect_server.check_login(told)
         yield
         return
@@ -60,8 +68,17 @@ def own_server(workspace: Path) -> Generator[None]:
         },
         grace_s=GRACE_S,
     )
+    over = threading.Event()
+
+    def keep() -> None:
+        with suppress(PipelineError):  # it does not stay up: the run tells that none answers
+            while not over.wait(LOOK_S):
+                server.revive()
+
+    keeper = threading.Thread(target=keep, name="own-server", daemon=True)
     try:
         prefect_server.start_server(server, workspace, api_url)
+        keeper.start()
         with prefect_server.asked_with(api_url, login):
             prefect_server.crash_dead_runs(workspace)
             drain_s = DRAIN_S
@@ -74,4 +91,7 @@ def own_server(workspace: Path) -> Generator[None]:
                 for worker in (EventsWorker, APILogWorker):  # task runs' states are events
                     worker.drain_all(timeout=drain_s)
     finally:
+        over.set()
+        if keeper.is_alive():
+            keeper.join()
         server.stop()

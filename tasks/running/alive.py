@@ -5,8 +5,9 @@ killed can be told from one that works (`crash_dead_runs` in flows/serving/prefe
 it reads its own state. The server may call it Crashed because the host slept, or Cancelled because
 nobody heard that it was to be cancelled: Prefect's runner does not listen any more after an outage
 of ten seconds (3.8.8, PrefectHQ/prefect 18840), nobody does for a command of a terminal. So the run
-takes its state back, or ends. A webhook (`notify`) is told when it ends, and when the disk runs
-short.
+takes its state back, or ends. A server that is away ends no run: what only shows something is left
+out, and what is done waits for it before it tells so. A webhook (`notify`) is told when it
+ends, and when the disk runs short.
 """
 
 import functools
@@ -29,6 +30,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
+from prefect.settings import (
+    PREFECT_API_REQUEST_TIMEOUT,
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    temporary_settings,
+)
 from prefect.states import Cancelled, Running
 
 from storage.config import reveal
@@ -38,6 +45,7 @@ from storage.locks import locked
 from storage.records.training import CHECKPOINT, CheckpointRecord
 from storage.text import printable
 from tasks.running.console import format_duration, say
+from tasks.running.turns import wait_for
 
 P = ParamSpec("P")
 # How the messages of those begin who take a run for dead that they do not see.
@@ -46,6 +54,8 @@ GONE = "its process is gone"
 LOOK_S = 10.0
 # A runner that hears of it ends the run in a few seconds; Prefect writes Cancelled after 300.
 CANCELLING_S = 20.0
+ASKED_ONCE_S = 5.0
+AWAY_S = 600.0  # a server that is gone for good
 WEBHOOK_S = 10.0
 LONGEST = 1000  # characters of a message
 LOW_BYTES = 1_000_000_000  # where there is no checkpoint yet: logs, answers, the database
@@ -54,6 +64,33 @@ LOW_BYTES = 1_000_000_000  # where there is no checkpoint yet: logs, answers, th
 def runs_folder(workspace: Path) -> Path:
     """Folder of the locks of live runs; a name that no experiment can have."""
     return workspace / "locks" / ".runs"
+
+
+@contextmanager
+def asked_once() -> Generator[None]:
+    """Ask the server in the block for what the work does not need: once, answered or not.
+
+    Prefect's client asks an absent one for a minute and then raises, which ended trainings.
+    """
+    once = temporary_settings(
+        {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: ASKED_ONCE_S}
+    )
+    with suppress(PrefectException, httpx.HTTPError), once:
+        yield
+
+
+def await_server() -> None:
+    """Wait until the server can be told how something has ended; after ten minutes it is gone."""
+    give_up_s = time.monotonic() + AWAY_S
+
+    def answers() -> bool | None:
+        with asked_once(), get_client(sync_client=True) as client:
+            if client.api_healthcheck() is None:
+                return True
+        return time.monotonic() > give_up_s or None
+
+    url = PREFECT_API_URL.value()
+    wait_for(answers, lambda: f"waiting for Prefect's server at {url}, to tell what has ended")
 
 
 def alive(function: Callable[P, Any]) -> Callable[P, Any]:
@@ -102,8 +139,7 @@ def _watching(
         while not over.wait(LOOK_S):
             if root is not None and not is_told:
                 is_told = tells_low_disk(place, run.name, root)
-            # The server is away or asks for another login: look again.
-            with suppress(PrefectException, httpx.HTTPError):
+            with asked_once():  # the server is away or asks for another login: look again
                 _look(run.id, flow, over)
 
     # In the run's own context: another one's Prefect has no server and would start one.

@@ -12,7 +12,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
@@ -144,7 +144,8 @@ def _enter_limits(stack: ExitStack, before: dict[Gpu, str]) -> None:
     telling = threading.Timer(LEASE_TOLD_S, copy_context().run, [say, text])
     telling.start()
     try:
-        stack.enter_context(slots)
+        slots.__enter__()
+        stack.callback(_leave, slots)
     except ConcurrencySlotAcquisitionError as error:
         commands = " && ".join(f"prefect gcl create {name} --limit 1" for name in names)
         msg = (
@@ -154,3 +155,11 @@ def _enter_limits(stack: ExitStack, before: dict[Gpu, str]) -> None:
         raise PipelineError(msg) from error
     finally:
         telling.cancel()
+
+
+def _leave(slots: AbstractContextManager[None]) -> None:
+    """Give slots back; where the server is away they are free when their lease is over."""
+    from tasks.running.alive import asked_once  # noqa: PLC0415  who plans runs nothing
+
+    with asked_once():
+        slots.__exit__(None, None, None)

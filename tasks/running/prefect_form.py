@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed
 
 from storage.errors import PipelineError
-from tasks.running.alive import alive
+from tasks.running.alive import alive, await_server
 from tasks.stage import Task
 
 P = ParamSpec("P")
@@ -41,7 +41,8 @@ def with_states(function: Callable[P, Any]) -> Callable[P, Any]:
         try:
             outcome = function(*args, **kwargs)
         except PipelineError as error:
-            return Failed(message=str(error), data=error)
+            outcome = Failed(message=str(error), data=error)
+        await_server()  # Prefect tells it how this ended, and raises where none answers
         if outcome is False:  # as Prefect's pages show it
             return Completed(name="Skipped", message="done before, unchanged")
         return outcome

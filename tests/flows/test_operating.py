@@ -70,6 +70,39 @@ def program(pid: int, word: str) -> int:
     return found[0]
 
 
+def with_gpu(folder: Path) -> dict[str, str]:
+    """Variables of a process that sees one GPU, if no driver is asked."""
+    tool = folder / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho '0, GPU-aaa, NVIDIA H200, 143771, 0'\n")
+    tool.chmod(0o755)
+    return {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "R1_AQA_GPU_LOCKS": str(folder / "locks"),
+    }
+
+
+def told_of(serve: Serve) -> dict[str, str]:
+    return {"PREFECT_API_URL": serve.client_settings["PREFECT_API_URL"]}
+
+
+def train_directly(
+    serve: Serve, *overrides: str, env: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """A training anew, by the command of a terminal, with a server of its own if `env` has none."""
+    words = [word for override in (*SMALL, *overrides) for word in ("--set", override)]
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "flows.train", "--profile", "demo", "--force"),
+            *("--workspace", str(serve.workspace), *words),
+        ],
+        cwd=ROOT,
+        env=serve.environment | (env or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """A workspace whose demo was trained once through the server, and a server for it."""
@@ -178,19 +211,8 @@ def test_cancel_works_after_an_outage_and_a_false_crash_is_taken_back(serve: Ser
 
 def test_a_command_of_a_terminal_can_be_cancelled_on_the_server_s_page(serve: Serve) -> None:
     """Nobody listened: it stayed in Cancelling for five minutes and then ran on, as Cancelled."""
-    words = [word for override in (*SMALL, *LONG_TRAINING) for word in ("--set", override)]
     with serving(serve), get_client(sync_client=True) as client:
-        direct = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "flows.train", "--profile", "demo", "--force"),
-                *("--workspace", str(serve.workspace), *words),
-            ],
-            cwd=ROOT,
-            env=serve.environment | {"PREFECT_API_URL": serve.client_settings["PREFECT_API_URL"]},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        direct = train_directly(serve, *LONG_TRAINING, env=told_of(serve))
         program(direct.pid, "grpo/run.json")
         below = descendants(direct.pid)
         run = runs(client, "train-demo")[-1]
@@ -202,6 +224,43 @@ def test_a_command_of_a_terminal_can_be_cancelled_on_the_server_s_page(serve: Se
         assert not [pid for pid in below if is_alive(pid)]
 
 
+def test_a_training_ends_well_though_its_server_is_away_and_waits_to_tell_it(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """A server that was away for 75 s ended it: the call that shows how far it is raised."""
+    with serving(serve) as process, get_client(sync_client=True) as client:
+        create_limits(["gpu-0"])
+        direct = train_directly(serve, env=told_of(serve) | with_gpu(tmp_path))
+        program(direct.pid, "grpo/run.json")
+        server = program(process.pid, "server\0start")
+        process.send_signal(signal.SIGSTOP)  # it would start the server again at once
+        os.kill(server, signal.SIGKILL)
+        assert direct.stdout is not None
+        assert any(line.startswith("waiting for Prefect's server at ") for line in direct.stdout)
+        process.send_signal(signal.SIGCONT)
+        said, errors = direct.communicate(timeout=180)
+        assert direct.returncode == 0, said + errors
+        run = runs(client, "train-demo")[-1]
+        assert run.state_name == "Completed"
+        of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+        await_true(
+            lambda: (
+                {task.state_name for task in client.read_task_runs(flow_run_filter=of_run)}
+                == {"Completed"}
+            ),
+            wait_s=20,
+        )
+
+
+def test_a_command_s_own_server_that_is_killed_is_started_again(serve: Serve) -> None:
+    direct = train_directly(serve)
+    program(direct.pid, "grpo/run.json")
+    os.kill(program(direct.pid, "prefect.server.api.server"), signal.SIGKILL)
+    said, errors = direct.communicate(timeout=180)
+    assert direct.returncode == 0, said + errors
+    assert "the Prefect server ended by itself" in errors
+
+
 def test_the_slot_of_a_killed_holder_is_waited_for_a_minute_and_told(
     serve: Serve,
     tmp_path: Path,
@@ -209,11 +268,8 @@ def test_the_slot_of_a_killed_holder_is_waited_for_a_minute_and_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The next run waited 303 s in silence."""
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho '0, GPU-aaa, NVIDIA H200, 143771, 0'\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("R1_AQA_GPU_LOCKS", str(tmp_path / "locks"))
+    for name, value in with_gpu(tmp_path).items():
+        monkeypatch.setenv(name, value)
     code = (
         "from tasks.running.gpus import hold_gpus\n"
         "with hold_gpus(1, 'training grpo'): print('held', flush=True); input()"

@@ -78,6 +78,8 @@ def with_gpu(folder: Path) -> dict[str, str]:
     return {
         "PATH": f"{folder}:{os.environ['PATH']}",
         "R1_AQA_GPU_LOCKS": str(folder / "locks"),
+        # Prefect keeps a client for each name as long as a process lives: no other test's server.
+        "R1_AQA_GPU_LIMIT": "operating-{gpu}",
     }
 
 
@@ -229,7 +231,7 @@ def test_a_training_ends_well_though_its_server_is_away_and_waits_to_tell_it(
 ) -> None:
     """A server that was away for 75 s ended it: the call that shows how far it is raised."""
     with serving(serve) as process, get_client(sync_client=True) as client:
-        create_limits(["gpu-0"])
+        create_limits(["operating-0"])
         direct = train_directly(serve, env=told_of(serve) | with_gpu(tmp_path))
         program(direct.pid, "grpo/run.json")
         server = program(process.pid, "server\0start")
@@ -275,7 +277,7 @@ def test_the_slot_of_a_killed_holder_is_waited_for_a_minute_and_told(
         "with hold_gpus(1, 'training grpo'): print('held', flush=True); input()"
     )
     with serving(serve, f"world.port={free_port()}"):
-        create_limits(["gpu-0"])
+        create_limits(["operating-0"])
         killed = subprocess.Popen(
             [sys.executable, "-c", code],
             cwd=ROOT,
@@ -291,7 +293,7 @@ def test_the_slot_of_a_killed_holder_is_waited_for_a_minute_and_told(
         with hold_gpus(1, "evaluation"):
             assert 10 < time.monotonic() - began_s < 100
     said = capsys.readouterr().out
-    assert "waiting for gpu-0 of the Prefect server, at most 75 s" in said
+    assert "waiting for operating-0 of the Prefect server, at most 75 s" in said
     assert f"last was process {killed.pid} on " in said
 
 

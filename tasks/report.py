@@ -63,7 +63,7 @@ def report(
     from prefect import artifacts  # noqa: PLC0415  who plans runs nothing
 
     from reports.site import exports  # noqa: PLC0415  brings Jinja, which who plans never needs
-    from tasks.running.alive import asked_once  # noqa: PLC0415  who plans runs nothing
+    from tasks.running.alive import await_server  # noqa: PLC0415  who plans runs nothing
 
     found = _make(experiment, config, facts, layout)
     rows = [row for row in leaderboard.rows(found) if row.is_quoted]
@@ -80,10 +80,10 @@ def report(
     ]
     about = f"Experiment {layout.experiment}."
     link = f"{config.url.rstrip('/')}/{layout.experiment}/index.html"
-    with asked_once():
-        artifacts.create_table_artifact(table, key="leaderboard", description=about)
-        artifacts.create_markdown_artifact(exports.to_markdown(rows), key="leaderboard-markdown")
-        artifacts.create_link_artifact(link, key="report")
+    await_server()
+    artifacts.create_table_artifact(table, key="leaderboard", description=about)
+    artifacts.create_markdown_artifact(exports.to_markdown(rows), key="leaderboard-markdown")
+    artifacts.create_link_artifact(link, key="report")
 
 
 def _make(

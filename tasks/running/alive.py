@@ -6,8 +6,8 @@ it reads its own state. The server may call it Crashed because the host slept, o
 nobody heard that it was to be cancelled: Prefect's runner does not listen any more after an outage
 of ten seconds (3.8.8, PrefectHQ/prefect 18840), nobody does for a command of a terminal. So the run
 takes its state back, or ends. A server that is away ends no run: what only shows something is left
-out, and what is done waits for it before it tells so. A webhook (`notify`) is told when it
-ends, and when the disk runs short.
+out, and what is done waits for it before it tells so. A webhook (`notify`) is told when it ends,
+and when the disk runs short.
 """
 
 import functools
@@ -80,7 +80,7 @@ def asked_once() -> Generator[None]:
 
 
 def await_server() -> None:
-    """Wait until the server can be told how something has ended; after ten minutes it is gone."""
+    """Wait until the server can be told what has been done; after ten minutes it is gone."""
     give_up_s = time.monotonic() + AWAY_S
 
     def answers() -> bool | None:
@@ -90,7 +90,7 @@ def await_server() -> None:
         return time.monotonic() > give_up_s or None
 
     url = PREFECT_API_URL.value()
-    wait_for(answers, lambda: f"waiting for Prefect's server at {url}, to tell what has ended")
+    wait_for(answers, lambda: f"waiting for Prefect's server at {url}, to tell what was done")
 
 
 def alive(function: Callable[P, Any]) -> Callable[P, Any]:
